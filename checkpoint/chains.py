@@ -1,0 +1,758 @@
+"""How a commit becomes rows, and how rows become a state again: header fold, chain fold, snapshot rule, tip rule, encode.
+
+Decides the bytes of headers, chains and task rows, and when a delta may stand for a value. Does no I/O, holds no lock and
+asks no database: everything it needs about a namespace is in its `Space`, which `load` fills and `encode` keeps up to date.
+Both savers of this package store exactly the rows made here. Called by `checkpoint.rows` and the savers.
+
+Rows. A checkpoint row has a header. The first header of a line of checkpoints is *full*; each later one is an *op* on its
+predecessor, found by `header_root` (the rev of the full one). A channel value of at most `INLINE_LIMIT` bytes lives in the
+header. Any other is a chain: payload rows `(channel number, root, seq)`, where seq 0 is a full value and each later row
+what was appended to it. Names are stored once per line and are integers after that.
+
+Header op, a list whose empty tail is cut; all maps are flat lists of alternating keys and values:
+
+    [version, changed, extended, rooted, inline, gone, seen, names, sub, updated, versions]
+
+`changed`: new version, same stored value. `extended`: chain got the row seq + 1. `rooted`: new chain `(own rev, 0)`.
+`gone`: new version, no value. `seen`: node, [channel, version, ...]; a negative node is -1 - node and its map replaces the
+old one. `updated`: 0 for the sorted channels of the op, -1 for None, -2 for no channel, else the list. `versions`: those that are not `version`.
+
+Full header: [names, versions, refs (channel, rev - root, seq), inline, seen, sub, updated, extra].
+
+Invariants
+1. A chain is extended only at its tip, by the one run that may write it (storage.md C4); so two writers never make one key.
+2. `encode` changes a `Space` only after every value was encoded: a refused value leaves no trace.
+3. An element that was written again is never skipped by a delta (design.md D23).
+4. The stored value of a revision is the live value at the moment of `encode`.
+
+Source of the idea: log-structured storage (Rosenblum and Ousterhout 1992) and delta chains with periodic full copies, as
+in version control; bounds measured in storage.md C6.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final, NamedTuple
+
+import ormsgpack
+
+from checkpoint.base import (
+    Append,
+    CheckpointError,
+    Claim,
+    CorruptCheckpointError,
+    StepCommit,
+    TaskWrites,
+    UnknownTypeError,
+    UnregisteredTypeError,
+    Version,
+)
+from checkpoint.serde.msgpack import FORMAT_TAG, Serde
+
+INLINE_LIMIT: Final = 64
+"""Bytes of an encoded value that still live in the header."""
+DELTA_SHARE: Final = 0.6
+"""A delta that makes up this share of the value is stored as the whole value."""
+MAX_CHAIN_ROWS: Final = 1000
+"""A chain of this many rows gets a new full copy once its deltas are twice its full value."""
+MAX_HEADER_ROWS: Final = 256
+MIN_HEADER_OPS: Final = 2048
+
+FULL: Final = 0
+APPEND: Final = 1
+TEXT: Final = 4
+
+STUB: Final = 1
+"""Flag: only the header of a pruned checkpoint is kept."""
+PARENT_PRUNED: Final = 2
+LANE: Final = 4
+PUBLIC_PUT: Final = 8
+
+SOURCES: Final = {"input": 1, "loop": 2, "update": 3, "fork": 4}
+SOURCE_NAMES: Final = {number: name for name, number in SOURCES.items()}
+CHANNEL_OF_SLOT: Final = {-1: "__error__", -2: "__scheduled__", -3: "__interrupt__", -4: "__resume__"}
+
+_SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None), complex})
+
+Body = tuple[str | None, bytes]
+"""(format tag, bytes); the tag is None for the codec's own format."""
+
+
+# ---- rows
+
+
+class CheckpointRow(NamedTuple):
+    """One checkpoint, in the order of the table's columns. Ids are texts here."""
+
+    rev: int
+    id: str
+    parent_rev: int | None
+    parent_id: str | None
+    """Only if the parent has no row."""
+    up_rev: int | None
+    ts: int | str
+    """Microseconds since the epoch, UTC, or the text as given."""
+    step: int
+    source: int
+    """0 if it is not one of `SOURCES`: then it is in `metadata`, and so is the step."""
+    flags: int
+    run_id: str | None
+    header_root: int
+    header: bytes
+    metadata: str | None
+    """JSON of what the columns do not hold."""
+
+
+PayloadRow = tuple[int, int, int, int, str | None, bytes]
+"""(channel number, root, seq, kind, tag, body)."""
+
+
+class WriteRow(NamedTuple):
+    """What one task wrote: slot 0 holds all regular writes as a flat list, a slot below 0 one special value."""
+
+    rev: int
+    task_id: str
+    slot: int
+    path: str
+    tag: str | None
+    body: bytes
+
+
+# ---- values <-> bytes
+
+
+class Codec:
+    """The serde of a saver as `encode` and the folds use it.
+
+    Our own serde is called by its untyped pair, and its rows have no tag; any other one by `dumps_typed` and `loads_typed`.
+    """
+
+    __slots__ = ("pack", "serde", "unpack", "unpack_opaque")
+
+    def __init__(self, serde: Any) -> None:
+        kind = type(serde)
+        self.serde = serde
+        self.pack: Callable[[Any], Body] = serde.dumps_typed
+        self.unpack: Callable[[str | None, bytes], Any] = lambda tag, body: serde.loads_typed((tag or FORMAT_TAG, body))
+        self.unpack_opaque = self.unpack
+        if isinstance(serde, Serde):
+            self.unpack_opaque = lambda tag, body: serde.loads_typed((tag or FORMAT_TAG, body), opaque=True)
+            if kind.dumps_typed is Serde.dumps_typed and kind.dumps is Serde.dumps:
+                dumps = serde.dumps
+                self.pack = lambda value: (None, dumps(value))
+            if kind.loads_typed is Serde.loads_typed and kind.loads is Serde.loads:
+                self.unpack = self._unpack_own
+
+    def _unpack_own(self, tag: str | None, body: bytes) -> Any:
+        return self.serde.loads(body) if tag is None else self.serde.loads_typed((tag, body))
+
+    def pack_channel(self, channel: str, value: Any) -> Body:
+        """Bytes of a channel's value; a refusal names the channel."""
+        try:
+            return self.pack(value)
+        except UnregisteredTypeError as refusal:
+            raise UnregisteredTypeError(refusal.type, refusal.path, channel=channel) from None
+
+
+# ---- what is known of a namespace between two commits
+
+
+@dataclass(slots=True)
+class Chain:
+    """The stored form of one channel's value: `(root, 0)` to `(root, seq)`."""
+
+    root: int
+    seq: int
+    full: int
+    """Bytes of the full value."""
+    ops: int = 0
+    """Bytes of the deltas."""
+    digest: int | None = None
+    """Python's hash of (tag, body) while the chain is one row; None if not known."""
+    tip: bool = True
+    """May this run write seq + 1?"""
+    positions: dict[int, int] | None = None
+    """id of an element -> its position in the live list; only elements that can change."""
+    n_indexed: int = 0
+    """Elements of the live list that `positions` knows."""
+
+    def holds_rewritten(self, value: list[Any], start: int, written: Sequence[Any]) -> bool:
+        """Does a written element also stand before `start`? O(delta) after the first call, which is O(start)."""
+        for element in written:
+            if type(element) in _SCALARS:
+                continue
+            if self.positions is None or self.n_indexed != start:
+                self.positions = {}
+                self.n_indexed = 0
+                self.index(value[:start])
+            position = self.positions.get(id(element))
+            # An index entry may be older than the object that has this id now: look.
+            if position is not None and value[position] is element and not _is_frozen(element):
+                return True
+        return False
+
+    def index(self, value: list[Any]) -> None:
+        """Learn the elements from `n_indexed` on."""
+        positions = self.positions
+        if positions is None:
+            return
+        for position in range(self.n_indexed, len(value)):
+            element = value[position]
+            if type(element) not in _SCALARS:
+                positions[id(element)] = position
+        self.n_indexed = len(value)
+
+
+def _is_frozen(value: Any) -> bool:
+    if type(value) in _SCALARS or isinstance(value, Enum):
+        return True
+    return type(value) in (tuple, frozenset) and all(_is_frozen(element) for element in value)
+
+
+@dataclass(slots=True)
+class Space:
+    """One namespace of one thread as a run knows it: the folded header and where its channels are stored.
+
+    Kept in `Claim.spaces`. Stands for the checkpoint that was loaded or encoded last; `encode` moves it on.
+    """
+
+    ns: str
+    pk: Any = None
+    """Row of the space; None while it is not stored."""
+    head: int | None = None
+    """Rev of the newest checkpoint of the namespace, as loaded, then as encoded. What the next write expects there."""
+    rev: int | None = None
+    """The checkpoint this state stands for."""
+    must_exist: int | None = None
+    """Loaded rev that is not the head: the first write checks that it was not pruned meanwhile."""
+    names: list[str] = field(default_factory=list)
+    index: dict[str, int] = field(default_factory=dict)
+    versions: dict[str, Version] = field(default_factory=dict)
+    inline: dict[str, Body] = field(default_factory=dict)
+    chains: dict[str, Chain] = field(default_factory=dict)
+    seen: dict[str, dict[str, Version]] = field(default_factory=dict)
+    sub: dict[str, int] = field(default_factory=dict)
+    updated: list[str] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What a public `put` gave beyond the fields of a checkpoint; of this one checkpoint only."""
+    header_root: int = 0
+    header_rows: int = 0
+    """Rows of the header chain; 0: the next header is full."""
+    header_full: int = 0
+    header_ops: int = 0
+    metadata_of: Any = None
+    metadata_key: Any = None
+    metadata_text: str | None = None
+
+    def number(self, name: str, new: list[str]) -> int:
+        """The integer of a name; a name not met before gets the next one and joins `new`."""
+        number = self.index.get(name)
+        if number is None:
+            number = self.index[name] = len(self.names)
+            self.names.append(name)
+            new.append(name)
+        return number
+
+
+class EncodedStep:
+    """A commit as rows. Opaque to the engine but for `size`.
+
+    Holds no live value. `space` and `claim` are read by the write for what only the store knows (row keys).
+    """
+
+    __slots__ = ("claim", "expected", "must_exist", "others", "payloads", "row", "size", "space", "step", "writes")
+
+    def __init__(
+        self,
+        claim: Claim,
+        space: Space,
+        row: CheckpointRow | None,
+        expected: int | None,
+        must_exist: int | None,
+        payloads: list[PayloadRow],
+        writes: list[WriteRow],
+        size: int,
+        step: int,
+        others: Sequence[EncodedStep],
+    ) -> None:
+        self.claim = claim
+        self.space = space
+        self.row = row
+        """None: task rows only."""
+        self.expected = expected
+        """Head of the namespace that the write must find."""
+        self.must_exist = must_exist
+        self.payloads = payloads
+        self.writes = writes
+        self.size = size
+        """Bytes of all bodies."""
+        self.step = step
+        self.others = others
+        """Go into the same transaction, before this one."""
+
+
+# ---- encode
+
+
+def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
+    """Rows of a commit and of its `others`; moves the namespace's `Space` on to the new checkpoint.
+
+    Raises `UnregisteredTypeError` for a value that cannot be stored, `TypeError` for metadata that is not JSON; the
+    namespace is unchanged then.
+    """
+    claim = commit.claim
+    space = claim.spaces.get(commit.checkpoint_ns)
+    if space is None:
+        raise CheckpointError(
+            f"thread {claim.thread_id!r}: namespace {commit.checkpoint_ns!r} was committed but never loaded with this "
+            f"claim; call load(config, claim=...) for it first"
+        )
+    others = [encode_commit(other, codec) for other in commit.others] if commit.others else ()
+    pack = codec.pack
+    size = 0
+    writes: list[WriteRow] = []
+    for task in commit.writes:
+        write = encode_task(task, codec)
+        size += len(write.body)
+        writes.append(write)
+    if commit.kind == "tasks":
+        must_exist, space.must_exist = space.must_exist, None
+        return EncodedStep(claim, space, None, None, must_exist, [], writes, size, commit.step, others)
+
+    # Everything that can refuse comes first: values, then metadata.
+    rev = commit.rev
+    chains = space.chains
+    staged: list[tuple[str, str | None, bytes, Chain | None]] = []
+    for name, op in commit.ops.items():
+        chain = chains.get(name)
+        try:
+            if chain is not None and type(op) is Append:
+                delta = _encode_append(op, chain, pack)
+                if delta is not None:
+                    staged.append((name, delta[0], delta[1], chain))
+                    continue
+            tag, data = pack(op.value)
+        except UnregisteredTypeError as refusal:
+            raise UnregisteredTypeError(refusal.type, refusal.path, channel=name) from None
+        staged.append((name, tag, data, None))
+    parents = commit.parents
+    if space.metadata_of is not commit.metadata or space.metadata_key != (parents, commit.run_id):
+        space.metadata_text = metadata_text(commit.metadata, parents, commit.run_id)
+        space.metadata_of = commit.metadata
+        space.metadata_key = (dict(parents), commit.run_id)
+
+    payloads: list[PayloadRow] = []
+    index, versions, inline = space.index, space.versions, space.inline
+    version, special = commit.version, commit.versions
+    new: list[str] = []
+    changed: list[int] = []
+    extended: list[int] = []
+    rooted: list[int] = []
+    inlined: list[Any] = []
+    specials: list[Any] = []
+    for name, tag, data, chain in staged:
+        number = index[name] if name in index else space.number(name, new)
+        versions[name] = version
+        if special and (own := special.get(name, version)) != version:
+            versions[name] = own
+            specials += (number, own)
+        n_bytes = len(data)
+        if chain is not None:
+            if n_bytes:
+                chain.seq = seq = chain.seq + 1
+                chain.ops += n_bytes
+                chain.digest = None
+                size += n_bytes
+                payloads.append((number, chain.root, seq, APPEND, tag, data))
+                extended.append(number)
+                if chain.positions is not None:
+                    chain.index(commit.ops[name].value)
+            else:
+                changed.append(number)
+        elif n_bytes <= INLINE_LIMIT:
+            body = tag, data
+            if inline.get(name) == body:
+                changed.append(number)
+                continue
+            inline[name] = body
+            if name in chains:
+                del chains[name]
+            size += n_bytes
+            inlined += (number, data if tag is None else [tag, data])
+        else:
+            old = chains.get(name)
+            digest = hash(data) if tag is None else hash((tag, data))
+            if old is not None and old.digest == digest and old.full == n_bytes:
+                changed.append(number)
+                continue
+            inline.pop(name, None)
+            chains[name] = Chain(rev, 0, n_bytes, digest=digest)
+            size += n_bytes
+            payloads.append((number, rev, 0, FULL, tag, data))
+            rooted.append(number)
+
+    gone: list[int] = []
+    for name in commit.gone:
+        number = space.number(name, new)
+        versions[name] = version
+        if special and (own := special.get(name, version)) != version:
+            versions[name] = own
+            specials += (number, own)
+        inline.pop(name, None)
+        chains.pop(name, None)
+        gone.append(number)
+
+    seen: list[Any] = []
+    for node, consumed in commit.seen.items():
+        known = space.seen.get(node)
+        news: list[Any] = []
+        if known is None:
+            known = space.seen[node] = {}
+            seen += (space.number(node, new), news)
+        for name, own in consumed.items():
+            if known.get(name) != own:
+                known[name] = own
+                news += (index[name] if name in index else space.number(name, new), own)
+        if len(known) > len(consumed):
+            # A channel the node no longer listens to.
+            space.seen[node] = dict(consumed)
+            news = [item for name, own in consumed.items() for item in (space.number(name, new), own)]
+            seen += (-1 - space.number(node, new), news)
+        elif news and (not seen or seen[-1] is not news):
+            seen += (index[node], news)
+
+    sub: list[Any] = []
+    for name, nested_rev in commit.sub.items():
+        if space.sub.get(name) != nested_rev:
+            space.sub[name] = nested_rev
+            sub += (space.number(name, new), nested_rev)
+
+    updated = commit.updated_channels
+    space.updated = list(updated) if updated is not None else None
+    if space.extra:
+        space.extra = {}
+    header: bytes | None = None
+    if 0 < space.header_rows < MAX_HEADER_ROWS:
+        marker: Any = 0
+        if updated is None:
+            marker = -1
+        elif updated != sorted(commit.ops):
+            marker = [space.number(name, new) for name in updated] or -2
+        content = [version, changed, extended, rooted, inlined, gone, seen, new, sub, marker, specials]
+        while content and not content[-1]:
+            content.pop()
+        header = ormsgpack.packb(content)
+        space.header_ops += len(header)
+        if space.header_ops > MIN_HEADER_OPS and space.header_ops > 2 * space.header_full:
+            header = None
+        else:
+            space.header_rows += 1
+    if header is None:
+        header = full_header(space, rev)
+        space.header_root = rev
+        space.header_rows = 1
+        space.header_full = len(header)
+        space.header_ops = 0
+
+    row = (
+        rev,
+        commit.checkpoint_id,
+        commit.parent_rev,
+        commit.parent_id if commit.parent_rev is None else None,
+        commit.up_rev,
+        commit.ts,
+        commit.step,
+        SOURCES[commit.source],
+        LANE if claim.lane else 0,
+        commit.run_id,
+        space.header_root,
+        header,
+        space.metadata_text,
+    )
+    encoded = EncodedStep(
+        claim,
+        space,
+        tuple.__new__(CheckpointRow, row),
+        space.head,
+        space.must_exist,
+        payloads,
+        writes,
+        size + len(header),
+        commit.step,
+        others,
+    )
+    space.head = space.rev = rev
+    space.must_exist = None
+    return encoded
+
+
+def _encode_append(op: Append, chain: Chain, pack: Callable[[Any], Body]) -> Body | None:
+    """The delta of an append; (None, b"") if there is nothing new; None if the whole value must be stored."""
+    value, start = op.value, op.start
+    kind = type(value)
+    if kind is list:
+        if op.written and chain.holds_rewritten(value, start, op.written):
+            return None
+    elif kind is not str:
+        return None
+    if len(value) == start:
+        return None, b""
+    if not chain.tip:
+        return None
+    body = pack(value[start:])
+    n_bytes = len(body[1])
+    if n_bytes * (1 - DELTA_SHARE) >= (chain.full + chain.ops) * DELTA_SHARE:
+        return None
+    if chain.seq >= MAX_CHAIN_ROWS and chain.ops + n_bytes >= 2 * chain.full:
+        return None
+    return body
+
+
+def encode_task(task: TaskWrites, codec: Codec) -> WriteRow:
+    """The row of a task's writes. A refusal names the channel."""
+    writes = task.writes
+    value: Any
+    if task.slot:
+        value = writes[-1][1]
+    else:
+        value = []
+        for write in writes:
+            value += write
+    try:
+        tag, data = codec.pack(value)
+    except UnregisteredTypeError:
+        # Again, one by one, to learn which channel it was.
+        for channel, written in writes:
+            codec.pack_channel(channel, written)
+        raise
+    return tuple.__new__(WriteRow, (task.rev, task.task_id, task.slot, task.path, tag, data))
+
+
+def metadata_text(metadata: Mapping[str, Any], parents: Mapping[str, str], run_id: str | None) -> str | None:
+    """JSON of the metadata that the columns do not hold, None if there is nothing left."""
+    rest = {key: value for key, value in metadata.items() if key not in ("source", "step", "parents")}
+    if run_id is not None and rest.get("run_id") == run_id:
+        del rest["run_id"]
+    if parents:
+        rest["parents"] = dict(parents)
+    return json_text(rest) if rest else None
+
+
+def json_text(value: Any) -> str:
+    """JSON, checked before anything is stored. Raises `TypeError` that says what was wrong."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"checkpoint metadata cannot be stored ({error}): {value!r:.200}; only JSON values are allowed there; put "
+            f"other objects into the state"
+        ) from error
+
+
+def full_header(space: Space, rev: int) -> bytes:
+    """The folded header of a namespace, self-contained."""
+    index = space.index
+    new: list[str] = []
+    number = space.number
+    versions: list[Any] = []
+    for name, version in space.versions.items():
+        versions += (number(name, new), version)
+    refs: list[Any] = []
+    for name, chain in space.chains.items():
+        refs += (number(name, new), rev - chain.root, chain.seq)
+    inline: list[Any] = []
+    for name, (tag, data) in space.inline.items():
+        inline += (number(name, new), data if tag is None else [tag, data])
+    seen: list[Any] = []
+    for node, consumed in space.seen.items():
+        flat: list[Any] = []
+        for name, version in consumed.items():
+            flat += (number(name, new), version)
+        seen += (number(node, new), flat)
+    sub: list[Any] = []
+    for name, nested_rev in space.sub.items():
+        sub += (number(name, new), nested_rev)
+    updated: Any = -1 if space.updated is None else [number(name, new) for name in space.updated]
+    header = [space.names, versions, refs, inline, seen, sub, updated, space.extra]
+    if not space.extra:
+        header.pop()
+    assert len(index) == len(space.names)
+    return ormsgpack.packb(header)
+
+
+# ---- decode
+
+
+def _pairs(flat: Any) -> Iterable[tuple[Any, Any]]:
+    return zip(flat[::2], flat[1::2], strict=True) if flat else ()
+
+
+def _body(stored: Any) -> Body:
+    return (None, stored) if isinstance(stored, bytes) else (stored[0], stored[1])
+
+
+def fold_header(space: Space, rows: Sequence[tuple[int, bytes]]) -> None:
+    """Bring a fresh `Space` to the state of the last of these headers, which start with a full one, oldest first.
+
+    Chains get root and seq only; sizes and tips are the business of `read_chains`. Raises `CorruptCheckpointError`.
+    """
+    try:
+        for position, (rev, header) in enumerate(rows):
+            content = ormsgpack.unpackb(header)
+            if position:
+                _fold_op(space, rev, content)
+                space.header_ops += len(header)
+            else:
+                _fold_full(space, rev, content)
+                space.header_root = rev
+                space.header_full = len(header)
+    except (ValueError, TypeError, IndexError, KeyError) as error:
+        raise CorruptCheckpointError(f"header does not decode ({error!r})", ns=space.ns) from error
+    space.rev = rows[-1][0]
+    space.header_rows = len(rows)
+
+
+def _fold_full(space: Space, rev: int, content: list[Any]) -> None:
+    names, versions, refs, inline, seen, sub, updated = content[:7]
+    space.names = names
+    space.index = {name: number for number, name in enumerate(names)}
+    space.versions = {names[number]: version for number, version in _pairs(versions)}
+    space.chains = {
+        names[refs[at]]: Chain(rev - refs[at + 1], refs[at + 2], 0, tip=False) for at in range(0, len(refs), 3)
+    }
+    space.inline = {names[number]: _body(stored) for number, stored in _pairs(inline)}
+    space.seen = {names[node]: {names[n]: version for n, version in _pairs(flat)} for node, flat in _pairs(seen)}
+    space.sub = {names[number]: nested for number, nested in _pairs(sub)}
+    space.updated = None if updated == -1 else [names[number] for number in updated]
+    space.extra = content[7] if len(content) > 7 else {}
+
+
+def _fold_op(space: Space, rev: int, content: list[Any]) -> None:
+    content += [[]] * (11 - len(content))
+    version, changed, extended, rooted, inline, gone, seen, new, sub, updated, special = content
+    names = space.names
+    for name in new:
+        space.index[name] = len(names)
+        names.append(name)
+    versions, chains = space.versions, space.chains
+    for number in changed:
+        versions[names[number]] = version
+    for number in extended:
+        name = names[number]
+        versions[name] = version
+        chains[name].seq += 1
+    for number in rooted:
+        name = names[number]
+        versions[name] = version
+        chains[name] = Chain(rev, 0, 0, tip=False)
+        space.inline.pop(name, None)
+    for number, stored in _pairs(inline):
+        name = names[number]
+        versions[name] = version
+        space.inline[name] = _body(stored)
+        chains.pop(name, None)
+    for number in gone:
+        name = names[number]
+        versions[name] = version
+        chains.pop(name, None)
+        space.inline.pop(name, None)
+    for number, own in _pairs(special):
+        versions[names[number]] = own
+    for node, flat in _pairs(seen):
+        news = {names[number]: own for number, own in _pairs(flat)}
+        if node < 0:
+            space.seen[names[-1 - node]] = news
+        else:
+            known = space.seen.setdefault(names[node], {})
+            known.update(news)
+    for number, nested in _pairs(sub):
+        space.sub[names[number]] = nested
+    if updated == -1:
+        space.updated = None
+    elif updated == -2:
+        space.updated = []
+    elif updated:
+        space.updated = [names[number] for number in updated]
+    else:
+        written = [*changed, *extended, *rooted, *(inline[::2] if inline else ())]
+        space.updated = sorted(names[number] for number in written)
+    space.extra = {}
+
+
+def wanted_chains(space: Space) -> list[tuple[int, int, int]]:
+    """(channel number, root, seq) of every chain of a folded header, ordered."""
+    index = space.index
+    return sorted((index[name], chain.root, chain.seq) for name, chain in space.chains.items())
+
+
+StoredChain = tuple[list[tuple[str | None, bytes]], bool]
+"""The rows of a chain up to the seq asked for, as (tag, body), and whether a further row exists."""
+
+
+def read_chains(
+    space: Space, stored: Mapping[int, StoredChain], codec: Codec, *, writable: bool, lenient: bool = False
+) -> dict[str, Any]:
+    """Values of a folded header from its chain rows; learns sizes and tips for later deltas.
+
+    `writable`: the reader may become a writer (the tips matter). `lenient`: values of unknown types come back opaque.
+    Raises `CorruptCheckpointError` for a gap, `UnknownTypeError` for a type that is not registered; both name the channel.
+    """
+    values: dict[str, Any] = {}
+    for name, (tag, data) in space.inline.items():
+        values[name] = read_value(name, [(tag, data)], codec, space, lenient)
+    for name, chain in space.chains.items():
+        rows, further = stored.get(space.index[name], ([], False))
+        if len(rows) != chain.seq + 1:
+            raise CorruptCheckpointError(
+                f"chain has {len(rows)} rows, the header needs {chain.seq + 1}", ns=space.ns, channel=name
+            )
+        values[name] = read_value(name, rows, codec, space, lenient)
+        if writable:
+            chain.full = len(rows[0][1])
+            chain.ops = sum(len(data) for _, data in rows) - chain.full
+            # Only the owner of the thread may extend, only at the end, and never what a lane still writes.
+            chain.tip = not further and not chain.root >> 20 & 1
+            if chain.seq == 0:
+                tag, data = rows[0]
+                chain.digest = hash(data) if tag is None else hash((tag, data))
+    return values
+
+
+def read_value(
+    name: str, rows: Sequence[tuple[str | None, bytes]], codec: Codec, space: Space, lenient: bool = False
+) -> Any:
+    """The value of one chain: its full row, then everything appended."""
+    unpack = codec.unpack_opaque if lenient else codec.unpack
+    try:
+        value = unpack(*rows[0])
+        if len(rows) > 1:
+            if type(value) is list:
+                for tag, data in rows[1:]:
+                    value += unpack(tag, data)
+            elif type(value) is str:
+                value = "".join([value, *(unpack(tag, data) for tag, data in rows[1:])])
+            else:
+                raise CorruptCheckpointError(f"a {type(value).__name__} cannot have grown")
+    except UnknownTypeError as unknown:
+        if unknown.channel is None:
+            unknown.channel = name
+            unknown.add_note(f"in channel {name!r} of namespace {space.ns!r}")
+        raise
+    except CorruptCheckpointError as damage:
+        raise CorruptCheckpointError(damage.reason, ns=space.ns, channel=name) from damage
+    except (ValueError, TypeError) as error:
+        raise CorruptCheckpointError(f"body does not decode ({error!r})", ns=space.ns, channel=name) from error
+    return value
+
+
+def read_task(row: WriteRow, codec: Codec, checkpoint_id: str, *, lenient: bool = False) -> TaskWrites:
+    """The writes of a task row."""
+    value = (codec.unpack_opaque if lenient else codec.unpack)(row.tag, row.body)
+    if row.slot:
+        writes = [(CHANNEL_OF_SLOT[row.slot], value)]
+    else:
+        writes = list(zip(value[::2], value[1::2], strict=True))
+    return TaskWrites(row.rev, checkpoint_id, row.task_id, row.path, row.slot, writes)

@@ -1,0 +1,766 @@
+"""A saver with LangGraph's four methods behind the native interface.
+
+Decides how a commit becomes `put_writes` and `put` calls, in which order, on which thread or loop, and what is copied
+before a call may lag. Knows no saver: everything goes through `get_tuple`, `list`, `put`, `put_writes` and their async twins,
+whichever of the two there are (storage.md C12.1).
+
+Such a saver addresses by id and knows no revs. Revs here are numbers of the run's own, kept with its claim beside the ids.
+
+Invariants
+1. Task writes are stored before the checkpoint that follows them; writes that belong to a checkpoint of the same commit
+   are stored after it.
+2. A saver's exception comes out as the object it raised (design.md D47).
+3. A call that lags never sees a value that the program can still change: it was copied at the barrier.
+
+There is no compare-and-set behind four methods: only at the first write of a run the newest checkpoint is compared with the
+one that was loaded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import inspect
+import json
+import random
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Any, ClassVar, Final
+
+from checkpoint import ids, registry
+from checkpoint.base import (
+    WRITES_IDX_MAP,
+    Ack,
+    BaseCheckpointSaver,
+    CheckpointConflictError,
+    CheckpointError,
+    CheckpointTuple,
+    Claim,
+    Durability,
+    EncodedCommit,
+    LoadedCheckpoint,
+    RunnableConfig,
+    StepCommit,
+    TaskWrites,
+)
+from checkpoint.rows import addressed
+from checkpoint.serde.msgpack import Serde
+from checkpoint.workers import LoopThread, Outcome, Worker
+
+SUB_KEY: Final = "__pregel_sub"
+"""Metadata key: JSON of stable nested namespace -> id of the checkpoint a finished nested run left there."""
+PAGE: Final = 50
+
+_PLAIN_NAMES: Final = {
+    "pregel.Send": "__send__",
+    "pregel.Interrupt": "__interrupt__",
+    "pregel.TimeoutPolicy": "__timeout_policy__",
+    "pregel.Overwrite": "__overwrite_value__",
+}
+"""Registered control types -> key of their plain form, for serializers that do not know them."""
+_CODEC_NAMES: Final = {plain: name for name, plain in _PLAIN_NAMES.items()}
+
+
+# ---- control types in plain form
+
+
+def to_plain(value: Any) -> Any:
+    """The value, with control types in it, and in a list or tuple of them, as dicts of one key. Errors become text."""
+    if isinstance(value, BaseException):
+        return repr(value)
+    if type(value) in (list, tuple):
+        plain = [_to_plain_one(item) for item in value]
+        changed = any(new is not old for new, old in zip(plain, value, strict=True))
+        return type(value)(plain) if changed else value
+    return _to_plain_one(value)
+
+
+def _to_plain_one(value: Any) -> Any:
+    entry = registry.lookup_class(type(value))
+    key = _PLAIN_NAMES.get(entry.name) if entry is not None else None
+    if key is None or entry is None or entry.encode is None:
+        return value
+    parts = entry.encode(value)
+    return {key: [_to_plain_one(part) for part in parts] if type(parts) is list else _to_plain_one(parts)}
+
+
+def from_plain(value: Any) -> Any:
+    """What `to_plain` was given."""
+    if type(value) in (list, tuple):
+        rebuilt = [_from_plain_one(item) for item in value]
+        changed = any(new is not old for new, old in zip(rebuilt, value, strict=True))
+        return type(value)(rebuilt) if changed else value
+    return _from_plain_one(value)
+
+
+def _from_plain_one(value: Any) -> Any:
+    if type(value) is not dict or len(value) != 1:
+        return value
+    ((key, parts),) = value.items()
+    name = _CODEC_NAMES.get(key)
+    entry = registry.lookup_name(name) if name is not None else None
+    if entry is None or entry.decode is None:
+        return value
+    return entry.decode([_from_plain_one(part) for part in parts] if type(parts) is list else _from_plain_one(parts))
+
+
+# ---- what is kept with a claim
+
+
+@dataclass(slots=True)
+class _Ids:
+    """Ids of the checkpoints a run has met, by the revs it uses for them. Kept as `Claim.queue`."""
+
+    id_by_rev: dict[int, str] = field(default_factory=dict)
+    rev_by_id: dict[str, int] = field(default_factory=dict)
+    last: Outcome | None = None
+    """The newest write that may still be on its way."""
+
+    def rev_of(self, claim: Claim, checkpoint_id: str) -> int:
+        rev = self.rev_by_id.get(checkpoint_id)
+        if rev is None:
+            rev = claim.next_rev()
+            self.learn(rev, checkpoint_id)
+        return rev
+
+    def learn(self, rev: int, checkpoint_id: str) -> None:
+        self.id_by_rev[rev] = checkpoint_id
+        self.rev_by_id[checkpoint_id] = rev
+
+
+@dataclass(slots=True)
+class _Known:
+    """The whole checkpoint that a namespace stands at: such a saver is given full values every time."""
+
+    config: RunnableConfig
+    head_id: str | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, Any] = field(default_factory=dict)
+    seen: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sub: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Calls:
+    """One commit as the calls it will make."""
+
+    claim: Claim
+    ns: str
+    known: _Known
+    before: list[TaskWrites]
+    after: list[TaskWrites]
+    checkpoint: dict[str, Any] | None
+    parent_id: str | None
+    metadata: dict[str, Any]
+    new_versions: dict[str, Any]
+    changed: Sequence[str]
+    expected: str | None
+    step: int
+    others: Sequence[_Calls] = ()
+
+    @property
+    def size(self) -> int:
+        """Not known: the saver's own serializer runs inside `put`."""
+        return 0
+
+
+class AdaptedSaver:
+    """Drives any saver through its public methods. Made by `checkpoint.adapter.adapt`."""
+
+    native_commit: ClassVar[bool] = True
+
+    def __init__(self, saver: Any) -> None:
+        self.saver = saver
+        self.max_checkpoint_lag: int = getattr(saver, "max_checkpoint_lag", 1)
+        self.notice = (
+            f"{type(saver).__module__}.{type(saver).__qualname__} stores through put and put_writes only, which cannot "
+            f"refuse a write: if two runs write one thread at once, the later one wins unnoticed"
+        )
+        """What the user should be told once about savers of this kind."""
+        self._sync = {name: _implements(saver, name) for name in ("get_tuple", "list", "put", "put_writes")}
+        self._async = {name: _implements(saver, "a" + name) for name in self._sync}
+        self._worker = Worker("checkpoint-adapter")
+        self._loop = LoopThread("checkpoint-adapter-loop")
+        self._takes_path: dict[str, bool] = {}
+        self._plain = not isinstance(getattr(saver, "serde", None), Serde)
+        self._lock = threading.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "saver":
+            raise AttributeError(name)
+        return getattr(self.saver, name)
+
+    def __repr__(self) -> str:
+        return f"AdaptedSaver({self.saver!r})"
+
+    # ---- calling the saver, in either colour
+
+    def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        if self._sync[name]:
+            try:
+                return getattr(self.saver, name)(*args, **kwargs)
+            except NotImplementedError:
+                if not self._async[name]:
+                    raise
+                self._sync[name] = False
+        return self._loop.call(getattr(self.saver, "a" + name)(*args, **kwargs))
+
+    async def _acall(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        if self._async[name]:
+            try:
+                return await getattr(self.saver, "a" + name)(*args, **kwargs)
+            except NotImplementedError:
+                if not self._sync[name]:
+                    raise
+                self._async[name] = False
+        return await self._worker.post(partial(getattr(self.saver, name), *args, **kwargs)).shielded()
+
+    def _iterate(self, *args: Any, **kwargs: Any) -> Iterator[CheckpointTuple]:
+        if self._sync["list"]:
+            try:
+                yield from self.saver.list(*args, **kwargs)
+                return
+            except NotImplementedError:
+                if not self._async["list"]:
+                    raise
+                self._sync["list"] = False
+        entries = self.saver.alist(*args, **kwargs)
+        while True:
+            try:
+                yield self._loop.call(anext(entries))
+            except StopAsyncIteration:
+                return
+
+    async def _aiterate(self, *args: Any, **kwargs: Any) -> AsyncIterator[CheckpointTuple]:
+        if self._async["list"]:
+            try:
+                async for entry in self.saver.alist(*args, **kwargs):
+                    yield entry
+                return
+            except NotImplementedError:
+                if not self._sync["list"]:
+                    raise
+                self._async["list"] = False
+        entries = iter(self.saver.list(*args, **kwargs))
+        while page := await self._worker.post(lambda: list(islice(entries, PAGE))).aresult():
+            for entry in page:
+                yield entry
+
+    def _path_arguments(self, name: str, path: str) -> tuple[str, ...]:
+        takes = self._takes_path.get(name)
+        if takes is None:
+            try:
+                parameters = inspect.signature(getattr(self.saver, name)).parameters
+                takes = "task_path" in parameters or any(
+                    parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters.values()
+                )
+            except (TypeError, ValueError):
+                takes = True
+            self._takes_path[name] = takes
+        return (path,) if takes else ()
+
+    # ---- versions
+
+    def get_next_version(self, current: Any, channel: None) -> Any:
+        """The saver's own next version; text versions where the saver leaves it to the base class.
+
+        Text with a random tail, so that two branches of a thread never share a version; a thread that has numbers keeps them.
+        """
+        own = getattr(type(self.saver), "get_next_version", None)
+        inherited = own is None or own is BaseCheckpointSaver.get_next_version
+        if not inherited or "get_next_version" in getattr(self.saver, "__dict__", ()):
+            return self.saver.get_next_version(current, channel)
+        if isinstance(current, (int, float)):
+            return current + 1
+        number = int(current.split(".")[0]) if current is not None else 0
+        return f"{number + 1:032}.{random.random():016}"
+
+    # ---- loading
+
+    def load(
+        self,
+        config: RunnableConfig,
+        *,
+        claim: Claim | None = None,
+        up_rev: int | None = None,
+        at_rev: int | None = None,
+    ) -> LoadedCheckpoint:
+        """As `NativeSaver.load`, through `get_tuple`, for nested runs also `list`."""
+        if claim is not None and (last := _ids_of(claim).last) is not None:
+            last.wait()
+        request = self._request(config, claim, up_rev, at_rev)
+        reply: Any = None
+        while True:
+            try:
+                name, arguments = request.send(reply)
+            except StopIteration as end:
+                loaded: LoadedCheckpoint = end.value
+                return loaded
+            if name == "list":
+                reply = _first_under(arguments[1], self._iterate(arguments[0]))
+            else:
+                reply = self._call("get_tuple", arguments[0])
+
+    async def aload(
+        self,
+        config: RunnableConfig,
+        *,
+        claim: Claim | None = None,
+        up_rev: int | None = None,
+        at_rev: int | None = None,
+    ) -> LoadedCheckpoint:
+        """Async form of `load`."""
+        if claim is not None and (last := _ids_of(claim).last) is not None and not last.done():
+            try:
+                await last.aresult()
+            except Exception:  # noqa: BLE001 - whoever wrote is told; here only the end matters
+                pass
+        request = self._request(config, claim, up_rev, at_rev)
+        reply: Any = None
+        while True:
+            try:
+                name, arguments = request.send(reply)
+            except StopIteration as end:
+                loaded: LoadedCheckpoint = end.value
+                return loaded
+            if name == "list":
+                reply = None
+                async for entry in self._aiterate(arguments[0]):
+                    verdict = _is_under(arguments[1], entry)
+                    if verdict is not None:
+                        reply = entry if verdict else None
+                        break
+            else:
+                reply = await self._acall("get_tuple", arguments[0])
+
+    def _request(self, config: RunnableConfig, claim: Claim | None, up_rev: int | None, at_rev: int | None) -> Any:
+        """The reads of a load, one at a time, so that both colours share them: yields (name, arguments), is sent rows."""
+        thread_id, ns, checkpoint_id = addressed(config)
+        nested = claim is not None
+        if claim is None:
+            claim = Claim(thread_id, None, ids.new_salt(), 0, 0)
+        known_ids = _ids_of(claim)
+        asked = _plain_config(config, thread_id, ns, checkpoint_id)
+        newest: CheckpointTuple | None = None
+        found: CheckpointTuple | None = None
+        if checkpoint_id is None and not nested:
+            newest = found = yield "get_tuple", (asked,)
+        else:
+            newest = yield "get_tuple", (_plain_config(config, thread_id, ns, None),)
+            if checkpoint_id is not None:
+                found = yield "get_tuple", (asked,)
+            elif newest is not None:
+                up_id = known_ids.id_by_rev.get(up_rev) if up_rev is not None else None
+                if up_id is not None:
+                    verdict = _is_under(up_id, newest)
+                    found = newest if verdict else None
+                    if verdict is None:
+                        found = yield "list", (_plain_config(config, thread_id, ns, None), up_id)
+                at_id = known_ids.id_by_rev.get(at_rev) if at_rev is not None else None
+                if found is None and at_id is not None:
+                    found = yield "get_tuple", (_plain_config(config, thread_id, ns, at_id),)
+        base = _plain_config(config, thread_id, ns, None)
+        known = _Known(base, newest.checkpoint["id"] if newest is not None else None)
+        claim.spaces[ns] = known
+        if found is None:
+            return LoadedCheckpoint(claim, ns)
+        loaded = self._loaded(found, claim, ns)
+        checkpoint_values = found.checkpoint["channel_values"]
+        known.values = dict(checkpoint_values)
+        known.versions = dict(loaded.versions)
+        known.seen = {node: dict(seen) for node, seen in loaded.seen.items()}
+        known.sub = {name: known_ids.id_by_rev[rev] for name, rev in loaded.sub.items()}
+        loaded.is_head = newest is None or newest.checkpoint["id"] == loaded.checkpoint_id
+        return loaded
+
+    def _loaded(self, found: CheckpointTuple, claim: Claim, ns: str) -> LoadedCheckpoint:
+        known_ids = _ids_of(claim)
+        checkpoint = found.checkpoint
+        checkpoint_id = checkpoint["id"]
+        parent_id = None
+        if found.parent_config is not None:
+            parent_id = found.parent_config.get("configurable", {}).get("checkpoint_id")
+        metadata: dict[str, Any] = dict(found.metadata or {})
+        stored_sub = metadata.pop(SUB_KEY, None)
+        sub = {name: known_ids.rev_of(claim, at) for name, at in json.loads(stored_sub).items()} if stored_sub else {}
+        rebuild = from_plain if self._plain else _same
+        rev = known_ids.rev_of(claim, checkpoint_id)
+        return LoadedCheckpoint(
+            claim,
+            ns,
+            checkpoint_id,
+            rev,
+            parent_id,
+            known_ids.rev_of(claim, parent_id) if parent_id is not None else None,
+            checkpoint.get("ts", ""),
+            metadata.get("source", ""),
+            metadata.get("step", -2),
+            dict(metadata.get("parents") or {}),
+            metadata,
+            {name: rebuild(value) for name, value in checkpoint["channel_values"].items()},
+            dict(checkpoint["channel_versions"]),
+            {node: dict(seen) for node, seen in checkpoint["versions_seen"].items()},
+            checkpoint.get("updated_channels"),
+            sub,
+            _task_writes(rev, checkpoint_id, found.pending_writes or (), rebuild),
+        )
+
+    def history(
+        self,
+        config: RunnableConfig,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[LoadedCheckpoint]:
+        """As `NativeSaver.history`, through `list`."""
+        thread_id, ns, checkpoint_id = addressed(config)
+        asked = _plain_config(config, thread_id, ns, checkpoint_id)
+        wanted = dict(filter) if filter else None
+        for entry in self._iterate(asked, filter=wanted, before=before, limit=limit):
+            yield self._loaded(entry, Claim(thread_id, None, 0, 0, 0), ns)
+
+    async def ahistory(
+        self,
+        config: RunnableConfig,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[LoadedCheckpoint]:
+        """Async form of `history`."""
+        thread_id, ns, checkpoint_id = addressed(config)
+        asked = _plain_config(config, thread_id, ns, checkpoint_id)
+        wanted = dict(filter) if filter else None
+        async for entry in self._aiterate(asked, filter=wanted, before=before, limit=limit):
+            yield self._loaded(entry, Claim(thread_id, None, 0, 0, 0), ns)
+
+    # ---- committing
+
+    def encode(self, commit: StepCommit) -> _Calls:
+        """The calls of a commit. The saver's serializer runs inside `put`, so values are still live objects here."""
+        claim = commit.claim
+        known = claim.spaces.get(commit.checkpoint_ns)
+        if not isinstance(known, _Known):
+            raise CheckpointError(
+                f"thread {claim.thread_id!r}: namespace {commit.checkpoint_ns!r} was committed but never loaded with this "
+                f"claim; call load(config, claim=...) for it first"
+            )
+        others = [self.encode(other) for other in commit.others]
+        known_ids = _ids_of(claim)
+        plain = to_plain if self._plain else _same
+        writes = [self._plain_task(task) for task in commit.writes] if self._plain else list(commit.writes)
+        if commit.kind == "tasks":
+            return _Calls(
+                claim, commit.checkpoint_ns, known, writes, [], None, None, {}, {}, (), known.head_id, commit.step, others
+            )
+        special = commit.versions or {}
+        new_versions = {name: special.get(name, commit.version) for name in (*commit.ops, *commit.gone)}
+        known.versions.update(new_versions)
+        for name, op in commit.ops.items():
+            known.values[name] = plain(op.value)
+        for name in commit.gone:
+            known.values.pop(name, None)
+        for node, seen in commit.seen.items():
+            known.seen[node] = dict(seen)
+        for name, rev in commit.sub.items():
+            known.sub[name] = known_ids.id_by_rev[rev]
+        updated = commit.updated_channels
+        checkpoint = {
+            "v": 4,
+            "id": commit.checkpoint_id,
+            "ts": ids.timestamp_from_us(commit.ts),
+            "channel_values": dict(known.values),
+            "channel_versions": dict(known.versions),
+            "versions_seen": {node: dict(seen) for node, seen in known.seen.items()},
+            "updated_channels": list(updated) if updated is not None else None,
+        }
+        metadata: dict[str, Any] = {
+            **commit.metadata,
+            "source": commit.source,
+            "step": commit.step,
+            "parents": dict(commit.parents),
+        }
+        if commit.run_id is not None:
+            metadata.setdefault("run_id", commit.run_id)
+        if known.sub:
+            metadata[SUB_KEY] = json.dumps(known.sub)
+        calls = _Calls(
+            claim,
+            commit.checkpoint_ns,
+            known,
+            [task for task in writes if task.checkpoint_id != commit.checkpoint_id],
+            [task for task in writes if task.checkpoint_id == commit.checkpoint_id],
+            checkpoint,
+            commit.parent_id,
+            metadata,
+            new_versions,
+            list(commit.ops),
+            known.head_id,
+            commit.step,
+            others,
+        )
+        known_ids.learn(commit.rev, commit.checkpoint_id)
+        known.head_id = commit.checkpoint_id
+        return calls
+
+    @staticmethod
+    def _plain_task(task: TaskWrites) -> TaskWrites:
+        writes = [(channel, to_plain(value)) for channel, value in task.writes]
+        return TaskWrites(task.rev, task.checkpoint_id, task.task_id, task.path, task.slot, writes)
+
+    def write(self, batch: Sequence[EncodedCommit], *, durability: Durability) -> None:
+        """Make the calls of the batch, in order. Not one transaction: such a saver has none to offer."""
+        for calls in _flat(batch):
+            last = _ids_of(calls.claim).last
+            if last is not None:
+                last.wait()
+            self._make(calls)
+
+    async def awrite(self, batch: Sequence[EncodedCommit], *, durability: Durability) -> None:
+        """Async form of `write`."""
+        for calls in _flat(batch):
+            last = _ids_of(calls.claim).last
+            if last is not None and not last.done():
+                try:
+                    await last.aresult()
+                except Exception:  # noqa: BLE001 - the claim is poisoned then, and says so
+                    pass
+            await self._amake(calls)
+
+    def submit(self, encoded: EncodedCommit) -> Ack | None:
+        """Make the calls soon, after those submitted before for this claim, with copies of what may still change.
+
+        A value that cannot be copied is stored before this returns.
+        """
+        steps = _flat((encoded,))
+        if not all(self._detach(calls) for calls in steps):
+            self.write((encoded,), durability="async")
+            return None
+        known_ids = _ids_of(steps[0].claim)
+        previous = known_ids.last
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is not None and self._async["put"]:
+            outcome = _TaskOutcome()
+            outcome.task = running.create_task(self._make_later(steps, previous, outcome))
+            known_ids.last = outcome
+            return outcome
+        known_ids.last = self._worker.post(partial(self._make_all, steps))
+        return known_ids.last
+
+    def _make_all(self, steps: Sequence[_Calls]) -> None:
+        for calls in steps:
+            self._make(calls)
+
+    async def _make_later(self, steps: Sequence[_Calls], previous: Outcome | None, outcome: Outcome) -> None:
+        failure: BaseException | None = None
+        try:
+            if previous is not None and not previous.done():
+                try:
+                    await previous.aresult()
+                except Exception:  # noqa: BLE001 - reported by that outcome
+                    pass
+            for calls in steps:
+                await self._amake(calls)
+        except BaseException as error:  # noqa: BLE001 - reported by the outcome
+            failure = error
+        outcome.end(error=failure)
+
+    def _make(self, calls: _Calls) -> None:
+        requests = self._requests(calls)
+        reply: Any = None
+        try:
+            while True:
+                name, arguments = requests.send(reply)
+                reply = self._call(name, *arguments, *self._path(name, calls, arguments))
+        except StopIteration:
+            pass
+        except BaseException as error:
+            _poison(calls, error)
+            raise
+
+    async def _amake(self, calls: _Calls) -> None:
+        requests = self._requests(calls)
+        reply: Any = None
+        try:
+            while True:
+                try:
+                    name, arguments = requests.send(reply)
+                except StopIteration:
+                    return
+                reply = await self._acall(name, *arguments, *self._path(name, calls, arguments))
+        except BaseException as error:
+            _poison(calls, error)
+            raise
+
+    def _path(self, name: str, calls: _Calls, arguments: tuple[Any, ...]) -> tuple[str, ...]:
+        del calls
+        if name != "put_writes" or not isinstance(arguments[0], _PathConfig):
+            return ()
+        method = "put_writes" if self._sync["put_writes"] else "aput_writes"
+        return self._path_arguments(method, arguments[0].path)
+
+    def _requests(self, calls: _Calls) -> Any:
+        """The calls of one commit, one at a time: yields (name, arguments), is sent results."""
+        claim = calls.claim
+        if claim.poisoned is not None:
+            raise claim.poisoned
+        if not claim.claimed:
+            newest = yield "get_tuple", (calls.known.config,)
+            newest_id = newest.checkpoint["id"] if newest is not None else None
+            if newest_id != calls.expected:
+                raise CheckpointConflictError(
+                    thread_id=claim.thread_id, ns=calls.ns, expected=calls.expected, actual=newest_id
+                )
+            claim.claimed = True
+        for task in calls.before:
+            yield "put_writes", (_PathConfig(calls, task), list(task.writes), task.task_id)
+        if calls.checkpoint is not None:
+            config = _with(calls.known.config, calls.parent_id)
+            yield "put", (config, calls.checkpoint, calls.metadata, calls.new_versions)
+        for task in calls.after:
+            yield "put_writes", (_PathConfig(calls, task), list(task.writes), task.task_id)
+
+    def _detach(self, calls: _Calls) -> bool:
+        """Replace the values that this commit changed by copies. False if one cannot be copied."""
+        try:
+            if calls.checkpoint is not None:
+                for name in calls.changed:
+                    copied = _copy(calls.checkpoint["channel_values"][name])
+                    calls.checkpoint["channel_values"][name] = calls.known.values[name] = copied
+            for task in (*calls.before, *calls.after):
+                task.writes = [(channel, _copy(value)) for channel, value in task.writes]
+        except Exception:  # noqa: BLE001 - whatever a copy raises, the answer is to wait instead
+            return False
+        return True
+
+
+class _TaskOutcome(Outcome):
+    """An outcome that a task of the running loop brings; holds the task, which the loop itself does not."""
+
+    __slots__ = ("task",)
+
+    task: asyncio.Task[None]
+
+
+class _PathConfig(dict[str, Any]):
+    """The config of a `put_writes` call, with the task's path beside it."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, calls: _Calls, task: TaskWrites) -> None:
+        super().__init__(_with(calls.known.config, task.checkpoint_id))
+        self.path = task.path
+
+
+_shared_serde = Serde()
+
+
+def _copy(value: Any) -> Any:
+    if value is None or type(value) in (str, int, float, bool, bytes):
+        return value
+    try:
+        return _shared_serde.loads(_shared_serde.dumps(value))
+    except (CheckpointError, TypeError):
+        return copy.deepcopy(value)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _poison(calls: _Calls, error: BaseException) -> None:
+    if calls.claim.poisoned is None:
+        calls.claim.poisoned = error
+        if not isinstance(error, CheckpointError):
+            error.add_note(f"thread {calls.claim.thread_id!r}: step {calls.step} is not stored completely")
+
+
+def _flat(batch: Sequence[Any]) -> list[_Calls]:
+    steps: list[_Calls] = []
+    for calls in batch:
+        steps += _flat(calls.others)
+        steps.append(calls)
+    return steps
+
+
+def _ids_of(claim: Claim) -> _Ids:
+    if claim.queue is None:
+        claim.queue = _Ids()
+    known: _Ids = claim.queue
+    return known
+
+
+def _plain_config(config: RunnableConfig, thread_id: str, ns: str, checkpoint_id: str | None) -> RunnableConfig:
+    """The user's config, addressed, without what the engine keeps in it."""
+    configurable = {
+        key: value
+        for key, value in (config.get("configurable") or {}).items()
+        if not key.startswith("__") and key not in ("checkpoint_id", "checkpoint_map")
+    }
+    configurable["thread_id"] = thread_id
+    configurable["checkpoint_ns"] = ns
+    if checkpoint_id is not None:
+        configurable["checkpoint_id"] = checkpoint_id
+    plain = config.copy()
+    plain["configurable"] = configurable
+    return plain
+
+
+def _with(config: RunnableConfig, checkpoint_id: str | None) -> RunnableConfig:
+    plain = config.copy()
+    plain["configurable"] = dict(config["configurable"])
+    if checkpoint_id is not None:
+        plain["configurable"]["checkpoint_id"] = checkpoint_id
+    return plain
+
+
+def _is_under(up_id: str, entry: CheckpointTuple) -> bool | None:
+    """Does a nested checkpoint work under this one? None: perhaps an older one does."""
+    if up_id in (entry.metadata.get("parents") or {}).values():
+        return True
+    # What works under a checkpoint was made after it, and ids sort by time.
+    return False if entry.checkpoint["id"] < up_id else None
+
+
+def _first_under(up_id: str, entries: Iterator[CheckpointTuple]) -> CheckpointTuple | None:
+    for entry in entries:
+        verdict = _is_under(up_id, entry)
+        if verdict is not None:
+            return entry if verdict else None
+    return None
+
+
+def _task_writes(
+    rev: int, checkpoint_id: str, pending: Sequence[Any], rebuild: Callable[[Any], Any]
+) -> list[TaskWrites]:
+    """Pending writes by task; regular ones together, in the order the saver gave them."""
+    regular: dict[str, TaskWrites] = {}
+    tasks: list[TaskWrites] = []
+    for task_id, channel, value in pending:
+        slot = WRITES_IDX_MAP.get(channel, 0)
+        write = (channel, rebuild(value))
+        if slot:
+            tasks.append(TaskWrites(rev, checkpoint_id, task_id, "", slot, [write]))
+        elif task_id in regular:
+            regular[task_id].writes = [*regular[task_id].writes, write]
+        else:
+            regular[task_id] = TaskWrites(rev, checkpoint_id, task_id, "", 0, [write])
+            tasks.append(regular[task_id])
+    return tasks
+
+
+def _implements(saver: Any, name: str) -> bool:
+    """Has the saver this method, other than as the base class's refusal?"""
+    if name in getattr(saver, "__dict__", ()):
+        return True
+    for cls in type(saver).__mro__:
+        if name in vars(cls):
+            return cls.__name__ != "BaseCheckpointSaver"
+    return hasattr(saver, name)

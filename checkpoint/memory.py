@@ -1,0 +1,399 @@
+"""`InMemorySaver`: the rows of `checkpoint.chains` in dicts.
+
+Decides where rows are and what a claim must find (the same rules as in a file: storage.md C5). Does not know bytes from
+values: everything is encoded as a file saver would, so a test sees the refusals that a file would give, and nothing that is
+read can change what is stored.
+
+Invariants
+1. A write is checked as a whole before the first row of it is stored.
+2. Reading never makes anything.
+3. One lock guards everything; no user code runs under it but the codec's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import Any, ParamSpec, TypeVar
+
+from checkpoint.base import (
+    CheckpointConflictError,
+    CheckpointError,
+    CheckpointNotFoundError,
+    CorruptCheckpointError,
+    Durability,
+    EncodedCommit,
+    ThreadDeletedError,
+)
+from checkpoint.chains import CheckpointRow, EncodedStep, PayloadRow, StoredChain, WriteRow
+from checkpoint.rows import Address, Entry, Found, RowSaver
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_numbers = count(1)
+
+
+class _Space:
+    """Rows of one namespace."""
+
+    __slots__ = ("aliases", "checkpoints", "head", "lines", "ns", "payloads", "writes")
+
+    def __init__(self, ns: str) -> None:
+        self.ns = ns
+        self.head: int | None = None
+        self.checkpoints: dict[int, CheckpointRow] = {}
+        self.lines: dict[int, list[int]] = {}
+        """Root of a header chain -> its revs, ascending."""
+        self.payloads: dict[tuple[int, int], list[tuple[str | None, bytes]]] = {}
+        """(channel number, root) -> bodies by seq."""
+        self.writes: dict[int, dict[tuple[str, int], WriteRow]] = {}
+        """rev -> (task id, slot) -> row."""
+        self.aliases: dict[str, int] = {}
+        """Ids that do not carry their rev."""
+
+    def copy(self) -> _Space:
+        """The same rows under own dicts."""
+        copied = _Space(self.ns)
+        copied.head = self.head
+        copied.checkpoints = dict(self.checkpoints)
+        copied.lines = {root: list(revs) for root, revs in self.lines.items()}
+        copied.payloads = {key: list(rows) for key, rows in self.payloads.items()}
+        copied.writes = {rev: dict(rows) for rev, rows in self.writes.items()}
+        copied.aliases = dict(self.aliases)
+        return copied
+
+
+class _Thread:
+    """One thread. `key` is never used again after a delete."""
+
+    __slots__ = ("claims", "epoch", "key", "salt", "spaces", "thread_id")
+
+    def __init__(self, thread_id: str, salt: int) -> None:
+        self.thread_id = thread_id
+        self.key = next(_numbers)
+        self.salt = salt
+        self.claims = 0
+        self.epoch = 0
+        self.spaces: dict[str, _Space] = {}
+
+
+class InMemorySaver(RowSaver):
+    """Keeps checkpoints in this process. Values are encoded, so what is read back is a private copy.
+
+    Both APIs; usable as a sync and an async context manager, which change nothing.
+    """
+
+    def __init__(self, *, serde: Any = None, factory: Any = None, max_checkpoint_lag: int = 1) -> None:
+        """
+        Args:
+            serde: how values become bytes; the shared `JsonPlusSerializer` if None.
+            factory: accepted for programs that pass one; rows are always plain dicts.
+            max_checkpoint_lag: supersteps that may be unwritten; writes here are immediate, so it changes nothing.
+        """
+        super().__init__(serde=serde, max_checkpoint_lag=max_checkpoint_lag)
+        del factory
+        self._threads: dict[str, _Thread] = {}
+        self._lock = threading.RLock()
+        self._view = _View(self._threads)
+
+    # ---- writing
+
+    def write(self, batch: Sequence[EncodedCommit], *, durability: Durability = "sync") -> None:
+        """Store the batch at once. Raises the errors of storage.md C2 and stores nothing then."""
+        del durability
+        steps: list[EncodedStep] = []
+        for encoded in batch:
+            _flatten(encoded, steps)
+        if steps:
+            with self._lock:
+                self._store(steps)
+
+    def submit(self, encoded: EncodedCommit) -> None:
+        """Store at once."""
+        self.write((encoded,), durability="async")
+
+    def _store(self, steps: Sequence[EncodedStep]) -> None:
+        claim = steps[0].claim
+        if claim.poisoned is not None:
+            raise claim.poisoned
+        thread = self._threads.get(claim.thread_id)
+        try:
+            self._check_claim(steps[0], thread)
+            heads: dict[str, int | None] = {}
+            for step in steps:
+                self._check_step(step, thread, heads)
+        except CheckpointError as refusal:
+            claim.poisoned = refusal
+            raise
+        if not claim.claimed:
+            if thread is None:
+                thread = self._threads[claim.thread_id] = _Thread(claim.thread_id, claim.salt)
+            claim.thread_pk = thread.key
+            claim.epoch = thread.epoch = thread.claims = claim.number
+            claim.claimed = True
+        assert thread is not None
+        for step in steps:
+            ns = step.space.ns
+            space = thread.spaces.get(ns)
+            if space is None:
+                space = thread.spaces[ns] = _Space(ns)
+            row = step.row
+            if row is not None:
+                rev = space.head = row.rev
+                space.checkpoints[rev] = row
+                if row.header_root == rev:
+                    space.lines[rev] = [rev]
+                else:
+                    space.lines[row.header_root].append(rev)
+                if step.payloads:
+                    _add_payloads(space, step.payloads)
+            if step.writes:
+                _add_writes(space, step.writes)
+
+    def _check_claim(self, step: EncodedStep, thread: _Thread | None) -> None:
+        claim = step.claim
+        if claim.thread_pk is None:
+            if thread is not None:
+                raise self._conflict(step, thread)
+        elif thread is None or thread.key != claim.thread_pk:
+            raise ThreadDeletedError(
+                f"thread {claim.thread_id!r} was deleted while a run was writing it; nothing of step {step.step} was "
+                f"stored; start a new run to create the thread again",
+                thread_id=claim.thread_id,
+                ns=step.space.ns,
+            )
+        elif claim.claimed:
+            if thread.epoch != claim.number:
+                raise self._conflict(step, thread)
+        else:
+            root = thread.spaces.get("")
+            head = root.head if root is not None else None
+            if thread.epoch != claim.epoch or thread.claims != claim.number - 1 or head != claim.root_head:
+                raise self._conflict(step, thread)
+
+    def _check_step(self, step: EncodedStep, thread: _Thread | None, heads: dict[str, int | None]) -> None:
+        ns = step.space.ns
+        space = thread.spaces.get(ns) if thread is not None else None
+        if step.must_exist is not None and (space is None or step.must_exist not in space.checkpoints):
+            raise CheckpointNotFoundError(
+                f"thread {step.claim.thread_id!r}: the checkpoint that step {step.step} continues is not stored any more "
+                f"(namespace {ns!r}); load a newer one",
+                thread_id=step.claim.thread_id,
+            )
+        if step.row is not None:
+            head = heads[ns] if ns in heads else space.head if space is not None else None
+            if head != step.expected:
+                raise self._conflict(step, thread)
+            heads[ns] = step.row.rev
+
+    def _conflict(self, step: EncodedStep, thread: _Thread | None) -> CheckpointConflictError:
+        space = thread.spaces.get(step.space.ns) if thread is not None else None
+
+        def id_of(rev: int | None) -> str | None:
+            row = space.checkpoints.get(rev) if space is not None and rev is not None else None
+            return row.id if row is not None else None
+
+        return CheckpointConflictError(
+            thread_id=step.claim.thread_id,
+            ns=step.space.ns,
+            expected=id_of(step.expected if step.row is not None else step.space.head),
+            actual=id_of(space.head if space is not None else None),
+            run_id=step.row.run_id if step.row is not None else None,
+        )
+
+    # ---- whole threads
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Remove a thread with all its namespaces. Unknown threads are ignored."""
+        with self._lock:
+            self._threads.pop(str(thread_id), None)
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy all checkpoints of one thread to another, which must not exist. An unknown source is ignored."""
+        with self._lock:
+            source = self._threads.get(str(source_thread_id))
+            target_id = str(target_thread_id)
+            if source is None:
+                return
+            if target_id in self._threads:
+                raise CheckpointConflictError(
+                    f"copy_thread: thread {target_id!r} has checkpoints already; delete it first, or choose another id",
+                    thread_id=target_id,
+                )
+            target = _Thread(target_id, source.salt)
+            target.claims, target.epoch = source.claims, source.epoch
+            target.spaces = {ns: space.copy() for ns, space in source.spaces.items()}
+            self._threads[target_id] = target
+
+    # ---- how the rows are reached
+
+    @contextmanager
+    def _reading(self) -> Iterator[_View]:
+        with self._lock:
+            yield self._view
+
+    @contextmanager
+    def _writing(self) -> Iterator[_View]:
+        # `RowSaver` does everything that can be refused before its first write.
+        with self._lock:
+            yield self._view
+
+    async def _off_loop(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return call(*args, **kwargs)
+
+    async def _off_loop_write(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return call(*args, **kwargs)
+
+
+MemorySaver = InMemorySaver
+
+
+def _flatten(encoded: Any, steps: list[EncodedStep]) -> None:
+    for other in encoded.others:
+        _flatten(other, steps)
+    steps.append(encoded)
+
+
+def _add_payloads(space: _Space, payloads: Sequence[PayloadRow]) -> None:
+    for number, root, seq, _, tag, data in payloads:
+        rows = space.payloads.setdefault((number, root), [])
+        if len(rows) != seq:
+            raise CorruptCheckpointError(f"chain {number}/{root} has {len(rows)} rows, row {seq} was to follow", ns=space.ns)
+        rows.append((tag, data))
+
+
+def _add_writes(space: _Space, writes: Sequence[WriteRow], replace: bool = False) -> None:
+    for write in writes:
+        rows = space.writes.get(write.rev)
+        if rows is None:
+            rows = space.writes[write.rev] = {}
+        key = write.task_id, write.slot
+        if write.slot or replace or key not in rows:
+            rows[key] = write
+
+
+class _View:
+    """`Rows` and `Transaction` over the dicts. Used under the saver's lock; a namespace's key is its `_Space`."""
+
+    def __init__(self, threads: dict[str, _Thread]) -> None:
+        self._threads = threads
+
+    def address(self, thread_id: str, ns: str) -> Address | None:
+        thread = self._threads.get(thread_id)
+        if thread is None:
+            return None
+        space, root = thread.spaces.get(ns), thread.spaces.get("")
+        return Address(
+            thread.key,
+            thread.salt,
+            thread.epoch,
+            thread.claims,
+            space,
+            space.head if space is not None else None,
+            root.head if root is not None else None,
+        )
+
+    def checkpoint(self, space_pk: _Space, rev: int) -> Found | None:
+        row = space_pk.checkpoints.get(rev)
+        if row is None:
+            return None
+        checkpoints = space_pk.checkpoints
+        headers = [(at, checkpoints[at].header) for at in space_pk.lines[row.header_root] if at <= rev]
+        parent = checkpoints.get(row.parent_rev) if row.parent_rev is not None else None
+        return Found(row, headers, parent.id if parent is not None else None)
+
+    def alias(self, space_pk: _Space, checkpoint_id: str) -> int | None:
+        return space_pk.aliases.get(checkpoint_id)
+
+    def chains(self, space_pk: _Space, wanted: Sequence[tuple[int, int, int]]) -> Mapping[int, StoredChain]:
+        stored: dict[int, StoredChain] = {}
+        for number, root, seq in wanted:
+            rows = space_pk.payloads.get((number, root), [])
+            stored[number] = rows[: seq + 1], len(rows) > seq + 1
+        return stored
+
+    def tasks(self, space_pk: _Space, rev: int) -> list[WriteRow]:
+        rows = space_pk.writes.get(rev)
+        return sorted(rows.values(), key=lambda row: (row.path, row.task_id, row.slot)) if rows else []
+
+    def open_child(self, space_pk: _Space, up_rev: int) -> int | None:
+        under = [row.rev for row in space_pk.checkpoints.values() if row.up_rev == up_rev]
+        return max(under, default=None)
+
+    def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
+        thread = self._threads.get(thread_id)
+        for space in thread.spaces.values() if thread is not None else ():
+            for row in space.checkpoints.values():
+                if row.id == checkpoint_id:
+                    return row.rev
+        return None
+
+    def entries(self, thread_id: str | None, ns: str | None, below: int | None, limit: int | None) -> list[Entry]:
+        threads = self._threads.values() if thread_id is None else filter(None, (self._threads.get(thread_id),))
+        found = [
+            Entry(
+                thread.thread_id,
+                space.ns,
+                space,
+                row.rev,
+                row.id,
+                row.step,
+                row.source,
+                row.flags,
+                row.run_id,
+                row.metadata,
+            )
+            for thread in threads
+            for space in thread.spaces.values()
+            if ns is None or space.ns == ns
+            for row in space.checkpoints.values()
+            if below is None or row.rev < below
+        ]
+        found.sort(key=lambda entry: entry.rev, reverse=True)
+        return found[:limit]
+
+    def take(self, thread_id: str, salt: int) -> int:
+        thread = self._threads.get(thread_id)
+        if thread is None:
+            thread = self._threads[thread_id] = _Thread(thread_id, salt)
+        thread.claims += 1
+        thread.epoch = thread.claims
+        return thread.key
+
+    def open_space(self, thread_pk: int, ns: str) -> _Space:
+        for thread in self._threads.values():
+            if thread.key == thread_pk:
+                return thread.spaces.setdefault(ns, _Space(ns))
+        raise KeyError(thread_pk)
+
+    def put_checkpoint(self, space_pk: _Space, row: CheckpointRow) -> None:
+        old = space_pk.checkpoints.get(row.rev)
+        if old is not None:
+            space_pk.lines[old.header_root].remove(row.rev)
+        space_pk.checkpoints[row.rev] = row
+        revs = space_pk.lines.setdefault(row.header_root, [])
+        revs.append(row.rev)
+        revs.sort()
+
+    def later_headers(self, space_pk: _Space, header_root: int, rev: int) -> list[int]:
+        return [at for at in space_pk.lines[header_root] if at > rev]
+
+    def set_header(self, space_pk: _Space, rev: int, header_root: int, header: bytes | None) -> None:
+        row = space_pk.checkpoints[rev]
+        kept = row.header if header is None else header
+        self.put_checkpoint(space_pk, row._replace(header_root=header_root, header=kept))
+
+    def set_head(self, space_pk: _Space, rev: int) -> None:
+        space_pk.head = rev
+
+    def add_alias(self, space_pk: _Space, checkpoint_id: str, rev: int) -> None:
+        space_pk.aliases[checkpoint_id] = rev
+
+    def add_payloads(self, space_pk: _Space, payloads: Sequence[PayloadRow]) -> None:
+        _add_payloads(space_pk, payloads)
+
+    def add_writes(self, space_pk: _Space, writes: Sequence[WriteRow], *, replace: bool = False) -> None:
+        _add_writes(space_pk, writes, replace)

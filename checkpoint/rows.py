@@ -1,0 +1,910 @@
+"""The saver interface over rows: what is the same whether rows live in dicts or in a file.
+
+Decides the rules of the public interface (storage.md C3.1): what `get_tuple`, `list`, `put` and `put_writes` mean, how a
+checkpoint is addressed, where a nested run starts (C5.3), how metadata is filtered. Does not know where rows are: a saver
+gives it `Rows` to read from and a `Transaction` to write to. The native half that must be fast (`write`, `submit`) is the
+saver's own.
+
+Invariants
+1. Reading changes nothing and holds nothing between two pages of a listing.
+2. Everything returned is a private copy.
+3. A public `put` takes the next claim number of the thread, so a run that holds the thread is fenced from then on.
+
+Source: LangGraph's documented saver interface (persistence.md A3) for names; design.md D25, D51, D57 for the rules.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
+
+from typing_extensions import ParamSpec, Self
+
+from checkpoint import ids
+from checkpoint.base import (
+    NUMBER_SHIFT,
+    WRITES_IDX_MAP,
+    Ack,
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointNotFoundError,
+    CheckpointTuple,
+    Claim,
+    CorruptCheckpointError,
+    Durability,
+    EncodedCommit,
+    LoadedCheckpoint,
+    RunnableConfig,
+    StepCommit,
+    TaskWrites,
+    get_checkpoint_metadata,
+)
+from checkpoint.chains import (
+    INLINE_LIMIT,
+    PUBLIC_PUT,
+    SOURCE_NAMES,
+    SOURCES,
+    Chain,
+    CheckpointRow,
+    Codec,
+    EncodedStep,
+    PayloadRow,
+    Space,
+    StoredChain,
+    WriteRow,
+    encode_commit,
+    encode_task,
+    fold_header,
+    full_header,
+    json_text,
+    read_chains,
+    read_task,
+    wanted_chains,
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PAGE: Final = 50
+"""Checkpoints of a listing that are read at a time."""
+FORMAT_VERSION: Final = 4
+"""`Checkpoint["v"]` of what the engine stores."""
+_FIELDS: Final = frozenset(
+    {"id", "ts", "channel_values", "channel_versions", "versions_seen", "updated_channels"}
+)
+
+
+class Address(NamedTuple):
+    """A thread, and one namespace of it."""
+
+    thread_pk: Any
+    salt: int
+    epoch: int
+    claims: int
+    space_pk: Any
+    """None if the thread has no such namespace."""
+    head: int | None
+    root_head: int | None
+
+
+class Found(NamedTuple):
+    """A checkpoint's row and its header chain up to it, oldest first."""
+
+    row: CheckpointRow
+    headers: list[tuple[int, bytes]]
+    parent_id: str | None
+
+
+class Entry(NamedTuple):
+    """One line of a listing: enough to filter by."""
+
+    thread_id: str
+    ns: str
+    space_pk: Any
+    rev: int
+    id: str
+    step: int
+    source: int
+    flags: int
+    run_id: str | None
+    metadata: str | None
+
+
+State = tuple[Space, dict[str, Any], list[TaskWrites]]
+"""A checkpoint's folded header, its values and its task writes."""
+
+
+class Rows(Protocol):
+    """One consistent view of the stored rows. Stubs of pruned checkpoints count as absent."""
+
+    def address(self, thread_id: str, ns: str) -> Address | None:
+        """The thread, if it is stored."""
+
+    def checkpoint(self, space_pk: Any, rev: int) -> Found | None:
+        """One checkpoint with its header chain."""
+
+    def alias(self, space_pk: Any, checkpoint_id: str) -> int | None:
+        """Rev of an id that does not carry it."""
+
+    def chains(self, space_pk: Any, wanted: Sequence[tuple[int, int, int]]) -> Mapping[int, StoredChain]:
+        """Channel number -> its rows, for each (channel number, root, seq)."""
+
+    def tasks(self, space_pk: Any, rev: int) -> list[WriteRow]:
+        """Task rows of a checkpoint, ordered by (path, task id, slot)."""
+
+    def open_child(self, space_pk: Any, up_rev: int) -> int | None:
+        """The newest checkpoint of a nested namespace that works under this one."""
+
+    def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
+        """Rev of an id in any namespace of a thread."""
+
+    def entries(self, thread_id: str | None, ns: str | None, below: int | None, limit: int | None) -> list[Entry]:
+        """Checkpoints of a thread (or of all: then in any order), newest rev first, with rev < `below`."""
+
+
+class Transaction(Rows, Protocol):
+    """A view that may also write; everything or nothing."""
+
+    def take(self, thread_id: str, salt: int) -> Any:
+        """Make the thread if needed, give out its next claim number and let it hold the thread. Returns the thread's key."""
+
+    def open_space(self, thread_pk: Any, ns: str) -> Any:
+        """Make a namespace without a head. Returns its key."""
+
+    def put_checkpoint(self, space_pk: Any, row: CheckpointRow) -> None:
+        """Insert, or replace the row of the same rev."""
+
+    def later_headers(self, space_pk: Any, header_root: int, rev: int) -> list[int]:
+        """Revs after `rev` whose header chain starts at `header_root`, ascending."""
+
+    def set_header(self, space_pk: Any, rev: int, header_root: int, header: bytes | None) -> None:
+        """Give a row another header chain; `header` None keeps its bytes."""
+
+    def set_head(self, space_pk: Any, rev: int) -> None:
+        """Make a checkpoint the newest of its namespace."""
+
+    def add_alias(self, space_pk: Any, checkpoint_id: str, rev: int) -> None:
+        """Make an id findable that does not carry its rev."""
+
+    def add_payloads(self, space_pk: Any, payloads: Sequence[PayloadRow]) -> None:
+        """Insert chain rows."""
+
+    def add_writes(self, space_pk: Any, writes: Sequence[WriteRow], *, replace: bool = False) -> None:
+        """Insert task rows: slot 0 stays as it is stored unless `replace`, slots below 0 are replaced."""
+
+
+# ---- addresses, metadata, filters
+
+
+def addressed(config: RunnableConfig) -> tuple[str, str, str | None]:
+    """(thread id, namespace, checkpoint id or None) of a config. Raises `ValueError` without a thread id."""
+    configurable = config.get("configurable") or {}
+    thread_id = configurable.get("thread_id")
+    if thread_id is None:
+        raise ValueError(
+            "checkpointer: the config has no 'thread_id'; it says which line of checkpoints is meant; pass "
+            '{"configurable": {"thread_id": "..."}}'
+        )
+    checkpoint_id = configurable.get("checkpoint_id")
+    return (
+        str(thread_id),
+        configurable.get("checkpoint_ns") or "",
+        str(checkpoint_id) if checkpoint_id is not None and checkpoint_id != "" else None,
+    )
+
+
+def config_of(thread_id: str, ns: str, checkpoint_id: str) -> RunnableConfig:
+    """The config that addresses one checkpoint."""
+    return {"configurable": {"thread_id": thread_id, "checkpoint_ns": ns, "checkpoint_id": checkpoint_id}}
+
+
+def checked_limit(limit: int | None) -> int | None:
+    """The limit itself. Raises `ValueError` unless it is None or a number of at least 0."""
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
+        raise ValueError(f"list: limit is {limit!r}; it must be None (all) or an int of at least 0")
+    return limit
+
+
+def metadata_of(source: int, step: int, flags: int, run_id: str | None, text: str | None) -> dict[str, Any]:
+    """Metadata from its columns and its JSON."""
+    metadata: dict[str, Any] = {}
+    if source:
+        metadata["source"] = SOURCE_NAMES[source]
+        metadata["step"] = step
+    if not flags & PUBLIC_PUT:
+        metadata["parents"] = {}
+    if text is not None:
+        metadata.update(json.loads(text))
+    if run_id is not None:
+        metadata["run_id"] = run_id
+    return metadata
+
+
+def matches(metadata: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Does metadata have all these values? Literal key first, then dotted path; None matches a missing key."""
+    for key, want in wanted.items():
+        have: Any = metadata.get(key)
+        if key not in metadata and "." in key:
+            have = metadata
+            for part in key.split("."):
+                have = have.get(part) if isinstance(have, Mapping) else None
+        if not _equal(have, want):
+            return False
+    return True
+
+
+def _equal(have: Any, want: Any) -> bool:
+    if isinstance(have, bool) or isinstance(want, bool):
+        return have is want
+    if isinstance(want, Mapping):
+        return isinstance(have, Mapping) and have.keys() == want.keys() and all(_equal(have[k], want[k]) for k in want)
+    if isinstance(want, (list, tuple)):
+        return isinstance(have, list) and len(have) == len(want) and all(map(_equal, have, want))
+    return bool(have == want)
+
+
+# ---- the saver
+
+
+class RowSaver(BaseCheckpointSaver[int]):
+    """A saver whose rows a subclass keeps. Both APIs; the async methods go through `_off_loop`."""
+
+    native_commit: ClassVar[bool] = True
+
+    def __init__(self, *, serde: Any = None, max_checkpoint_lag: int = 1) -> None:
+        super().__init__(serde=serde)
+        self.max_checkpoint_lag = max_checkpoint_lag
+        self._codec = Codec(self.serde)
+
+    # What a subclass gives.
+
+    @abstractmethod
+    def _reading(self) -> AbstractContextManager[Rows]:
+        """One consistent view."""
+
+    @abstractmethod
+    def _writing(self) -> AbstractContextManager[Transaction]:
+        """One durable transaction; rolled back if the block raises."""
+
+    @abstractmethod
+    async def _off_loop(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a reading call where it may block."""
+
+    @abstractmethod
+    async def _off_loop_write(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a writing call where it may block; a cancelled caller learns of it after the call has ended."""
+
+    def _settle(self, thread_id: str) -> None:
+        """Wait until what was submitted for the thread is stored or refused."""
+
+    @abstractmethod
+    def write(self, batch: Sequence[EncodedCommit], *, durability: Durability) -> None:
+        """Store the batch in one transaction; durable in the sense of `durability` when it returns."""
+
+    @abstractmethod
+    def submit(self, encoded: EncodedCommit) -> Ack | None:
+        """Store soon, after everything submitted for the thread before. None: it is stored already."""
+
+    def close(self) -> None:
+        """Finish what is under way and give everything back. Safe to call twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Native interface.
+
+    def encode(self, commit: StepCommit) -> EncodedStep:
+        """Bytes of a commit. CPU only. Raises `UnregisteredTypeError` for a value that cannot be stored."""
+        codec = self._codec
+        if codec.serde is not self.serde:
+            codec = self._codec = Codec(self.serde)
+        return encode_commit(commit, codec)
+
+    def commit(self, commit: StepCommit, *, durability: Durability = "sync") -> None:
+        """Encode and write one commit."""
+        self.write([self.encode(commit)], durability=durability)
+
+    async def acommit(self, commit: StepCommit, *, durability: Durability = "sync") -> None:
+        """Async form of `commit`."""
+        await self.awrite([self.encode(commit)], durability=durability)
+
+    async def awrite(self, batch: Sequence[EncodedCommit], *, durability: Durability) -> None:
+        """Async form of `write`."""
+        await self._off_loop_write(self.write, batch, durability=durability)
+
+    def load(
+        self,
+        config: RunnableConfig,
+        *,
+        claim: Claim | None = None,
+        up_rev: int | None = None,
+        at_rev: int | None = None,
+    ) -> LoadedCheckpoint:
+        """The checkpoint to start from, and the claim under which it may be continued.
+
+        Without a claim: by `checkpoint_id` if the config has one, else the newest of the namespace. With the claim of the
+        root run: the first that exists of the newest checkpoint whose `up_rev` is the given one, `at_rev`, nothing.
+        """
+        thread_id, ns, checkpoint_id = addressed(config)
+        self._settle(thread_id)
+        with self._reading() as rows:
+            address = rows.address(thread_id, ns)
+            found: Found | None = None
+            if address is not None and address.space_pk is not None:
+                rev: int | None = None
+                if checkpoint_id is not None:
+                    found = self._find(rows, address, checkpoint_id)
+                elif claim is None:
+                    rev = address.head
+                else:
+                    if up_rev is not None:
+                        rev = rows.open_child(address.space_pk, up_rev)
+                    if rev is None:
+                        rev = at_rev
+                if rev is not None:
+                    found = rows.checkpoint(address.space_pk, rev)
+                    if found is None:
+                        raise CorruptCheckpointError(
+                            f"a reference names revision {rev}, which has no row", thread_id=thread_id, ns=ns
+                        )
+            if claim is None:
+                claim = _claim_of(thread_id, address)
+            if address is None or found is None:
+                claim.spaces[ns] = Space(
+                    ns, pk=address.space_pk if address else None, head=address.head if address else None
+                )
+                return LoadedCheckpoint(claim, ns)
+            space, values, writes = self._state(rows, thread_id, ns, address.space_pk, found, writable=True)
+        space.head = address.head
+        is_head = space.rev == address.head
+        if not is_head:
+            # Somebody else may extend that header chain: the first header of this line is full.
+            space.header_rows = 0
+            space.must_exist = space.rev
+        claim.spaces[ns] = space
+        return _loaded(claim, ns, found, space, values, writes, is_head)
+
+    async def aload(
+        self,
+        config: RunnableConfig,
+        *,
+        claim: Claim | None = None,
+        up_rev: int | None = None,
+        at_rev: int | None = None,
+    ) -> LoadedCheckpoint:
+        """Async form of `load`."""
+        return await self._off_loop(self.load, config, claim=claim, up_rev=up_rev, at_rev=at_rev)
+
+    def history(
+        self,
+        config: RunnableConfig,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[LoadedCheckpoint]:
+        """Checkpoints of one namespace, newest first; never holds a lock over a yield."""
+        listing = _Listing(self, config, filter, before, limit, native=True)
+        while not listing.done:
+            yield from listing.page()
+
+    async def ahistory(
+        self,
+        config: RunnableConfig,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[LoadedCheckpoint]:
+        """Async form of `history`."""
+        listing = _Listing(self, config, filter, before, limit, native=True)
+        while not listing.done:
+            for entry in await self._off_loop(listing.page):
+                yield entry
+
+    # Public interface.
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The addressed checkpoint with metadata and pending writes, or None. Private copies."""
+        thread_id, ns, checkpoint_id = addressed(config)
+        self._settle(thread_id)
+        with self._reading() as rows:
+            address = rows.address(thread_id, ns)
+            if address is None or address.space_pk is None:
+                return None
+            if checkpoint_id is not None:
+                found = self._find(rows, address, checkpoint_id)
+            else:
+                found = rows.checkpoint(address.space_pk, address.head) if address.head is not None else None
+            if found is None:
+                return None
+            space, values, writes = self._state(rows, thread_id, ns, address.space_pk, found)
+        shown = self._tuple(thread_id, ns, found, space, values, writes)
+        return shown if checkpoint_id is None else shown._replace(config=config)
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """Checkpoints, newest first: within a thread by rev over all its namespaces, across threads by id text.
+
+        Reads pages of 50 and holds nothing in between. Values of unknown types come back as `Opaque`. Raises `ValueError`
+        for a limit that is neither None nor an int of at least 0.
+        """
+        checked_limit(limit)
+        return self._list(config, filter, before, limit)
+
+    def _list(
+        self,
+        config: RunnableConfig | None,
+        filter: Mapping[str, Any] | None,
+        before: RunnableConfig | None,
+        limit: int | None,
+    ) -> Iterator[CheckpointTuple]:
+        listing = _Listing(self, config, filter, before, limit, native=False)
+        while not listing.done:
+            yield from listing.page()
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Store a checkpoint whose parent is the config's `checkpoint_id`; returns the config that addresses it.
+
+        Takes the thread: a run that holds it is refused at its next write. Every value of `channel_values` is stored that
+        the parent does not hold under the same version. An id that exists is replaced and keeps its parent.
+        """
+        thread_id, ns, parent_id = addressed(config)
+        merged = get_checkpoint_metadata(config, metadata)
+        self._settle(thread_id)
+        with self._writing() as tx:
+            self._put(tx, thread_id, ns, parent_id, checkpoint, merged, new_versions)
+        return config_of(thread_id, ns, checkpoint["id"])
+
+    def put_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+        *,
+        replace: bool = False,
+    ) -> None:
+        """Store what a task wrote under the config's checkpoint.
+
+        All regular writes of a task are one record: the first call wins, unless `replace`. Of special writes the last wins.
+        Raises `CheckpointNotFoundError` if the checkpoint is not stored.
+        """
+        thread_id, ns, checkpoint_id = addressed(config)
+        if checkpoint_id is None:
+            raise ValueError(
+                f"put_writes: the config of thread {thread_id!r} has no 'checkpoint_id'; task writes belong to the "
+                f"checkpoint their step started from; pass its id"
+            )
+        self._settle(thread_id)
+        with self._writing() as tx:
+            address = tx.address(thread_id, ns)
+            found = self._find(tx, address, checkpoint_id) if address and address.space_pk is not None else None
+            if address is None or found is None:
+                raise CheckpointNotFoundError(
+                    f"put_writes: thread {thread_id!r} has no checkpoint {checkpoint_id!r} in namespace {ns!r}; put the "
+                    f"checkpoint before the writes of its tasks",
+                    thread_id=thread_id,
+                    checkpoint_id=checkpoint_id,
+                )
+            rev = found.row.rev
+            regular = [write for write in writes if write[0] not in WRITES_IDX_MAP]
+            special = {channel: value for channel, value in writes if channel in WRITES_IDX_MAP}
+            tasks = [TaskWrites(rev, checkpoint_id, task_id, task_path, 0, regular)] if regular else []
+            for channel, value in special.items():
+                slot = WRITES_IDX_MAP[channel]
+                tasks.append(TaskWrites(rev, checkpoint_id, task_id, task_path, slot, [(channel, value)]))
+            rows = [encode_task(task, self._codec) for task in tasks]
+            if rows:
+                tx.add_writes(address.space_pk, rows, replace=replace)
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Async form of `get_tuple`."""
+        return await self._off_loop(self.get_tuple, config)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """Async form of `list`."""
+        checked_limit(limit)
+        listing = _Listing(self, config, filter, before, limit, native=False)
+        while not listing.done:
+            for entry in await self._off_loop(listing.page):
+                yield entry
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Async form of `put`."""
+        return await self._off_loop_write(self.put, config, checkpoint, metadata, new_versions)
+
+    async def aput_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+        *,
+        replace: bool = False,
+    ) -> None:
+        """Async form of `put_writes`."""
+        await self._off_loop_write(self.put_writes, config, writes, task_id, task_path, replace=replace)
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """Async form of `delete_thread`."""
+        await self._off_loop_write(self.delete_thread, thread_id)
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Async form of `copy_thread`."""
+        await self._off_loop_write(self.copy_thread, source_thread_id, target_thread_id)
+
+    # Rows to shapes.
+
+    @staticmethod
+    def _find(rows: Rows, address: Address, checkpoint_id: str) -> Found | None:
+        # Our ids carry their rev; an id made elsewhere yields some number too, so the stored id decides.
+        rev = ids.rev_of(checkpoint_id, address.salt)
+        if rev is not None:
+            found = rows.checkpoint(address.space_pk, rev)
+            if found is not None and found.row.id == checkpoint_id:
+                return found
+        rev = rows.alias(address.space_pk, checkpoint_id)
+        return rows.checkpoint(address.space_pk, rev) if rev is not None else None
+
+    def _state(
+        self,
+        rows: Rows,
+        thread_id: str,
+        ns: str,
+        space_pk: Any,
+        found: Found,
+        *,
+        writable: bool = False,
+        lenient: bool = False,
+    ) -> State:
+        space = Space(ns, pk=space_pk)
+        try:
+            fold_header(space, found.headers)
+            wanted = wanted_chains(space)
+            stored = rows.chains(space_pk, wanted) if wanted else {}
+            values = read_chains(space, stored, self._codec, writable=writable, lenient=lenient)
+            writes = [
+                read_task(row, self._codec, found.row.id, lenient=lenient)
+                for row in rows.tasks(space_pk, found.row.rev)
+            ]
+        except CorruptCheckpointError as damage:
+            raise CorruptCheckpointError(
+                damage.reason, thread_id=thread_id, ns=ns, checkpoint_id=found.row.id, channel=damage.channel
+            ) from damage
+        return space, values, writes
+
+    def _tuple(
+        self,
+        thread_id: str,
+        ns: str,
+        found: Found,
+        space: Space,
+        values: dict[str, Any],
+        writes: Sequence[TaskWrites],
+    ) -> CheckpointTuple:
+        row = found.row
+        extra = {key: self._codec.unpack(*body) for key, body in space.extra.items()}
+        checkpoint: dict[str, Any] = {
+            "v": extra.pop("v", FORMAT_VERSION),
+            "id": row.id,
+            "ts": row.ts if isinstance(row.ts, str) else ids.timestamp_from_us(row.ts),
+            "channel_values": values,
+            "channel_versions": space.versions,
+            "versions_seen": space.seen,
+            "updated_channels": space.updated,
+            **extra,
+        }
+        parent_id = row.parent_id or found.parent_id
+        return CheckpointTuple(
+            config_of(thread_id, ns, row.id),
+            checkpoint,  # type: ignore[arg-type]
+            metadata_of(row.source, row.step, row.flags, row.run_id, row.metadata),  # type: ignore[arg-type]
+            config_of(thread_id, ns, parent_id) if parent_id is not None else None,
+            [(task.task_id, channel, value) for task in writes for channel, value in task.writes],
+        )
+
+    # Public put.
+
+    def _put(
+        self,
+        tx: Transaction,
+        thread_id: str,
+        ns: str,
+        parent_id: str | None,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> None:
+        address = tx.address(thread_id, ns)
+        salt = address.salt if address is not None else ids.new_salt()
+        number = (address.claims if address is not None else 0) + 1
+        has_space = address is not None and address.space_pk is not None
+        existing = self._find(tx, address, checkpoint["id"]) if address is not None and has_space else None
+        parent = self._find(tx, address, parent_id) if address is not None and has_space and parent_id else None
+        root = number << NUMBER_SHIFT | 1
+        rev = existing.row.rev if existing is not None else root
+
+        # Values: what the parent holds under the same version is shared, the rest is stored whole.
+        base = Space(ns)
+        if parent is not None:
+            fold_header(base, parent.headers)
+        versions = dict(checkpoint["channel_versions"])
+        space = Space(ns, names=base.names, index=base.index, versions=versions)
+        payloads: list[PayloadRow] = []
+        for name, value in checkpoint["channel_values"].items():
+            if name not in new_versions and name in versions and base.versions.get(name) == versions[name]:
+                if name in base.inline:
+                    space.inline[name] = base.inline[name]
+                    continue
+                if name in base.chains:
+                    space.chains[name] = base.chains[name]
+                    continue
+            tag, data = self._codec.pack_channel(name, value)
+            if len(data) <= INLINE_LIMIT:
+                space.inline[name] = tag, data
+            else:
+                space.chains[name] = Chain(root, 0, len(data))
+                payloads.append((space.number(name, []), root, 0, 0, tag, data))
+        space.seen = {node: dict(consumed) for node, consumed in checkpoint["versions_seen"].items()}
+        updated = checkpoint.get("updated_channels")
+        space.updated = list(updated) if updated is not None else None
+        space.extra = {
+            key: [*self._codec.pack(value)]
+            for key, value in checkpoint.items()
+            if key not in _FIELDS and not (key == "v" and value == FORMAT_VERSION)
+        }
+        source, step, run_id, text = _metadata_columns(metadata)
+        ts = checkpoint["ts"]
+        us = ids.timestamp_to_us(ts)
+        up_id = metadata.get("parents", {}).get(ns.rpartition("|")[0]) if ns else None
+        row = CheckpointRow(
+            rev,
+            checkpoint["id"],
+            existing.row.parent_rev if existing else parent.row.rev if parent else None,
+            existing.row.parent_id if existing else parent_id if parent is None else None,
+            tx.rev_in_thread(thread_id, up_id) if up_id is not None else None,
+            ts if us is None else us,
+            step,
+            source,
+            PUBLIC_PUT,
+            run_id,
+            rev,
+            full_header(space, rev),
+            text,
+        )
+
+        thread_pk = tx.take(thread_id, salt)
+        space_pk = address.space_pk if address is not None and has_space else tx.open_space(thread_pk, ns)
+        if existing is not None and existing.row.header_root is not None:
+            self._cut_headers(tx, space_pk, existing)
+        tx.add_payloads(space_pk, payloads)
+        tx.put_checkpoint(space_pk, row)
+        if existing is None:
+            tx.set_head(space_pk, rev)
+            if ids.rev_of(row.id, salt) != rev:
+                tx.add_alias(space_pk, row.id, rev)
+
+    @staticmethod
+    def _cut_headers(tx: Transaction, space_pk: Any, existing: Found) -> None:
+        """Make the headers after a row independent of it: the first becomes full, the others follow that one."""
+        later = tx.later_headers(space_pk, existing.row.header_root, existing.row.rev)
+        if not later:
+            return
+        first = later[0]
+        found = tx.checkpoint(space_pk, first)
+        if found is None:
+            raise CorruptCheckpointError(f"header of revision {first} is gone")
+        space = Space("")
+        fold_header(space, found.headers)
+        tx.set_header(space_pk, first, first, full_header(space, first))
+        for rev in later[1:]:
+            tx.set_header(space_pk, rev, first, None)
+
+
+def _metadata_columns(metadata: CheckpointMetadata) -> tuple[int, int, str | None, str | None]:
+    """(source, step, run id, JSON of the rest) of metadata given to a public put."""
+    rest: dict[str, Any] = dict(metadata)
+    source, step = SOURCES.get(rest.get("source") or "", 0), rest.get("step")
+    if source and isinstance(step, int) and not isinstance(step, bool):
+        del rest["source"], rest["step"]
+    else:
+        source, step = 0, 0
+    run_id = rest.get("run_id")
+    if isinstance(run_id, str):
+        del rest["run_id"]
+    else:
+        run_id = None
+    return source, step, run_id, json_text(rest) if rest else None
+
+
+def _claim_of(thread_id: str, address: Address | None) -> Claim:
+    if address is None:
+        return Claim(thread_id, None, ids.new_salt(), 0, 1)
+    return Claim(
+        thread_id, address.thread_pk, address.salt, address.epoch, address.claims + 1, root_head=address.root_head
+    )
+
+
+def _loaded(
+    claim: Claim,
+    ns: str,
+    found: Found,
+    space: Space,
+    values: dict[str, Any],
+    writes: Sequence[TaskWrites],
+    is_head: bool,
+) -> LoadedCheckpoint:
+    row = found.row
+    metadata = metadata_of(row.source, row.step, row.flags, row.run_id, row.metadata)
+    return LoadedCheckpoint(
+        claim,
+        ns,
+        row.id,
+        row.rev,
+        row.parent_id or found.parent_id,
+        row.parent_rev,
+        row.ts if isinstance(row.ts, str) else ids.timestamp_from_us(row.ts),
+        metadata.get("source", ""),
+        row.step,
+        dict(metadata.get("parents", {})),
+        metadata,
+        values,
+        dict(space.versions),
+        {node: dict(consumed) for node, consumed in space.seen.items()},
+        list(space.updated) if space.updated is not None else None,
+        dict(space.sub),
+        list(writes),
+        is_head,
+    )
+
+
+class _Listing:
+    """Where a `list` or `history` stands between two pages. Nothing is held in between."""
+
+    def __init__(
+        self,
+        saver: RowSaver,
+        config: RunnableConfig | None,
+        filter: Mapping[str, Any] | None,
+        before: RunnableConfig | None,
+        limit: int | None,
+        *,
+        native: bool,
+    ) -> None:
+        self.saver = saver
+        self.native = native
+        self.filter = filter or {}
+        self.left = checked_limit(limit)
+        self.done = limit == 0
+        self.thread_id: str | None = None
+        self.ns: str | None = None
+        self.only: str | None = None
+        if config is not None:
+            self.thread_id, ns, self.only = addressed(config)
+            if native or "checkpoint_ns" in config.get("configurable", {}):
+                self.ns = ns
+        self.before = (before or {}).get("configurable", {}).get("checkpoint_id")
+        self.below: int | None = None
+        self.below_id: str | None = self.before
+        self.started = False
+        self.rest: list[Entry] = []
+        """Listing of all threads only: what is left of it, newest last."""
+
+    def page(self) -> list[Any]:
+        """The next checkpoints; `done` is set when there are no more."""
+        saver = self.saver
+        if not self.started and self.thread_id is not None:
+            saver._settle(self.thread_id)
+        shown: list[Any] = []
+        with saver._reading() as rows:
+            if not self.started:
+                self._start(rows)
+            for entry in self._next(rows):
+                if self.left is not None and len(shown) >= self.left:
+                    break
+                if self._fits(entry):
+                    found = rows.checkpoint(entry.space_pk, entry.rev)
+                    # It may have been pruned since the listing of all threads was taken.
+                    if found is not None and found.row.id == entry.id:
+                        shown.append(self._shown(rows, entry, found))
+        if self.left is not None:
+            self.left -= len(shown)
+            if self.left == 0:
+                self.done = True
+        return shown
+
+    def _start(self, rows: Rows) -> None:
+        self.started = True
+        if self.thread_id is None:
+            entries = rows.entries(None, self.ns, None, None)
+            self.rest = sorted(entries, key=lambda entry: entry.id)
+        elif self.before is not None:
+            self.below = rows.rev_in_thread(self.thread_id, self.before)
+            if self.below is not None:
+                self.below_id = None
+
+    def _next(self, rows: Rows) -> list[Entry]:
+        if self.thread_id is None:
+            page, self.rest = self.rest[: -PAGE - 1 : -1], self.rest[:-PAGE]
+            self.done = not self.rest
+            return page
+        size = PAGE
+        if self.left is not None and not self.filter and self.only is None and self.below_id is None:
+            size = min(PAGE, self.left)
+        page = rows.entries(self.thread_id, self.ns, self.below, size)
+        if len(page) < size:
+            self.done = True
+        else:
+            self.below = page[-1].rev
+        return page
+
+    def _fits(self, entry: Entry) -> bool:
+        if self.below_id is not None and entry.id >= self.below_id:
+            return False
+        if self.only is not None and entry.id != self.only:
+            return False
+        if not self.filter:
+            return True
+        metadata = metadata_of(entry.source, entry.step, entry.flags, entry.run_id, entry.metadata)
+        return matches(metadata, self.filter)
+
+    def _shown(self, rows: Rows, entry: Entry, found: Found) -> Any:
+        saver = self.saver
+        if not self.native:
+            space, values, writes = saver._state(
+                rows, entry.thread_id, entry.ns, entry.space_pk, found, lenient=True
+            )
+            return saver._tuple(entry.thread_id, entry.ns, found, space, values, writes)
+        space, values, writes = saver._state(rows, entry.thread_id, entry.ns, entry.space_pk, found)
+        address = rows.address(entry.thread_id, entry.ns)
+        claim = _claim_of(entry.thread_id, address)
+        return _loaded(
+            claim, entry.ns, found, space, values, writes, address is not None and entry.rev == address.head
+        )
+
+

@@ -1,0 +1,652 @@
+"""The SQL, as plain functions on a connection, and the same as `Rows` and `Transaction`.
+
+Decides statements, the parts of large bodies, checksums, and what a missed claim means. Knows no threads, locks, files or
+loops: `saver` calls it. A connection is anything with `execute`, `executemany` and `in_transaction` of `sqlite3.Connection`.
+
+Invariants
+1. Every statement binds its values; no stored or given text becomes SQL.
+2. `store` leaves either all rows of its steps or none; claims and heads are checked inside its transaction.
+3. A checksum is seeded with the place of its body, so a body that was moved does not check out.
+
+Statements and their letters (T, C, G, S, H, E, P, K, W) are those of storage.md C5.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from zlib import crc32
+
+from checkpoint import ids
+from checkpoint.base import (
+    CheckpointConflictError,
+    CheckpointNotFoundError,
+    CorruptCheckpointError,
+    ThreadDeletedError,
+)
+from checkpoint.chains import STUB, CheckpointRow, EncodedStep, PayloadRow, StoredChain, WriteRow
+from checkpoint.rows import Address, Entry, Found
+
+PART: Final = 800
+"""Bytes of a part: with a task path a row of it still fits a 4 KiB page without overflow pages."""
+PARTED_LIMIT: Final = 8192
+"""A larger body is one row again: its overflow pages waste little."""
+CHANNELS_PER_STATEMENT: Final = 1000
+BIG_DELETE: Final = 5000
+"""Checkpoints of a thread above which its rows are removed in several transactions."""
+DELETE_BATCH: Final = 2000
+
+_MASK: Final = 0xFFFFFFFF
+
+_TAKE_NEW = "INSERT INTO threads (thread_id, salt, claims, epoch, created_at, claimed_at) VALUES (?, ?, 1, 1, ?, ?)"
+_CLAIM = (
+    "UPDATE threads SET claims = claims + 1, epoch = claims + 1, claimed_at = ? WHERE thread_pk = ? AND epoch = ? "
+    "AND claims = ? AND thread_id IS NOT NULL AND (SELECT head_rev FROM spaces WHERE thread_pk = ? AND ns = '') IS ?"
+)
+_GUARD = "SELECT 1 FROM threads WHERE thread_pk = ? AND epoch = ?"
+_NEW_SPACE = "INSERT INTO spaces (thread_pk, ns, head_rev) VALUES (?, ?, ?)"
+_HEAD = (
+    "UPDATE spaces SET head_rev = ? WHERE space_pk = ? AND head_rev IS ? "
+    "AND thread_pk = (SELECT thread_pk FROM threads WHERE thread_pk = ? AND epoch = ?)"
+)
+_EXISTS = "SELECT 1 FROM checkpoints WHERE space_pk = ? AND rev = ? AND flags & 1 = 0"
+_PAYLOAD = (
+    "INSERT INTO payloads (space_pk, chan, root, seq, part, kind, tag, crc, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_CHECKPOINT = (
+    "INSERT INTO checkpoints (space_pk, rev, id, parent_rev, parent_id, up_rev, ts, step, source, flags, run_id, "
+    "header_root, crc, header, metadata) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_TASK = (
+    "INSERT INTO task_writes (space_pk, rev, task_id, slot, part, task_path, tag, crc, data) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+)
+_DROP_TASK = "DELETE FROM task_writes WHERE space_pk = ? AND rev = ? AND task_id = ? AND slot = ?"
+
+
+# ---- values of columns
+
+
+def id_column(text: str) -> bytes | str:
+    """16 bytes for a canonical UUID text, else the text."""
+    blob = ids.id_to_bytes(text)
+    return text if blob is None else blob
+
+
+def id_text(stored: bytes | str) -> str:
+    """The text of an id column."""
+    return stored if isinstance(stored, str) else ids.id_from_bytes(stored)
+
+
+def _parts(data: bytes) -> list[bytes]:
+    if len(data) <= PART or len(data) > PARTED_LIMIT:
+        return [data]
+    return [data[at : at + PART] for at in range(0, len(data), PART)]
+
+
+def _header_crc(rev: int, header: bytes, metadata: str | None) -> int:
+    crc = crc32(header, rev & _MASK)
+    return crc if metadata is None else crc32(metadata.encode("utf-8", "surrogatepass"), crc)
+
+
+def _checkpoint_columns(space_pk: int, row: CheckpointRow) -> tuple[Any, ...]:
+    rev, own_id, parent_rev, parent_id, up_rev, ts, step, source, flags, run_id, root, header, metadata = row
+    return (
+        space_pk,
+        rev,
+        id_column(own_id),
+        parent_rev,
+        None if parent_id is None else id_column(parent_id),
+        up_rev,
+        ts,
+        step,
+        source,
+        flags,
+        run_id,
+        root,
+        _header_crc(rev, header, metadata),
+        header,
+        metadata,
+    )
+
+
+# ---- writing
+
+
+def store(conn: Any, steps: Sequence[EncodedStep]) -> None:
+    """Write steps of one claim in one transaction. The connection must have no transaction open.
+
+    Raises `CheckpointConflictError` (claim or head missed), `ThreadDeletedError`, `CheckpointNotFoundError`, or what SQLite
+    raises; nothing is stored then. On return the claim is held and the keys of new namespaces are known.
+    """
+    conn.execute("BEGIN IMMEDIATE")
+    sent = False
+    try:
+        thread_pk, space_pks = _write_steps(conn, steps)
+        sent = True
+        conn.execute("COMMIT")
+    except BaseException as error:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+        # An interrupt may arrive after the commit was done: then the step is stored, and is accounted for below.
+        if not sent or conn.in_transaction or isinstance(error, Exception):
+            raise
+        _settle_claim(steps, thread_pk, space_pks)
+        raise
+    _settle_claim(steps, thread_pk, space_pks)
+
+
+def _settle_claim(steps: Sequence[EncodedStep], thread_pk: int, space_pks: Mapping[str, int]) -> None:
+    claim = steps[0].claim
+    if not claim.claimed:
+        claim.thread_pk = thread_pk
+        claim.epoch = claim.number
+        claim.claimed = True
+    for step in steps:
+        if step.space.pk is None:
+            step.space.pk = space_pks[step.space.ns]
+
+
+def _write_steps(conn: Any, steps: Sequence[EncodedStep]) -> tuple[int, dict[str, int]]:
+    execute = conn.execute
+    first = steps[0]
+    claim = first.claim
+    thread_pk, epoch = claim.thread_pk, claim.number
+    guarded = True
+    if claim.claimed:
+        guarded = False
+    elif thread_pk is None:
+        now = time.time()
+        try:
+            thread_pk = execute(_TAKE_NEW, (claim.thread_id, claim.salt, now, now)).lastrowid
+        except sqlite3.IntegrityError:
+            raise refusal(conn, first) from None
+    elif (
+        execute(_CLAIM, (time.time(), thread_pk, claim.epoch, epoch - 1, thread_pk, claim.root_head)).rowcount != 1
+    ):
+        raise refusal(conn, first)
+
+    # Heads: one statement per namespace, however many steps of it there are.
+    assert thread_pk is not None
+    space_pks: dict[str, int] = {}
+    if len(steps) == 1:
+        rows = [first] if first.row is not None else []
+    else:
+        heads: dict[str, EncodedStep] = {}
+        lasts: dict[str, EncodedStep] = {}
+        for step in steps:
+            if step.row is not None:
+                heads.setdefault(step.space.ns, step)
+                lasts[step.space.ns] = step
+        rows = list(heads.values())
+    for step in rows:
+        space = step.space
+        row = step.row if len(steps) == 1 else lasts[space.ns].row
+        assert row is not None
+        if space.pk is not None:
+            cursor = execute(_HEAD, (row.rev, space.pk, step.expected, thread_pk, epoch))
+            if cursor.rowcount != 1:
+                raise refusal(conn, step)
+            guarded = True
+    if not guarded and execute(_GUARD, (thread_pk, epoch)).fetchone() is None:
+        raise refusal(conn, first)
+    for step in rows:
+        space = step.space
+        if space.pk is None:
+            row = step.row if len(steps) == 1 else lasts[space.ns].row
+            assert row is not None
+            try:
+                space_pks[space.ns] = execute(_NEW_SPACE, (thread_pk, space.ns, row.rev)).lastrowid
+            except sqlite3.IntegrityError:
+                raise refusal(conn, step) from None
+
+    payloads: list[tuple[Any, ...]] = []
+    checkpoints: list[tuple[Any, ...]] = []
+    for step in steps:
+        space_pk = step.space.pk
+        if space_pk is None:
+            space_pk = _space_pk(conn, step, thread_pk, space_pks)
+        if step.must_exist is not None and execute(_EXISTS, (space_pk, step.must_exist)).fetchone() is None:
+            raise CheckpointNotFoundError(
+                f"thread {claim.thread_id!r}: the checkpoint that step {step.step} continues is not stored any more "
+                f"(namespace {step.space.ns!r}); load a newer one",
+                thread_id=claim.thread_id,
+            )
+        for number, root, seq, kind, tag, data in step.payloads:
+            crc = crc32(data, (root ^ seq) & _MASK)
+            if len(data) <= PART:
+                payloads.append((space_pk, number, root, seq, 0, kind, tag, crc, data))
+            else:
+                payloads += _parted_payload(space_pk, number, root, seq, kind, tag, crc, data)
+        if step.row is not None:
+            checkpoints.append(_checkpoint_columns(space_pk, step.row))
+    try:
+        if payloads:
+            _insert(conn, _PAYLOAD, payloads)
+        if checkpoints:
+            _insert(conn, _CHECKPOINT, checkpoints)
+    except sqlite3.IntegrityError as error:
+        # The tip rule makes every key unique: a clash means that rows are there which no header knows.
+        raise CorruptCheckpointError(
+            f"a row of step {first.step} exists already ({error})", thread_id=claim.thread_id, ns=first.space.ns
+        ) from error
+    for step in steps:
+        if step.writes:
+            space_pk = step.space.pk if step.space.pk is not None else space_pks[step.space.ns]
+            add_writes(conn, space_pk, step.writes)
+    return thread_pk, space_pks
+
+
+def _space_pk(conn: Any, step: EncodedStep, thread_pk: int, space_pks: Mapping[str, int]) -> int:
+    known = space_pks.get(step.space.ns)
+    if known is None:
+        raise CheckpointNotFoundError(
+            f"thread {step.claim.thread_id!r}: task writes of step {step.step} belong to namespace {step.space.ns!r}, "
+            f"which has no checkpoint; commit its first checkpoint before them",
+            thread_id=step.claim.thread_id,
+        )
+    return known
+
+
+def _parted_payload(
+    space_pk: int, number: int, root: int, seq: int, kind: int, tag: str | None, crc: int, data: bytes
+) -> list[tuple[Any, ...]]:
+    return [
+        (space_pk, number, root, seq, part, kind, None if part else tag, None if part else crc, piece)
+        for part, piece in enumerate(_parts(data))
+    ]
+
+
+def _insert(conn: Any, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    if len(rows) == 1:
+        conn.execute(statement, rows[0])
+    else:
+        conn.executemany(statement, rows)
+
+
+def add_writes(conn: Any, space_pk: int, writes: Sequence[WriteRow], *, replace: bool = False) -> None:
+    """Insert task rows: slot 0 stays as it is stored unless `replace`, slots below 0 are replaced."""
+    whole: list[tuple[Any, ...]] = []
+    for rev, task, slot, path, tag, body in writes:
+        task_id = id_column(task)
+        crc = crc32(body, (rev ^ slot) & _MASK)
+        if slot or replace:
+            conn.execute(_DROP_TASK, (space_pk, rev, task_id, slot))
+        if len(body) <= PART or len(body) > PARTED_LIMIT:
+            whole.append((space_pk, rev, task_id, slot, 0, path, tag, crc, body))
+            continue
+        pieces = _parts(body)
+        head = (space_pk, rev, task_id, slot, 0, path, tag, crc, pieces[0])
+        # Part 0 decides whether this body is the first one.
+        if conn.execute(_TASK, head).rowcount == 1:
+            _insert(
+                conn,
+                _TASK,
+                [
+                    (space_pk, rev, task_id, slot, part, None, None, None, piece)
+                    for part, piece in enumerate(pieces)
+                    if part
+                ],
+            )
+    if whole:
+        _insert(conn, _TASK, whole)
+
+
+def refusal(conn: Any, step: EncodedStep) -> CheckpointConflictError:
+    """Why a claim or head was missed."""
+    claim, space = step.claim, step.space
+    thread = conn.execute("SELECT thread_pk FROM threads WHERE thread_id = ?", (claim.thread_id,)).fetchone()
+    if claim.thread_pk is not None and (thread is None or thread[0] != claim.thread_pk):
+        return ThreadDeletedError(
+            f"thread {claim.thread_id!r} was deleted while a run was writing it; nothing of step {step.step} was stored; "
+            f"start a new run to create the thread again",
+            thread_id=claim.thread_id,
+            ns=space.ns,
+        )
+    expected = step.expected if step.row is not None else space.head
+    found = conn.execute(
+        "SELECT s.head_rev, h.id, e.id FROM threads t JOIN spaces s USING (thread_pk) "
+        "LEFT JOIN checkpoints h ON h.space_pk = s.space_pk AND h.rev = s.head_rev "
+        "LEFT JOIN checkpoints e ON e.space_pk = s.space_pk AND e.rev = ? WHERE t.thread_id = ? AND s.ns = ?",
+        (expected, claim.thread_id, space.ns),
+    ).fetchone()
+    _, actual_id, expected_id = found if found is not None else (None, None, None)
+    return CheckpointConflictError(
+        thread_id=claim.thread_id,
+        ns=space.ns,
+        expected=None if expected_id is None else id_text(expected_id),
+        actual=None if actual_id is None else id_text(actual_id),
+        run_id=step.row.run_id if step.row is not None else None,
+    )
+
+
+# ---- reading
+
+
+class Reader:
+    """`Rows` over a connection; one consistent view if the connection is inside a transaction."""
+
+    __slots__ = ("conn",)
+
+    def __init__(self, conn: Any) -> None:
+        self.conn = conn
+
+    def address(self, thread_id: str, ns: str) -> Address | None:
+        row = self.conn.execute(
+            "SELECT t.thread_pk, t.salt, t.epoch, t.claims, s.space_pk, s.head_rev, r.head_rev FROM threads t "
+            "LEFT JOIN spaces s ON s.thread_pk = t.thread_pk AND s.ns = ? "
+            "LEFT JOIN spaces r ON r.thread_pk = t.thread_pk AND r.ns = '' WHERE t.thread_id = ?",
+            (ns, thread_id),
+        ).fetchone()
+        return None if row is None else Address(*row)
+
+    def checkpoint(self, space_pk: int, rev: int) -> Found | None:
+        rows = self.conn.execute(
+            "SELECT c.rev, c.header, c.crc, c.metadata, t.id, t.parent_rev, t.parent_id, t.up_rev, t.ts, t.step, "
+            "t.source, t.flags, t.run_id, t.header_root, p.id, p.flags FROM checkpoints t "
+            "JOIN checkpoints c ON c.space_pk = t.space_pk AND c.rev BETWEEN t.header_root AND t.rev "
+            "AND c.header_root = t.header_root "
+            "LEFT JOIN checkpoints p ON c.rev = t.rev AND p.space_pk = t.space_pk AND p.rev = t.parent_rev "
+            "WHERE t.space_pk = ? AND t.rev = ? ORDER BY c.rev",
+            (space_pk, rev),
+        ).fetchall()
+        if not rows:
+            # The row itself always matches, unless its header chain is damaged.
+            return None
+        last = rows[-1]
+        flags, root = last[11], last[13]
+        if flags & STUB:
+            return None
+        headers: list[tuple[int, bytes]] = []
+        for at, header, crc, metadata, *_ in rows:
+            if _header_crc(at, header, metadata) != crc:
+                raise CorruptCheckpointError(
+                    f"header of revision {at} has a wrong checksum", checkpoint_id=id_text(last[4])
+                )
+            headers.append((at, header))
+        if headers[0][0] != root:
+            raise CorruptCheckpointError(
+                f"header of revision {root}, which the others build on, is gone", checkpoint_id=id_text(last[4])
+            )
+        _, header, _, metadata, own, parent_rev, parent, up_rev, ts, step, source, flags, run_id, root, above, above_flags = (
+            last
+        )
+        row = CheckpointRow(
+            rev,
+            id_text(own),
+            parent_rev,
+            None if parent is None else id_text(parent),
+            up_rev,
+            ts,
+            step,
+            source,
+            flags,
+            run_id,
+            root,
+            header,
+            metadata,
+        )
+        return Found(row, headers, None if above is None or above_flags & STUB else id_text(above))
+
+    def alias(self, space_pk: int, checkpoint_id: str) -> int | None:
+        row = self.conn.execute(
+            "SELECT rev FROM aliases WHERE space_pk = ? AND id = ?", (space_pk, id_column(checkpoint_id))
+        ).fetchone()
+        return None if row is None else row[0]
+
+    def chains(self, space_pk: int, wanted: Sequence[tuple[int, int, int]]) -> Mapping[int, StoredChain]:
+        stored: dict[int, StoredChain] = {}
+        for at in range(0, len(wanted), CHANNELS_PER_STATEMENT):
+            self._read_chains(space_pk, wanted[at : at + CHANNELS_PER_STATEMENT], stored)
+        return stored
+
+    def _read_chains(
+        self, space_pk: int, wanted: Sequence[tuple[int, int, int]], stored: dict[int, StoredChain]
+    ) -> None:
+        values = ",".join(["(?,?,?)"] * len(wanted))
+        # The row after the last one tells whether this chain may still grow; its body is not read.
+        rows = self.conn.execute(
+            f"WITH want (chan, root, seq) AS (VALUES {values}) "
+            "SELECT p.chan, p.root, p.seq, p.part, p.tag, p.crc, CASE WHEN p.seq <= want.seq THEN p.data END, want.seq "
+            "FROM want CROSS JOIN payloads p ON p.space_pk = ? AND p.chan = want.chan AND p.root = want.root "
+            "AND p.seq <= want.seq + 1 ORDER BY p.chan, p.seq, p.part",
+            [*(number for want in wanted for number in want), space_pk],
+        ).fetchall()
+        pieces: list[bytes] = []
+        for at, (chan, root, seq, part, tag, crc, data, last) in enumerate(rows):
+            bodies, _ = stored.setdefault(chan, ([], False))
+            if seq > last:
+                stored[chan] = bodies, True
+                continue
+            if part != len(pieces) or seq != len(bodies):
+                raise CorruptCheckpointError(f"chain {chan}/{root} has a gap before row {seq}, part {part}")
+            pieces.append(data)
+            if part == 0:
+                first_tag, first_crc = tag, crc
+            if at + 1 < len(rows) and rows[at + 1][3]:
+                continue
+            body = data if part == 0 else b"".join(pieces)
+            pieces.clear()
+            if crc32(body, (root ^ seq) & _MASK) != first_crc:
+                raise CorruptCheckpointError(f"chain {chan}/{root}, row {seq} has a wrong checksum")
+            bodies.append((first_tag, body))
+
+    def tasks(self, space_pk: int, rev: int) -> list[WriteRow]:
+        rows = self.conn.execute(
+            "SELECT task_id, slot, part, task_path, tag, crc, data FROM task_writes WHERE space_pk = ? AND rev = ? "
+            "ORDER BY task_id, slot, part",
+            (space_pk, rev),
+        ).fetchall()
+        writes: list[WriteRow] = []
+        pieces: list[bytes] = []
+        for at, (task, slot, part, path, tag, crc, data) in enumerate(rows):
+            if part != len(pieces):
+                raise CorruptCheckpointError(f"writes of task {id_text(task)!r} lack part {len(pieces)}")
+            pieces.append(data)
+            if part == 0:
+                head = path, tag, crc
+            if at + 1 < len(rows) and rows[at + 1][2]:
+                continue
+            body = data if part == 0 else b"".join(pieces)
+            pieces.clear()
+            if crc32(body, (rev ^ slot) & _MASK) != head[2]:
+                raise CorruptCheckpointError(f"writes of task {id_text(task)!r} have a wrong checksum")
+            writes.append(WriteRow(rev, id_text(task), slot, head[0] or "", head[1], body))
+        writes.sort(key=lambda row: (row.path, row.task_id, row.slot))
+        return writes
+
+    def open_child(self, space_pk: int, up_rev: int) -> int | None:
+        # A child's rev is always greater than its parent's, which bounds the scan.
+        row = self.conn.execute(
+            "SELECT rev FROM checkpoints WHERE space_pk = ? AND rev > ? AND up_rev = ? AND flags & 1 = 0 "
+            "ORDER BY rev DESC LIMIT 1",
+            (space_pk, up_rev, up_rev),
+        ).fetchone()
+        return None if row is None else row[0]
+
+    def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
+        row = self.conn.execute("SELECT salt FROM threads WHERE thread_id = ?", (thread_id,)).fetchone()
+        if row is None:
+            return None
+        stored = id_column(checkpoint_id)
+        rev = ids.rev_of(checkpoint_id, row[0])
+        if rev is not None:
+            row = self.conn.execute(
+                "SELECT c.rev FROM threads t JOIN spaces s USING (thread_pk) "
+                "JOIN checkpoints c ON c.space_pk = s.space_pk AND c.rev = ? "
+                "WHERE t.thread_id = ? AND c.id = ? AND c.flags & 1 = 0",
+                (rev, thread_id, stored),
+            ).fetchone()
+        if rev is None or row is None:
+            row = self.conn.execute(
+                "SELECT a.rev FROM threads t JOIN spaces s USING (thread_pk) "
+                "JOIN aliases a ON a.space_pk = s.space_pk AND a.id = ? WHERE t.thread_id = ?",
+                (stored, thread_id),
+            ).fetchone()
+        return None if row is None else row[0]
+
+    def entries(self, thread_id: str | None, ns: str | None, below: int | None, limit: int | None) -> list[Entry]:
+        statement = (
+            "SELECT t.thread_id, s.ns, c.space_pk, c.rev, c.id, c.step, c.source, c.flags, c.run_id, c.metadata "
+            "FROM threads t JOIN spaces s USING (thread_pk) JOIN checkpoints c USING (space_pk) "
+            "WHERE c.flags & 1 = 0 AND t.thread_id IS NOT NULL"
+        )
+        bound: list[Any] = []
+        for condition, value in ((" AND t.thread_id = ?", thread_id), (" AND s.ns = ?", ns), (" AND c.rev < ?", below)):
+            if value is not None:
+                statement += condition
+                bound.append(value)
+        if thread_id is not None:
+            statement += " ORDER BY c.rev DESC"
+        if limit is not None:
+            statement += " LIMIT ?"
+            bound.append(limit)
+        rows = self.conn.execute(statement, bound).fetchall()
+        return [Entry._make((*row[:4], id_text(row[4]), *row[5:])) for row in rows]
+
+
+class Writer(Reader):
+    """`Transaction` over a connection inside `BEGIN IMMEDIATE`."""
+
+    __slots__ = ()
+
+    def take(self, thread_id: str, salt: int) -> int:
+        now = time.time()
+        row = self.conn.execute("SELECT thread_pk FROM threads WHERE thread_id = ?", (thread_id,)).fetchone()
+        if row is None:
+            made: int = self.conn.execute(_TAKE_NEW, (thread_id, salt, now, now)).lastrowid
+            return made
+        self.conn.execute(
+            "UPDATE threads SET claims = claims + 1, epoch = claims + 1, claimed_at = ? WHERE thread_pk = ?", (now, row[0])
+        )
+        taken: int = row[0]
+        return taken
+
+    def open_space(self, thread_pk: int, ns: str) -> int:
+        made: int = self.conn.execute(_NEW_SPACE, (thread_pk, ns, None)).lastrowid
+        return made
+
+    def put_checkpoint(self, space_pk: int, row: CheckpointRow) -> None:
+        self.conn.execute("DELETE FROM checkpoints WHERE space_pk = ? AND rev = ?", (space_pk, row.rev))
+        self.conn.execute(_CHECKPOINT, _checkpoint_columns(space_pk, row))
+
+    def later_headers(self, space_pk: int, header_root: int, rev: int) -> list[int]:
+        rows = self.conn.execute(
+            "SELECT rev FROM checkpoints WHERE space_pk = ? AND rev > ? AND header_root = ? ORDER BY rev",
+            (space_pk, rev, header_root),
+        ).fetchall()
+        return [row[0] for row in rows]
+
+    def set_header(self, space_pk: int, rev: int, header_root: int, header: bytes | None) -> None:
+        if header is None:
+            self.conn.execute(
+                "UPDATE checkpoints SET header_root = ? WHERE space_pk = ? AND rev = ?", (header_root, space_pk, rev)
+            )
+            return
+        (metadata,) = self.conn.execute(
+            "SELECT metadata FROM checkpoints WHERE space_pk = ? AND rev = ?", (space_pk, rev)
+        ).fetchone()
+        self.conn.execute(
+            "UPDATE checkpoints SET header_root = ?, header = ?, crc = ? WHERE space_pk = ? AND rev = ?",
+            (header_root, header, _header_crc(rev, header, metadata), space_pk, rev),
+        )
+
+    def set_head(self, space_pk: int, rev: int) -> None:
+        self.conn.execute("UPDATE spaces SET head_rev = ? WHERE space_pk = ?", (rev, space_pk))
+
+    def add_alias(self, space_pk: int, checkpoint_id: str, rev: int) -> None:
+        self.conn.execute(
+            "INSERT INTO aliases (space_pk, id, rev) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET rev = excluded.rev",
+            (space_pk, id_column(checkpoint_id), rev),
+        )
+
+    def add_payloads(self, space_pk: int, payloads: Sequence[PayloadRow]) -> None:
+        rows: list[tuple[Any, ...]] = []
+        for number, root, seq, kind, tag, data in payloads:
+            rows += _parted_payload(space_pk, number, root, seq, kind, tag, crc32(data, (root ^ seq) & _MASK), data)
+        if rows:
+            _insert(self.conn, _PAYLOAD, rows)
+
+    def add_writes(self, space_pk: int, writes: Sequence[WriteRow], *, replace: bool = False) -> None:
+        add_writes(self.conn, space_pk, writes, replace=replace)
+
+
+# ---- whole threads
+
+
+def delete_thread(conn: Any, thread_id: str) -> None:
+    """Remove a thread. Its rows go in one transaction if they are few, else it vanishes first and they follow."""
+    row = conn.execute(
+        "SELECT t.thread_pk, (SELECT count(*) FROM spaces s JOIN checkpoints c USING (space_pk) "
+        "WHERE s.thread_pk = t.thread_pk) FROM threads t WHERE t.thread_id = ?",
+        (thread_id,),
+    ).fetchone()
+    if row is None:
+        return
+    thread_pk, n_checkpoints = row
+    if n_checkpoints <= BIG_DELETE:
+        conn.execute("DELETE FROM threads WHERE thread_pk = ?", (thread_pk,))
+        return
+    # From here on it cannot be found, and nobody's epoch fits.
+    conn.execute("UPDATE threads SET thread_id = NULL, epoch = -1 WHERE thread_pk = ?", (thread_pk,))
+    finish_deletes(conn)
+
+
+def finish_deletes(conn: Any) -> None:
+    """Remove what is left of deleted threads, in transactions of `DELETE_BATCH` rows."""
+    for (thread_pk,) in conn.execute("SELECT thread_pk FROM threads WHERE thread_id IS NULL").fetchall():
+        for (space_pk,) in conn.execute("SELECT space_pk FROM spaces WHERE thread_pk = ?", (thread_pk,)).fetchall():
+            for table, key in (
+                ("payloads", "chan, root, seq, part"),
+                ("task_writes", "rev, task_id, slot, part"),
+                ("checkpoints", "rev"),
+            ):
+                statement = (
+                    f"DELETE FROM {table} WHERE space_pk = ? AND ({key}) IN "
+                    f"(SELECT {key} FROM {table} WHERE space_pk = ? LIMIT {DELETE_BATCH})"
+                )
+                while conn.execute(statement, (space_pk, space_pk)).rowcount == DELETE_BATCH:
+                    pass
+        conn.execute("DELETE FROM threads WHERE thread_pk = ?", (thread_pk,))
+
+
+def copy_thread(conn: Any, source_id: str, target_id: str) -> None:
+    """Copy all rows of a thread to a new one, inside the caller's transaction. An unknown source is ignored."""
+    now = time.time()
+    source = conn.execute(
+        "SELECT thread_pk, salt, claims, epoch FROM threads WHERE thread_id = ?", (source_id,)
+    ).fetchone()
+    if source is None:
+        return
+    try:
+        target_pk = conn.execute(
+            "INSERT INTO threads (thread_id, salt, claims, epoch, created_at, claimed_at) VALUES (?, ?, ?, ?, ?, ?)",
+            (target_id, *source[1:], now, now),
+        ).lastrowid
+    except sqlite3.IntegrityError:
+        raise CheckpointConflictError(
+            f"copy_thread: thread {target_id!r} has checkpoints already; delete it first, or choose another id",
+            thread_id=target_id,
+        ) from None
+    conn.execute(
+        "INSERT INTO spaces (thread_pk, ns, head_rev) SELECT ?, ns, head_rev FROM spaces WHERE thread_pk = ?",
+        (target_pk, source[0]),
+    )
+    for table, columns in (
+        (
+            "checkpoints",
+            "rev, id, parent_rev, parent_id, up_rev, ts, step, source, flags, run_id, header_root, crc, header, metadata",
+        ),
+        ("aliases", "id, rev"),
+        ("payloads", "chan, root, seq, part, kind, tag, crc, data"),
+        ("task_writes", "rev, task_id, slot, part, task_path, tag, crc, data"),
+    ):
+        own = ", ".join(f"r.{column}" for column in columns.split(", "))
+        conn.execute(
+            f"INSERT INTO {table} (space_pk, {columns}) SELECT n.space_pk, {own} FROM spaces o "
+            f"JOIN spaces n ON n.thread_pk = ? AND n.ns = o.ns JOIN {table} r ON r.space_pk = o.space_pk "
+            f"WHERE o.thread_pk = ?",
+            (target_pk, source[0]),
+        )

@@ -1,0 +1,628 @@
+"""`SqliteSaver` and `AsyncSqliteSaver`: connections, threads, the queue of writes, the WAL.
+
+Decides on which thread and connection a statement runs, when a write is durable, and when the WAL is folded back. Decides
+nothing about rows: `core` has the SQL, `checkpoint.rows` the interface.
+
+One writer connection behind a lock; up to `MAX_READERS` read connections; one connection for WAL checkpoints. A commit
+under `"async"` durability that is small goes out on the calling thread at once if the lock is free; any other waits in one
+queue per saver, whose thread writes in order and puts what is queued of one claim into one transaction (design.md D32).
+
+WAL. Automatic checkpoints are off. Past `WAL_TRIGGER` a thread runs a passive one; the next commit on the writer then ends
+with a second, short one, while nobody else writes, after which the WAL starts over. Without the second one it grows for as
+long as commits do not pause (storage.md C5.6).
+
+Invariants
+1. Writes of one thread reach the file in the order in which they were given.
+2. A read sees what this process has submitted for the thread.
+3. After a failed write no later write of that claim is tried.
+4. No lock and no read transaction is held between two pages of a listing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from typing_extensions import ParamSpec, Self
+
+from checkpoint.base import (
+    CheckpointError,
+    Claim,
+    Durability,
+    EncodedCommit,
+    SaverClosedError,
+)
+from checkpoint.chains import EncodedStep
+from checkpoint.rows import RowSaver
+from checkpoint.sqlite import core
+from checkpoint.sqlite.migrations import check_sqlite, migrate
+from checkpoint.workers import LoopThread, Outcome, Worker
+
+if TYPE_CHECKING:
+    import aiosqlite
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MAX_READERS: Final = 4
+INLINE_BYTES: Final = 64 * 1024
+"""A larger commit is never written on the calling thread under `"async"` durability."""
+PAGE_BYTES: Final = 4096
+WAL_TRIGGER: Final = 4 * 1024 * 1024
+WAL_LIMIT: Final = 12 * 1024 * 1024
+"""At this size the committing connection folds the WAL back itself: the background thread is gone or stalled."""
+GROUP_LIMIT: Final = 256
+"""Queued commits that go into one transaction at most."""
+
+_BUSY_MS: Final = 5000
+_BUSY_CODES: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+class _Connections:
+    """What is open. Apart from the saver, so that a saver that is collected closes its files."""
+
+    def __init__(self, path: str | None, single: Any, owned: bool) -> None:
+        self.path = path
+        self.single = single
+        self.owned = owned
+        self.pid = os.getpid()
+        self.closed = False
+        self.write_lock = threading.RLock() if single is not None else threading.Lock()
+        self.mode = ""
+        self.writer: Any = single if single is not None else self.open()
+        if single is None:
+            self.writer.execute("PRAGMA journal_mode = WAL")
+            self.writer.execute("PRAGMA wal_autocheckpoint = 0")
+            self.writer.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
+        self.readers: deque[sqlite3.Connection] = deque()
+        self.reader_slots = threading.Semaphore(MAX_READERS)
+        self.wal_conn: sqlite3.Connection | None = None
+
+    def open(self, *, readonly: bool = False) -> sqlite3.Connection:
+        assert self.path is not None
+        if not readonly:
+            # Others must not read a program's state; -wal and -shm take over the mode.
+            with contextlib.suppress(OSError):
+                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+        conn = sqlite3.connect(
+            self.path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        conn.execute("PRAGMA foreign_keys = ON")
+        conn.execute("PRAGMA trusted_schema = OFF")
+        if readonly:
+            conn.execute("PRAGMA query_only = ON")
+        return conn
+
+    def set_mode(self, mode: str) -> None:
+        """`full` and `normal` wait for a lock held elsewhere, `inline` does not. Only outside a transaction."""
+        if mode != self.mode and self.single is None:
+            self.mode = ""
+            self.writer.execute(f"PRAGMA synchronous = {'FULL' if mode == 'full' else 'NORMAL'}")
+            self.writer.execute(f"PRAGMA busy_timeout = {0 if mode == 'inline' else _BUSY_MS}")
+            self.mode = mode
+
+    def close(self) -> None:
+        if self.closed or os.getpid() != self.pid:
+            return
+        self.closed = True
+        with self.write_lock:
+            for conn in (*self.readers, self.wal_conn):
+                if conn is not None:
+                    conn.close()
+            self.readers.clear()
+            if self.single is None:
+                with contextlib.suppress(sqlite3.Error):
+                    self.writer.execute("PRAGMA busy_timeout = 0")
+                    self.writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                self.writer.close()
+            elif self.owned:
+                self.single.close()
+
+
+class _SqliteSaver(RowSaver):
+    """What both classes are: all methods of both APIs, from any thread and any loop."""
+
+    def __init__(self, conn: Any, *, serde: Any = None, max_checkpoint_lag: int = 1) -> None:
+        super().__init__(serde=serde, max_checkpoint_lag=max_checkpoint_lag)
+        check_sqlite()
+        self.conn = conn
+        self._open_lock = threading.Lock()
+        self._connections: _Connections | None = None
+        self._closer: Any = None
+        self._closed = False
+        self._writer = Worker("checkpoint-writer")
+        self._reader = Worker("checkpoint-reader")
+        self._folder = Worker("checkpoint-wal")
+        self._queue: deque[_Queued] = deque()
+        self._unwritten: dict[str, deque[_Queued]] = {}
+        self._queue_lock = threading.Lock()
+        self._wal_bytes = 0
+        self._folding = False
+        self._short_fold = False
+
+    @classmethod
+    def from_conn_string(cls, conn_string: str, *, serde: Any = None, max_checkpoint_lag: int = 1) -> Self:
+        """A saver on a file path, for `with` and `async with` alike."""
+        return cls(conn_string, serde=serde, max_checkpoint_lag=max_checkpoint_lag)
+
+    # ---- opening and closing
+
+    def _open(self) -> _Connections:
+        with self._open_lock:
+            if self._closed:
+                raise SaverClosedError("the saver is closed; make a new one")
+            if self._connections is None:
+                path, single, owned = self._target()
+                connections = _Connections(path, single, owned)
+                try:
+                    with connections.write_lock:
+                        migrate(connections.writer, path or "the in-memory database")
+                        connections.writer.execute("PRAGMA foreign_keys = ON")
+                        core.finish_deletes(connections.writer)
+                except BaseException:
+                    connections.close()
+                    raise
+                workers = self._writer, self._reader, self._folder
+                self._closer = weakref.finalize(self, _finish, connections, workers)
+                self._connections = connections
+            return self._connections
+
+    def _target(self) -> tuple[str | None, Any, bool]:
+        """(path, the one connection to use for everything, is it the saver's own)."""
+        conn = self.conn
+        if isinstance(conn, sqlite3.Connection):
+            path = _file_of(conn.execute("PRAGMA database_list").fetchall())
+            if path is not None:
+                return path, None, True
+            return None, conn, False
+        path = os.fspath(conn)
+        if path in ("", ":memory:"):
+            own = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=256)
+            return None, own, True
+        return str(Path(path).absolute()), None, True
+
+    def _is_local(self) -> bool:
+        """Is there nothing to wait for but the processor?"""
+        connections = self._connections
+        return connections is not None and isinstance(connections.single, sqlite3.Connection)
+
+    def _live(self) -> _Connections:
+        connections = self._connections
+        if connections is None or self._closed:
+            connections = self._open()
+        if connections.pid != os.getpid():
+            raise SaverClosedError(
+                "the saver was opened before this process was forked; SQLite files cannot be shared that way; make a new "
+                "saver in the child"
+            )
+        return connections
+
+    def close(self) -> None:
+        """Write what is queued, end the saver's threads, close its files. Safe to call twice."""
+        with self._open_lock:
+            if self._closed:
+                return
+            self._closed = True
+        for worker in (self._writer, self._reader, self._folder):
+            worker.stop()
+        if self._closer is not None:
+            self._closer()
+
+    async def __aenter__(self) -> Self:
+        await self._off_loop(self._open)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        closer = Worker("checkpoint-close")
+        try:
+            await closer.post(self.close).shielded()
+        finally:
+            closer.dismiss()
+
+    # ---- native writing
+
+    def write(self, batch: Sequence[EncodedCommit], *, durability: Durability = "sync") -> None:
+        """Store the batch in one transaction, after everything submitted for its thread before.
+
+        `"async"` leaves it to the operating system when it reaches the disk; `"sync"` and `"exit"` wait for that.
+        """
+        steps: list[EncodedStep] = []
+        for encoded in batch:
+            _flatten(encoded, steps)
+        if not steps:
+            return
+        connections = self._live()
+        claim = steps[0].claim
+        if claim.thread_id in self._unwritten:
+            self._settle(claim.thread_id)
+        with connections.write_lock:
+            connections.set_mode("normal" if durability == "async" else "full")
+            self._store(connections, claim, steps)
+
+    def submit(self, encoded: EncodedCommit) -> Outcome | None:
+        """Store soon, after everything submitted for the thread before. None: it is stored already.
+
+        Small commits are written here and now when nobody else writes. The outcome's `result` raises the write's error;
+        an error here and now is raised here.
+        """
+        steps: list[EncodedStep] = []
+        _flatten(encoded, steps)
+        connections = self._live()
+        claim = steps[0].claim
+        if (
+            sum(step.size for step in steps) <= INLINE_BYTES
+            and claim.thread_id not in self._unwritten
+            and connections.write_lock.acquire(blocking=False)
+        ):
+            try:
+                connections.set_mode("inline")
+                self._store(connections, claim, steps, poisons_on_busy=False)
+                return None
+            except sqlite3.OperationalError as busy:
+                # Another process writes: the queue waits for it, this thread does not.
+                if not _is_busy(busy):
+                    raise
+            finally:
+                connections.write_lock.release()
+        queued = _Queued(claim, steps)
+        with self._queue_lock:
+            self._unwritten.setdefault(claim.thread_id, deque()).append(queued)
+            self._queue.append(queued)
+        self._writer.post(self._drain)
+        return queued
+
+    def _store(
+        self,
+        connections: _Connections,
+        claim: Claim,
+        steps: Sequence[EncodedStep],
+        *,
+        poisons_on_busy: bool = True,
+    ) -> None:
+        """One transaction, on the writer connection, under its lock."""
+        if claim.poisoned is not None:
+            raise claim.poisoned
+        try:
+            core.store(connections.writer, steps)
+        except BaseException as error:
+            if poisons_on_busy or not _is_busy(error):
+                claim.poisoned = error
+                if not isinstance(error, CheckpointError):
+                    error.add_note(f"thread {claim.thread_id!r}: nothing from step {steps[0].step} on is stored")
+            raise
+        if connections.single is None:
+            self._count_wal(connections, steps)
+
+    def _drain(self) -> None:
+        """On the writer thread: write what is queued, in one transaction per claim."""
+        connections = self._live_for_drain()
+        while True:
+            with self._queue_lock:
+                group = [self._queue.popleft() for _ in range(min(len(self._queue), GROUP_LIMIT))]
+            if not group:
+                return
+            # Claims are independent of each other; within one the order stays.
+            by_claim: dict[int, list[_Queued]] = {}
+            for queued in group:
+                by_claim.setdefault(id(queued.claim), []).append(queued)
+            for batch in by_claim.values():
+                if self.max_checkpoint_lag > 1:
+                    self._write_queued(connections, batch)
+                else:
+                    for queued in batch:
+                        self._write_queued(connections, [queued])
+
+    def _live_for_drain(self) -> _Connections:
+        # `close` drains after it has set `_closed`.
+        assert self._connections is not None
+        return self._connections
+
+    def _write_queued(self, connections: _Connections, batch: Sequence[_Queued]) -> None:
+        claim = batch[0].claim
+        failure: BaseException | None = None
+        try:
+            with connections.write_lock:
+                connections.set_mode("normal")
+                self._store(connections, claim, [step for queued in batch for step in queued.steps])
+        except BaseException as error:  # noqa: BLE001 - reported by the outcome
+            failure = error
+        with self._queue_lock:
+            waiting = self._unwritten[claim.thread_id]
+            for queued in batch:
+                waiting.remove(queued)
+            if not waiting:
+                del self._unwritten[claim.thread_id]
+        for queued in batch:
+            queued.end(error=failure)
+
+    def _settle(self, thread_id: str) -> None:
+        """Wait until what was submitted for the thread is stored or refused."""
+        while True:
+            with self._queue_lock:
+                waiting = self._unwritten.get(thread_id)
+                last = waiting[-1] if waiting else None
+            if last is None or threading.current_thread() is self._writer.thread:
+                return
+            last.wait()
+
+    # ---- the WAL
+
+    def _count_wal(self, connections: _Connections, steps: Sequence[EncodedStep]) -> None:
+        # Four tables and their parents' pages per transaction, and the bodies; the next checkpoint gives the true figure.
+        self._wal_bytes += 5 * PAGE_BYTES + sum(step.size for step in steps) * 5 // 4
+        if self._short_fold:
+            self._short_fold = False
+            self._fold(connections.writer)
+        elif self._wal_bytes > WAL_TRIGGER and not self._folding:
+            self._folding = True
+            self._folder.post(partial(_fold_in_background, weakref.ref(self)))
+        elif self._wal_bytes > WAL_LIMIT:
+            self._fold(connections.writer)
+
+    def _fold(self, conn: Any) -> None:
+        with contextlib.suppress(sqlite3.OperationalError):
+            busy, in_log, folded = conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            del busy
+            # Folded completely, the WAL is written from its start again by the next commit.
+            self._wal_bytes = 0 if in_log == folded else in_log * PAGE_BYTES
+
+    # ---- reading
+
+    @contextmanager
+    def _reading(self) -> Iterator[core.Reader]:
+        connections = self._live()
+        if connections.single is not None:
+            with connections.write_lock:
+                yield core.Reader(connections.single)
+            return
+        with connections.reader_slots:
+            try:
+                conn = connections.readers.popleft()
+            except IndexError:
+                conn = connections.open(readonly=True)
+            try:
+                conn.execute("BEGIN")
+                try:
+                    yield core.Reader(conn)
+                finally:
+                    conn.execute("COMMIT")
+            finally:
+                if connections.closed:
+                    conn.close()
+                else:
+                    connections.readers.append(conn)
+
+    @contextmanager
+    def _writing(self) -> Iterator[core.Writer]:
+        connections = self._live()
+        with connections.write_lock:
+            connections.set_mode("full")
+            conn = connections.writer
+            conn.execute("BEGIN IMMEDIATE")
+            try:
+                yield core.Writer(conn)
+                conn.execute("COMMIT")
+            except BaseException:
+                if conn.in_transaction:
+                    conn.execute("ROLLBACK")
+                raise
+            if connections.single is None:
+                self._count_wal(connections, ())
+
+    # ---- whole threads
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Remove a thread with all its namespaces. Unknown threads are ignored; a late writer is refused."""
+        self._settle(str(thread_id))
+        connections = self._live()
+        with connections.write_lock:
+            connections.set_mode("full")
+            core.delete_thread(connections.writer, str(thread_id))
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy all checkpoints of one thread to another, which must not exist. An unknown source is ignored."""
+        self._settle(str(source_thread_id))
+        with self._writing() as tx:
+            core.copy_thread(tx.conn, str(source_thread_id), str(target_thread_id))
+
+    # ---- off the loop
+
+    async def _off_loop(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._closed or self._is_local():
+            return call(*args, **kwargs)
+        value: T = await self._reader.post(partial(call, *args, **kwargs)).aresult()
+        return value
+
+    async def _off_loop_write(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._closed or self._is_local():
+            return call(*args, **kwargs)
+        value: T = await self._writer.post(partial(call, *args, **kwargs)).shielded()
+        return value
+
+
+class SqliteSaver(_SqliteSaver):
+    """Checkpoints in an SQLite file, for the sync and the async API, from any thread and any loop.
+
+    `SqliteSaver(path)` opens the file and makes it if it is missing. Given an open `sqlite3.Connection`, the saver opens
+    connections of its own to the same file; for an in-memory database it uses the given one, which must then allow use
+    from other threads (`check_same_thread=False`). Usable as a sync and an async context manager, which close it.
+
+    Raises `SchemaVersionError` for a file that another program or a newer library wrote.
+    """
+
+    def __init__(
+        self, conn: str | os.PathLike[str] | sqlite3.Connection, *, serde: Any = None, max_checkpoint_lag: int = 1
+    ) -> None:
+        """
+        Args:
+            conn: path of the file (`":memory:"` for none), or an open connection.
+            serde: how values become bytes; the shared `JsonPlusSerializer` if None.
+            max_checkpoint_lag: supersteps of one namespace that may be unwritten under `"async"` durability when the next
+                one starts. Above 1, what is queued is written in groups.
+        """
+        super().__init__(conn, serde=serde, max_checkpoint_lag=max_checkpoint_lag)
+        self._open()
+
+    def setup(self) -> None:
+        """Open the file and bring its schema up to date. The constructor did both."""
+        self._open()
+
+
+class AsyncSqliteSaver(_SqliteSaver):
+    """As `SqliteSaver`, for programs that hold an `aiosqlite.Connection`; both APIs, from any thread and any loop.
+
+    The file is opened by the first call, off the loop, by connections of the saver's own. An in-memory database is used
+    through the given connection, statement by statement.
+    """
+
+    def __init__(
+        self,
+        conn: str | os.PathLike[str] | aiosqlite.Connection,
+        *,
+        serde: Any = None,
+        max_checkpoint_lag: int = 1,
+    ) -> None:
+        """
+        Args:
+            conn: path of the file, or an aiosqlite connection. The saver does not close a connection it was given.
+            serde: as for `SqliteSaver`.
+            max_checkpoint_lag: as for `SqliteSaver`.
+        """
+        super().__init__(conn, serde=serde, max_checkpoint_lag=max_checkpoint_lag)
+
+    async def setup(self) -> None:
+        """Open the file and bring its schema up to date; every method does so by itself."""
+        await self._off_loop(self._open)
+
+    def _target(self) -> tuple[str | None, Any, bool]:
+        if isinstance(self.conn, (str, os.PathLike)):
+            return super()._target()
+        relay = _Relay(self.conn)
+        path = _file_of(relay.execute("PRAGMA database_list").fetchall())
+        if path is not None:
+            relay.close()
+            return path, None, True
+        # Closing the relay ends its thread and leaves the connection open.
+        return None, relay, True
+
+
+class _Relay:
+    """What the saver needs of a `sqlite3.Connection`, over an `aiosqlite.Connection` and its public methods only.
+
+    aiosqlite works from any loop; this one has a loop of its own, so that plain functions can wait for it.
+    """
+
+    def __init__(self, conn: aiosqlite.Connection) -> None:
+        self._conn = conn
+        self._thread = LoopThread("checkpoint-aiosqlite")
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._conn.in_transaction
+
+    def execute(self, statement: str, values: Any = ()) -> _Rows:
+        return self._thread.call(self._execute(statement, values))
+
+    def executemany(self, statement: str, rows: Any) -> _Rows:
+        return self._thread.call(self._executemany(statement, rows))
+
+    def close(self) -> None:
+        self._thread.stop()
+
+    async def _execute(self, statement: str, values: Any) -> _Rows:
+        try:
+            cursor = await self._conn.execute(statement, values)
+        except ValueError:
+            # Made by `aiosqlite.connect(...)` and not awaited yet.
+            await self._conn
+            cursor = await self._conn.execute(statement, values)
+        return await _Rows.of(cursor)
+
+    async def _executemany(self, statement: str, rows: Any) -> _Rows:
+        return await _Rows.of(await self._conn.executemany(statement, rows))
+
+
+class _Rows:
+    """The outcome of a statement, as a `sqlite3.Cursor` shows it."""
+
+    __slots__ = ("_rows", "lastrowid", "rowcount")
+
+    def __init__(self, rows: list[Any], rowcount: int, lastrowid: int | None) -> None:
+        self._rows = rows
+        self.rowcount = rowcount
+        self.lastrowid = lastrowid
+
+    @classmethod
+    async def of(cls, cursor: aiosqlite.Cursor) -> _Rows:
+        rows = list(await cursor.fetchall())
+        outcome = cls(rows, cursor.rowcount, cursor.lastrowid)
+        await cursor.close()
+        return outcome
+
+    def fetchone(self) -> Any:
+        return self._rows[0] if self._rows else None
+
+    def fetchall(self) -> list[Any]:
+        return self._rows
+
+
+class _Queued(Outcome):
+    """A submitted commit that is not written yet."""
+
+    __slots__ = ("claim", "steps")
+
+    def __init__(self, claim: Claim, steps: Sequence[EncodedStep]) -> None:
+        super().__init__()
+        self.claim = claim
+        self.steps = steps
+
+
+def _finish(connections: _Connections, workers: Sequence[Worker]) -> None:
+    for worker in workers:
+        worker.dismiss()
+    connections.close()
+
+
+def _fold_in_background(reference: weakref.ref[_SqliteSaver]) -> None:
+    saver = reference()
+    connections = saver._connections if saver is not None else None
+    if saver is None or connections is None:
+        return
+    try:
+        if connections.wal_conn is None:
+            connections.wal_conn = connections.open()
+            connections.wal_conn.execute("PRAGMA busy_timeout = 0")
+        saver._fold(connections.wal_conn)
+        saver._short_fold = True
+    finally:
+        saver._folding = False
+
+
+def _flatten(encoded: Any, steps: list[EncodedStep]) -> None:
+    for other in encoded.others:
+        _flatten(other, steps)
+    steps.append(encoded)
+
+
+def _is_busy(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and (error.sqlite_errorcode & 0xFF) in _BUSY_CODES
+
+
+def _file_of(database_list: Sequence[Any]) -> str | None:
+    """Path of the main database, None for one in memory."""
+    for _, name, path in database_list:
+        if name == "main" and path:
+            return str(path)
+    return None

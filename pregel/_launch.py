@@ -1,0 +1,480 @@
+"""From the arguments of a call to a run: the request, the saver, where chunks go, and what the run continues.
+
+Decides how configs merge, whether a call is a root run or nested in the task around it, which saver it uses and under
+which namespace (engine.md 6.1, 6.2, 9.1; D34). Runs nothing; both colours of `pregel.pregel` start here.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from _queue import SimpleQueue
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context, copy_context
+from functools import partial
+from typing import Any
+
+from checkpoint import ids
+from checkpoint.adapter import adapt
+from checkpoint.base import LoadedCheckpoint, NativeSaver, get_checkpoint_metadata
+from pregel import _scope, config as configs
+from pregel._scope import TaskScope
+from pregel.constants import PREVIOUS, SCOPE_KEY
+from pregel.engine import namespace, view
+from pregel.engine.core import Run, count_of
+from pregel.engine.program import Program
+from pregel.engine.state import Request, RunState
+from pregel.engine.sync_driver import Gate
+from pregel.engine.task import COPIERS, NO_COPIES
+from pregel.engine.workers import Job, workers
+from pregel.errors import EmptyChannelError, shown
+from pregel.runtime import ExecutionInfo, RunControl, Runtime, ServerInfo, no_write
+from pregel.types import GraphOutput
+
+MODES = frozenset({"values", "updates", "custom", "messages", "tasks", "checkpoints", "debug", "tools"})
+LIVE = frozenset({"custom", "messages", "tools"})
+"""Modes whose chunks must leave while a body runs."""
+DURABILITIES = ("sync", "async", "exit")
+NOTHING: frozenset[str] = frozenset()
+
+
+class Graph:
+    """What a launch needs to know of a compiled graph; `Pregel` is one."""
+
+    name: str
+    program: Program
+    checkpointer: Any
+    store: Any
+    context_schema: Any
+    config: Mapping[str, Any] | None
+    retry_policy: Sequence[Any]
+    interrupt_before_nodes: str | Sequence[str]
+    interrupt_after_nodes: str | Sequence[str]
+    isolate: str
+    strict: bool
+
+
+class Outlet:
+    """Where the chunks of one call wait until its caller takes them. Appending is safe from any thread."""
+
+    __slots__ = ("chunks", "modes", "path", "subgraphs", "wake")
+
+    def __init__(self, modes: frozenset[str], *, subgraphs: bool = False) -> None:
+        self.modes = modes
+        self.subgraphs = subgraphs
+        self.path: tuple[str, ...] = ()
+        """Namespace of the run that the call started."""
+        self.chunks: deque[tuple[tuple[str, ...], str, Any]] = deque()
+        self.wake: Callable[[Any], None] | None = None
+        """Tells the waiting driver that there is a chunk; set while bodies run on other threads."""
+
+    def append(self, chunk: tuple[tuple[str, ...], str, Any]) -> None:
+        """Take a chunk, if its mode was asked for and its namespace is shown."""
+        path, mode, _ = chunk
+        if mode in self.modes and (self.subgraphs or path == self.path):
+            self.chunks.append(chunk)
+            if self.wake is not None:
+                self.wake(None)
+
+
+class Call:
+    """The arguments of `invoke` and `stream` that say how a run goes, as the caller gave them."""
+
+    __slots__ = (
+        "config",
+        "context",
+        "control",
+        "durability",
+        "interrupt_after",
+        "interrupt_before",
+        "outlet",
+        "output_keys",
+        "streams",
+    )
+
+    def __init__(self, config: Any) -> None:
+        self.config: Mapping[str, Any] | None = config
+        self.context: Any = None
+        self.control: RunControl | None = None
+        self.durability: Any = None
+        self.interrupt_before: Any = None
+        self.interrupt_after: Any = None
+        self.outlet: Outlet | None = None
+        self.output_keys: str | Sequence[str] | None = None
+
+
+def parent_of(config: Mapping[str, Any] | None) -> TaskScope | None:
+    """The task that a call is nested in: the live handle in the given config, else the task that runs here (D34).
+
+    Raises:
+        ValueError: the config names a nested namespace, but comes from no running task and no state API.
+    """
+    handle = configs.handle_of(config)
+    if handle is not None:
+        return handle
+    if not configs.addresses(config):
+        return _scope.current_or_none()
+    configurable = config["configurable"] if config else {}
+    if configurable.get("checkpoint_ns") and "checkpoint_map" not in configurable:
+        raise ValueError(
+            f"the config addresses namespace {configurable['checkpoint_ns']!r}, but the node it belongs to is not running "
+            f"any more: make the nested call inside the node, or drop checkpoint_ns to run the graph on its own"
+        )
+    if SCOPE_KEY in configurable:
+        raise ValueError(
+            "the config was made for a node that is not running any more; make the nested call inside the node, or pass "
+            "a config of your own"
+        )
+    return None
+
+
+def request_for(graph: Graph, call: Call) -> Request:
+    """What one call asks of a run.
+
+    Raises:
+        ValueError: a limit, mode or durability that does not exist, or a saver without `thread_id`.
+        RuntimeError: `checkpointer=True` on a root graph.
+    """
+    parent = parent_of(call.config)
+    around: RunState | None = parent.host if parent is not None else None  # type: ignore[assignment]
+    request = Request()
+    request.parent = parent
+    request.parent_run = around
+    _set_config(request, graph, call)
+    _set_place(request, graph, call)
+    config = request.config
+    request.limit = config.get("recursion_limit") or configs.DEFAULT_RECURSION_LIMIT
+    if "recursion_limit" in config and config["recursion_limit"] < 1:
+        raise ValueError(f"recursion_limit must be at least 1, got {config['recursion_limit']}")
+    request.interrupt_before = _names(call.interrupt_before or graph.interrupt_before_nodes)
+    request.interrupt_after = _names(call.interrupt_after or graph.interrupt_after_nodes)
+    request.retry_policy = graph.retry_policy
+    request.copiers = COPIERS if graph.isolate == "shallow" else NO_COPIES
+    request.strict = graph.strict
+    request.clock = time.time
+    request.monotonic = time.monotonic
+    request.jitter = _jitter
+    request.new_id = ids.checkpoint_id
+    request.runtime = runtime_of
+    program = graph.program
+    keys = call.output_keys
+    if keys is None:
+        keys = program.output_channels
+    else:
+        for key in [keys] if isinstance(keys, str) else keys:
+            if key not in program.channels:
+                raise ValueError(f"output key {key!r} is not a channel of graph {graph.name!r}: {list(program.channels)}")
+    request.output_keys = keys
+    context = _context(graph.context_schema, call.context)
+    outlets: tuple[Any, ...] = ()
+    if around is not None:
+        asked = around.request
+        request.context = asked.context if context is None else context
+        request.store = asked.store
+        request.control = call.control or asked.control
+        outlets = tuple(outlet for outlet in asked.outlets if outlet.subgraphs)
+        request.gate = asked.gate
+    else:
+        request.context = context
+        request.store = graph.store
+        request.control = call.control or RunControl()
+        limit = config.get("max_concurrency")
+        request.gate = Gate(limit) if limit else None
+    if call.outlet is not None:
+        call.outlet.path = namespace.path_of(request.ns)
+        outlets += (call.outlet,)
+    request.outlets = outlets
+    request.modes = frozenset().union(*(outlet.modes for outlet in outlets)) if outlets else NOTHING
+    return request
+
+
+def _jitter() -> float:
+    return random.uniform(0, 1)  # noqa: S311 - spreads retries, guards nothing
+
+
+def _names(nodes: str | Sequence[str]) -> str | Sequence[str]:
+    """Breakpoint nodes: `"*"`, one name, or names."""
+    return nodes if isinstance(nodes, str) and nodes == "*" else [nodes] if isinstance(nodes, str) else list(nodes)
+
+
+def _set_config(request: Request, graph: Graph, call: Call) -> None:
+    """Merge ambient, bound and given config; find out what of it is configurable by the user."""
+    around, given = request.parent_run, call.config
+    if around is not None and not given and not graph.config:
+        node = request.parent.task.node  # type: ignore[union-attr]
+        if not node.tags and not node.metadata:
+            request.config = around.request.config
+            request.configurable = around.request.configurable
+            request.run_id = around.request.run_id
+            request.thread_id = around.request.thread_id
+            return
+    ambient = None
+    if around is not None:
+        task = request.parent.task  # type: ignore[union-attr]
+        ambient = configs.inherited(around.request.config)
+        ambient = configs.merge(ambient, {"tags": task.node.tags, "metadata": task.node.metadata})
+        if given and SCOPE_KEY in (given.get("configurable") or {}):
+            # The node's own config: it was made from the ambient one, so nothing of it may count twice.
+            known = ambient.get("tags") or ()
+            metadata = given.get("metadata") or {}
+            given = {
+                **given,
+                "tags": [tag for tag in given.get("tags") or () if tag not in known],
+                "metadata": {k: v for k, v in metadata.items() if not k.startswith("langgraph_")},
+            }
+    merged = configs.merge(ambient, graph.config, given)
+    configurable = dict(merged.get("configurable") or {})
+    for key in (SCOPE_KEY, "checkpoint_ns", "checkpoint_map", "checkpoint_id"):
+        configurable.pop(key, None)
+    request.config = merged
+    request.configurable = configurable
+    run_id = merged.get("run_id") or (merged.get("metadata") or {}).get("run_id")
+    request.run_id = None if run_id is None else str(run_id)
+    thread_id = configurable.get("thread_id")
+    request.thread_id = None if thread_id is None else str(thread_id)
+
+
+def _set_place(request: Request, graph: Graph, call: Call) -> None:
+    """Which saver, under which namespace, from which checkpoint, how durable."""
+    around, parent = request.parent_run, request.parent
+    checkpointer = graph.checkpointer
+    request.ns = ""
+    request.stable_ns = False
+    request.checkpoint_id = None
+    durability = call.durability
+    if durability is not None and durability not in DURABILITIES:
+        raise ValueError(f"durability must be one of {DURABILITIES}, got {shown(durability)}")
+    if around is not None and parent is not None:
+        asked = around.request
+        request.saver = None if checkpointer is False else asked.saver
+        request.durability = durability or asked.durability
+        request.deferred = request.durability == "exit"
+        request.stores = request.saver is not None
+        request.stored_metadata = asked.stored_metadata
+        needs_place = request.stores or asked.outlets or call.outlet is not None
+        call_number = parent.graphs
+        parent.graphs += 1
+        if needs_place or call_number or not request.stores:
+            task_ns = around.ns_of(parent.task)  # type: ignore[arg-type]
+            if checkpointer is True and request.stores:
+                request.stable_ns = True
+                task_ns = namespace.stable(task_ns)
+            request.ns = namespace.nested_ns(task_ns, call_number)
+        return
+    if checkpointer is True:
+        raise RuntimeError(
+            f"graph {graph.name!r} was compiled with checkpointer=True, which means 'use the parent graph's saver'; as a "
+            f"root graph it needs a saver of its own"
+        )
+    request.saver = adapt(checkpointer) if checkpointer else None
+    request.stores = request.saver is not None
+    request.durability = durability or "async"
+    request.deferred = request.durability == "exit"
+    if not request.stores:
+        request.stored_metadata = {}
+        return
+    if request.thread_id is None:
+        raise ValueError(
+            f"graph {graph.name!r} has a checkpointer, but the config has no 'thread_id' to store the run under; pass "
+            f"config={{'configurable': {{'thread_id': '...'}}}}"
+        )
+    given = (call.config or {}).get("configurable") or {}
+    checkpoint_map = given.get("checkpoint_map") or {}
+    request.checkpoint_id = checkpoint_map.get("") if given.get("checkpoint_ns") else given.get("checkpoint_id")
+    request.stored_metadata = get_checkpoint_metadata(request.config, {})  # type: ignore[arg-type]
+
+
+def load_arguments(request: Request) -> dict[str, Any]:
+    """How the saver is asked for the state that a run starts from (D25)."""
+    configurable: dict[str, Any] = {"thread_id": request.thread_id, "checkpoint_ns": request.ns}
+    around = request.parent_run
+    if around is None:
+        if request.checkpoint_id:
+            configurable["checkpoint_id"] = request.checkpoint_id
+        return {"config": {"configurable": configurable}}
+    loaded = around.loaded
+    is_open = loaded is None or loaded.rev != around.rev or loaded.is_head
+    return {
+        "config": {"configurable": configurable},
+        "claim": around.claim,
+        "up_rev": around.rev if is_open and not around.replaying else None,
+        "at_rev": around.sub.get(request.ns) if request.stable_ns else None,
+    }
+
+
+def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, value: Any) -> Run:
+    """The run of a request that starts from what was loaded."""
+    run = Run(graph.program, request, loaded)
+    around = request.parent_run
+    if loaded is not None and loaded.checkpoint_id is not None:
+        if around is not None:
+            run.continues = loaded.parents.get(around.ns) == around.checkpoint_id
+        elif request.checkpoint_id is not None:
+            run.replaying = value is None
+            run.moved_past = not loaded.is_head
+    return run
+
+
+def load(request: Request) -> LoadedCheckpoint | None:
+    """The state that a run starts from."""
+    if not request.stores:
+        return None
+    saver: NativeSaver = request.saver
+    return saver.load(**load_arguments(request))
+
+
+async def aload(request: Request) -> LoadedCheckpoint | None:
+    """Async form of `load`."""
+    if not request.stores:
+        return None
+    saver: NativeSaver = request.saver
+    return await saver.aload(**load_arguments(request))
+
+
+def runtime_of(run: RunState, scope: TaskScope) -> Runtime[Any]:
+    """The `Runtime` of a task."""
+    request = run.request
+    task: Any = scope.task
+    previous = None
+    if PREVIOUS in run.program.channels:
+        try:
+            previous = run.channels[PREVIOUS].get()
+        except EmptyChannelError:
+            previous = None
+    elif task.parent is not None and task.parent.scope is not None:
+        previous = task.parent.scope.runtime.previous
+    return Runtime(
+        context=request.context,
+        store=request.store,
+        stream_writer=scope.emit if "custom" in run.sees else no_write,
+        heartbeat=scope.beat,
+        previous=previous,
+        execution_info=ExecutionInfo(
+            checkpoint_id=run.checkpoint_id,
+            checkpoint_ns=run.ns_of(task),
+            task_id=run.id_of(task),
+            thread_id=request.thread_id,
+            run_id=request.run_id,
+            node_attempt=scope.attempt,
+            node_first_attempt_time=task.first_attempt_at or request.clock(),
+        ),
+        server_info=_server_info(request.configurable),
+        control=request.control,
+    )
+
+
+def _server_info(configurable: Mapping[str, Any]) -> ServerInfo | None:
+    user = configurable.get("langgraph_auth_user")
+    user = user if hasattr(user, "identity") else None
+    assistant, graph = configurable.get("assistant_id"), configurable.get("graph_id")
+    if user is None and assistant is None and graph is None:
+        return None
+    return ServerInfo(str(assistant or ""), str(graph or ""), user)
+
+
+def _context(schema: Any, given: Any) -> Any:
+    """The context as the schema's type: a dict becomes a model or dataclass, anything else passes (frontends.md 2.9)."""
+    if schema is None or not isinstance(given, dict) or not isinstance(schema, type):
+        return given
+    if hasattr(schema, "model_validate") or hasattr(schema, "__dataclass_fields__"):
+        return schema(**given)
+    return given
+
+
+# ---- the shapes in which chunks and results are delivered
+
+
+def shape(
+    chunk: tuple[tuple[str, ...], str, Any], *, many: bool, subgraphs: bool, v2: bool, graph: Any
+) -> Any:
+    """A chunk as the caller sees it (engine.md 3.7)."""
+    path, mode, payload = chunk
+    if v2:
+        part: dict[str, Any] = {"type": mode, "ns": path, "data": payload}
+        if mode == "values":
+            asked = isinstance(payload, view.Asked)
+            value = payload.value if asked else payload
+            part["data"] = graph.coerce_output(value) if path == () else value
+            part["interrupts"] = payload.interrupts if asked else ()
+        return part
+    if isinstance(payload, view.Asked):
+        payload = with_interrupts(payload.value, payload.interrupts)
+    if subgraphs:
+        return (path, mode, payload) if many else (path, payload)
+    return (mode, payload) if many else payload
+
+
+def with_interrupts(value: Any, interrupts: Any) -> Any:
+    """A values payload that also names the open questions."""
+    return {**value, "__interrupt__": interrupts} if isinstance(value, dict) else {"__interrupt__": interrupts}
+
+
+def answer(run: Run, *, v2: bool, graph: Any) -> Any:
+    """What `invoke` returns for a run that has ended."""
+    value = view.result(run)
+    if v2:
+        return GraphOutput(graph.coerce_output(value), tuple(run.interrupts))
+    return with_interrupts(value, list(run.interrupts)) if run.interrupts else value
+
+
+def own_writes(run: Run) -> Any:
+    """The output of a graph that ran as a node: what its nodes wrote, without what it was given (promise 20)."""
+    value = view.result(run)
+    keys = run.request.output_keys
+    if isinstance(keys, str) or not isinstance(value, dict):
+        return value
+    entered = run.entry_version()
+    return {key: item for key, item in value.items() if key in run.versions and count_of(run.versions[key]) > entered}
+
+
+
+def is_live(request: Request) -> bool:
+    """Must chunks leave while bodies run, because of a call further out?"""
+    return bool(request.outlets) and (
+        not LIVE.isdisjoint(request.modes) or any(outlet.subgraphs for outlet in request.outlets)
+    )
+
+
+class waiting:  # noqa: N801 - used like a function, in a with statement
+    """While a body waits for a nested run it does not count against `max_concurrency` (D12)."""
+
+    __slots__ = ("gate",)
+
+    def __init__(self, run: Run) -> None:
+        self.gate = run.request.gate if run.request.parent is not None else None
+
+    def __enter__(self) -> None:
+        if self.gate is not None:
+            self.gate.leave()
+
+    def __exit__(self, *error: object) -> None:
+        if self.gate is not None:
+            self.gate.force()
+
+
+def gather(calls: Sequence[Callable[[], Any]], given: Sequence[Any]) -> list[tuple[Any, BaseException | None]]:
+    """Run the calls on workers, at most `max_concurrency` of the first config at once; (result, error) in order."""
+    outcomes: list[tuple[Any, BaseException | None]] = [(None, None)] * len(calls)
+    ended: SimpleQueue[None] = SimpleQueue()
+    limit = (given[0] or {}).get("max_concurrency") if given else None
+    gate = Gate(limit) if limit else None
+
+    def run(index: int, context: Context) -> None:
+        try:
+            outcomes[index] = (context.run(calls[index]), None)
+        except BaseException as error:  # noqa: BLE001 - reported to the caller in input order
+            outcomes[index] = (None, error)
+        if gate is not None:
+            gate.leave()
+        ended.put(None)
+
+    for index in range(len(calls)):
+        job = Job(partial(run, index, copy_context()))
+        if gate is None:
+            workers.submit(job)
+        else:
+            gate.enter(partial(workers.submit, job))
+    for _ in calls:
+        ended.get()
+    return outcomes

@@ -1,0 +1,186 @@
+"""`TaskScope`: what one attempt of one task may reach while it runs, and the ContextVar that holds the current one.
+
+This is the only channel between user code inside a node and the engine around it: `interrupt()`, `get_config()`,
+`get_stream_writer()`, nested runs and spawned tasks all start from the current scope. It decides nothing; it forwards to
+the `Host`, the run that owns the task. It knows neither the engine nor the runtime objects: fields are typed with the
+protocols below.
+
+Invariants
+1. A scope belongs to one attempt. `close()` ends the attempt: from then on everything raises `AttemptClosedError`, also
+   for scopes below it (D29).
+2. The scope is never copied, stored or serialised; a config carries it as an opaque handle (D34).
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from pregel.errors import AttemptClosedError
+
+
+class Host(Protocol):
+    """The run that owns a scope's task. All methods may be called from the thread that runs the task."""
+
+    def config_of(self, scope: TaskScope) -> Any:
+        """The task's config dict, built on first use."""
+
+    def runtime_of(self, scope: TaskScope) -> Any:
+        """The task's `Runtime`, built on first use."""
+
+    def ask(self, scope: TaskScope, value: Any, response_schema: Any) -> Any:
+        """The answer to the task's next question; raises `GraphInterrupt` when there is none yet."""
+
+    def read(self, scope: TaskScope, select: str | list[str], writes: list[tuple[str, Any]] | None) -> Any:
+        """Channel values at the start of the step, or with `writes` applied on top. Unavailable ones are left out."""
+
+    def custom(self, scope: TaskScope, value: Any) -> None:
+        """Emit a chunk of mode custom."""
+
+    def notice(self, code: str, place: str, text: str) -> None:
+        """Record a warning for the driver to emit."""
+
+    def spawn(self, scope: TaskScope, node: Any, argument: Any) -> Any:
+        """Start a child task; returns its future."""
+
+    def now(self) -> float:
+        """Seconds of a clock that only goes forward."""
+
+
+class Activation(Protocol):
+    """A task as the scope sees it."""
+
+    name: str
+    node: Any
+    input: Any
+
+
+class TaskScope:
+    """One attempt of one task."""
+
+    __slots__ = (
+        "_config",
+        "_runtime",
+        "asked",
+        "attempt",
+        "calls",
+        "closed",
+        "first_attempt_at",
+        "graphs",
+        "host",
+        "moved_at",
+        "parent",
+        "task",
+        "writes",
+    )
+
+    def __init__(self, host: Host, task: Activation, parent: TaskScope | None, attempt: int = 1) -> None:
+        self.host = host
+        self.task = task
+        self.parent = parent
+        """The scope that the run of this task was started from; None for a root run."""
+        self.attempt = attempt
+        """1, 2, ..."""
+        self.closed = False
+        self.asked = 0
+        """Questions asked so far in this attempt."""
+        self.calls = 0
+        """Tasks spawned so far; the index of the next one. Restarts with every attempt, so results are found again."""
+        self.graphs = 0
+        """Nested runs started so far, in call order."""
+        self.first_attempt_at = 0.0
+        self.writes: list[tuple[str, Any]] | None = None
+        """Writes made on the side, besides the returned value; None until there is one."""
+        self.moved_at = 0.0
+        """Time of the last progress, for idle timeouts; 0.0 while nobody watches."""
+        self._config: Any = None
+        self._runtime: Any = None
+
+    @property
+    def refreshes(self) -> bool:
+        """Does anything the body does count as progress, or only a heartbeat?"""
+        timeout = getattr(self.task, "timeout", None)
+        return timeout is not None and timeout.refresh_on == "auto"
+
+    @property
+    def config(self) -> Any:
+        """The task's config dict; the same object for the whole attempt."""
+        if self._config is None:
+            self._config = self.host.config_of(self)
+        return self._config
+
+    @property
+    def runtime(self) -> Any:
+        """The task's `Runtime`; the same object for the whole attempt."""
+        if self._runtime is None:
+            self._runtime = self.host.runtime_of(self)
+        return self._runtime
+
+    def check(self) -> None:
+        """Raise `AttemptClosedError` if this attempt, or one that it runs inside of, is over."""
+        scope: TaskScope | None = self
+        while scope is not None:
+            if scope.closed:
+                raise AttemptClosedError(
+                    f"attempt {scope.attempt} of node '{scope.task.name}' is over; what it does now is refused"
+                )
+            scope = scope.parent
+
+    def ask(self, value: Any, response_schema: Any = None) -> Any:
+        """The answer to a question, or `GraphInterrupt`."""
+        self.check()
+        return self.host.ask(self, value, response_schema)
+
+    def emit(self, value: Any) -> None:
+        """Emit a chunk of mode custom; nothing happens when nobody listens."""
+        self.check()
+        if self.moved_at and self.refreshes:
+            self.moved_at = self.host.now()
+        self.host.custom(self, value)
+
+    def beat(self) -> None:
+        """Count as progress for an idle timeout."""
+        self.check()
+        if self.moved_at:
+            self.moved_at = self.host.now()
+
+    def write(self, channel: str, value: Any) -> None:
+        """Add a write to the task's own, before those of its returned value."""
+        self.check()
+        if self.writes is None:
+            self.writes = []
+        self.writes.append((channel, value))
+
+    def read(self, select: str | list[str], writes: list[tuple[str, Any]] | None = None) -> Any:
+        """Channel values as the step began, or with `writes` applied to copies."""
+        return self.host.read(self, select, writes)
+
+    def spawn(self, node: Any, argument: Any) -> Any:
+        """Start a child task in this step: `node` (compiled) with its input; returns its future (D27)."""
+        self.check()
+        return self.host.spawn(self, node, argument)
+
+    def close(self) -> None:
+        """End the attempt."""
+        self.closed = True
+
+
+_current: ContextVar[TaskScope | None] = ContextVar("pregel_task_scope", default=None)
+enter = _current.set
+"""Make a scope the current one of this context. Contexts are copied per task, so nothing is reset."""
+current_or_none = _current.get
+
+
+def current(asker: str = "this function") -> TaskScope:
+    """The scope of the task that is running here.
+
+    Raises:
+        RuntimeError: outside of a running node, for example in a thread that was started without the context.
+    """
+    scope = _current.get()
+    if scope is None:
+        raise RuntimeError(
+            f"{asker} was called outside of a running node; call it inside a node, task or entrypoint, and start own "
+            f"threads with contextvars.copy_context().run"
+        )
+    return scope

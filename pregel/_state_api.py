@@ -1,0 +1,278 @@
+"""`get_state`, `get_state_history`, `update_state`: from a config to stored checkpoints and back, in both colours.
+
+Decides which graph and namespace a config addresses (engine.md 6.5, amendments A33-A35) and calls the saver; what a
+snapshot shows and what an update stores is decided in `engine.history` and `engine.edit`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any
+
+from checkpoint import ids
+from checkpoint.adapter import adapt
+from checkpoint.base import (
+    LoadedCheckpoint,
+    NativeSaver,
+    RunnableConfig,
+    StepCommit,
+    get_checkpoint_metadata,
+)
+from pregel import _scope
+from pregel import config as configs
+from pregel._launch import NOTHING, Graph, runtime_of
+from pregel.engine import edit, history, namespace, view
+from pregel.engine.core import Run
+from pregel.engine.state import Request
+from pregel.engine.sync_driver import emit_notices
+from pregel.engine.task import COPIERS
+from pregel.types import StateSnapshot, StateUpdate
+
+
+class Address:
+    """A config, resolved: which graph, which saver, and what to ask it for."""
+
+    __slots__ = ("config", "graph", "ns", "request", "saver", "thread_id")
+
+    def __init__(self, root: Any, config: RunnableConfig) -> None:
+        scope = configs.handle_of(config) or _scope.current_or_none()
+        checkpointer = root.checkpointer
+        if checkpointer is None and scope is not None:
+            checkpointer = scope.host.request.saver  # type: ignore[attr-defined]
+        if checkpointer is True:
+            raise RuntimeError(
+                f"graph {root.name!r} was compiled with checkpointer=True and has no saver of its own; ask the root graph"
+            )
+        if not checkpointer:
+            raise ValueError(f"graph {root.name!r} has no checkpointer; compile it with one to have a state to read")
+        self.saver: NativeSaver = adapt(checkpointer)
+        merged = configs.merge(root.config, config)
+        configurable = merged.get("configurable") or {}
+        if configurable.get("thread_id") is None:
+            raise ValueError(
+                "the config has no 'thread_id': pass config={'configurable': {'thread_id': '...'}} to say which thread"
+            )
+        self.thread_id = str(configurable["thread_id"])
+        self.config = merged
+        self.ns = configurable.get("checkpoint_ns") or ""
+        self.graph: Any = root
+        if self.ns:
+            names = "|".join(namespace.names_of(self.ns))
+            found = next((graph for _, graph in root.get_subgraphs(names, recurse=True)), None)
+            if found is None:
+                raise ValueError(
+                    f"namespace {self.ns!r} belongs to no subgraph of {root.name!r}; it has "
+                    f"{[name for name, _ in root.get_subgraphs(recurse=True)]!r}"
+                )
+            self.graph = found
+            if found.checkpointer is True:
+                self.ns = namespace.stable(self.ns)
+        self.request = _request(self.graph, self.thread_id, self.ns, merged)
+
+    def stored(self) -> RunnableConfig:
+        """The config to load by: thread, namespace, and the checkpoint if one is named."""
+        configurable = self.config.get("configurable") or {}
+        address: dict[str, Any] = {"thread_id": self.thread_id, "checkpoint_ns": self.ns}
+        checkpoint_id = configurable.get("checkpoint_id") or (configurable.get("checkpoint_map") or {}).get(self.ns)
+        if checkpoint_id:
+            address["checkpoint_id"] = checkpoint_id
+        return {"configurable": address}
+
+    @property
+    def names_checkpoint(self) -> bool:
+        """Does the config name a checkpoint, rather than ask for the newest?"""
+        return "checkpoint_id" in self.stored()["configurable"]
+
+    def nested(self, run: Any, task: Any) -> Any:
+        """Where a task's nested graph keeps its state, and that graph; (None, None) without one."""
+        place = view.nested_config(run, task)
+        if place is None:
+            return None, None
+        graph = next(graph for graph in task.node.subgraphs if graph.checkpointer is not False)
+        return place, graph
+
+
+def _request(graph: Graph, thread_id: str, ns: str, config: Mapping[str, Any]) -> Request:
+    """A request for looking at and editing stored state: nothing runs, nothing is streamed."""
+    request = Request()
+    request.config = config
+    configurable = {k: v for k, v in (config.get("configurable") or {}).items() if k not in configs.COORDINATES}
+    request.configurable = {**configurable, "thread_id": thread_id}
+    request.thread_id = thread_id
+    request.checkpoint_id = None
+    run_id = config.get("run_id")
+    request.run_id = None if run_id is None else str(run_id)
+    request.ns = ns
+    request.stable_ns = False
+    request.parent = None
+    request.parent_run = None
+    request.stores = True
+    request.deferred = False
+    request.saver = None
+    request.durability = "sync"
+    request.gate = None
+    request.stored_metadata = get_checkpoint_metadata(config, {})  # type: ignore[arg-type]
+    request.limit = configs.DEFAULT_RECURSION_LIMIT
+    request.modes = NOTHING
+    request.outlets = ()
+    request.output_keys = graph.program.output_channels
+    request.interrupt_before = request.interrupt_after = ()
+    request.copiers = COPIERS
+    request.retry_policy = ()
+    request.strict = graph.strict
+    request.context = None
+    request.store = graph.store
+    request.control = None
+    request.clock = time.time
+    request.monotonic = time.monotonic
+    request.new_id = ids.checkpoint_id
+    request.jitter = time.time
+    request.runtime = runtime_of
+    return request
+
+
+def get(graph: Any, config: RunnableConfig, *, subgraphs: bool) -> StateSnapshot:
+    """The snapshot that a config addresses."""
+    address = Address(graph, config)
+    return _snapshot(address, address.saver.load(address.stored()), config, subgraphs=subgraphs)
+
+
+def _snapshot(
+    address: Address, loaded: LoadedCheckpoint, config: RunnableConfig, *, subgraphs: bool
+) -> StateSnapshot:
+    if loaded.checkpoint_id is None:
+        return history.nothing(_echo(config))
+    run, tasks = history.opened(address.graph.program, address.request, loaded)
+    states: list[Any] = []
+    for task in tasks:
+        place, nested = address.nested(run, task)
+        if place is not None and subgraphs:
+            inner = Address.__new__(Address)
+            _descend(inner, address, nested, place["configurable"]["checkpoint_ns"])
+            place = _snapshot(inner, inner.saver.load(place), place, subgraphs=True)
+        states.append(place)
+    return _described(address, run, tasks, states, config)
+
+
+def _descend(inner: Address, outer: Address, graph: Any, ns: str) -> None:
+    """The address of a task's nested graph."""
+    inner.saver, inner.thread_id, inner.ns, inner.graph = outer.saver, outer.thread_id, ns, graph
+    inner.config = {"configurable": {"thread_id": outer.thread_id, "checkpoint_ns": ns}}
+    inner.request = _request(graph, outer.thread_id, ns, inner.config)
+
+
+def _described(address: Address, run: Any, tasks: Any, states: Any, config: RunnableConfig) -> StateSnapshot:
+    loaded = run.loaded
+    named = address.names_checkpoint
+    shown = history.address(loaded, loaded.checkpoint_id)
+    return history.describe(run, tasks, config=shown, latest=not named, states=states)
+
+
+def _echo(config: RunnableConfig) -> RunnableConfig:
+    """The caller's config, with the thread id as text."""
+    configurable = dict(config.get("configurable") or {})
+    if "thread_id" in configurable:
+        configurable["thread_id"] = str(configurable["thread_id"])
+    return {**config, "configurable": configurable}
+
+
+def walk(
+    graph: Any,
+    config: RunnableConfig,
+    *,
+    filter: Mapping[str, Any] | None,  # noqa: A002 - the peer's parameter
+    before: RunnableConfig | None,
+    limit: int | None,
+) -> Iterator[StateSnapshot]:
+    """Snapshots of a thread, newest first."""
+    address = Address(graph, config)
+    for loaded in address.saver.history(address.stored(), filter=filter, before=before, limit=limit):
+        yield _past(address, loaded)
+
+
+def _past(address: Address, loaded: LoadedCheckpoint) -> StateSnapshot:
+    run, tasks = history.opened(address.graph.program, address.request, loaded)
+    assert loaded.checkpoint_id is not None
+    states = [view.nested_config(run, task) for task in tasks]
+    config = history.address(loaded, loaded.checkpoint_id)
+    return history.describe(run, tasks, config=config, latest=False, states=states)
+
+
+def update(graph: Any, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]) -> RunnableConfig:
+    """Apply supersteps of updates and store them; the config of the last checkpoint."""
+    steps = edit.check(supersteps)
+    address = Address(graph, config)
+    commits, result = _edited(address, address.saver.load(address.stored()), steps)
+    for commit in commits:
+        address.saver.write([address.saver.encode(commit)], durability="sync")
+    return result
+
+
+def _edited(
+    address: Address, loaded: LoadedCheckpoint, steps: Sequence[Sequence[StateUpdate]]
+) -> tuple[list[StepCommit], RunnableConfig]:
+    run = Run(address.graph.program, address.request, loaded)
+    work = edit.Edit(run)
+    for updates in steps:
+        work.apply(updates)
+    emit_notices(run)
+    for commit in work.commits:
+        commit.parents = loaded.parents
+    configurable: dict[str, Any] = {
+        "thread_id": address.thread_id,
+        "checkpoint_ns": address.ns,
+        "checkpoint_id": run.checkpoint_id,
+    }
+    if loaded.parents:
+        configurable["checkpoint_map"] = {**loaded.parents, address.ns: run.checkpoint_id}
+    return work.commits, {"configurable": configurable}
+
+
+async def aget(graph: Any, config: RunnableConfig, *, subgraphs: bool) -> StateSnapshot:
+    """Async form of `get`."""
+    address = Address(graph, config)
+    return await _asnapshot(address, await address.saver.aload(address.stored()), config, subgraphs=subgraphs)
+
+
+async def _asnapshot(
+    address: Address, loaded: LoadedCheckpoint, config: RunnableConfig, *, subgraphs: bool
+) -> StateSnapshot:
+    if loaded.checkpoint_id is None:
+        return history.nothing(_echo(config))
+    run, tasks = history.opened(address.graph.program, address.request, loaded)
+    states: list[Any] = []
+    for task in tasks:
+        place, nested = address.nested(run, task)
+        if place is not None and subgraphs:
+            inner = Address.__new__(Address)
+            _descend(inner, address, nested, place["configurable"]["checkpoint_ns"])
+            place = await _asnapshot(inner, await inner.saver.aload(place), place, subgraphs=True)
+        states.append(place)
+    return _described(address, run, tasks, states, config)
+
+
+async def awalk(
+    graph: Any,
+    config: RunnableConfig,
+    *,
+    filter: Mapping[str, Any] | None,  # noqa: A002
+    before: RunnableConfig | None,
+    limit: int | None,
+) -> AsyncIterator[StateSnapshot]:
+    """Async form of `walk`."""
+    address = Address(graph, config)
+    async for loaded in address.saver.ahistory(address.stored(), filter=filter, before=before, limit=limit):
+        yield _past(address, loaded)
+
+
+async def aupdate(
+    graph: Any, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
+) -> RunnableConfig:
+    """Async form of `update`."""
+    steps = edit.check(supersteps)
+    address = Address(graph, config)
+    commits, result = _edited(address, await address.saver.aload(address.stored()), steps)
+    for commit in commits:
+        await address.saver.awrite([address.saver.encode(commit)], durability="sync")
+    return result

@@ -1,0 +1,1 @@
+"""The superstep. Private: front ends and users go through `pregel.pregel`."""

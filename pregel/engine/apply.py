@@ -1,0 +1,180 @@
+"""The barrier: the writes of a superstep become channel values, new versions, and the set of updated channels.
+
+Decides the order in which reducers see values (task order, then write order, whatever finished first), which channels
+get the step's new version, and which are cleared. Stages everything first and installs in one loop that cannot raise
+(D31), so a reducer that fails leaves the run as it was. Knows nothing of savers, streams or drivers.
+
+The steps are those of engine.md 2.6; a channel without a reaction to "nothing was written" is never visited (D45).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pregel.channels.base import BaseChannel
+from pregel.constants import CONTROL_WRITES, TASKS
+from pregel.engine.state import RunState
+from pregel.engine.task import Task, order
+from pregel.errors import ErrorCode, InvalidUpdateError
+
+
+def apply_tasks(run: RunState, tasks: Sequence[Task]) -> None:
+    """Apply the writes of a superstep's tasks; sets `run.updated`.
+
+    Raises:
+        InvalidUpdateError: a channel cannot take the values it got; the text names the writers and the step.
+        Exception: what a reducer raises. In both cases nothing has changed.
+    """
+    if len(tasks) > 1:
+        tasks = sorted(tasks, key=order)
+    program = run.program
+    by_channel: dict[str, list[Any]] = {}
+    for task in tasks:
+        writes = task.writes
+        assert writes is not None, f"task '{task.name}' of step {run.step} has not finished"
+        for channel, value in writes:
+            if channel in by_channel:
+                by_channel[channel].append(value)
+            else:
+                by_channel[channel] = [value]
+    consumed: list[str] = []
+    if program.consuming:
+        consumed = list(dict.fromkeys(t for task in tasks if task.is_pull for t in task.triggers if t in program.consuming))
+        _consume_before(run, consumed)
+    try:
+        staged = stage(run, by_channel)
+    except InvalidUpdateError as error:
+        raise _with_writers(run, error, tasks) from None
+    cleared = [
+        (name, channel, channel.stage([]))
+        for name in run.live
+        if name not in by_channel and (channel := run.channels[name]).is_available()
+    ] if run.live else []
+    # From here on nothing raises.
+    see(run, tasks)
+    version = run.next_version()
+    for name in consumed:
+        if run.channels[name].consume():
+            run.bump(name, version)
+    run.live.clear()
+    updated = install(run, staged, version)
+    for name, channel, stage_ in cleared:
+        if _install(run, name, channel, stage_):
+            run.bump(name, version)
+            if run.channels[name].is_available():
+                updated.append(name)
+        if run.channels[name].is_available():
+            run.live.append(name)
+    if program.finishing and not any(name in program.triggers or name == TASKS for name in updated):
+        finish(run, version, updated)
+    run.updated = updated
+
+
+def apply_writes(run: RunState, writes: Sequence[tuple[str, Any]], writer: str) -> None:
+    """Apply writes that belong to no task (input, `Command` input): no step is counted, nothing is cleared."""
+    by_channel: dict[str, list[Any]] = {}
+    for channel, value in writes:
+        by_channel.setdefault(channel, []).append(value)
+    try:
+        staged = stage(run, by_channel)
+    except InvalidUpdateError as error:
+        raise _named(run, error, [writer]) from None
+    updated = install(run, staged, run.next_version())
+    run.updated = updated if run.updated is None else [*run.updated, *(n for n in updated if n not in run.updated)]
+
+
+def stage(run: RunState, by_channel: dict[str, list[Any]]) -> list[tuple[str, BaseChannel[Any, Any, Any], Any]]:
+    """The outcome of updating each written channel, without changing any."""
+    channels = run.channels
+    known = run.program.channels
+    staged = []
+    for name, values in by_channel.items():
+        if name in known:
+            channel = channels[name]
+            staged.append((name, channel, channel.stage(values)))
+        elif name not in CONTROL_WRITES:
+            run.notice(
+                "unknown-channel", name, f"a write to unknown channel {name!r} in step {run.step} is dropped"
+            )
+    return staged
+
+
+def install(run: RunState, staged: list[tuple[str, BaseChannel[Any, Any, Any], Any]], version: Any) -> list[str]:
+    """Put staged outcomes in place; returns the channels that changed and have a value."""
+    clearing = run.program.clearing
+    updated: list[str] = []
+    for name, channel, outcome in staged:
+        if channel.stages_in_place:
+            changed = channel.install(outcome)
+        else:
+            changed = channel.install(outcome)
+            channel = run.channels[name] = outcome[0]
+        if changed:
+            run.bump(name, version)
+            if channel.is_available():
+                updated.append(name)
+        if name in clearing:
+            run.live.append(name)
+    return updated
+
+
+def see(run: RunState, tasks: Sequence[Task]) -> None:
+    """Record which versions of their triggers the tasks' nodes have consumed now."""
+    versions = run.versions
+    for task in tasks:
+        name = task.name
+        seen = run.seen.get(name)
+        if seen is None:
+            seen = run.seen[name] = {}
+        if task.index < 0 and task.parent is None:
+            for trigger in task.node.triggers:
+                if trigger in versions:
+                    seen[trigger] = versions[trigger]
+        run.seen_changed.add(name)
+
+
+def finish(run: RunState, version: Any, updated: list[str]) -> None:
+    """Nothing would run next: release what waits for that moment (deferred nodes, engine.md 2.8)."""
+    for name in run.program.finishing:
+        channel = run.channels[name]
+        if channel.finish():
+            run.bump(name, version)
+            if channel.is_available() and name not in updated:
+                updated.append(name)
+
+
+def _install(run: RunState, name: str, channel: BaseChannel[Any, Any, Any], outcome: Any) -> bool:
+    changed = channel.install(outcome)
+    if not channel.stages_in_place:
+        run.channels[name] = outcome[0]
+    return changed
+
+
+def _consume_before(run: RunState, names: list[str]) -> None:
+    """A foreign channel that stages on a copy must consume on a copy too, which only then replaces it."""
+    for name in names:
+        if not run.channels[name].stages_in_place:
+            run.channels[name] = run.channels[name].copy()
+
+
+def _with_writers(run: RunState, error: InvalidUpdateError, tasks: Sequence[Task]) -> InvalidUpdateError:
+    writers = [t.name for t in tasks if t.writes and any(channel == error.key for channel, _ in t.writes)]
+    return _named(run, error, writers)
+
+
+def _named(run: RunState, error: InvalidUpdateError, writers: Sequence[str]) -> InvalidUpdateError:
+    """The same error with the writers and the step."""
+    if error.key is None:
+        return error
+    names = ", ".join(f"'{name}'" for name in writers)
+    got = [type(value).__name__ for task in run.tasks for channel, value in task.writes or () if channel == error.key]
+    kinds = f": {', '.join(got)}" if got else ""
+    if error.code is ErrorCode.INVALID_CONCURRENT_GRAPH_UPDATE and error.count:
+        text = (
+            f"At key '{error.key}': got {error.count} values in step {run.step} (from {names}{kinds}) but keeps only one; "
+            f"annotate it with a reducer, for example Annotated[list, operator.add], or let one node write it"
+        )
+    else:
+        text = f"{error.args[0]} (step {run.step}, written by {names})"
+    return InvalidUpdateError(text, code=error.code, key=error.key, count=error.count)

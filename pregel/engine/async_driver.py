@@ -1,0 +1,574 @@
+"""The async driver: runs what `Run` plans on the event loop, sync bodies on workers, and stores what it commits.
+
+The mirror of `sync_driver.SyncDriver`: same methods, same order, the four primitives in the other colour. The task that
+drives owns the run; outcomes of workers arrive through `loop.call_soon_threadsafe`, so there is no pump.
+
+A single ready async body is awaited in a context of its own, without an asyncio task (D39); several become tasks. Sync
+bodies never run on the loop (D56).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextvars import Context, copy_context
+from functools import partial
+from typing import Any
+
+from checkpoint.base import Ack, CheckpointConflictError, Durability, NativeSaver, StepCommit
+from pregel._scope import TaskScope
+from pregel.engine.core import Run
+from pregel.engine.effects import Effect, Retry, Start
+from pregel.engine.program import Write
+from pregel.engine.sync_driver import (
+    HAND_BACK,
+    Gate,
+    Spawned,
+    deadline_of,
+    emit_notices,
+    give_outcome,
+    note,
+    own_error,
+    timed_out,
+)
+from pregel.engine.task import Task, acall, acall_routers, call, call_node
+from pregel.engine.workers import Job, future_type, workers
+
+
+class InContext:
+    """Awaits a coroutine in a context of its own, without the cost of an asyncio task."""
+
+    __slots__ = ("context", "coroutine")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
+        self.coroutine = coroutine
+        self.context = context
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        run = self.context.run
+        step: Callable[[Any], Any] = self.coroutine.send
+        argument: Any = None
+        while True:
+            try:
+                yielded = run(step, argument)
+            except StopIteration as stop:
+                return stop.value
+            try:
+                argument = yield yielded
+            except GeneratorExit:
+                run(self.coroutine.close)
+                raise
+            except BaseException as error:  # noqa: BLE001 - cancellation goes where the coroutine waits
+                step, argument = self.coroutine.throw, error
+            else:
+                step = self.coroutine.send
+
+
+class Inbox:
+    """Events for the owner, put by anybody, taken by one."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.events: deque[Any] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, event: Any) -> None:
+        """Add an event, on the loop's thread."""
+        self.events.append(event)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def put_from_thread(self, event: Any) -> None:
+        """Add an event, on any thread; lost if the loop is closed, since then nobody waits."""
+        try:
+            self.loop.call_soon_threadsafe(self.put, event)
+        except RuntimeError:
+            if not self.loop.is_closed():
+                raise
+
+    async def ready(self) -> None:
+        """Return when there is an event."""
+        if not self.events:
+            self._waiter = self.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+
+class AsyncDriver:
+    """Drives one run to its end."""
+
+    def __init__(
+        self,
+        run: Run,
+        saver: NativeSaver | None,
+        durability: Durability,
+        *,
+        inline: bool = True,
+        gate: Gate | None = None,
+        step_timeout: float | None = None,
+    ) -> None:
+        self.run = run
+        self.saver = saver
+        self.durability: Durability = durability
+        self.gate = gate
+        self.step_timeout = step_timeout
+        self.inline = inline and gate is None and step_timeout is None
+        self.fence = run.request.parent
+        self.loop = asyncio.get_running_loop()
+        self.inbox = Inbox(self.loop)
+        """Outcomes, child tasks to start, and None when a chunk is waiting."""
+        self.bodies: dict[asyncio.Task[Any], TaskScope] = {}
+        """Async bodies that run as asyncio tasks."""
+        self.starts: dict[Task, Callable[[], None]] = {}
+        """Bodies that wait at the gate."""
+        self.acks: deque[Ack] = deque()
+        self.deadline: float | None = None
+        self.broken = False
+        """Did storing fail? Then nothing more is stored."""
+        self.inlined: TaskScope | None = None
+        self.pumping: asyncio.Task[None] | None = None
+        run.spawner = self.spawn
+
+    # ---- life cycle
+
+    async def begin(self, value: Any) -> None:
+        """Start the run; returns when its input or answers are stored."""
+        commits = self.run.start(value)
+        if self.run.notices:
+            self.warn()
+        for commit in commits:
+            await self.store(commit, wait=True)
+
+    async def advance(self) -> bool:
+        """Do the next piece: plan and start a superstep, wait for an outcome, or commit. False when the run is over."""
+        run = self.run
+        if run.phase == "running":
+            return await self.barrier()
+        if run.phase == "done":
+            return False
+        if self.fence is not None:
+            self.fence.check()
+        tasks = run.plan()
+        if run.notices:
+            self.warn()
+        if tasks is None:
+            return False
+        if self.acks:
+            await self.keep_up()
+        if len(tasks) != 1 or not self.inline or tasks[0].timeout is not None or tasks[0].node.needs_worker:
+            self.start_step(tasks)
+            return await self.barrier()
+        task = tasks[0]
+        current = asyncio.current_task()
+        assert current is not None
+        asked_to_stop = current.cancelling()
+        while not task.settled:
+            scope = self.inlined = run.open(task)
+            try:
+                writes = await InContext(acall(scope), copy_context())
+                if run.notices:
+                    self.warn()
+            except BaseException as error:  # noqa: BLE001 - the run decides what an error means
+                scope.closed = True
+                if self.pumping is not None:
+                    await self.take_back()
+                if isinstance(error, (GeneratorExit, asyncio.CancelledError)) and (
+                    current.cancelling() > asked_to_stop or isinstance(error, GeneratorExit)
+                ):
+                    raise
+                if not await self.again(run.settle(task, own_error(task, error)), inline=True):
+                    break
+            else:
+                scope.closed = True
+                if self.pumping is not None:
+                    await self.take_back()
+                run.finish(task, writes)
+        self.inlined = None
+        if run.unsettled:
+            return True
+        return await self.commit()
+
+    async def barrier(self) -> bool:
+        """Wait for an outcome and settle it, with all that have arrived; commit when there are none left."""
+        run = self.run
+        if run.unsettled:
+            await self.wait()
+            events = self.inbox.events
+            while events:
+                await self.handle(events.popleft())
+            if run.unsettled:
+                await self.store_held()
+                return True
+        return await self.commit()
+
+    async def commit(self) -> bool:
+        """Close the superstep and store it."""
+        run = self.run
+        if self.fence is not None:
+            self.fence.check()
+        commit = run.commit()
+        if run.notices:
+            self.warn()
+        if commit is not None:
+            await self.store(commit)
+        return run.phase == "idle"
+
+    async def drive(self) -> None:
+        """Run to the end."""
+        while await self.advance():
+            pass
+
+    async def close(self, *, quiet: bool = False) -> None:
+        """Store what is left, wait until everything is stored; async bodies that still run are cancelled and awaited.
+
+        `quiet`: the caller has walked away, or was cancelled: a lost claim is not reported.
+        """
+        run = self.run
+        for task in run.tasks:
+            if task.scope is not None and not task.settled:
+                task.scope.closed = True
+        left = [body for body in self.bodies if not body.done()]
+        for body in left:
+            body.cancel()
+        try:
+            if left:
+                await asyncio.shield(asyncio.wait(left))
+            commit = None if self.broken else run.close()
+            if commit is not None:
+                await asyncio.shield(asyncio.ensure_future(self.store(commit, wait=True)))
+            await self.drain()
+        except CheckpointConflictError:
+            if not quiet:
+                raise
+        finally:
+            run.spawner = None
+
+    @staticmethod
+    async def gather(
+        calls: Sequence[Coroutine[Any, Any, Any]], given: Sequence[Any]
+    ) -> list[tuple[Any, BaseException | None]]:
+        """Await the calls, at most `max_concurrency` of the first config at once; (result, error) in order."""
+        limit = (given[0] or {}).get("max_concurrency") if given else None
+        gate = asyncio.Semaphore(limit or max(1, len(calls)))
+
+        async def run(call_: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
+            async with gate:
+                try:
+                    return await call_, None
+                except Exception as error:  # noqa: BLE001 - reported to the caller in input order
+                    return None, error
+
+        return list(await asyncio.gather(*(run(call_) for call_ in calls)))
+
+    # ---- bodies
+
+    def start_step(self, tasks: Sequence[Task]) -> None:
+        """Start the bodies of a superstep."""
+        if self.step_timeout is not None:
+            self.deadline = time.monotonic() + self.step_timeout
+        for task in tasks:
+            self.start(task)
+
+    def start(self, task: Task, delay: float = 0.0) -> None:
+        """Start the next attempt of a task: an async body as an asyncio task, a sync one on a worker."""
+        scope = self.run.open(task)
+        if task.timeout is not None:
+            task.started_at = scope.moved_at = time.monotonic()
+        launch = partial(self.launch, scope, copy_context(), delay)
+        if self.gate is None:
+            launch()
+        else:
+            # A place may be given back by a worker's thread: the start always goes through the inbox.
+            start = self.starts[task] = partial(self.inbox.put_from_thread, launch)
+            self.gate.enter(start)
+
+    def launch(self, scope: TaskScope, context: Context, delay: float) -> None:
+        """Start one attempt."""
+        node = scope.task.node
+        if node.needs_worker and not node.async_routers:
+            workers.submit(Job(partial(self.body, context, scope, delay)))
+            return
+        body = self.loop.create_task(self.abody(scope, delay), context=context)
+        self.bodies[body] = scope
+        body.add_done_callback(self.ended)
+
+    def body(self, context: Context, scope: TaskScope, delay: float) -> None:
+        """Run one attempt of a sync body, on a worker."""
+        writes: list[Write] | None = None
+        failure: BaseException | None = None
+        try:
+            if delay:
+                time.sleep(delay)
+            if not scope.closed:
+                writes = context.run(call, scope)
+        except BaseException as error:  # noqa: BLE001 - the run decides what an error means
+            failure = error
+        if self.gate is not None:
+            self.gate.leave()
+        self.inbox.put_from_thread((scope, writes, failure))
+
+    async def abody(self, scope: TaskScope, delay: float) -> list[Write]:
+        """Run one attempt of an async body, or of a sync one whose routers are async."""
+        if delay:
+            await asyncio.sleep(delay)
+        if not scope.task.node.needs_worker:
+            return await acall(scope)
+        result, writes = await self.off_loop(partial(call_node, scope))
+        await acall_routers(scope, result, writes)
+        written: list[Write] = writes
+        return written
+
+    async def off_loop(self, function: Callable[[], Any]) -> Any:
+        """The result of a sync function, called on a worker in the current context."""
+        future = self.loop.create_future()
+        context = copy_context()
+
+        def run() -> None:
+            try:
+                result, error = context.run(function), None
+            except BaseException as raised:  # noqa: BLE001 - handed to the awaiting side
+                result, error = None, raised
+            self.inbox.put_from_thread(partial(_resolve, future, result, error))
+
+        workers.submit(Job(run))
+        return await future
+
+    def ended(self, body: asyncio.Task[Any]) -> None:
+        """An async body has ended."""
+        scope = self.bodies.pop(body)
+        if self.gate is not None:
+            self.gate.leave()
+        if body.cancelled():
+            self.inbox.put((scope, None, asyncio.CancelledError()))
+            return
+        error = body.exception()
+        self.inbox.put((scope, None, error) if error is not None else (scope, body.result(), None))
+
+    async def wait(self) -> None:
+        """Return when there is an event, or a deadline has passed."""
+        due = self.next_deadline()
+        if due is None:
+            await self.inbox.ready()
+            return
+        timer = self.loop.call_later(max(0.0, due - time.monotonic()), self.inbox.put, None)
+        try:
+            await self.inbox.ready()
+        finally:
+            timer.cancel()
+        await self.expire(time.monotonic())
+
+    async def handle(self, event: Any) -> None:
+        """Settle an outcome, or start a child task."""
+        if event is None:
+            return
+        if callable(event):
+            event()
+            return
+        if isinstance(event, Spawned):
+            self.start_child(event)
+            return
+        if isinstance(event, Task):
+            await self.resolve(event)
+            return
+        scope, writes, error = event
+        task = scope.task
+        if task.scope is not scope or task.settled:
+            return
+        run = self.run
+        if error is None:
+            try:
+                if run.notices:
+                    self.warn()
+            except Exception as warning:  # noqa: BLE001 - a warning that is an error fails the task
+                error = warning
+        scope.closed = True
+        if error is None:
+            run.finish(task, writes)
+        elif await self.again(run.settle(task, own_error(task, error))):
+            return
+        if run.failure is not None:
+            self.withdraw()
+        if task.future is not None:
+            await self.resolve(task)
+
+    async def again(self, effect: Effect | None, *, inline: bool = False) -> bool:
+        """Do what a failure asks for: another attempt (True if the caller's loop is to make it), or its handler."""
+        if isinstance(effect, Retry):
+            if inline:
+                await asyncio.sleep(effect.after)
+            else:
+                self.start(effect.task, effect.after)
+            return True
+        if isinstance(effect, Start):
+            self.start(effect.task)
+        return False
+
+    def withdraw(self) -> None:
+        """The step has failed: bodies that wait at the gate are not started, async ones that run are cancelled."""
+        for task, start in list(self.starts.items()):
+            if not task.settled and self.gate is not None and self.gate.withdraw(start):
+                self.run.drop(task)
+        self.starts.clear()
+        for body, scope in list(self.bodies.items()):
+            task = scope.task
+            if not task.settled and task.call_index < 0 and not body.done():  # type: ignore[attr-defined]
+                scope.closed = True
+                body.cancel()
+                self.run.drop(task)  # type: ignore[arg-type]
+
+    # ---- time limits
+
+    def next_deadline(self) -> float | None:
+        """When the next limit is due, in the clock of `time.monotonic`."""
+        limits = [due for task in self.run.tasks if not task.settled and (due := deadline_of(task)) is not None]
+        if self.deadline is not None:
+            limits.append(self.deadline)
+        return min(limits) if limits else None
+
+    async def expire(self, now: float) -> None:
+        """End the attempts whose limit has passed; their bodies are cancelled and not waited for.
+
+        Raises:
+            TimeoutError: the step's own limit has passed.
+        """
+        arrived = {event[0] for event in self.inbox.events if isinstance(event, tuple)}
+        for task in self.run.tasks:
+            due = deadline_of(task)
+            scope = task.scope
+            if task.settled or due is None or due > now or scope is None or scope in arrived:
+                continue
+            scope.closed = True
+            for body, owner in list(self.bodies.items()):
+                if owner is scope:
+                    body.cancel()
+            if task.node.needs_worker:
+                workers.abandon()
+            await self.again(self.run.settle(task, timed_out(task, now)))
+        if self.deadline is not None and now >= self.deadline:
+            raise asyncio.TimeoutError(
+                f"step {self.run.step} took longer than step_timeout={self.step_timeout} seconds; "
+                f"still running: {', '.join(t.name for t in self.run.tasks if not t.settled) or 'nothing'}"
+            )
+
+    # ---- tasks called by tasks
+
+    def spawn(self, scope: TaskScope, node: Any, argument: Any) -> Any:
+        """Start a child task; returns an asyncio future on the loop, a `concurrent.futures` one in a worker."""
+        on_loop = asyncio._get_running_loop() is self.loop
+        future: Any = self.loop.create_future() if on_loop else future_type()()
+        index = scope.calls
+        scope.calls += 1
+        if self.gate is not None and scope.task.children == 0:  # type: ignore[attr-defined]
+            self.gate.leave()
+        scope.task.children += 1  # type: ignore[attr-defined]
+        event = Spawned(scope, node, argument, index, future, copy_context())
+        if on_loop:
+            self.start_child(event)
+        else:
+            self.inbox.put_from_thread(event)
+        if on_loop and self.inlined and self.pumping is None:
+            self.pumping = self.loop.create_task(self.pump())
+        return future
+
+    def start_child(self, event: Spawned) -> None:
+        """Make the child's task and start it; one with a stored result is settled at the next turn."""
+        child = self.run.call(event.scope, event.node, event.argument, event.index)
+        child.future = event.future
+        if child.settled:
+            self.inbox.put(child)
+            return
+        scope = self.run.open(child)
+        if child.timeout is not None:
+            child.started_at = scope.moved_at = time.monotonic()
+        launch = partial(self.launch, scope, event.context, 0.0)
+        if self.gate is None:
+            launch()
+        else:
+            self.gate.enter(partial(self.inbox.put_from_thread, launch))
+
+    async def resolve(self, task: Task) -> None:
+        """Give a child's outcome to its caller, after it was stored."""
+        await self.store_held()
+        give_outcome(task, self.gate)
+
+    async def pump(self) -> None:
+        """Settle the children of an inline body until it has ended: the driver itself is awaiting that body."""
+        events = self.inbox.events
+        while True:
+            await self.inbox.ready()
+            while events:
+                event = events.popleft()
+                if event is HAND_BACK:
+                    return
+                await self.handle(event)
+
+    async def take_back(self) -> None:
+        """The inline body has ended: settle its remaining children at the barrier."""
+        pump, self.pumping = self.pumping, None
+        assert pump is not None
+        self.inbox.put(HAND_BACK)
+        await pump
+
+    # ---- storing
+
+    async def store(self, commit: StepCommit, *, wait: bool = False) -> None:
+        """Store a commit: encoded now, written now or soon, as the durability says (D22, D32)."""
+        saver = self.saver
+        assert saver is not None
+        try:
+            encoded = saver.encode(commit)
+            if self.durability == "async" and not wait and commit.claim.claimed:
+                ack = saver.submit(encoded)
+                if ack is not None:
+                    self.acks.append(ack)
+            else:
+                await self.drain()
+                await saver.awrite([encoded], durability=self.durability)
+        except BaseException as error:
+            self.broken = True
+            note(error, self.run, commit)
+            raise
+
+    async def store_held(self) -> None:
+        """Store the writes of tasks that have settled while others are running."""
+        commit = self.run.flush()
+        if commit is not None:
+            await self.store(commit)
+
+    async def keep_up(self) -> None:
+        """Wait until at most `max_checkpoint_lag` commits are on their way (D7)."""
+        assert self.saver is not None
+        while self.acks and (self.acks[0].done() or len(self.acks) > self.saver.max_checkpoint_lag):
+            await self.settle_ack(self.acks.popleft())
+
+    async def drain(self) -> None:
+        """Wait for all writes that are on their way."""
+        while self.acks:
+            await self.settle_ack(self.acks.popleft())
+
+    async def settle_ack(self, ack: Ack) -> None:
+        """Wait for one write."""
+        try:
+            await ack.aresult()
+        except BaseException as error:
+            self.broken = True
+            note(error, self.run, None)
+            raise
+
+    def warn(self) -> None:
+        """Emit the run's notices, each once per graph and place."""
+        emit_notices(self.run)
+
+
+def _resolve(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)

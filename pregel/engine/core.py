@@ -1,0 +1,430 @@
+"""`Run`: one run of one graph in one namespace. It decides everything; the drivers do what it says.
+
+A plain object whose methods are called one at a time by its owner, in the order of the walk: `start`, then `plan`,
+`open`, `settle` and `commit` per superstep, `close` at the end. It keeps the channels, their versions, what each node has
+seen, and the tasks of the step. Knows no thread, event loop, clock, random number, file or saver: time and ids come in
+through its `Request`, and what is to be stored goes out as `StepCommit`.
+
+Invariants
+1. One owner: only the driver's thread or task calls these methods. Running tasks reach the run through `_scope.Host`
+   alone: they read channels (which do not change while tasks run), ask questions and emit chunks.
+2. `phase` tells what may be called next; a call out of order is an `EngineBug`.
+3. A run that failed in `commit` has changed nothing (D31); only writes of finished tasks are stored then.
+4. Nothing is built that nobody asked for: ids, namespaces and configs exist only once a saver, a stream mode, a
+   question or a signature needs them.
+
+Source: Valiant 1990 (bulk-synchronous model); Malewicz et al. 2010, "Pregel", section 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from checkpoint.base import WRITES_IDX_MAP, StepCommit, TaskWrites, Version
+from pregel._scope import TaskScope
+from pregel.constants import ERROR, ERROR_SOURCE_NODE, INTERRUPT, NO_WRITES, NULL_TASK_ID, RESUME, START
+from pregel.engine import entry, pause, plan, retry, snapshot, view
+from pregel.engine.apply import apply_tasks
+from pregel.engine.effects import Effect, Retry, Start
+from pregel.engine.program import Node, Write
+from pregel.engine.state import LATER, Phase, RunState, Status
+from pregel.engine.task import Task, path_text
+from pregel.errors import (
+    AttemptClosedError,
+    EngineBug,
+    ErrorCode,
+    GraphBubbleUp,
+    GraphDrained,
+    GraphInterrupt,
+    GraphRecursionError,
+    NodeError,
+    StoredFailure,
+)
+
+
+class Run(RunState):
+    """One run of one graph in one namespace."""
+
+    __slots__ = ()
+
+    # ---- what the driver calls, in life-cycle order
+
+    def start(self, input: Any) -> list[StepCommit]:  # noqa: A002 - the field's name
+        """Take the input, or find out what to resume. Returns what must be stored before any node starts, in order.
+
+        Raises:
+            EmptyInputError: there is nothing to do.
+            RuntimeError: answers that no question waits for, or without a saver.
+        """
+        self._expect("new")
+        commits = entry.begin(self, input)
+        self.phase = "idle"
+        self.status = "pending"
+        return commits
+
+    def plan(self) -> list[Task] | None:
+        """The tasks of the next superstep that must run, in planned order; None when the run is over (see `status`).
+
+        The list may be empty: then every task of the step is settled already, and `commit` comes next.
+        """
+        self._expect("idle")
+        if self.step > self.stop:
+            self._end("out_of_steps")
+            return None
+        self.tasks = tasks = plan.next_tasks(self)
+        if self.pending:
+            entry.reapply(self, tasks)
+            self._take_over_failures()
+        if self.sees and self.stores:
+            view.checkpoint(self)
+        if not tasks:
+            self._end("done")
+            return None
+        request = self.request
+        if request.interrupt_before and pause.breakpoint_hit(self, request.interrupt_before, tasks):
+            self._end("interrupt_before")
+            view.stopped(self)
+            return None
+        if request.control is not None and request.control.drain_requested:
+            self._end("draining")
+            return None
+        self.phase = "running"
+        if self.sees:
+            view.starts(self, tasks)
+        if not self.pending:
+            self.unsettled = len(tasks)
+            return tasks
+        view.reapplied(self, [task for task in tasks if task.reapplied])
+        for task in self.waiting:
+            view.paused(self, task)
+        ready = [task for task in tasks if not task.settled]
+        self.unsettled = len(ready)
+        return ready
+
+    def open(self, task: Task) -> TaskScope:
+        """The scope of the task's next attempt."""
+        scope = task.scope = TaskScope(self, task, self.request.parent, task.attempt)
+        return scope
+
+    def finish(self, task: Task, writes: list[Write]) -> None:
+        """The body returned."""
+        task.writes = writes
+        task.settled = True
+        self.unsettled -= 1
+        if self.stores:
+            self._hold_output(task)
+        if self.sees and self.failure is None:
+            view.finished(self, task)
+
+    def drop(self, task: Task) -> None:
+        """The task will not be started, or its outcome does not count any more; it stays pending."""
+        self._settled(task)
+
+    def settle(self, task: Task, error: BaseException) -> Effect | None:
+        """The body raised. Turns the error into a pause, a failure, control flow, or another try."""
+        if task.settled:
+            raise EngineBug(f"task {task.name!r} of step {self.step} settled twice")
+        if isinstance(error, GraphBubbleUp):
+            self._settled(task)
+            if isinstance(error, GraphInterrupt):
+                self._pause(task, error)
+            else:
+                self.bubble = self.bubble or error
+            return None
+        if not isinstance(error, Exception):
+            self._settled(task)
+            if not isinstance(error, AttemptClosedError):
+                self.failure = error
+            return None
+        error.add_note(f"During task with name '{task.name}' and id '{self.id_of(task)}'")
+        policies = task.node.retry_policy or self.request.retry_policy
+        if policies and self.failure is None:
+            try:
+                wait = retry.decide(policies, task.attempt, error, self.request.jitter)
+            except Exception as wrong:  # noqa: BLE001 - a policy's own function failed: that ends the task instead
+                return self._fail(task, wrong)
+            if wait is not None:
+                task.attempt += 1
+                if task.is_pull:
+                    task.input = plan.read_input(self, task.node)
+                return Retry(task, wait)
+        return self._fail(task, error)
+
+    def call(self, scope: TaskScope, node: Node, argument: Any, index: int) -> Task:
+        """A task calls a task: the child, settled already if its result was stored by an earlier run."""
+        child = Task(node, argument)
+        child.parent = scope.task  # type: ignore[assignment]
+        child.call_index = index
+        if self.pending:
+            entry.reapply(self, [child])
+        self.tasks.append(child)
+        if not child.settled:
+            self.unsettled += 1
+        if self.sees:
+            view.starts(self, [child])
+        return child
+
+    def flush(self) -> StepCommit | None:
+        """Writes of settled tasks to store now, while others of the step are still running."""
+        if not self.held or self.request.deferred:
+            return None
+        return snapshot.rows(self, self._take_held())
+
+    def commit(self) -> StepCommit | None:
+        """Every task settled: apply the writes, or end the run if something stops it. Returns what is to be stored.
+
+        Raises:
+            InvalidUpdateError: channels cannot take the writes; nothing has changed.
+            Exception: what a reducer raises; nothing has changed.
+        """
+        self._expect("running")
+        if self.unsettled:
+            raise EngineBug(f"commit of step {self.step} with {self.unsettled} unsettled tasks: {self._names()}")
+        if self.failure is not None or self.bubble is not None:
+            self._end("failed")
+            return None
+        if self.interrupts or self.waiting:
+            self._end("interrupted")
+            view.interrupted(self)
+            return None
+        tasks = self.tasks
+        if len(tasks) > 1:
+            tasks = [task for task in tasks if task.writes is not None]
+        try:
+            apply_tasks(self, tasks)
+        except BaseException as error:
+            self.failure = error
+            self._end("failed")
+            raise
+        if self._emits_values(tasks):
+            if "values" in self.sees or self.program.output_can_clear:
+                view.values(self)
+            else:
+                self.emitted = LATER
+        made = snapshot.checkpoint(self, "loop", self._take_held())
+        self.pending = []
+        self.resumed = self.replaying = False
+        self.step += 1
+        self.phase = "idle"
+        request = self.request
+        if request.interrupt_after and pause.breakpoint_hit(self, request.interrupt_after, self.tasks):
+            if self.sees and self.stores:
+                self.tasks = plan.next_tasks(self)
+                view.checkpoint(self)
+            self._end("interrupt_after")
+            view.stopped(self)
+        return made
+
+    def close(self) -> StepCommit | None:
+        """The run is over, however it ended: what is still to be stored."""
+        self.phase = "done"
+        if not self.stores:
+            return None
+        request = self.request
+        held = self._take_held()
+        if not request.deferred:
+            return snapshot.rows(self, held) if held else None
+        if request.parent_run is None:
+            made = snapshot.final(self, held)
+            if made is not None:
+                made.others = self.parked
+            return made
+        if self.status != "done" or request.stable_ns:
+            made = snapshot.final(self, held)
+            if made is not None:
+                self.root.parked.append(made)
+        return None
+
+    def outcome(self) -> BaseException | None:
+        """What the run ends with besides its values: the exception to raise, or None."""
+        if self.failure is not None:
+            return self.failure
+        if self.bubble is not None:
+            return self.bubble
+        if self.status == "out_of_steps":
+            ready = [task.name for task in plan.next_tasks(self)]
+            left = f"{len(ready)} tasks still ready ({', '.join(map(repr, ready[:5]))})" if ready else "no step to spare"
+            return GraphRecursionError(
+                f"step limit {self.request.limit} reached with {left}; raise recursion_limit in the config, or check the "
+                f"condition that ends the loop [{ErrorCode.GRAPH_RECURSION_LIMIT.value}]"
+            )
+        if self.status == "draining":
+            return GraphDrained(self.request.control.drain_reason or "shutdown")
+        if self.status in ("interrupted", "interrupt_before", "interrupt_after") and self.request.parent_run is not None:
+            return GraphInterrupt(self.interrupts)
+        return None
+
+    def entry_version(self) -> int:
+        """Counter of the version that the input left on what it was copied to; what nodes wrote is newer."""
+        seen = self.seen.get(START)
+        if seen and START in seen:
+            return count_of(seen[START]) + 1
+        names = self.program.input_channels
+        versions = [self.versions.get(name, 0) for name in ([names] if isinstance(names, str) else names)]
+        return max(map(count_of, versions), default=0)
+
+    # ---- what running tasks ask for (_scope.Host)
+
+    def config_of(self, scope: TaskScope) -> Any:
+        """The config of the scope's task."""
+        return view.config(self, scope)
+
+    def runtime_of(self, scope: TaskScope) -> Any:
+        """The `Runtime` of the scope's task."""
+        return self.request.runtime(self, scope)
+
+    def ask(self, scope: TaskScope, value: Any, response_schema: Any) -> Any:
+        """The answer to the task's next question, or `GraphInterrupt`."""
+        return pause.ask(self, scope, value, response_schema)
+
+    def read(self, scope: TaskScope, select: str | list[str], writes: list[Write] | None) -> Any:  # noqa: ARG002
+        """Channel values as the step began, or with the given writes applied to copies."""
+        return view.read(self, select, writes)
+
+    def custom(self, scope: TaskScope, value: Any) -> None:  # noqa: ARG002
+        """A chunk of mode custom."""
+        if "custom" in self.sees:
+            self.emit("custom", value)
+
+    def spawn(self, scope: TaskScope, node: Any, argument: Any) -> Any:
+        """Start a child task of the scope's task; returns its future."""
+        if self.spawner is None:
+            raise EngineBug("the run has no driver that could start a task")
+        return self.spawner(scope, node, argument)
+
+    def now(self) -> float:
+        """Seconds that only go forward."""
+        return self.request.monotonic()
+
+    # ---- settling
+
+    def _settled(self, task: Task) -> None:
+        task.settled = True
+        self.unsettled -= 1
+
+    def _pause(self, task: Task, error: GraphInterrupt) -> None:
+        """A node asks; or a nested run stopped at a breakpoint, and there is no question."""
+        task.interrupts = error.interrupts
+        called = task.call_index >= 0
+        if not error.interrupts:
+            if not called:
+                self.waiting.append(task)
+            return
+        if not called:
+            self.interrupts += error.interrupts
+        if self.stores:
+            self._hold(task, INTERRUPT, list(error.interrupts))
+            self._hold_answers(task)
+        if not called:
+            view.paused(self, task)
+
+    def _fail(self, task: Task, error: Exception) -> Effect | None:
+        """No further try: hand the failure to the node's handler, or let it end the run."""
+        task.error = error
+        handler = self._handler_of(task.node)
+        if self.stores:
+            self._hold(task, ERROR, error)
+        if self.sees:
+            view.failed(self, task)
+        task.settled = True
+        if handler is None:
+            self.unsettled -= 1
+            if task.call_index < 0:
+                self.failure = self.failure or error
+            return None
+        task.handled = True
+        if self.stores:
+            self.held.append(self._row(task, WRITES_IDX_MAP["__scheduled__"], [(ERROR_SOURCE_NODE, task.name)]))
+        follow_up = self._handling(handler, task, error)
+        self.tasks.append(follow_up)
+        if self.sees:
+            view.starts(self, [follow_up])
+        return Start(follow_up)
+
+    def _handler_of(self, node: Node) -> Node | None:
+        if node.error_handler is None or node.is_error_handler:
+            return None
+        return self.program.nodes[node.error_handler]
+
+    def _handling(self, handler: Node, failed: Task, error: BaseException) -> Task:
+        """The task that handles a failure, with the failed task's input."""
+        task = Task(handler, failed.input)
+        task.parent = failed
+        task.error_of = NodeError(failed.name, error)
+        return task
+
+    def _take_over_failures(self) -> None:
+        """Failures that an earlier run handed to their handler: the handler is due, the node does not run again."""
+        for task in [task for task in self.tasks if task.handled and task.writes is None]:
+            handler = self._handler_of(task.node)
+            if handler is None:
+                task.handled = False
+                task.error = None
+                continue
+            task.settled = True
+            follow_up = self._handling(handler, task, StoredFailure.of(task.error))
+            entry.reapply(self, [follow_up])
+            self.tasks.append(follow_up)
+
+    # ---- storing
+
+    def _row(self, task: Task, slot: int, writes: list[Write]) -> TaskWrites:
+        return TaskWrites(self.rev, self.checkpoint_id, self.id_of(task), path_text(task.path), slot, writes)
+
+    def _hold(self, task: Task, channel: str, value: Any) -> None:
+        self.held.append(self._row(task, WRITES_IDX_MAP[channel], [(channel, value)]))
+
+    def _hold_output(self, task: Task) -> None:
+        writes = snapshot.stored_writes(self.program, task.writes or [])
+        self.held.append(self._row(task, 0, writes or [(NO_WRITES, None)]))
+        if task.answers:
+            self._hold_answers(task)
+
+    def _hold_answers(self, task: Task) -> None:
+        if task.answers:
+            self._hold(task, RESUME, list(task.answers))
+        if task.took_loose:
+            # It was given once and is used up: a later question must not find it (engine.md 11.2).
+            task.took_loose = False
+            self.held.append(
+                TaskWrites(self.rev, self.checkpoint_id, NULL_TASK_ID, "", WRITES_IDX_MAP[RESUME], [(RESUME, None)])
+            )
+
+    def _take_held(self) -> list[TaskWrites]:
+        held = self.held
+        if held:
+            self.held = []
+        return held
+
+    # ---- ends
+
+    def _emits_values(self, tasks: Sequence[Task]) -> bool:
+        """Did a task write an output key that changed? (engine.md 3.6)"""
+        keys = self.request.output_keys
+        updated = self.updated or ()
+        if isinstance(keys, str):
+            keys = (keys,)
+        for name in updated:
+            if name in keys:
+                for task in tasks:
+                    for channel, _ in task.writes or ():
+                        if channel == name:
+                            return True
+        return False
+
+    def _names(self) -> list[str]:
+        return [task.name for task in self.tasks if not task.settled]
+
+    def _expect(self, phase: Phase) -> None:
+        if self.phase != phase:
+            raise EngineBug(f"the run at namespace {self.ns!r} is {self.phase!r} in step {self.step}, not {phase!r}")
+
+    def _end(self, status: Status) -> None:
+        self.status = status
+        self.phase = "done"
+
+
+def count_of(version: Version) -> int:
+    """The counting part of a version of any kind."""
+    return int(version.partition(".")[0]) if isinstance(version, str) else int(version)

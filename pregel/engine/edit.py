@@ -1,0 +1,237 @@
+"""`update_state`: checkpoints that no run made, as synthetic supersteps on the same core (engine.md 7.6).
+
+Decides as which node an update counts, which writes it makes, and what is stored. Pure: it is given what was loaded and
+returns the commit. The node's own writers and routers make the writes, so an update means exactly what returning the same
+value would mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from checkpoint.base import StepCommit, TaskWrites
+from pregel._scope import TaskScope, current_or_none, enter
+from pregel.constants import COPY, END, INPUT, INTERRUPT, NO_WRITES
+from pregel.engine import entry, plan, snapshot
+from pregel.engine.apply import apply_tasks, apply_writes
+from pregel.engine.core import Run, count_of
+from pregel.engine.program import Write
+from pregel.engine.task import Task, path_text
+from pregel.errors import InvalidUpdateError, shown
+from pregel.types import StateUpdate
+
+
+def check(supersteps: Sequence[Sequence[StateUpdate]]) -> list[list[StateUpdate]]:
+    """The supersteps as lists of updates.
+
+    Raises:
+        ValueError: there is none, or one of them is empty.
+    """
+    if not supersteps:
+        raise ValueError("no supersteps were given: pass a list of lists of StateUpdate")
+    steps = [[update if isinstance(update, StateUpdate) else StateUpdate(*update) for update in s] for s in supersteps]
+    for number, updates in enumerate(steps):
+        if not updates:
+            raise ValueError(f"superstep {number} has no updates: every superstep needs at least one StateUpdate")
+    return steps
+
+
+class Edit:
+    """Applies supersteps of updates to a loaded state, one after the other, and collects what is to be stored."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.commits: list[StepCommit] = []
+
+    def apply(self, updates: Sequence[StateUpdate]) -> None:
+        """One superstep.
+
+        Raises:
+            InvalidUpdateError: an update cannot be made as the node it names.
+        """
+        run = self.run
+        first = updates[0]
+        if first.as_node == END and first.values is None:
+            self._alone(updates, "clearing the pending tasks (as_node=END)")
+            self._clear()
+        elif first.as_node == INPUT:
+            self._alone(updates, "writing the input (as_node='__input__')")
+            self._input(first.values)
+        elif first.as_node == COPY:
+            self._alone(updates, "copying the checkpoint (as_node='__copy__')")
+            self._copy(first.values)
+        else:
+            self._update(updates)
+        run.pending = []
+
+    def _alone(self, updates: Sequence[StateUpdate], doing: str) -> None:
+        if len(updates) > 1:
+            raise InvalidUpdateError(f"{doing} must be the only update of its superstep, got {len(updates)}")
+
+    def _open(self) -> list[Task]:
+        """Tasks of the open step, with what is stored of them."""
+        run = self.run
+        tasks = plan.open_tasks(run)
+        stored: dict[str, list[TaskWrites]] = {}
+        for writes in run.pending:
+            stored.setdefault(writes.task_id, []).append(writes)
+        for task in tasks:
+            entry.restore_task(task, stored.get(run.id_of(task), ()))
+        return tasks
+
+    def _store(self, source: Any, held: Sequence[TaskWrites] = ()) -> None:
+        run = self.run
+        commit = snapshot.checkpoint(run, source, held)
+        assert commit is not None
+        self.commits.append(commit)
+        run.step += 1
+
+    def _clear(self) -> None:
+        """Every pending task counts as done; finished ones are applied."""
+        run = self.run
+        entry.null_writes(run)
+        tasks = self._open()
+        for task in tasks:
+            task.writes = task.writes or []
+        apply_tasks(run, tasks)
+        # Whatever the finished ones woke does not run either.
+        for task in plan.open_tasks(run):
+            run.seen.setdefault(task.name, {}).update(
+                {t: run.versions[t] for t in task.node.triggers if t in run.versions}
+            )
+            run.seen_changed.add(task.name)
+        self._store("update")
+
+    def _input(self, values: Any) -> None:
+        run = self.run
+        writes = entry.map_input(run.program, values, run.notice)
+        if not writes:
+            raise InvalidUpdateError(f"as_node='__input__' got no input for {run.program.input_channels!r}: {shown(values)}")
+        apply_tasks(run, [_blank(task) for task in self._open()])
+        run.updated = None
+        apply_writes(run, writes, INPUT)
+        run.seen.setdefault(INPUT, {})
+        run.seen_changed.add(INPUT)
+        self._store("input")
+
+    def _copy(self, values: Any) -> None:
+        """A sibling of the checkpoint; with a list of updates, those applied to the copy as the next superstep."""
+        run = self.run
+        if run.loaded is None or run.loaded.checkpoint_id is None:
+            raise InvalidUpdateError("as_node='__copy__' needs a checkpoint to copy, but there is none")
+        updates: list[StateUpdate] = []
+        if values is not None:
+            if not isinstance(values, (list, tuple)):
+                raise InvalidUpdateError(f"as_node='__copy__' takes a list of (values, as_node), got {shown(values)}")
+            for item in values:
+                if not isinstance(item, (list, tuple)) or not 2 <= len(item) <= 3:
+                    raise InvalidUpdateError(f"as_node='__copy__' takes (values, as_node) items, got {shown(item)}")
+                updates.append(StateUpdate(*item))
+        run.rev, run.checkpoint_id_ = run.parent_rev or 0, run.parent_id
+        self._store("fork")
+        run.pending = []
+        if updates:
+            self._update(updates)
+
+    def _update(self, updates: Sequence[StateUpdate]) -> None:
+        run = self.run
+        named = [self._named(update, alone=len(updates) == 1) for update in updates]
+        entry.null_writes(run)
+        open_tasks = self._open()
+        # A fixed step in which earlier finished tasks count is applied only when it is closed by END; an update stands
+        # beside it, so their stored results are shown in history and not applied here.
+        tasks: list[Task] = []
+        held: list[TaskWrites] = []
+        for (values, node_name, given_id) in named:
+            node = run.program.nodes[node_name]
+            if node.write is None and not node.routers:
+                raise InvalidUpdateError(f"node {node_name!r} writes nothing, so the state cannot be updated as it")
+            task = Task(node, None)
+            writes = self._writes(task, values)
+            task.writes = writes
+            match = next((t for t in open_tasks if t.name == node_name and t not in tasks and t.writes is None), None)
+            task_id = given_id or (run.id_of(match) if match is not None else run.id_of(task))
+            if run.rev:
+                path = path_text((match or task).path)
+                stored = snapshot.stored_writes(run.program, writes) or [(NO_WRITES, None)]
+                held.append(TaskWrites(run.rev, run.checkpoint_id, task_id, path, 0, stored))
+            if match is not None:
+                open_tasks.remove(match)
+            tasks.append(task)
+        self._barrier(tasks)
+        self._store("update", held)
+
+    def _barrier(self, tasks: Sequence[Task]) -> None:
+        """Apply the updates in the given order, as one step that every channel takes part in."""
+        run = self.run
+        whole = Task(tasks[0].node, None, 0)
+        whole.writes = [write for task in tasks for write in task.writes or ()]
+        seen_before = {name: dict(seen) for name, seen in run.seen.items()}
+        apply_tasks(run, [whole])
+        # The update is not the node's own activation: what the node has seen stays, a step was taken at `__interrupt__`.
+        run.seen = seen_before
+        run.seen_changed.discard(whole.name)
+        for task in tasks:
+            seen = run.seen.setdefault(task.name, {})
+            seen.update({t: run.versions[t] for t in task.node.triggers if t in run.versions and t not in seen})
+            run.seen_changed.add(task.name)
+        run.seen.setdefault(INTERRUPT, {})
+        run.seen_changed.add(INTERRUPT)
+
+    def _named(self, update: StateUpdate, *, alone: bool) -> tuple[Any, str, str | None]:
+        run = self.run
+        nodes = run.program.nodes
+        name = update.as_node
+        if name is None:
+            if not alone:
+                raise InvalidUpdateError("several updates in one superstep need as_node each")
+            name = self._inferred()
+        if name not in nodes:
+            raise InvalidUpdateError(f"as_node {name!r} is none of the nodes {list(nodes)!r}")
+        return update.values, name, update.task_id
+
+    def _inferred(self) -> str:
+        """The node that ran last, if there is exactly one."""
+        run = self.run
+        nodes = run.program.nodes
+        if len(nodes) == 1:
+            return next(iter(nodes))
+        last: dict[str, int] = {}
+        for name, seen in run.seen.items():
+            if name in nodes and seen:
+                last[name] = max(map(count_of, seen.values()))
+        if not last:
+            start = run.program.input_channels
+            if isinstance(start, str) and start in nodes:
+                return start
+        else:
+            newest = max(last.values())
+            names = [name for name, version in last.items() if version == newest]
+            if len(names) == 1:
+                return names[0]
+        raise InvalidUpdateError(
+            f"it is not clear as which node the state is updated (ran last: {sorted(last)!r}); pass as_node"
+        )
+
+    def _writes(self, task: Task, values: Any) -> list[Write]:
+        """What the node's writers and routers make of a returned value."""
+        scope = TaskScope(self.run, task, None)
+        outer = current_or_none()
+        enter(scope)
+        try:
+            writes: list[Write] = []
+            if task.node.write is not None:
+                task.node.write(values, scope, writes)
+            for router in task.node.routers:
+                router.route(values, scope, writes)
+            return writes
+        finally:
+            enter(outer)
+
+
+def _blank(task: Task) -> Task:
+    task.writes = []
+    return task
+
+

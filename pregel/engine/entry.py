@@ -1,0 +1,291 @@
+"""How a run begins: input, `None`, a `Command`, a resume, a replay; and what of the open step is already done.
+
+Decides whether a call starts something new or continues, which answers reach which tasks, and what is stored before the
+first node starts (engine.md 5.1, 5.4, 5.7, 7.4, 7.7). Knows nothing of drivers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from checkpoint.base import StepCommit, TaskWrites
+from pregel.constants import (
+    END,
+    ERROR,
+    ERROR_SOURCE_NODE,
+    INPUT,
+    INTERRUPT,
+    NO_WRITES,
+    NULL_TASK_ID,
+    RESUME,
+    START,
+    TASKS,
+)
+from pregel.engine import pause, plan, snapshot, view
+from pregel.engine.apply import apply_tasks, apply_writes
+from pregel.engine.program import Program, Write
+from pregel.engine.state import Answers, RunState
+from pregel.engine.task import Task
+from pregel.errors import EmptyInputError, InvalidUpdateError, shown
+from pregel.types import Command, Send
+
+
+def map_input(program: Program, value: Any, notice: Any) -> list[Write]:
+    """The writes of a graph's input (engine.md 3.3).
+
+    Raises:
+        TypeError: a graph with several input channels got something that is not a dict.
+    """
+    channels = program.input_channels
+    if value is None:
+        return []
+    if isinstance(channels, str):
+        return [(channels, value)]
+    if not isinstance(value, dict):
+        raise TypeError(f"input must be a dict with some of the keys {list(channels)!r}, got {shown(value)}")
+    for key in value:
+        if key not in channels:
+            notice("unknown-input", str(key), f"input key {key!r} is none of {list(channels)!r} and is ignored")
+    return [(key, item) for key, item in value.items() if key in channels]
+
+
+def map_command(command: Command[Any], program: Program, notice: Any) -> list[Write]:
+    """The writes of a `Command` given as input, without its answers: goto first, then the update.
+
+    Raises:
+        InvalidUpdateError: it is for a parent graph, and there is none.
+        TypeError: a goto is neither a name nor a Send.
+    """
+    if command.graph == Command.PARENT:
+        raise InvalidUpdateError(
+            "Command(graph=Command.PARENT) was given as input, but the graph that is invoked has no parent"
+        )
+    writes: list[Write] = []
+    targets = command.goto if isinstance(command.goto, (list, tuple)) else [command.goto]
+    for target in targets:
+        if isinstance(target, Send):
+            writes.append((TASKS, target))
+        elif isinstance(target, str):
+            channel = f"branch:to:{target}"
+            if channel in program.channels:
+                writes.append((channel, START))
+            elif target != END:
+                notice("unknown-goto", str(target), f"Command.goto names unknown node {str(target)!r}; it is ignored")
+        else:
+            raise TypeError(f"Command.goto takes node names and Send, got {shown(target)}")
+    return writes + update_writes(command.update, program)
+
+
+def update_writes(update: Any, program: Program) -> list[Write]:
+    """The writes of `Command.update`: a dict, a list of (key, value) tuples, an annotated object, or a bare value."""
+    if update is None or (isinstance(update, (list, tuple, dict)) and not update):
+        return []
+    if program.state_keys == ["__root__"]:
+        return [("__root__", update)]
+    if isinstance(update, dict):
+        return list(update.items())
+    if isinstance(update, (list, tuple)) and all(
+        isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in update
+    ):
+        return list(update)
+    hints = getattr(type(update), "__annotations__", None)
+    if hints:
+        return [(key, getattr(update, key)) for key in program.state_keys if hasattr(update, key)]
+    return []
+
+
+def null_writes(run: RunState) -> int:
+    """Apply the stored writes that belong to no task; returns how many sets of them there are."""
+    sets = [entry for entry in run.pending if pause.is_null(entry.task_id) and entry.slot == 0]
+    if sets:
+        apply_writes(run, [write for entry in sets for write in entry.writes], "Command")
+    return len(sets)
+
+
+def begin(run: RunState, value: Any) -> list[StepCommit]:
+    """Take the input, or continue. Returns the commits to store before any node starts.
+
+    Raises:
+        EmptyInputError: there is neither input nor anything to continue.
+        RuntimeError: answers without a saver, or a bare answer to several pending questions.
+    """
+    request = run.request
+    nulls = null_writes(run)
+    command = value if isinstance(value, Command) else None
+    if command is not None:
+        _check(run, command)
+    elif run.continues:
+        value = None
+    resuming = bool(run.versions) and (value is None or command is not None)
+    if command is None and not resuming:
+        writes = map_input(run.program, value, run.notice)
+        if not writes:
+            channels = run.program.input_channels
+            raise EmptyInputError(
+                f"no input for {channels!r}: pass an input, or address a thread that has something to resume"
+            )
+        return _present(_input(run, writes))
+    rows: list[TaskWrites] = []
+    if command is not None:
+        rows = _answers(run, command)
+        given = map_command(command, run.program, run.notice)
+        if given:
+            apply_writes(run, given, "Command")
+        if not run.versions or not resuming:
+            return _present(_input(run, _blank_input(run)))
+        if given:
+            rows.append(_null_row(run, 0, given, nulls))
+    elif not run.replaying and request.parent_run is None:
+        run.answers = pause.stored_answers(run.pending)
+    run.resumed = True
+    commits: list[StepCommit | None] = []
+    if rows and run.stores:
+        if request.deferred:
+            run.held += rows
+        else:
+            commits.append(snapshot.rows(run, rows))
+    if run.replaying and (run.source not in ("update", "fork") or (run.loaded is not None and not run.loaded.is_head)):
+        commits.append(_fork(run))
+    run.seen[INTERRUPT] = dict(run.versions)
+    run.seen_changed.add(INTERRUPT)
+    view.resumed(run)
+    return [commit for commit in commits if commit is not None]
+
+
+def _check(run: RunState, command: Command[Any]) -> None:
+    if command.resume is not None and not run.stores:
+        raise RuntimeError(
+            "Command(resume=...) needs a saver: without one nothing is paused; compile the graph with a checkpointer"
+        )
+    empty_update = command.update is None or (isinstance(command.update, (list, tuple, dict)) and not command.update)
+    if command.resume is None and empty_update and not command.goto and command.graph is None:
+        raise EmptyInputError("the Command given as input is empty: set resume, update or goto")
+
+
+def _blank_input(run: RunState) -> list[Write]:
+    """What a `Command` on a fresh thread gives to START, so that its edges run once."""
+    channels = run.program.input_channels
+    return [(channels, {})] if channels == START else []
+
+
+def _input(run: RunState, writes: Sequence[Write]) -> StepCommit | None:
+    """Drop what is still pending on the loaded checkpoint, apply the input, number the input checkpoint."""
+    dropped = plan.next_tasks(run) if run.versions else []
+    if dropped:
+        for task in dropped:
+            task.writes = []
+        apply_tasks(run, dropped)
+    run.pending = []
+    run.updated = None
+    if writes:
+        apply_writes(run, writes, INPUT)
+    run.seen.setdefault(INPUT, {})
+    run.seen_changed.add(INPUT)
+    commit = snapshot.checkpoint(run, "input")
+    run.step += 1
+    return commit
+
+
+def _fork(run: RunState) -> StepCommit | None:
+    """The checkpoint that a replay starts from: a copy of the addressed one, on a branch of its own."""
+    commit = snapshot.checkpoint(run, "fork")
+    run.step += 1
+    run.pending = []
+    return commit
+
+
+def _present(commit: StepCommit | None) -> list[StepCommit]:
+    return [] if commit is None else [commit]
+
+
+def _null_row(run: RunState, slot: int, writes: Sequence[Write], count: int = 0) -> TaskWrites:
+    id_ = NULL_TASK_ID if not count else f"{NULL_TASK_ID[:32]}{count:04x}"
+    return TaskWrites(run.rev, run.checkpoint_id, id_, "", slot, list(writes))
+
+
+def _answers(run: RunState, command: Command[Any]) -> list[TaskWrites]:
+    """Give each answer of a resume to its question; returns the rows that make it durable.
+
+    Raises:
+        RuntimeError: one bare answer, several pending questions.
+    """
+    value = command.resume
+    if value is None:
+        run.answers = pause.stored_answers(run.pending)
+        return []
+    earlier = pause.stored_answers(run.pending)
+    open_ids = list(dict.fromkeys(q.id for questions in pause.pending(run.pending).values() for q in questions))
+    if value == {} and isinstance(value, dict):
+        run.answers = earlier
+        return []
+    if pause.is_id_map(value):
+        unknown = [id_ for id_ in value if id_ not in open_ids]
+        if unknown:
+            run.notice(
+                "unknown-interrupt",
+                unknown[0],
+                f"Command(resume=...) answers interrupt {unknown[0]!r}, which is not pending; pending are {open_ids!r}",
+            )
+        by_id = dict(value)
+    elif len(open_ids) > 1:
+        raise RuntimeError(
+            f"{len(open_ids)} interrupts are pending ({', '.join(open_ids)}); say which one the answer is for: "
+            f"Command(resume={{interrupt_id: value}})"
+        )
+    elif open_ids:
+        by_id = {open_ids[0]: value}
+    else:
+        run.answers = Answers(loose=value)
+        if run.versions and run.stores:
+            return [_null_row(run, -4, [(RESUME, value)])]
+        return []
+    # An answer that was stored and not asked for yet stays with the new ones: the row is replaced as a whole.
+    run.answers = Answers({**earlier.by_id, **by_id})
+    return [_null_row(run, -4, [(RESUME, dict(run.answers.by_id))])]
+
+
+def reapply(run: RunState, tasks: Sequence[Task]) -> None:
+    """Settle the tasks of an open step whose outcome is stored already; mark those that must wait (D43).
+
+    A task with output does not run again. A failed one that was handed to its handler leaves the handler to run. On a
+    resume that answers something, a task whose question stays open is not started.
+    """
+    by_task: dict[str, list[TaskWrites]] = {}
+    for entry in run.pending:
+        by_task.setdefault(entry.task_id, []).append(entry)
+    for task in list(tasks):
+        entries = by_task.get(run.id_of(task))
+        if not entries or run.replaying:
+            continue
+        restore_task(task, entries)
+        if task.writes is not None and run.moved_past:
+            task.writes = None
+        if task.writes is not None:
+            task.settled = True
+            task.reapplied = True
+        elif task.interrupts and run.answers.given and not _answered(run, task):
+            task.settled = True
+            run.waiting.append(task)
+            run.interrupts += task.interrupts
+
+
+def restore_task(task: Task, entries: Sequence[TaskWrites]) -> None:
+    """Set what is stored of a task: its writes, its open questions, its answers, its error."""
+    for entry in entries:
+        for channel, value in entry.writes:
+            if channel == INTERRUPT:
+                task.interrupts = tuple(value)
+            elif channel == RESUME:
+                task.answers = list(value) if value is not None else None
+            elif channel == ERROR:
+                task.error = value
+            elif channel == ERROR_SOURCE_NODE:
+                task.handled = True
+        if entry.slot == 0:
+            task.writes = [(c, v) for c, v in entry.writes if c != NO_WRITES]
+
+
+def _answered(run: RunState, task: Task) -> bool:
+    return any(question.id in run.answers.by_id for question in task.interrupts)
+

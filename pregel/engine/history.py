@@ -1,0 +1,88 @@
+"""`StateSnapshot`s: what a stored checkpoint looks like to users (engine.md 7.5).
+
+Decides the values, the next tasks and their outcomes that a snapshot shows. Pure: it is given what was loaded. Runs no
+user code but reducers: inputs of nodes are not built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from checkpoint.base import LoadedCheckpoint, RunnableConfig
+from pregel.engine import entry, plan, view
+from pregel.engine.program import Program
+from pregel.engine.state import Request, RunState
+from pregel.engine.task import Task, order
+from pregel.types import PregelTask, StateSnapshot
+
+
+def opened(program: Program, request: Request, loaded: LoadedCheckpoint) -> tuple[RunState, list[Task]]:
+    """A run as it would continue from a checkpoint, and the tasks of its open step with what is stored of them."""
+    run = RunState(program, request, loaded)
+    entry.null_writes(run)
+    tasks = plan.open_tasks(run)
+    stored: dict[str, list[Any]] = {}
+    for writes in loaded.writes:
+        stored.setdefault(writes.task_id, []).append(writes)
+    for task in tasks:
+        entry.restore_task(task, stored.get(run.id_of(task), ()))
+    return run, tasks
+
+
+def describe(
+    run: RunState,
+    tasks: Sequence[Task],
+    *,
+    config: RunnableConfig,
+    latest: bool,
+    states: Sequence[RunnableConfig | StateSnapshot | None],
+) -> StateSnapshot:
+    """The snapshot of an opened checkpoint.
+
+    `latest`: the newest was asked for without naming it; then finished tasks of the open step count as applied. `states`:
+    per task, where its nested graph keeps its state, or that state.
+    """
+    loaded = run.loaded
+    assert loaded is not None and loaded.checkpoint_id is not None
+    finished = [task for task in tasks if task.writes is not None]
+    writes = [write for task in sorted(finished, key=order) for write in task.writes or ()] if latest else []
+    shown = tuple(
+        PregelTask(
+            run.id_of(task),
+            task.name,
+            task.path,
+            task.error,  # type: ignore[arg-type]
+            () if latest and task.writes is not None else task.interrupts,
+            state,
+            None if task.writes is None else view.bare_result(run, task),
+        )
+        for task, state in zip(tasks, states, strict=True)
+    )
+    return StateSnapshot(
+        view.state_values(run, writes),
+        tuple(task.name for task in tasks if not (latest and task.writes is not None)),
+        config,
+        loaded.metadata,  # type: ignore[arg-type]
+        loaded.ts,
+        None if loaded.parent_id is None else address(loaded, loaded.parent_id),
+        shown,
+        tuple(question for task in shown for question in task.interrupts),
+    )
+
+
+def address(loaded: LoadedCheckpoint, checkpoint_id: str) -> RunnableConfig:
+    """The config that addresses a checkpoint of the loaded one's namespace."""
+    configurable: dict[str, Any] = {
+        "thread_id": loaded.claim.thread_id,
+        "checkpoint_ns": loaded.checkpoint_ns,
+        "checkpoint_id": checkpoint_id,
+    }
+    if loaded.parents:
+        configurable["checkpoint_map"] = {**loaded.parents, loaded.checkpoint_ns: checkpoint_id}
+    return {"configurable": configurable}
+
+
+def nothing(config: RunnableConfig) -> StateSnapshot:
+    """The snapshot of a thread or checkpoint that is not there."""
+    return StateSnapshot({}, (), config, None, None, None, (), ())

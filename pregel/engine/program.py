@@ -1,0 +1,252 @@
+"""`Program`: a graph as the engine sees it, frozen, with everything worked out that can be known before a run.
+
+Decides which channels a node reads and how, which nodes a channel wakes, and which channels need a visit at the end of
+a step. Knows nothing of runs, values, savers or drivers. Built once per compiled graph (pluggy: pay at registration),
+read by every superstep, never changed.
+
+`PregelNode` is the public description of a node (what `NodeBuilder.build` and `StateGraph.compile` make); `Node` is its
+compiled form.
+
+Invariants
+1. Nothing in here changes after construction; runs of the same graph in many threads share it.
+2. `wakes` is the only trigger table: a superstep looks at the channels that were just updated, never at all nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from pregel._call import Call
+from pregel._scope import TaskScope
+from pregel.channels.base import BaseChannel
+from pregel.constants import TAG_HIDDEN
+from pregel.managed import ManagedValue
+from pregel.types import CachePolicy, RetryPolicy, TimeoutPolicy
+
+Write = tuple[str, Any]
+"""(channel, value)."""
+
+
+class Writer(Protocol):
+    """Turns what a node returned into writes. Runs in the task's body, under its scope (D30); must not change state."""
+
+    def __call__(self, result: Any, scope: TaskScope, writes: list[Write]) -> None:
+        """Append the writes of `result` to `writes`, in order.
+
+        Raises:
+            InvalidUpdateError: the graph cannot take this result.
+            ParentCommand: the result is a command for the parent graph.
+        """
+
+
+class Router(Protocol):
+    """A conditional edge: user code that reads the state with the node's own writes applied, and names what runs next."""
+
+    call: Call
+
+    def route(self, result: Any, scope: TaskScope, writes: list[Write]) -> None:
+        """Append the routing writes to `writes`, which holds the node's own writes."""
+
+    async def aroute(self, result: Any, scope: TaskScope, writes: list[Write]) -> None:
+        """Async form of `route`."""
+
+
+class PregelNode:
+    """A node, as the constructor of `Pregel` takes it.
+
+    `channels`: a name (the node gets the bare value) or a sequence of names (it gets a dict of the available ones).
+    `triggers`: channels whose new version wakes it. `mapper` turns the read value into the node's input. `bound` is what
+    runs; None passes the input through. `write` makes the writes of the result, `routers` come after it, in order.
+    """
+
+    __slots__ = (
+        "bound",
+        "cache_policy",
+        "channels",
+        "error_handler",
+        "is_error_handler",
+        "mapper",
+        "metadata",
+        "retry_policy",
+        "routers",
+        "subgraphs",
+        "tags",
+        "timeout",
+        "triggers",
+        "write",
+    )
+
+    def __init__(
+        self,
+        *,
+        channels: str | Sequence[str],
+        triggers: Sequence[str],
+        bound: Call | None = None,
+        write: Writer | None = None,
+        routers: Sequence[Router] = (),
+        mapper: Callable[[Any], Any] | None = None,
+        retry_policy: RetryPolicy | Sequence[RetryPolicy] | None = None,
+        cache_policy: CachePolicy[Any] | None = None,
+        timeout: TimeoutPolicy | None = None,
+        tags: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        error_handler: str | None = None,
+        is_error_handler: bool = False,
+        subgraphs: Sequence[Any] | None = None,
+    ) -> None:
+        self.channels = channels if isinstance(channels, str) else list(channels)
+        self.triggers = list(triggers)
+        self.bound = bound
+        self.write = write
+        self.routers = tuple(routers)
+        self.mapper = mapper
+        self.retry_policy = (retry_policy,) if isinstance(retry_policy, RetryPolicy) else tuple(retry_policy or ())
+        self.cache_policy = cache_policy
+        self.timeout = TimeoutPolicy.coerce(timeout)
+        self.tags = list(tags) if tags else None
+        self.metadata = dict(metadata) if metadata else None
+        self.error_handler = error_handler
+        """Name of the node that handles this one's failures."""
+        self.is_error_handler = is_error_handler
+        self.subgraphs = list(subgraphs or ())
+        """Compiled graphs that the callable holds or names, the node's own first."""
+
+    def copy(self, update: Mapping[str, Any] | None = None) -> PregelNode:
+        """A node with some fields replaced."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return PregelNode(**{**fields, **(update or {})})
+
+    def __repr__(self) -> str:
+        return f"PregelNode(channels={self.channels!r}, triggers={self.triggers!r}, bound={self.bound!r})"
+
+
+class Node:
+    """A node, compiled: what one activation of it needs, without looking anything up."""
+
+    __slots__ = (
+        "afn",
+        "async_routers",
+        "cache_policy",
+        "error_handler",
+        "fn",
+        "hidden",
+        "inject",
+        "is_error_handler",
+        "is_inert",
+        "mapper",
+        "metadata",
+        "name",
+        "needs_worker",
+        "plain",
+        "reads",
+        "retry_policy",
+        "routers",
+        "single",
+        "spec",
+        "subgraphs",
+        "tags",
+        "timeout",
+        "triggers",
+        "write",
+    )
+
+    def __init__(self, name: str, spec: PregelNode, specs: Mapping[str, BaseChannel]) -> None:
+        self.name = name
+        self.spec = spec
+        bound = spec.bound
+        self.fn = bound.fn if bound else _same
+        self.afn = bound.afn if bound else None
+        self.inject = bound.inject if bound else None
+        self.needs_worker = bound is not None and self.afn is None
+        """Under the async API: does the body have to leave the loop? (Sync user code never runs on it.)"""
+        self.write = spec.write
+        self.routers = spec.routers
+        self.async_routers = any(router.call.fn is None for router in spec.routers)
+        """Must some router run on the loop, although the node may not?"""
+        self.is_inert = bound is None and spec.write is None and not spec.routers
+        """Nothing would happen: never becomes a task (engine.md 3.1)."""
+        self.mapper = spec.mapper
+        self.triggers = tuple(sorted(set(spec.triggers)))
+        self.single = spec.channels if isinstance(spec.channels, str) else None
+        names = [] if isinstance(spec.channels, str) else list(dict.fromkeys(spec.channels))
+        self.reads = tuple(names)
+        """Channels and managed values of the dict input, in the listed order."""
+        self.plain = all(name in specs and specs[name].plain_value for name in names)
+        """Can every one of them be read as `channel.value`?"""
+        self.retry_policy = spec.retry_policy
+        self.cache_policy = spec.cache_policy
+        self.timeout = spec.timeout
+        self.tags = spec.tags
+        self.metadata = spec.metadata
+        self.hidden = TAG_HIDDEN in (spec.tags or ())
+        self.error_handler = spec.error_handler
+        self.is_error_handler = spec.is_error_handler
+        self.subgraphs = spec.subgraphs
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+class Program:
+    """A compiled graph."""
+
+    __slots__ = (
+        "channels",
+        "clearing",
+        "consuming",
+        "finishing",
+        "input_channels",
+        "managed",
+        "nodes",
+        "output_can_clear",
+        "output_channels",
+        "stream_channels",
+        "tracked",
+        "triggers",
+        "wakes",
+        "warned",
+    )
+
+    def __init__(
+        self,
+        *,
+        nodes: Mapping[str, PregelNode],
+        channels: Mapping[str, BaseChannel],
+        managed: Mapping[str, type[ManagedValue]],
+        input_channels: str | Sequence[str],
+        output_channels: str | Sequence[str],
+        stream_channels: str | Sequence[str],
+    ) -> None:
+        self.channels = dict(channels)
+        """Name -> specification; runs make their own channels from these."""
+        self.managed = dict(managed)
+        self.nodes = {name: Node(name, spec, self.channels) for name, spec in nodes.items()}
+        """In definition order."""
+        wakes: dict[str, list[str]] = {}
+        for node in self.nodes.values():
+            if not node.is_inert:
+                for trigger in node.triggers:
+                    wakes.setdefault(trigger, []).append(node.name)
+        self.wakes = {channel: tuple(sorted(names)) for channel, names in wakes.items()}
+        """Channel -> nodes that a new version of it may wake."""
+        self.triggers = frozenset(t for node in self.nodes.values() for t in node.triggers)
+        self.clearing = frozenset(n for n, c in self.channels.items() if c.reacts_to_empty)
+        """Channels that `update([])` at the end of a step may change (D45)."""
+        self.finishing = tuple(n for n, c in self.channels.items() if c.can_finish)
+        self.consuming = frozenset(n for n, c in self.channels.items() if c.can_consume)
+        self.tracked = frozenset(n for n, c in self.channels.items() if c.tracked)
+        self.input_channels = input_channels
+        self.output_channels = output_channels
+        self.stream_channels = stream_channels
+        keys = [output_channels] if isinstance(output_channels, str) else output_channels
+        self.output_can_clear = any(key in self.clearing or key in self.consuming for key in keys)
+        """Can an output key lose its value without being written?"""
+        self.warned: set[tuple[str, str]] = set()
+        """(code, place) of notices that were emitted already; the one field that grows."""
+
+    @property
+    def state_keys(self) -> list[str]:
+        """Names of the channels that make up the state as users see it."""
+        return [self.stream_channels] if isinstance(self.stream_channels, str) else list(self.stream_channels)

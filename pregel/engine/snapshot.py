@@ -1,0 +1,114 @@
+"""Between a run and its stored form: what a commit contains, and what a stored checkpoint looks like to users.
+
+Decides how a changed channel is described to the saver (D23: the whole value, or the tail behind a kept prefix), which
+writes may be stored, and the fields of a `StateSnapshot` (engine.md 7.1, 7.5). Knows shapes from `checkpoint.base`, no
+saver, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from checkpoint.base import Append, ChannelOp, Full, Source, StepCommit, TaskWrites, Version
+from pregel.constants import MISSING, TASKS
+from pregel.engine.program import Program, Write
+from pregel.engine.state import RunState
+from pregel.types import Send
+
+
+def stored_writes(program: Program, writes: Sequence[Write]) -> list[Write]:
+    """The writes of a task that may be stored: nothing of untracked channels, also not inside a Send's dict."""
+    tracked = program.tracked
+    if len(tracked) == len(program.channels):
+        return list(writes)
+    kept: list[Write] = []
+    for channel, value in writes:
+        if channel in program.channels and channel not in tracked:
+            continue
+        if channel == TASKS and isinstance(value, Send) and isinstance(value.arg, dict):
+            arg = {k: v for k, v in value.arg.items() if k not in program.channels or k in tracked}
+            value = Send(value.node, arg, timeout=value.timeout)
+        kept.append((channel, value))
+    return kept
+
+
+def rows(run: RunState, writes: Sequence[TaskWrites]) -> StepCommit:
+    """A commit of task writes alone: no checkpoint, no head moves."""
+    assert run.claim is not None
+    return StepCommit(run.claim, run.ns, "tasks", writes, run_id=run.request.run_id)
+
+
+def checkpoint(run: RunState, source: Source, held: Sequence[TaskWrites] = ()) -> StepCommit | None:
+    """Number the next checkpoint of the run, and describe it; None if it is not to be stored now."""
+    parent_rev, parent_id = run.rev or None, run.checkpoint_id_
+    run.source, run.made_step = source, run.step
+    run.number(run.step)
+    if not run.stores or run.request.deferred:
+        return None
+    run.parent_rev, run.parent_id = parent_rev, parent_id
+    return commit(run, held)
+
+
+def final(run: RunState, held: Sequence[TaskWrites]) -> StepCommit | None:
+    """Durability `exit`: one checkpoint for all that the run did since it loaded, or only rows if it did no step."""
+    loaded = run.loaded
+    stored = loaded is not None and loaded.checkpoint_id is not None
+    if stored and loaded is not None and loaded.rev == run.rev:
+        return rows(run, held) if held else None
+    if run.rev == 0:
+        return None
+    run.parent_rev = loaded.rev if stored and loaded is not None else None
+    run.parent_id = loaded.checkpoint_id if loaded is not None else None
+    return commit(run, held)
+
+
+def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
+    """Everything that changed since the last commit, as one transaction."""
+    assert run.claim is not None
+    request = run.request
+    version: Version = 0 if run.version is None else run.version
+    ops: dict[str, ChannelOp] = {}
+    gone: list[str] = []
+    versions: dict[str, Version] | None = None
+    for name, kept in run.changed.items():
+        channel = run.channels[name]
+        value = channel.dump() if channel.tracked else MISSING
+        if value is MISSING:
+            gone.append(name)
+        elif kept is None:
+            ops[name] = Full(value)
+        else:
+            ops[name] = Append(value, kept, value[kept:])
+        if run.versions[name] != version:
+            versions = {} if versions is None else versions
+            versions[name] = run.versions[name]
+    around = request.parent_run
+    made = StepCommit(
+        run.claim,
+        run.ns,
+        "checkpoint",
+        held,
+        run.source,  # type: ignore[arg-type]
+        run.made_step,
+        run.checkpoint_id,
+        run.rev,
+        int(request.clock() * 1_000_000),
+        run.parent_rev,
+        run.parent_id,
+        None if around is None else around.rev,
+        {} if around is None else run.parents(),
+        request.stored_metadata,
+        request.run_id,
+        version,
+        ops,
+        gone,
+        versions,
+        {node: run.seen[node] for node in run.seen_changed},
+        None if run.updated is None else sorted(run.updated),
+        run.sub_changed,
+    )
+    run.changed = {}
+    run.seen_changed = set()
+    run.sub_changed = {}
+    return made

@@ -1,0 +1,373 @@
+"""`RunState`: what one run knows: its channels, versions, tasks, and what it was asked to do.
+
+Decides nothing about the walk; it names the fields, their phases, and the few derived facts (ids, namespaces, the next
+version) that every part of the core needs. `core.Run` moves it through a run; `plan`, `apply`, `entry`, `pause`, `view`
+and `snapshot` are functions over it. Knows no saver, driver, clock or random number: those come in through `Request`.
+
+Invariants
+1. Nothing is built that nobody asked for: ids, namespaces and configs exist only once a saver, a stream mode, a question
+   or a signature needs them.
+2. Versions only grow, and only `next_version` makes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from checkpoint.base import Claim, LoadedCheckpoint, StepCommit, TaskWrites, Version
+from pregel._scope import TaskScope
+from pregel.channels.base import BaseChannel
+from pregel.constants import MISSING
+from pregel.engine import namespace
+from pregel.engine.program import Program
+from pregel.engine.task import Task, digest, task_id
+from pregel.errors import Interrupt
+from pregel.warnings import Notice
+
+Phase = Literal["new", "idle", "running", "done"]
+Status = Literal[
+    "input", "pending", "done", "interrupt_before", "interrupt_after", "out_of_steps", "draining", "interrupted", "failed"
+]
+
+LATER = object()
+"""Marks that the last values payload equals what the output channels hold now, so it need not be built."""
+
+
+class Answers:
+    """What a resume brought, shared by all nested runs below the one that was resumed.
+
+    `by_id`: interrupt id -> answer; each is taken once. `loose`: at most one value that was given while no question was
+    pending; the first question that comes up takes it. Taking is one dict or list operation, so any thread may.
+    """
+
+    __slots__ = ("by_id", "given", "loose")
+
+    def __init__(self, by_id: Mapping[str, Any] | None = None, loose: Any = MISSING) -> None:
+        self.by_id: dict[str, Any] = dict(by_id or {})
+        self.loose: list[Any] = [] if loose is MISSING else [loose]
+        self.given = bool(by_id) or loose is not MISSING
+        """Did the resume answer anything? Then unanswered tasks wait (D43)."""
+
+
+class Channels(dict[str, BaseChannel[Any, Any, Any]]):
+    """The channels of a run, made from their specifications when they are first looked at.
+
+    So a run costs what it touches: a graph of a thousand nodes starts as fast as one of ten.
+    """
+
+    __slots__ = ("specs", "stored")
+
+    def __init__(self, specs: Mapping[str, BaseChannel[Any, Any, Any]], stored: Mapping[str, Any]) -> None:
+        self.specs = specs
+        self.stored = stored
+
+    def __missing__(self, name: str) -> BaseChannel[Any, Any, Any]:
+        channel = self[name] = self.specs[name].from_checkpoint(self.stored.get(name, MISSING))
+        return channel
+
+
+class Request:
+    """What one caller asked one run to do; filled by `pregel.pregel`, read by everybody, changed by nobody."""
+
+    __slots__ = (
+        "checkpoint_id",
+        "clock",
+        "config",
+        "configurable",
+        "context",
+        "control",
+        "copiers",
+        "deferred",
+        "interrupt_after",
+        "interrupt_before",
+        "jitter",
+        "limit",
+        "modes",
+        "monotonic",
+        "new_id",
+        "ns",
+        "outlets",
+        "output_keys",
+        "parent",
+        "parent_run",
+        "retry_policy",
+        "durability",
+        "gate",
+        "run_id",
+        "runtime",
+        "saver",
+        "stable_ns",
+        "store",
+        "stores",
+        "stored_metadata",
+        "strict",
+        "thread_id",
+    )
+
+    config: Mapping[str, Any]
+    """Merged: ambient, bound, given."""
+    configurable: dict[str, Any]
+    context: Any
+    store: Any
+    control: Any
+    runtime: Callable[[RunState, TaskScope], Any]
+    """Builds the `Runtime` of a task."""
+    saver: Any
+    """For the drivers of nested runs; the core never calls it."""
+    durability: Any
+    gate: Any
+    """For the drivers: the limit of concurrent bodies, shared by all nested runs."""
+    thread_id: str | None
+    checkpoint_id: str | None
+    """The checkpoint that the caller addressed, None for the newest."""
+    run_id: str | None
+    ns: str
+    stable_ns: bool
+    parent: TaskScope | None
+    """The scope that this run was started from."""
+    parent_run: RunState | None
+    stores: bool
+    """Is there a saver?"""
+    deferred: bool
+    """Durability `exit`: store once, at the end."""
+    stored_metadata: Mapping[str, Any]
+    """Scalars of the config that every checkpoint carries."""
+    limit: int
+    modes: frozenset[str]
+    outlets: tuple[Any, ...]
+    """Where chunks go: each has `append`."""
+    output_keys: str | Sequence[str]
+    interrupt_before: str | Sequence[str]
+    interrupt_after: str | Sequence[str]
+    copiers: Mapping[type, Callable[[Any], Any]]
+    retry_policy: Sequence[Any]
+    strict: bool
+    clock: Callable[[], float]
+    """Unix seconds."""
+    monotonic: Callable[[], float]
+    """Seconds that only go forward."""
+    new_id: Callable[[int], str]
+    """A checkpoint id for a step, when there is no claim to number it."""
+    jitter: Callable[[], float]
+
+
+class RunState:
+    """The fields of a run and the facts that follow from them."""
+
+    __slots__ = (
+        "answers",
+        "bubble",
+        "changed",
+        "channels",
+        "checkpoint_id_",
+        "claim",
+        "continues",
+        "copiers",
+        "emitted",
+        "failure",
+        "held",
+        "interrupts",
+        "live",
+        "loaded",
+        "made_step",
+        "moved_past",
+        "notices",
+        "ns",
+        "outlets",
+        "parent_id",
+        "parent_rev",
+        "parked",
+        "pending",
+        "phase",
+        "program",
+        "replaying",
+        "request",
+        "resumed",
+        "rev",
+        "seen",
+        "seen_changed",
+        "sees",
+        "source",
+        "spawner",
+        "status",
+        "step",
+        "stop",
+        "stores",
+        "sub",
+        "sub_changed",
+        "tasks",
+        "unsettled",
+        "updated",
+        "version",
+        "versions",
+        "waiting",
+    )
+
+    def __init__(self, program: Program, request: Request, loaded: LoadedCheckpoint | None = None) -> None:
+        self.program = program
+        self.request = request
+        self.ns = request.ns
+        self.stores = request.stores
+        self.copiers = request.copiers
+        self.outlets = request.outlets
+        self.sees = request.modes
+        """Stream modes that somebody listens to."""
+        self.phase: Phase = "new"
+        self.status: Status = "input"
+        self.notices: list[Notice] = []
+        self.held: list[TaskWrites] = []
+        """Writes of settled tasks that are not stored yet."""
+        self.parked: list[StepCommit] = []
+        """Durability `exit`, root run: what nested runs want stored with the final commit."""
+        self.tasks: list[Task] = []
+        """Tasks of the current step in planned order; handlers and called tasks are appended."""
+        self.waiting: list[Task] = []
+        """Tasks that are neither finished nor going to run now: their question is still open."""
+        self.unsettled = 0
+        self.failure: BaseException | None = None
+        self.bubble: BaseException | None = None
+        """Control flow on its way to the parent graph."""
+        self.interrupts: list[Interrupt] = []
+        """Questions of this run, in the order in which they came up."""
+        self.emitted: Any = MISSING
+        """The last values payload; MISSING if there was none; `LATER` if it is what the channels hold now."""
+        self.changed: dict[str, int | None] = {}
+        """Channel -> leading elements kept since the last commit; None if it is not an append. Only with a saver."""
+        self.seen_changed: set[str] = set()
+        self.sub_changed: dict[str, int] = {}
+        self.answers = request.parent_run.answers if request.parent_run is not None else Answers()
+        self.resumed = False
+        """Does this run continue from a stored state? Only until its first superstep has ended."""
+        self.replaying = False
+        """Does it run again what an addressed checkpoint came before? (Stored results are not used then.)"""
+        self.continues = False
+        """Nested run: was it found stored under the superstep that its parent has open? Then its input is ignored."""
+        self.moved_past = False
+        """Was a checkpoint addressed after which the thread went on? (Stored results are not used then, answers are.)"""
+        self.spawner: Callable[[TaskScope, Any, Any], Any] | None = None
+        """Set by the driver: starts a child task, returns its future."""
+        self.loaded = loaded
+        self.claim: Claim | None = loaded.claim if loaded is not None else None
+        self.restore(loaded)
+        self.stop = self.step + request.limit + 1
+
+    def restore(self, loaded: LoadedCheckpoint | None) -> None:
+        """Take over a stored state, or start with an empty one."""
+        self.updated: list[str] | None = None
+        self.checkpoint_id_: str | None = None
+        self.rev = 0
+        self.parent_rev: int | None = None
+        self.parent_id: str | None = None
+        self.source = "input"
+        """Source of the checkpoint that the current step starts from."""
+        if loaded is None or loaded.checkpoint_id is None:
+            self.channels = Channels(self.program.channels, {})
+            self.versions: dict[str, Version] = {}
+            self.seen: dict[str, dict[str, Version]] = {}
+            self.version: Version | None = None
+            self.step = -1
+            self.made_step = -2
+            self.pending: list[TaskWrites] = []
+            self.sub: dict[str, int] = {}
+            self.live: list[str] = []
+            """Channels with a value that the end of the step may clear."""
+            return
+        self.channels = Channels(self.program.channels, loaded.values)
+        self.versions = loaded.versions
+        self.seen = loaded.seen
+        self.version = max(loaded.versions.values()) if loaded.versions else None  # type: ignore[type-var]
+        self.step = loaded.step + 1
+        self.made_step = loaded.step
+        """Step of the checkpoint that the current step starts from."""
+        self.checkpoint_id_ = loaded.checkpoint_id
+        self.rev = loaded.rev
+        self.parent_rev = loaded.parent_rev
+        self.parent_id = loaded.parent_id
+        self.source = loaded.source
+        self.pending = loaded.writes
+        """Stored writes of the step that was open; empty after its commit."""
+        self.sub = loaded.sub
+        self.updated = loaded.updated_channels
+        self.live = [name for name in loaded.values if name in self.program.clearing]
+
+    # ---- identity, built when asked for
+
+    @property
+    def root(self) -> RunState:
+        """The outermost run around this one."""
+        run = self
+        while run.request.parent_run is not None:
+            run = run.request.parent_run
+        return run
+
+    @property
+    def checkpoint_id(self) -> str:
+        """Id of the checkpoint that the current step starts from, also when nothing is stored."""
+        if self.checkpoint_id_ is None:
+            self.checkpoint_id_ = self._unstored_id()
+        return self.checkpoint_id_
+
+    def _unstored_id(self) -> str:
+        parent, around = self.request.parent, self.request.parent_run
+        if parent is None or around is None:
+            return self.request.new_id(self.step - 1)
+        # A nested run that stores nothing starts over when its parent is resumed: equal ids let answers find it.
+        return digest([around.id_of(parent.task), self.ns, str(self.step - 1)])  # type: ignore[arg-type]
+
+    def number(self, step: int) -> None:
+        """Give the next checkpoint its number and id."""
+        if self.claim is None:
+            self.checkpoint_id_ = None
+            return
+        self.rev = self.claim.next_rev()
+        self.checkpoint_id_ = self.claim.id_of(self.rev, step)
+
+    def id_of(self, task: Task) -> str:
+        """The id of a task of the current step."""
+        if task.id_ is None:
+            parent = None if task.parent is None else self.id_of(task.parent)
+            task.id_ = task_id(self.checkpoint_id, namespace.node_ns(self.ns, task.name), self.step, task, parent)
+        return task.id_
+
+    def ns_of(self, task: Task) -> str:
+        """The namespace of a task: where its first nested run lives."""
+        around = self.ns
+        if task.call_index >= 0 and task.parent is not None:
+            around = self.ns_of(task.parent)
+        return namespace.task_ns(around, task.name, self.id_of(task))
+
+    def parents(self) -> dict[str, str]:
+        """Namespace -> current checkpoint id of every graph around this one."""
+        around = self.request.parent_run
+        return {} if around is None else {**around.parents(), around.ns: around.checkpoint_id}
+
+    # ---- what happens to it, in the smallest steps
+
+    def emit(self, mode: str, payload: Any) -> None:
+        """Hand a chunk to everybody who listens to this run."""
+        path = namespace.path_of(self.ns)
+        for outlet in self.outlets:
+            outlet.append((path, mode, payload))
+
+    def notice(self, code: str, place: str, text: str) -> None:
+        """Record a warning for the driver to emit."""
+        self.notices.append(Notice(code, place, text))
+
+    def next_version(self) -> Version:
+        """The version that everything which changes now gets; one per barrier."""
+        if self.claim is None:
+            self.version = 1 if self.version is None else self.version + 1  # type: ignore[operator]
+        else:
+            self.version = self.claim.next_version(self.version)
+        return self.version  # type: ignore[return-value]
+
+    def bump(self, name: str, version: Version) -> None:
+        """A channel has changed."""
+        self.versions[name] = version
+        if self.stores:
+            kept = self.channels[name].last_edit()
+            if name in self.changed:
+                before = self.changed[name]
+                kept = None if before is None or kept is None else min(before, kept)
+            self.changed[name] = kept

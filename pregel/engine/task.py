@@ -1,0 +1,236 @@
+"""`Task`: one activation of one node in one superstep: its identity, its place in the order, and its body.
+
+Decides task ids, the total order of tasks, and what a body is: node, then writers, then routers, all under the task's
+scope (D30). Knows nothing of channels, runs, savers or which thread it is on.
+
+Invariants
+1. Same checkpoint, namespace, step and name (or index) give the same id, in every process (engine.md 2.5).
+2. `order` is total and independent of completion: pull tasks by node name, then sends by index, then calls by parent.
+3. The body calls user code and returns writes; it changes no engine state.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import blake2b
+from typing import Any
+
+from pregel._scope import TaskScope, enter
+from pregel.constants import NULL_TASK_ID, PULL, PUSH
+from pregel.engine.program import Node, Write
+from pregel.errors import Interrupt, ParentCommand
+from pregel.messages import Message
+from pregel.types import TimeoutPolicy
+
+Path = tuple[Any, ...]
+
+COPIERS: dict[type, Callable[[Any], Any]] = {
+    list: list.copy,
+    dict: dict.copy,
+    set: set.copy,
+    deque: deque.copy,
+    OrderedDict: OrderedDict.copy,
+    defaultdict: defaultdict.copy,
+    Counter: Counter.copy,
+    Message: Message.copy,
+}
+"""Exact type -> how a task gets a container of its own (D40). Any other type is shared."""
+
+NO_COPIES: dict[type, Callable[[Any], Any]] = {}
+"""`isolate="off"`."""
+
+
+class Task:
+    """One activation of one node. Fields below `writes` are set as it settles."""
+
+    __slots__ = (
+        "answers",
+        "arg",
+        "attempt",
+        "call_index",
+        "children",
+        "error",
+        "error_of",
+        "first_attempt_at",
+        "future",
+        "handled",
+        "id_",
+        "index",
+        "input",
+        "interrupts",
+        "name",
+        "node",
+        "parent",
+        "reapplied",
+        "scope",
+        "settled",
+        "source",
+        "started_at",
+        "timeout",
+        "took_loose",
+        "writes",
+    )
+
+    def __init__(self, node: Node, input: Any, index: int = -1) -> None:  # noqa: A002 - the field's name
+        self.node = node
+        self.name = node.name
+        self.input = input
+        self.index = index
+        """Position among the step's sends; -1 for a pull task."""
+        self.writes: list[Write] | None = None
+        """None until the task finished."""
+        self.scope: TaskScope | None = None
+        self.settled = False
+        self.attempt = 1
+        self.error: BaseException | None = None
+        self.interrupts: tuple[Interrupt, ...] = ()
+        self.answers: list[Any] | None = None
+        """Answers to this task's questions so far, in the order they were asked; None until there is one."""
+        self.id_: str | None = None
+        self.parent: Task | None = None
+        """The task that called this one, or whose failure this one handles."""
+        self.error_of: Any = None
+        """For an error handler: the `NodeError` it is given."""
+        self.handled = False
+        """Did the task fail, and an error handler take over?"""
+        self.reapplied = False
+        """Were its writes stored by an earlier run?"""
+        self.timeout: TimeoutPolicy | None = node.timeout
+        self.took_loose = False
+        self.call_index = -1
+        self.children = 0
+        """Spawned tasks that are not settled."""
+        self.future: Any = None
+        self.started_at = 0.0
+        self.first_attempt_at = 0.0
+
+    @property
+    def is_pull(self) -> bool:
+        """Woken by a channel, as opposed to sent, called or handling a failure."""
+        return self.index < 0 and self.parent is None
+
+    @property
+    def path(self) -> Path:
+        """Place in the step, as events and task metadata show it."""
+        if self.parent is None:
+            return (PULL, self.name) if self.index < 0 else (PUSH, self.index, False)
+        if self.call_index >= 0:
+            return (PUSH, self.parent.path, self.call_index, True)
+        return (*self.parent.path[:3], "node_error_handler", False)
+
+    @property
+    def triggers(self) -> tuple[str, ...]:
+        """Channels that can wake the node; the push marker for the other kinds of task."""
+        return self.node.triggers if self.is_pull else (PUSH,)
+
+
+def path_text(path: Any) -> str:
+    """A path as text that sorts like the path: numbers padded, tuples marked (engine.md 2.5)."""
+    if isinstance(path, tuple):
+        return "~" + ", ".join(path_text(part) for part in path)
+    return f"{path:010d}" if isinstance(path, int) else str(path)
+
+
+def order(task: Task) -> str:
+    """Sort key of the order in which writes are applied: the text of the whole path."""
+    return path_text(task.path)
+
+
+def task_id(checkpoint_id: str, ns: str, step: int, task: Task, parent_id: str | None = None) -> str:
+    """The id of a task: 128 bits over what identifies it, shown like a UUID."""
+    if task.parent is None:
+        if task.index < 0:
+            parts = [checkpoint_id, ns, str(step), task.name, PULL, *task.node.triggers]
+        else:
+            parts = [checkpoint_id, ns, str(step), task.name, PUSH, str(task.index)]
+    elif task.call_index >= 0:
+        parts = [checkpoint_id, ns, str(step), task.name, PUSH, path_text(task.parent.path), str(task.call_index)]
+    else:
+        parts = [checkpoint_id, ns, str(step), task.name, PUSH, "node_error_handler", parent_id or ""]
+    return digest(parts)
+
+
+def digest(parts: list[str]) -> str:
+    """128 bits over the parts, shown like a UUID."""
+    text = blake2b("\x1f".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def interrupt_id(task_namespace: str, question: int) -> str:
+    """The id of a task's `question`-th question (from 0): 32 hex characters, stable across re-runs and processes."""
+    text = f"{task_namespace}|{question}" if question else task_namespace
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+assert len(NULL_TASK_ID) == len(digest([""]))
+
+
+def call(scope: TaskScope) -> list[Write]:
+    """Run a task's body: the node, its writers, its routers. The one frame of ours above user code."""
+    enter(scope)
+    task = scope.task
+    node: Node = task.node
+    fn = node.fn
+    if fn is None:
+        raise TypeError(
+            f"node '{node.name}' has only an async function; run the graph with ainvoke or astream, or give the node a "
+            f"sync function"
+        )
+    try:
+        result = fn(task.input) if node.inject is None else fn(task.input, **node.inject(scope))
+    except ParentCommand as bubble:
+        result = replace(bubble.args[0], graph=None)
+    writes: list[Write] = scope.writes or []
+    if node.write is not None:
+        node.write(result, scope, writes)
+    for router in node.routers:
+        router.route(result, scope, writes)
+    return writes
+
+
+async def acall(scope: TaskScope) -> list[Write]:
+    """Async form of `call`, for a node that has an async function, or none at all."""
+    enter(scope)
+    task = scope.task
+    node: Node = task.node
+    try:
+        if node.afn is None:
+            assert node.fn is not None
+            result = node.fn(task.input)
+        elif node.inject is None:
+            result = await node.afn(task.input)
+        else:
+            result = await node.afn(task.input, **node.inject(scope))
+    except ParentCommand as bubble:
+        result = replace(bubble.args[0], graph=None)
+    writes: list[Write] = scope.writes or []
+    if node.write is not None:
+        node.write(result, scope, writes)
+    for router in node.routers:
+        await router.aroute(result, scope, writes)
+    return writes
+
+
+def call_node(scope: TaskScope) -> tuple[Any, list[Write]]:
+    """The first half of a sync body whose routers are async: the node and its writers."""
+    enter(scope)
+    task = scope.task
+    node: Node = task.node
+    assert node.fn is not None
+    try:
+        result = node.fn(task.input) if node.inject is None else node.fn(task.input, **node.inject(scope))
+    except ParentCommand as bubble:
+        result = replace(bubble.args[0], graph=None)
+    writes: list[Write] = scope.writes or []
+    if node.write is not None:
+        node.write(result, scope, writes)
+    return result, writes
+
+
+async def acall_routers(scope: TaskScope, result: Any, writes: list[Write]) -> None:
+    """The second half of such a body."""
+    enter(scope)
+    for router in scope.task.node.routers:
+        await router.aroute(result, scope, writes)

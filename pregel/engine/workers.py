@@ -1,0 +1,157 @@
+"""Threads that run sync bodies: our own, because pools of the standard library join at exit and cap what must not wait.
+
+Decides when a thread is added. Knows nothing of tasks or runs: a job is a callable without arguments that does not raise.
+
+Start with two threads. While jobs wait and none has finished for a millisecond, double, up to 256. A job that is
+submitted from inside a worker always finds a thread at once, so bodies that wait for their own children cannot starve
+them at any limit (D12, D28). All threads are daemons: an abandoned body never keeps the process alive.
+
+Source: the doubling rule is a slow start as in TCP (Jacobson 1988), with "nothing finished" as the sign of blocking work.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from _queue import SimpleQueue
+from collections.abc import Callable
+from typing import Any, Final
+
+FIRST: Final = 2
+LIMIT: Final = 256
+PATIENCE_S: Final = 0.001
+
+here = threading.local()
+"""`here.is_worker` is True on the threads of this module."""
+
+
+class Job:
+    """Something to run once, by whoever claims it first."""
+
+    __slots__ = ("_claim", "run")
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        self.run = run
+        self._claim = [None]
+
+    def claim(self) -> bool:
+        """Is it ours to run? True for exactly one caller (a list's pop is atomic)."""
+        try:
+            self._claim.pop()
+        except IndexError:
+            return False
+        return True
+
+
+class Workers:
+    """A set of daemon threads that grows with blocked work."""
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[Job] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._idle = 0
+        self._done = 0
+        self._watching = False
+
+    def submit(self, job: Job) -> None:
+        """Run the job soon, on some thread."""
+        self._jobs.put(job)
+        nested = getattr(here, "is_worker", False)
+        with self._lock:
+            if self._idle >= self._jobs.qsize():
+                return
+            if nested:
+                # The submitter may be about to wait for this job: it must not depend on a thread becoming free.
+                self._add(1)
+            elif self._threads < FIRST:
+                self._add(1)
+            elif not self._watching:
+                self._watching = True
+                threading.Thread(target=self._watch, name="pregel-workers", daemon=True).start()
+
+    def abandon(self) -> None:
+        """A thread is stuck in a body that nobody waits for any more: it no longer counts."""
+        with self._lock:
+            self._threads -= 1
+
+    def _add(self, count: int) -> None:
+        for _ in range(count):
+            self._threads += 1
+            threading.Thread(target=self._work, name="pregel-worker", daemon=True).start()
+
+    def _work(self) -> None:
+        here.is_worker = True
+        jobs = self._jobs
+        lock = self._lock
+        while True:
+            with lock:
+                self._idle += 1
+            job = jobs.get()
+            with lock:
+                self._idle -= 1
+            if job.claim():
+                job.run()
+            # Do not keep the last job's task, inputs and writes alive while waiting for the next.
+            del job
+            self._done += 1  # racy on purpose: it only has to change when something finishes
+
+    def _watch(self) -> None:
+        """Add threads while jobs wait and nothing finishes; ends when nothing has waited for a while."""
+        quiet = 0
+        while quiet < 50:
+            done = self._done
+            time.sleep(PATIENCE_S)
+            waiting = self._jobs.qsize()
+            if not waiting:
+                quiet += 1
+                continue
+            quiet = 0
+            if self._done == done:
+                with self._lock:
+                    self._add(max(0, min(self._threads, waiting, LIMIT - self._threads)))
+        with self._lock:
+            self._watching = False
+
+
+workers = Workers()
+"""The threads of this process, shared by all runs."""
+
+
+def _renew() -> None:
+    """A forked child has none of its parent's threads."""
+    workers.__init__()  # type: ignore[misc]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
+
+
+def future_type() -> type[Any]:
+    """The future of a called task in a sync run: one of `concurrent.futures`, made when first needed (D36)."""
+    if not _future_types:
+        from concurrent.futures import Future  # noqa: PLC0415 - a lazy door: few programs need it, it is slow to import
+
+        class TaskFuture(Future[Any]):
+            """Resolves when the task's outcome is stored. Waiting for it runs the task, if nobody has started it."""
+
+            job: Job | None = None
+
+            def result(self, timeout: float | None = None) -> Any:
+                self._help(timeout)
+                return super().result(timeout)
+
+            def exception(self, timeout: float | None = None) -> BaseException | None:
+                self._help(timeout)
+                return super().exception(timeout)
+
+            def _help(self, timeout: float | None) -> None:
+                if timeout is None and self.job is not None and self.job.claim():
+                    self.job.run()
+
+        _future_types.append(TaskFuture)
+    return _future_types[0]
+
+
+_future_types: list[type[Any]] = []

@@ -1,0 +1,236 @@
+"""What can go wrong, as exceptions: the peer's class names, our own words.
+
+Two families, as in h11: the user's fault (`InvalidUpdateError` and its siblings) and ours (`EngineBug`, which prints the
+story of the run). `GraphBubbleUp` and below are control flow, not failures: never retried, never handled by an error
+handler. Texts follow one template: where, what happened with values, what was expected, what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from checkpoint.base import EmptyChannelError
+
+__all__ = [
+    "AttemptClosedError",
+    "EmptyChannelError",
+    "EmptyInputError",
+    "EngineBug",
+    "ErrorCode",
+    "GraphBubbleUp",
+    "GraphDrained",
+    "GraphInterrupt",
+    "GraphRecursionError",
+    "Interrupt",
+    "InvalidUpdateError",
+    "NodeCancelledError",
+    "NodeError",
+    "NodeInterrupt",
+    "NodeTimeoutError",
+    "ParentCommand",
+    "StateMutationError",
+    "StoredFailure",
+    "TaskNotFound",
+    "UnknownInterruptError",
+    "shown",
+]
+
+
+PLACEHOLDER_ID = "placeholder-id"
+
+
+@dataclass(slots=True)
+class Interrupt:
+    """A question that a node asks (`interrupt(value)`), as users see it.
+
+    `id` is 32 hex characters, the same for the same question across re-runs and processes; `response_schema` is the JSON
+    schema of the expected answer, or None when anything will do. It is left out of `repr` and of events when unset (D50).
+    """
+
+    value: Any
+    id: str = PLACEHOLDER_ID
+    response_schema: dict[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        schema = "" if self.response_schema is None else f", response_schema={self.response_schema!r}"
+        return f"Interrupt(value={self.value!r}, id={self.id!r}{schema})"
+
+    def as_event(self) -> dict[str, Any]:
+        """The form in `tasks` and `checkpoints` events."""
+        event = {"value": self.value, "id": self.id}
+        if self.response_schema is not None:
+            event["response_schema"] = self.response_schema
+        return event
+
+
+class ErrorCode(Enum):
+    """Stable identifiers that error texts carry, for searching."""
+
+    GRAPH_RECURSION_LIMIT = "GRAPH_RECURSION_LIMIT"
+    INVALID_CONCURRENT_GRAPH_UPDATE = "INVALID_CONCURRENT_GRAPH_UPDATE"
+    INVALID_GRAPH_NODE_RETURN_VALUE = "INVALID_GRAPH_NODE_RETURN_VALUE"
+    MULTIPLE_SUBGRAPHS = "MULTIPLE_SUBGRAPHS"
+    INVALID_CHAT_HISTORY = "INVALID_CHAT_HISTORY"
+
+
+def shown(value: object, limit: int = 200) -> str:
+    """The repr of a user's value, cut at `limit` characters; a repr that raises is named, not raised."""
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001 - a broken __repr__ must not hide the error being reported
+        text = f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+class GraphRecursionError(RecursionError):
+    """The step limit was reached with work still to do. Completed steps are stored; `invoke(None, config)` goes on."""
+
+
+class InvalidUpdateError(Exception):
+    """A write that a channel, or a return value that a graph, cannot take.
+
+    `code` is the stable identifier, or None. `key` and `count` are set by channels that refuse several values in one
+    step; the engine then adds the writers and the step to the text.
+    """
+
+    def __init__(
+        self, message: str = "", *, code: ErrorCode | None = None, key: str | None = None, count: int | None = None
+    ) -> None:
+        super().__init__(message if code is None else f"{message} [{code.value}]")
+        self.code = code
+        self.key = key
+        self.count = count
+
+
+class EmptyInputError(Exception):
+    """The graph was called with nothing to do: no input on a thread without anything to resume."""
+
+
+class TaskNotFound(Exception):  # noqa: N818 - the peer's name
+    """A task was addressed that the current step does not have."""
+
+
+class StateMutationError(Exception):
+    """A node edited its input in place although the graph was compiled with `isolate="deep"`."""
+
+
+class EngineBug(AssertionError):
+    """An internal impossibility. Please report it with the story that it prints."""
+
+
+class AttemptClosedError(BaseException):
+    """Work of an attempt that is over: timed out, cancelled, replaced by a retry, or its run has ended.
+
+    A BaseException, so that `except Exception` in a node cannot turn an abandoned attempt back into a live one.
+    """
+
+
+class GraphBubbleUp(Exception):  # noqa: N818 - the peer's name
+    """Control flow that leaves a node on purpose; neither retried nor recorded as a failure."""
+
+
+class GraphInterrupt(GraphBubbleUp):
+    """A node asks a question. `args[0]` is a tuple of `Interrupt`. The root graph swallows it and returns."""
+
+    def __init__(self, interrupts: Sequence[Interrupt] = ()) -> None:
+        super().__init__(tuple(interrupts))
+
+    @property
+    def interrupts(self) -> tuple[Interrupt, ...]:
+        """The questions, in the order in which they were asked."""
+        return tuple(self.args[0])
+
+
+class ParentCommand(GraphBubbleUp):
+    """A `Command(graph=Command.PARENT)` on its way to the graph it addresses. `args[0]` is the command."""
+
+    def __init__(self, command: Any) -> None:
+        super().__init__(command)
+
+
+class GraphDrained(GraphBubbleUp):
+    """The run stopped at a step boundary because a drain was requested; `invoke(None, config)` goes on."""
+
+    def __init__(self, reason: str = "shutdown") -> None:
+        super().__init__(f"Graph drained: {reason}")
+        self.reason = reason
+
+
+class StoredFailure(Exception):  # noqa: N818 - it stands for the error that was stored
+    """A node's failure as it was stored by an earlier run: the text of the exception, whose class may be unknown here."""
+
+    @classmethod
+    def of(cls, stored: object) -> BaseException:
+        """An exception for a stored error; itself, if it is one already."""
+        return stored if isinstance(stored, BaseException) else cls(str(stored))
+
+
+class NodeCancelledError(Exception):
+    """A node body raised `asyncio.CancelledError` although nobody had cancelled it."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__(f"node '{node}' raised asyncio.CancelledError itself; nobody had cancelled the run")
+        self.node = node
+
+
+class NodeTimeoutError(Exception):
+    """An attempt of a node ran longer than its policy allows. All times in seconds.
+
+    `kind` names the limit that fired, `"run"` or `"idle"`; `timeout` is that limit. Both configured limits are kept.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        elapsed: float,
+        *,
+        kind: str,
+        run_timeout: float | None = None,
+        idle_timeout: float | None = None,
+    ) -> None:
+        timeout = run_timeout if kind == "run" else idle_timeout
+        if timeout is None:
+            raise ValueError(f"{kind}_timeout is required when kind={kind!r}")
+        progress = " without making progress" if kind == "idle" else ""
+        super().__init__(
+            f"node '{node}' exceeded its {kind} timeout of {timeout:.3f}s{progress} (elapsed: {elapsed:.3f}s)"
+        )
+        self.node = node
+        self.elapsed = elapsed
+        self.kind = kind
+        self.timeout = timeout
+        self.run_timeout = run_timeout
+        self.idle_timeout = idle_timeout
+
+
+@dataclass(frozen=True)
+class NodeError:
+    """What an error handler is told: the failed node and its exception, always an exception instance."""
+
+    node: str
+    error: BaseException
+
+
+class UnknownInterruptError(Exception):
+    """A resume that answers no pending question, or does not say which one. Nothing was stored.
+
+    `reason` is `"not_pending"`, `"empty_map"` or `"ambiguous"`.
+    """
+
+    def __init__(
+        self, message: str, *, reason: str, interrupt_ids: Sequence[str] = (), pending_ids: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.interrupt_ids = tuple(interrupt_ids)
+        self.pending_ids = tuple(pending_ids)
+
+
+class NodeInterrupt(GraphInterrupt):
+    """Deprecated: raise a question by hand. Use `interrupt()`, whose answer can be given."""
+
+    def __init__(self, value: Any, id: str = PLACEHOLDER_ID) -> None:  # noqa: A002 - the peer's parameter
+        super().__init__((Interrupt(value, id),))

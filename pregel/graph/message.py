@@ -1,0 +1,228 @@
+"""Lists of messages as state: the reducer `add_messages` and the schema `MessagesState`.
+
+Decides how two lists of messages become one: by id, replacing, removing, appending. What a message is,
+`pregel.messages` decides.
+
+Invariants: neither list is edited. Messages on the left keep their identity unless they are replaced, so a saver may
+store an append as an append; one on the left that lacks an id is replaced by a copy that has one.
+"""
+
+from collections.abc import Callable
+from copy import copy
+from functools import partial
+from operator import attrgetter, itemgetter
+from typing import Annotated, Any, Literal, overload
+from uuid import uuid4
+
+from typing_extensions import TypedDict
+
+from pregel.errors import shown
+from pregel.messages import (
+    REMOVE_ALL_MESSAGES,
+    AnyMessage,
+    Message,
+    RemoveMessage,
+    as_langchain,
+    as_message,
+    langchain_in_use,
+    message_id,
+    message_type,
+)
+
+__all__ = ["REMOVE_ALL_MESSAGES", "MessagesState", "RemoveMessage", "add_messages"]
+
+Messages = Any
+"""One message-like value or a list of them; see `pregel.messages.convert_to_messages`."""
+
+OPENAI = "langchain-openai"
+
+OURS = frozenset({Message, RemoveMessage})
+
+
+@overload
+def add_messages(
+    left: None = None, right: None = None, *, format: Literal["langchain-openai"] | None = None
+) -> Callable[[Messages, Messages], list[Any]]: ...
+
+
+@overload
+def add_messages(
+    left: Messages, right: Messages, *, format: Literal["langchain-openai"] | None = None
+) -> list[Any]: ...
+
+
+def add_messages(left: Any = None, right: Any = None, *, format: str | None = None) -> Any:
+    """Merge two lists of messages by id.
+
+    Used as a reducer, `Annotated[list, add_messages]` or `Annotated[list, add_messages(format="langchain-openai")]`:
+    without the two sides it returns itself with `format` bound.
+
+    In the order of `right`: a message with a known id takes the place of the old one, one with a new id is appended,
+    and a `RemoveMessage` takes out all messages of its id (unless one with that id follows). A `RemoveMessage` with the
+    id `REMOVE_ALL_MESSAGES` stands for an empty list to start over from.
+
+    Args:
+        left: The list so far. A single message stands for a list of one.
+        right: What to merge in. Messages without an id get a random one, message objects in place, dicts in a copy.
+        format: None, or "langchain-openai" to bring every content into OpenAI's form: a string, or blocks of which
+            text and images are OpenAI's.
+
+    Returns:
+        A new list. Costs one pass over `left` at C speed and O(len(right)).
+
+    Raises:
+        ValueError: One side is None, `format` is unknown, a `RemoveMessage` names an unknown id, or a dict is none.
+        NotImplementedError: An element is no message.
+    """
+    if left is None and right is None:
+        return partial(add_messages, format=format)
+    if left is None or right is None:
+        given = "left" if right is None else "right"
+        raise ValueError(
+            f"add_messages got only {given!r} and None for the other side; pass a list, which may be empty"
+        )
+    if format is not None and format != OPENAI:
+        raise ValueError(f"add_messages got format={shown(format)}; expected {OPENAI!r} or None")
+    old: list[Any] = left if isinstance(left, list) else [left]
+    new: list[Any] = right if isinstance(right, list) else [right]
+    library = langchain_in_use(old, new)
+    if library is not None:
+        old, new = as_langchain(old, library), as_langchain(new, library)
+        id_of: Callable[[Any], Any] = attrgetter("id")
+    else:
+        if not OURS.issuperset(map(type, old)):
+            old = [as_message(message) for message in old]
+        if not OURS.issuperset(map(type, new)):
+            new = [as_message(message) for message in new]
+        id_of = message_id
+    merged = _merge(old, new, id_of)
+    return merged if format is None else _in_openai_form(merged, library)
+
+
+add_messages.keeps_prefix = True  # type: ignore[attr-defined]  # read by BinaryOperatorAggregate, verified there
+
+
+def _merge(old: list[Any], new: list[Any], id_of: Callable[[Any], Any]) -> list[Any]:
+    for message in new:
+        if id_of(message) is None:
+            _set_id(message)
+    new_ids = list(map(id_of, new))
+    if REMOVE_ALL_MESSAGES in new_ids:
+        last = len(new_ids) - 1 - new_ids[::-1].index(REMOVE_ALL_MESSAGES)
+        old, new, new_ids = [], new[last + 1 :], new_ids[last + 1 :]
+    merged, ids = _with_ids(old, id_of)
+    # The usual step only appends; then no message on the left is looked at one by one.
+    known = set(new_ids)
+    position = {} if known.isdisjoint(ids) else {i: at for at, i in enumerate(ids) if i in known}
+    removed: set[Any] = set()
+    for message, identity in zip(new, new_ids, strict=True):
+        at_old = position.get(identity)
+        if message_type(message) == "remove":
+            if at_old is None:
+                raise ValueError(
+                    f"RemoveMessage names the id {identity!r}, which no message has; "
+                    "remove only messages that are in the list"
+                )
+            removed.add(identity)
+        elif at_old is None:
+            position[identity] = len(merged)
+            merged.append(message)
+        else:
+            removed.discard(identity)
+            merged[at_old] = message
+    return [message for message in merged if id_of(message) not in removed] if removed else merged
+
+
+def _with_ids(messages: list[Any], id_of: Callable[[Any], Any]) -> tuple[list[Any], list[Any]]:
+    """Return a new list of the messages, all with ids, and the list of these ids."""
+    try:
+        ids = list(map(_ID_KEY if id_of is message_id else id_of, messages))
+    except (KeyError, TypeError):  # a dict without the key, or an object of another library
+        ids = list(map(id_of, messages))
+    if None not in ids:
+        return list(messages), ids
+    # Copies: these messages may be stored already, and an edit in place would never reach the store.
+    complete = [message if i is not None else _copy_with_id(message) for message, i in zip(messages, ids, strict=True)]
+    return complete, list(map(id_of, complete))
+
+
+_ID_KEY = itemgetter("id")
+
+
+def _set_id(message: Any) -> None:
+    if isinstance(message, dict):
+        message["id"] = str(uuid4())
+    else:
+        message.id = str(uuid4())
+
+
+def _copy_with_id(message: Any) -> Any:
+    twin = message.model_copy() if hasattr(message, "model_copy") else copy(message)
+    _set_id(twin)
+    return twin
+
+
+# ---- format="langchain-openai"
+
+
+def _in_openai_form(messages: list[Any], library: Any) -> list[Any]:
+    formatted: list[Any] = []
+    for message in messages:
+        if library is not None:
+            parts = library.convert_to_messages(library.convert_to_openai_messages([message]))
+        elif isinstance(message, Message) and isinstance(message["content"], list):
+            parts = _split_blocks(message)
+        else:
+            parts = [message]
+        # The peer loses ids here, and with them the ability to replace or remove.
+        for part in parts:
+            if message_id(part) is None:
+                part.id = message_id(message) if part is parts[0] else str(uuid4())
+        formatted += parts
+    return formatted
+
+
+def _split_blocks(message: Message) -> list[Message]:
+    """Return the message with OpenAI's blocks, then one tool message for each tool result it contained."""
+    blocks: list[Any] = []
+    calls: list[dict[str, Any]] = []
+    results: list[Message] = []
+    for block in message["content"]:
+        kind = "text" if isinstance(block, str) else block.get("type")
+        if kind == "text":
+            blocks.append({"type": "text", "text": block if isinstance(block, str) else block["text"]})
+        elif kind == "image":
+            blocks.append({"type": "image_url", "image_url": {"url": _image_url(block)}})
+        elif kind == "tool_use":
+            calls.append({"name": block["name"], "args": block["input"], "id": block["id"]})
+        elif kind == "tool_result":
+            body = block.get("content") or ""
+            result = Message(role="tool", content=body, tool_call_id=block["tool_use_id"], id=str(uuid4()))
+            results += [result] if isinstance(body, str) else _split_blocks(result)
+        else:
+            blocks.append(block)
+    if results and not blocks and not calls:
+        results[0]["id"] = message["id"]
+        return results
+    whole = message.copy()
+    plain = all(isinstance(block, dict) and block.get("type") == "text" for block in blocks)
+    whole["content"] = "\n".join(block["text"] for block in blocks) if plain else blocks
+    if calls:
+        known = {call["id"] for call in whole.tool_calls}
+        whole.tool_calls = [*whole.get("tool_calls", ()), *(call for call in calls if call["id"] not in known)]
+    return [whole, *results]
+
+
+def _image_url(block: dict[str, Any]) -> str:
+    source = block.get("source", block)
+    url: str | None = source.get("url")
+    if url is not None:
+        return url
+    media_type = source.get("media_type") or source.get("mime_type") or "image/png"
+    return f"data:{media_type};base64,{source.get('data') or source.get('base64')}"
+
+
+class MessagesState(TypedDict):
+    """State with one key, `messages`, merged by `add_messages`. Subclass it to add keys."""
+
+    messages: Annotated[list[AnyMessage], add_messages]

@@ -1,0 +1,25 @@
+"""The two values that every drawing is made of: `Node` and `Edge`. They decide nothing and know nothing."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["Edge", "Node"]
+
+
+class Node(NamedTuple):
+    """One box: `id` is unique in the graph, `name` is shown, `data` is what the node runs (None for the end)."""
+
+    id: str
+    name: str
+    data: object = None
+    metadata: dict[str, object] | None = None
+
+
+class Edge(NamedTuple):
+    """One arrow between two node ids; `data` is its label, `conditional` draws it dashed."""
+
+    source: str
+    target: str
+    data: object = None
+    conditional: bool = False

@@ -1,0 +1,915 @@
+"""`Pregel`: a compiled graph that can be run, and `NodeBuilder`, which makes its nodes by hand.
+
+The engine's public face: it normalises arguments, checks the graph once, and hands over to a driver. Decides nothing about
+a run. Attributes such as `checkpointer` or `store` are plain and may be assigned between runs; a run keeps what it
+started with. Nothing of a run stays on the graph, so one graph may run in many threads at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from copy import copy
+from typing import Any, Self
+
+from checkpoint.base import RunnableConfig
+from pregel import _launch, _state_api
+from pregel import config as configs
+from pregel._call import Call, is_graph, prepare
+from pregel._launch import Outlet
+from pregel._scope import TaskScope
+from pregel.channels import BaseChannel, Topic
+from pregel.constants import RESERVED, TASKS
+from pregel.engine.program import PregelNode, Program, Write
+from pregel.engine.sync_driver import SyncDriver
+from pregel.errors import InvalidUpdateError, shown
+from pregel.managed import ManagedValue
+from pregel.runtime import RunControl
+from pregel.types import (
+    CachePolicy,
+    Checkpointer,
+    Durability,
+    RetryPolicy,
+    Send,
+    StateSnapshot,
+    StateUpdate,
+    StreamMode,
+    TimeoutPolicy,
+    ensure_valid_checkpointer,
+)
+
+__all__ = ["NodeBuilder", "Pregel", "PregelNode"]
+
+PASSTHROUGH: Any = object()
+"""A write entry's value that stands for the node's output."""
+
+
+class ChannelWrite:
+    """The writes of a hand-made node: each entry is (channel, value or PASSTHROUGH, skip_none, mapper)."""
+
+    __slots__ = ("entries",)
+
+    def __init__(self, entries: Sequence[tuple[str, Any, bool, Callable[[Any], Any] | None]]) -> None:
+        self.entries = list(entries)
+
+    def __call__(self, result: Any, scope: TaskScope, writes: list[Write]) -> None:  # noqa: ARG002 - a Writer
+        for channel, value, skip_none, mapper in self.entries:
+            item = result if value is PASSTHROUGH else value
+            if mapper is not None:
+                item = mapper(item)
+            if item is not None or not skip_none:
+                writes.append((channel, item))
+
+
+class NodeBuilder:
+    """Makes a `PregelNode` step by step; every method returns the builder."""
+
+    def __init__(self) -> None:
+        self._channels: str | list[str] = []
+        self._triggers: list[str] = []
+        self._steps: list[Call] = []
+        self._entries: list[tuple[str, Any, bool, Callable[[Any], Any] | None]] = []
+        self._tags: list[str] = []
+        self._metadata: dict[str, Any] = {}
+        self._retry: list[RetryPolicy] = []
+        self._cache: CachePolicy[Any] | None = None
+        self._timeout: TimeoutPolicy | None = None
+
+    def subscribe_only(self, channel: str) -> Self:
+        """Wake on one channel and take its bare value as input.
+
+        Raises:
+            ValueError: the node subscribes to something already.
+        """
+        if self._channels:
+            raise ValueError(
+                f"cannot subscribe only to {channel!r}: the node already reads {self._channels!r}; use subscribe_to"
+            )
+        self._channels = channel
+        self._triggers.append(channel)
+        return self
+
+    def subscribe_to(self, *channels: str, read: bool = True) -> Self:
+        """Wake on these channels; with `read` they are also keys of the dict that is the node's input.
+
+        Raises:
+            ValueError: the node takes the bare value of one channel.
+        """
+        if isinstance(self._channels, str):
+            raise ValueError(
+                f"cannot subscribe to {channels!r}: the node takes the bare value of {self._channels!r}; use subscribe_to "
+                f"for all channels instead of subscribe_only"
+            )
+        if read:
+            self._channels += [channel for channel in channels if channel not in self._channels]
+        self._triggers += channels
+        return self
+
+    def read_from(self, *channels: str) -> Self:
+        """Read these channels too, without waking on them.
+
+        Raises:
+            AssertionError: the node takes the bare value of one channel.
+        """
+        if isinstance(self._channels, str):
+            raise AssertionError(
+                f"cannot read {channels!r} too: the node takes the bare value of {self._channels!r}; use subscribe_to"
+            )
+        self._channels += [channel for channel in channels if channel not in self._channels]
+        return self
+
+    def do(self, node: Any) -> Self:
+        """What runs; each further call adds a step that gets the output of the one before.
+
+        Raises:
+            TypeError: it cannot be called.
+        """
+        self._steps.append(prepare(node))
+        return self
+
+    def write_to(self, *channels: Any, **values: Any) -> Self:
+        """Write the output to each channel; `name=value` writes a constant, `name=function` writes `function(output)`.
+
+        Raises:
+            InvalidUpdateError: the reserved channel of Sends is named.
+        """
+        for channel in channels:
+            entry = (channel, PASSTHROUGH, False, None) if isinstance(channel, str) else tuple(channel)
+            self._entries.append(_checked(entry))
+        for name, value in values.items():
+            mapped = callable(value)
+            self._entries.append(_checked((name, PASSTHROUGH if mapped else value, False, value if mapped else None)))
+        return self
+
+    def meta(self, *tags: str, **metadata: Any) -> Self:
+        """Add tags and metadata."""
+        self._tags += tags
+        self._metadata.update(metadata)
+        return self
+
+    def add_retry_policies(self, *policies: RetryPolicy) -> Self:
+        """Add retry policies; the first that matches a failure decides."""
+        self._retry += policies
+        return self
+
+    def add_cache_policy(self, policy: CachePolicy[Any]) -> Self:
+        """Reuse the node's writes for equal inputs."""
+        self._cache = policy
+        return self
+
+    def set_timeout(self, timeout: Any) -> Self:
+        """Limit an attempt: seconds, timedelta or policy.
+
+        Raises:
+            ValueError: it is not greater than 0.
+        """
+        self._timeout = TimeoutPolicy.coerce(timeout)
+        return self
+
+    def build(self) -> PregelNode:
+        """The node."""
+        bound = _sequence(self._steps)
+        return PregelNode(
+            channels=self._channels,
+            triggers=self._triggers,
+            bound=bound,
+            write=ChannelWrite(self._entries) if self._entries else None,
+            tags=self._tags,
+            metadata=self._metadata,
+            retry_policy=self._retry,
+            cache_policy=self._cache,
+            timeout=self._timeout,
+            subgraphs=[step.subject for step in self._steps if is_graph(step.subject)],
+        )
+
+
+def _checked(entry: Any) -> tuple[str, Any, bool, Callable[[Any], Any] | None]:
+    channel, value, skip_none, mapper = (*entry, PASSTHROUGH, False, None)[: 4] if len(entry) == 1 else entry
+    if channel == TASKS:
+        raise InvalidUpdateError(f"channel {TASKS!r} is reserved for Send; return or route to a Send instead of writing it")
+    return channel, value, skip_none, mapper
+
+
+def _sequence(steps: Sequence[Call]) -> Call | None:
+    """Several steps as one call: each gets the output of the one before, and its own injected arguments."""
+    if len(steps) < 2:
+        return steps[0] if steps else None
+    name = steps[0].name
+
+    def arguments(scope: TaskScope) -> dict[str, Any]:
+        return {"injected": [step.inject(scope) if step.inject is not None else {} for step in steps]}
+
+    def run(value: Any, *, injected: list[dict[str, Any]]) -> Any:
+        for step, extra in zip(steps, injected, strict=True):
+            assert step.fn is not None
+            value = step.fn(value, **extra)
+        return value
+
+    async def arun(value: Any, *, injected: list[dict[str, Any]]) -> Any:
+        for step, extra in zip(steps, injected, strict=True):
+            if step.afn is not None:
+                value = await step.afn(value, **extra)
+            else:
+                assert step.fn is not None
+                value = step.fn(value, **extra)
+        return value
+
+    fn = run if all(step.fn is not None for step in steps) else None
+    return Call(name, fn, arun if any(step.afn is not None for step in steps) else None, arguments, steps[0].subject)
+
+
+class Pregel(_launch.Graph):
+    """A compiled graph."""
+
+    def __init__(
+        self,
+        *,
+        nodes: Mapping[str, PregelNode | NodeBuilder],
+        channels: Mapping[str, BaseChannel[Any, Any, Any] | type[ManagedValue[Any]]] | None,
+        input_channels: str | Sequence[str],
+        output_channels: str | Sequence[str],
+        stream_channels: str | Sequence[str] | None = None,
+        auto_validate: bool = True,
+        stream_mode: StreamMode = "values",
+        stream_eager: bool = False,
+        interrupt_after_nodes: str | Sequence[str] = (),
+        interrupt_before_nodes: str | Sequence[str] = (),
+        step_timeout: float | None = None,
+        debug: bool | None = None,
+        checkpointer: Checkpointer = None,
+        store: Any = None,
+        cache: Any = None,
+        retry_policy: RetryPolicy | Sequence[RetryPolicy] = (),
+        cache_policy: CachePolicy[Any] | None = None,
+        context_schema: type[Any] | None = None,
+        config: RunnableConfig | None = None,
+        name: str = "LangGraph",
+        isolate: str = "shallow",
+        strict: bool = False,
+    ) -> None:
+        self.nodes: dict[str, PregelNode] = {
+            str(key): node.build() if isinstance(node, NodeBuilder) else node for key, node in nodes.items()
+        }
+        self.channels: dict[str, Any] = dict(channels or {})
+        held = self.channels.get(TASKS)
+        if held is not None and not isinstance(held, Topic):
+            raise ValueError(f"channel {TASKS!r} is reserved for Send and cannot be declared as {shown(held)}")
+        if held is None:
+            self.channels[TASKS] = Topic(Send)
+        for key, channel in self.channels.items():
+            if isinstance(channel, BaseChannel) and not channel.key:
+                channel.key = key
+        self.input_channels = input_channels
+        self.output_channels = output_channels
+        self.stream_channels = stream_channels
+        self.stream_mode: StreamMode = stream_mode
+        self.stream_eager = stream_eager
+        self.interrupt_after_nodes = interrupt_after_nodes
+        self.interrupt_before_nodes = interrupt_before_nodes
+        self.step_timeout = step_timeout
+        self.debug = bool(debug)
+        self.checkpointer = ensure_valid_checkpointer(checkpointer)
+        self.store = store
+        self.cache = cache
+        self.retry_policy = (retry_policy,) if isinstance(retry_policy, RetryPolicy) else tuple(retry_policy)
+        self.cache_policy = cache_policy
+        self.context_schema = context_schema
+        self.config = dict(config) if config else None
+        self.name = name
+        if isolate not in ("shallow", "off"):
+            raise ValueError(f"isolate must be 'shallow' or 'off', got {shown(isolate)}")
+        self.isolate = isolate
+        self.strict = strict
+        self._program: Program | None = None
+        if auto_validate:
+            self.validate()
+
+    # ---- the graph
+
+    @property
+    def program(self) -> Program:
+        """The compiled form; built on first use."""
+        if self._program is None:
+            managed = {k: c for k, c in self.channels.items() if isinstance(c, type) and issubclass(c, ManagedValue)}
+            channels = {k: c for k, c in self.channels.items() if k not in managed}
+            self._program = Program(
+                nodes=self.nodes,
+                channels=channels,
+                managed=managed,
+                input_channels=self.input_channels,
+                output_channels=self.output_channels,
+                stream_channels=self.stream_channels_asis,
+            )
+        return self._program
+
+    @property
+    def stream_channels_asis(self) -> str | Sequence[str]:
+        """Channels that streams and state APIs show: the declared ones, else all but the internal one for Sends."""
+        if self.stream_channels is not None:
+            return self.stream_channels
+        return [name for name, c in self.channels.items() if name != TASKS and isinstance(c, BaseChannel)]
+
+    def validate(self) -> Self:
+        """Check names, subscriptions and channels (engine.md 3.2).
+
+        Raises:
+            ValueError: something is named that does not exist, or has a reserved name.
+            TypeError: a node is not a node.
+        """
+        known = list(self.channels)
+        for name in self.channels:
+            if name in RESERVED:
+                kind = "channel" if isinstance(self.channels[name], BaseChannel) else "managed value"
+                raise ValueError(f"{kind} name {name!r} is reserved; choose another one")
+        subscribed: set[str] = set()
+        for name, node in self.nodes.items():
+            if name in RESERVED:
+                raise ValueError(f"node name {name!r} is reserved; choose another one")
+            if not isinstance(node, PregelNode):
+                raise TypeError(f"node {name!r} is {shown(node)} ({type(node).__name__}); expected a PregelNode or NodeBuilder")
+            for channel in [node.channels] if isinstance(node.channels, str) else node.channels:
+                if channel not in self.channels:
+                    raise ValueError(f"node {name!r} reads channel {channel!r}, which is none of {shown(known)}")
+            for channel in node.triggers:
+                if channel not in self.channels:
+                    raise ValueError(f"node {name!r} subscribes to channel {channel!r}, which is none of {shown(known)}")
+                subscribed.add(channel)
+        inputs = [self.input_channels] if isinstance(self.input_channels, str) else list(self.input_channels)
+        for channel in inputs:
+            if channel not in self.channels:
+                raise ValueError(f"input channel {channel!r} is none of {shown(known)}")
+        if not any(channel in subscribed for channel in inputs):
+            raise ValueError(f"no node subscribes to the input channels {inputs!r}, so the graph would never start")
+        for what, names in (("output", self.output_channels), ("stream", self.stream_channels or ())):
+            for channel in [names] if isinstance(names, str) else names:
+                if channel not in self.channels:
+                    raise ValueError(f"{what} channel {channel!r} is none of {shown(known)}")
+        for given in (self.interrupt_before_nodes, self.interrupt_after_nodes):
+            for name in [given] if isinstance(given, str) else given:
+                if name != "*" and name not in self.nodes:
+                    raise ValueError(f"breakpoint at unknown node {name!r}; the nodes are {list(self.nodes)!r}")
+        self._program = None
+        return self
+
+    def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:  # noqa: ARG002 - the peer's shape
+        """The name of the graph, which a node that wraps it gets too."""
+        return name or self.name
+
+    def copy(self, update: Mapping[str, Any] | None = None) -> Self:
+        """A graph with some attributes replaced."""
+        twin = copy(self)
+        for key, value in (update or {}).items():
+            setattr(twin, key, value)
+        if update and {"nodes", "channels"} & set(update):
+            twin._program = None
+        return twin
+
+    def with_config(self, config: RunnableConfig | None = None, **more: Any) -> Self:
+        """A graph that merges this config into every call's."""
+        return self.copy({"config": configs.merge(self.config, config, more)})
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}: {len(self.nodes)} nodes>"
+
+    def as_call(self) -> Call:
+        """How a node calls this graph: nested, returning what its nodes wrote."""
+        return Call(self.get_name(), self._as_node, self._as_async_node, None, self)
+
+    def coerce_output(self, values: Any) -> Any:
+        """Output values as the output schema's type, for `version="v2"`."""
+        return values
+
+    def coerce_state(self, values: Any) -> Any:
+        """State values as the state schema's type, for `version="v2"`."""
+        return values
+
+    # ---- running
+
+    def invoke(
+        self,
+        input: Any,  # noqa: A002 - the peer's parameter
+        config: RunnableConfig | None = None,
+        *,
+        context: Any = None,
+        stream_mode: StreamMode | Sequence[StreamMode] = "values",
+        print_mode: StreamMode | Sequence[StreamMode] = (),
+        output_keys: str | Sequence[str] | None = None,
+        interrupt_before: str | Sequence[str] | None = None,
+        interrupt_after: str | Sequence[str] | None = None,
+        durability: Durability | None = None,
+        control: RunControl | None = None,
+        version: str = "v1",
+        **more: Any,
+    ) -> Any:
+        """Run to the end, or to the next question or breakpoint.
+
+        Returns:
+            Mode values: the last output values, None if there were none; with open questions also under
+            `"__interrupt__"`. `version="v2"`: a `GraphOutput`. Another mode, or a list of modes: the list of chunks.
+
+        Raises:
+            Exception: whatever a node raises, with a note that names the node.
+            GraphRecursionError: the step limit was reached.
+            EmptyInputError: there is nothing to do.
+        """
+        call = _launch.Call(config)
+        call.context = context
+        call.output_keys = output_keys
+        call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
+        call.durability = _durability(durability, more)
+        call.control = control
+        if stream_mode != "values" or print_mode or more or self.debug:
+            return self._collect(input, call, stream_mode, print_mode, version, more)
+        driver = self._enter(call, input)
+        try:
+            driver.begin(input)
+            driver.drive()
+        except BaseException as error:
+            driver.close(quiet=not isinstance(error, Exception))
+            raise
+        driver.close()
+        failure = driver.run.outcome()
+        if failure is not None:
+            raise failure
+        return _launch.answer(driver.run, v2=version == "v2", graph=self)
+
+    def stream(
+        self,
+        input: Any,  # noqa: A002
+        config: RunnableConfig | None = None,
+        *,
+        context: Any = None,
+        stream_mode: StreamMode | Sequence[StreamMode] | None = None,
+        print_mode: StreamMode | Sequence[StreamMode] = (),
+        output_keys: str | Sequence[str] | None = None,
+        interrupt_before: str | Sequence[str] | None = None,
+        interrupt_after: str | Sequence[str] | None = None,
+        durability: Durability | None = None,
+        control: RunControl | None = None,
+        subgraphs: bool = False,
+        debug: bool | None = None,
+        version: str = "v1",
+        **more: Any,
+    ) -> Iterator[Any]:
+        """Run, and yield chunks as they arise; shapes by mode, `subgraphs` and `version` (engine.md 3.7).
+
+        Closing the generator ends the run at once: bodies that still run are abandoned, finished ones are stored.
+
+        Raises:
+            ValueError: an unknown mode.
+            Exception: as `invoke`, after all chunks.
+        """
+        call = _launch.Call(config)
+        call.context = context
+        call.output_keys = self.stream_channels_asis if output_keys is None else output_keys
+        call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
+        call.durability = _durability(durability, more)
+        call.control = control
+        view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version)
+        call.outlet = view.outlet
+        driver = self._enter(call, input, live=view.live or self.stream_eager)
+        view.outlet.wake = driver.inbox.put if view.live or self.stream_eager else None
+        try:
+            driver.begin(input)
+            yield from view.chunks()
+            while driver.advance():
+                yield from view.chunks()
+            yield from view.chunks()
+        except BaseException as error:
+            driver.close(quiet=not isinstance(error, Exception))
+            raise
+        driver.close()
+        yield from view.chunks()
+        failure = driver.run.outcome()
+        if failure is not None:
+            raise failure
+
+    def _collect(
+        self, input: Any, call: _launch.Call, stream_mode: Any, print_mode: Any, version: str, more: dict[str, Any]  # noqa: A002
+    ) -> Any:
+        """`invoke` with chunks: they are the result, or are printed on the way."""
+        view = _View(self, call.config, stream_mode, print_mode, more.get("subgraphs", False), more.get("debug"), version)
+        call.outlet = view.outlet
+        driver = self._enter(call, input, live=view.live)
+        view.outlet.wake = driver.inbox.put if view.live else None
+        chunks: list[Any] = []
+        try:
+            driver.begin(input)
+            while driver.advance():
+                chunks += view.chunks()
+        except BaseException as error:
+            driver.close(quiet=not isinstance(error, Exception))
+            raise
+        driver.close()
+        chunks += view.chunks()
+        failure = driver.run.outcome()
+        if failure is not None:
+            raise failure
+        return _launch.answer(driver.run, v2=version == "v2", graph=self) if stream_mode == "values" else chunks
+
+    def _enter(self, call: _launch.Call, value: Any, *, live: bool = False) -> SyncDriver:
+        """A driver for one call, with the state it starts from."""
+        request = _launch.request_for(self, call)
+        run = _launch.run_for(self, request, _launch.load(request), value)
+        return SyncDriver(
+            run,
+            request.saver,
+            request.durability,
+            inline=not (live or _launch.is_live(request)),
+            gate=request.gate,
+            step_timeout=self.step_timeout,
+        )
+
+    def _as_node(self, input: Any) -> Any:  # noqa: A002
+        """Run nested, as the node of another graph."""
+        driver = self._enter(_launch.Call(None), input)
+        with _launch.waiting(driver.run):
+            try:
+                driver.begin(input)
+                driver.drive()
+            except BaseException as error:
+                driver.close(quiet=not isinstance(error, Exception))
+                raise
+            driver.close()
+        failure = driver.run.outcome()
+        if failure is not None:
+            raise failure
+        return _launch.own_writes(driver.run)
+
+    def batch(
+        self,
+        inputs: Sequence[Any],
+        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **more: Any,
+    ) -> list[Any]:
+        """`invoke` each input, several at once; results in input order. `more` goes to every call.
+
+        Raises:
+            ValueError: a list of configs of another length than the inputs.
+            Exception: the first failure in input order, unless `return_exceptions` puts failures into the result.
+        """
+        given = _batch_configs(inputs, config)
+        outcomes = _launch.gather([lambda i=i, c=c: self.invoke(i, c, **more) for i, c in zip(inputs, given, strict=True)], given)
+        return _batch_result(outcomes, return_exceptions)
+
+    # ---- running, async
+
+    async def ainvoke(
+        self,
+        input: Any,  # noqa: A002
+        config: RunnableConfig | None = None,
+        *,
+        context: Any = None,
+        stream_mode: StreamMode | Sequence[StreamMode] = "values",
+        print_mode: StreamMode | Sequence[StreamMode] = (),
+        output_keys: str | Sequence[str] | None = None,
+        interrupt_before: str | Sequence[str] | None = None,
+        interrupt_after: str | Sequence[str] | None = None,
+        durability: Durability | None = None,
+        control: RunControl | None = None,
+        version: str = "v1",
+        **more: Any,
+    ) -> Any:
+        """Async form of `invoke`."""
+        call = _launch.Call(config)
+        call.context = context
+        call.output_keys = output_keys
+        call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
+        call.durability = _durability(durability, more)
+        call.control = control
+        if stream_mode != "values" or print_mode or more or self.debug:
+            return await self._acollect(input, call, stream_mode, print_mode, version, more)
+        driver = await self._aenter(call, input)
+        try:
+            await driver.begin(input)
+            await driver.drive()
+        except BaseException as error:
+            await driver.close(quiet=not isinstance(error, Exception))
+            raise
+        await driver.close()
+        failure = driver.run.outcome()
+        if failure is not None:
+            raise failure
+        return _launch.answer(driver.run, v2=version == "v2", graph=self)
+
+    async def astream(
+        self,
+        input: Any,  # noqa: A002
+        config: RunnableConfig | None = None,
+        *,
+        context: Any = None,
+        stream_mode: StreamMode | Sequence[StreamMode] | None = None,
+        print_mode: StreamMode | Sequence[StreamMode] = (),
+        output_keys: str | Sequence[str] | None = None,
+        interrupt_before: str | Sequence[str] | None = None,
+        interrupt_after: str | Sequence[str] | None = None,
+        durability: Durability | None = None,
+        control: RunControl | None = None,
+        subgraphs: bool = False,
+        debug: bool | None = None,
+        version: str = "v1",
+        **more: Any,
+    ) -> AsyncIterator[Any]:
+        """Async form of `stream`."""
+        call = _launch.Call(config)
+        call.context = context
+        call.output_keys = self.stream_channels_asis if output_keys is None else output_keys
+        call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
+        call.durability = _durability(durability, more)
+        call.control = control
+        view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version)
+        call.outlet = view.outlet
+        driver = await self._aenter(call, input, live=view.live or self.stream_eager)
+        view.outlet.wake = driver.inbox.put_from_thread if view.live or self.stream_eager else None
+        try:
+            await driver.begin(input)
+            for chunk in view.chunks():
+                yield chunk
+            while await driver.advance():
+                for chunk in view.chunks():
+                    yield chunk
+            for chunk in view.chunks():
+                yield chunk
+        except BaseException as error:
+            await driver.close(quiet=not isinstance(error, Exception))
+            raise
+        await driver.close()
+        for chunk in view.chunks():
+            yield chunk
+        failure = driver.run.outcome()
+        if failure is not None:
+            raise failure
+
+    async def _acollect(
+        self, input: Any, call: _launch.Call, stream_mode: Any, print_mode: Any, version: str, more: dict[str, Any]  # noqa: A002
+    ) -> Any:
+        """Async form of `_collect`."""
+        view = _View(self, call.config, stream_mode, print_mode, more.get("subgraphs", False), more.get("debug"), version)
+        call.outlet = view.outlet
+        driver = await self._aenter(call, input, live=view.live)
+        view.outlet.wake = driver.inbox.put_from_thread if view.live else None
+        chunks: list[Any] = []
+        try:
+            await driver.begin(input)
+            while await driver.advance():
+                chunks += view.chunks()
+        except BaseException as error:
+            await driver.close(quiet=not isinstance(error, Exception))
+            raise
+        await driver.close()
+        chunks += view.chunks()
+        failure = driver.run.outcome()
+        if failure is not None:
+            raise failure
+        return _launch.answer(driver.run, v2=version == "v2", graph=self) if stream_mode == "values" else chunks
+
+    async def _aenter(self, call: _launch.Call, value: Any, *, live: bool = False) -> Any:
+        """Async form of `_enter`."""
+        request = _launch.request_for(self, call)
+        run = _launch.run_for(self, request, await _launch.aload(request), value)
+        return _async_driver()(
+            run,
+            request.saver,
+            request.durability,
+            inline=not (live or _launch.is_live(request)),
+            gate=request.gate,
+            step_timeout=self.step_timeout,
+        )
+
+    async def _as_async_node(self, input: Any) -> Any:  # noqa: A002
+        """Async form of `_as_node`."""
+        driver = await self._aenter(_launch.Call(None), input)
+        with _launch.waiting(driver.run):
+            try:
+                await driver.begin(input)
+                await driver.drive()
+            except BaseException as error:
+                await driver.close(quiet=not isinstance(error, Exception))
+                raise
+            await driver.close()
+        failure = driver.run.outcome()
+        if failure is not None:
+            raise failure
+        return _launch.own_writes(driver.run)
+
+    async def abatch(
+        self,
+        inputs: Sequence[Any],
+        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **more: Any,
+    ) -> list[Any]:
+        """Async form of `batch`."""
+        given = _batch_configs(inputs, config)
+        calls = [self.ainvoke(i, c, **more) for i, c in zip(inputs, given, strict=True)]
+        return _batch_result(await _async_driver().gather(calls, given), return_exceptions)
+
+    # ---- state
+
+    def get_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot:
+        """The state of a thread: the newest, or the checkpoint that the config names; empty if there is none.
+
+        Raises:
+            ValueError: the graph has no saver, the config no thread_id, or its namespace no graph.
+        """
+        return _state_api.get(self, config, subgraphs=subgraphs)
+
+    def get_state_history(
+        self,
+        config: RunnableConfig,
+        *,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[StateSnapshot]:
+        """The states of a thread, newest first. `filter`: metadata equality. `before`: exclusive upper bound."""
+        yield from _state_api.walk(self, config, filter=filter, before=before, limit=limit)
+
+    def update_state(
+        self,
+        config: RunnableConfig,
+        values: Any,
+        as_node: str | None = None,
+        task_id: str | None = None,
+    ) -> RunnableConfig:
+        """Add a checkpoint as if `as_node` had returned `values`; returns the config that addresses it.
+
+        Raises:
+            InvalidUpdateError: the node is unknown, or cannot be inferred.
+            ValueError: the graph has no saver.
+        """
+        return self.bulk_update_state(config, [[StateUpdate(values, as_node, task_id)]])
+
+    def bulk_update_state(
+        self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
+    ) -> RunnableConfig:
+        """One checkpoint per superstep, chained, stored all or none; returns the config of the last."""
+        return _state_api.update(self, config, supersteps)
+
+    async def aget_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot:
+        """Async form of `get_state`."""
+        return await _state_api.aget(self, config, subgraphs=subgraphs)
+
+    async def aget_state_history(
+        self,
+        config: RunnableConfig,
+        *,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[StateSnapshot]:
+        """Async form of `get_state_history`."""
+        async for snapshot in _state_api.awalk(self, config, filter=filter, before=before, limit=limit):
+            yield snapshot
+
+    async def aupdate_state(
+        self,
+        config: RunnableConfig,
+        values: Any,
+        as_node: str | None = None,
+        task_id: str | None = None,
+    ) -> RunnableConfig:
+        """Async form of `update_state`."""
+        return await self.abulk_update_state(config, [[StateUpdate(values, as_node, task_id)]])
+
+    async def abulk_update_state(
+        self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
+    ) -> RunnableConfig:
+        """Async form of `bulk_update_state`."""
+        return await _state_api.aupdate(self, config, supersteps)
+
+    # ---- nested graphs
+
+    def get_subgraphs(self, namespace: str | None = None, *, recurse: bool = False) -> Iterator[tuple[str, Pregel]]:
+        """(name, graph) of the nodes that hold a compiled graph; with `recurse` also inside them, names joined by `|`.
+
+        `namespace` yields only the graph at that path. Graphs without a memory of their own (`checkpointer=False`) are
+        not reported.
+        """
+        head, _, rest = (namespace or "").partition("|")
+        for name, node in self.nodes.items():
+            if namespace is not None and name != head:
+                continue
+            found = next((graph for graph in node.subgraphs if isinstance(graph, Pregel)), None)
+            if found is None or found.checkpointer is False:
+                continue
+            if namespace is None or not rest:
+                yield name, found
+            if recurse and (namespace is None or rest):
+                for inner, graph in found.get_subgraphs(rest or None, recurse=True):
+                    yield f"{name}|{inner}", graph
+
+    async def aget_subgraphs(
+        self, namespace: str | None = None, *, recurse: bool = False
+    ) -> AsyncIterator[tuple[str, Pregel]]:
+        """Async form of `get_subgraphs`."""
+        for item in self.get_subgraphs(namespace, recurse=recurse):
+            yield item
+
+    # ---- schemas
+
+    @property
+    def InputType(self) -> Any:
+        """Type of the input: of the single input channel, or a dict."""
+        if isinstance(self.input_channels, str):
+            return self.channels[self.input_channels].UpdateType
+        return dict[str, Any]
+
+    @property
+    def OutputType(self) -> Any:
+        """Type of the output: of the single output channel, or a dict."""
+        if isinstance(self.output_channels, str):
+            return self.channels[self.output_channels].ValueType
+        return dict[str, Any]
+
+
+def _async_driver() -> Any:
+    """The async driver, imported when a run needs it: it loads asyncio (D36)."""
+    from pregel.engine import async_driver  # noqa: PLC0415 - a lazy door
+
+    return async_driver.AsyncDriver
+
+
+def _durability(durability: Durability | None, more: dict[str, Any]) -> Durability | None:
+    """The durability, also in its deprecated spelling."""
+    if "checkpoint_during" in more:
+        during = more.pop("checkpoint_during")
+        if durability is not None:
+            raise ValueError("give durability or checkpoint_during, not both; checkpoint_during is the older name")
+        if during is not None:
+            return "async" if during else "exit"
+    return durability
+
+
+def _batch_configs(inputs: Sequence[Any], config: Any) -> list[Any]:
+    if isinstance(config, Sequence):
+        if len(config) != len(inputs):
+            raise ValueError(f"config must be a list of the same length as inputs, got {len(config)} for {len(inputs)}")
+        return list(config)
+    return [config] * len(inputs)
+
+
+def _batch_result(outcomes: Sequence[Any], return_exceptions: bool) -> list[Any]:
+    if not return_exceptions:
+        for _, error in outcomes:
+            if error is not None:
+                raise error
+    return [result if error is None else error for result, error in outcomes]
+
+
+class _View:
+    """How one call wants its chunks: which modes are delivered, which printed, in which shape."""
+
+    def __init__(
+        self,
+        graph: Pregel,
+        config: Any,
+        stream_mode: Any,
+        print_mode: Any,
+        subgraphs: bool,
+        debug: bool | None,
+        version: str,
+    ) -> None:
+        if version not in ("v1", "v2"):
+            raise ValueError(f"version must be 'v1' or 'v2', got {shown(version)}")
+        if stream_mode is None:
+            stream_mode = "values" if configs.handle_of(config) is not None else graph.stream_mode
+        if debug or (debug is None and graph.debug):
+            print_mode = ["updates", "values"]
+        self.graph = graph
+        self.many = not isinstance(stream_mode, str)
+        self.delivered = _modes(stream_mode)
+        self.printed = _modes(print_mode)
+        self.subgraphs = subgraphs
+        self.v2 = version == "v2"
+        self.outlet = Outlet(self.delivered | self.printed, subgraphs=subgraphs)
+        self.live = bool(self.outlet.modes & _launch.LIVE) or subgraphs
+
+    def chunks(self) -> Iterator[Any]:
+        """The chunks that have come in, as the caller wants them; printed ones are printed on the way."""
+        waiting = self.outlet.chunks
+        while waiting:
+            chunk = waiting.popleft()
+            if chunk[1] in self.printed:
+                _print(chunk, self.subgraphs)
+            if chunk[1] in self.delivered:
+                yield _launch.shape(
+                    chunk, many=self.many, subgraphs=self.subgraphs, v2=self.v2, graph=self.graph
+                )
+
+
+def _modes(given: Any) -> frozenset[str]:
+    modes = frozenset([given] if isinstance(given, str) else given)
+    unknown = modes - _launch.MODES
+    if unknown:
+        raise ValueError(f"unknown stream mode {sorted(unknown)!r}; the modes are {sorted(_launch.MODES)!r}")
+    return modes
+
+
+def _print(chunk: Any, subgraphs: bool) -> None:
+    path, mode, _ = chunk
+    where = f"[graph={path}] " if subgraphs and path else ""
+    payload = _launch.shape(chunk, many=False, subgraphs=False, v2=False, graph=None)
+    print(f"\x1b[1m[{mode}]\x1b[0m {where}{payload!r}")  # noqa: T201 - printing is what print_mode asks for

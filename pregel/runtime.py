@@ -1,0 +1,136 @@
+"""`Runtime`: what a node may use besides its input; and `RunControl`, the switch that drains a run.
+
+Plain objects, built per task when a signature or `get_runtime()` asks for one. They decide nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Generic, TypeVar
+
+from pregel import _scope
+from pregel.types import StreamWriter
+
+__all__ = ["ExecutionInfo", "RunControl", "Runtime", "ServerInfo", "get_runtime"]
+
+ContextT = TypeVar("ContextT")
+
+
+class RunControl:
+    """Asks a run to stop at the next superstep boundary. May be used from any thread; the last reason counts."""
+
+    __slots__ = ("_reason",)
+
+    def __init__(self) -> None:
+        self._reason: str | None = None
+
+    def request_drain(self, reason: str = "shutdown") -> None:
+        """Finish the running superstep, store it, and leave with `GraphDrained(reason)` if more would follow."""
+        self._reason = reason
+
+    @property
+    def drain_requested(self) -> bool:
+        """Was a drain requested?"""
+        return self._reason is not None
+
+    @property
+    def drain_reason(self) -> str | None:
+        """Why, or None."""
+        return self._reason
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionInfo:
+    """Where a task runs. `checkpoint_ns` includes the task's own segment; times in Unix seconds; attempts from 1."""
+
+    checkpoint_id: str
+    checkpoint_ns: str
+    task_id: str
+    thread_id: str | None = None
+    run_id: str | None = None
+    node_attempt: int = 1
+    node_first_attempt_time: float | None = None
+
+    def patch(self, **changes: Any) -> ExecutionInfo:
+        """A copy with some fields replaced."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """Which deployment runs the graph; only set when a server says so in the config."""
+
+    assistant_id: str
+    graph_id: str
+    user: Any = None
+
+
+def no_write(value: Any) -> None:  # noqa: ARG001 - the shape of a StreamWriter
+    """A stream writer that nobody listens to."""
+
+
+def no_beat() -> None:
+    """A heartbeat that nobody waits for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Runtime(Generic[ContextT]):
+    """What a node may use besides its input: ask for it with a parameter named `runtime`."""
+
+    context: ContextT = field(default=None)  # type: ignore[assignment]
+    """What the caller passed as `context=`, as the context schema's type."""
+    store: Any = None
+    """The key-value store of the graph, or of the outermost graph around it."""
+    stream_writer: StreamWriter = no_write
+    """Emits a chunk of mode custom."""
+    heartbeat: Callable[[], None] = no_beat
+    """Counts as progress for an idle timeout."""
+    previous: Any = None
+    """Functional API: what the last completed run of the thread saved."""
+    execution_info: ExecutionInfo | None = None
+    server_info: ServerInfo | None = None
+    control: RunControl | None = None
+
+    @property
+    def drain_requested(self) -> bool:
+        """Is the run asked to stop at the next boundary?"""
+        return self.control is not None and self.control.drain_requested
+
+    @property
+    def drain_reason(self) -> str | None:
+        """Why, or None."""
+        return None if self.control is None else self.control.drain_reason
+
+    def merge(self, other: Runtime[Any]) -> Runtime[Any]:
+        """Fields of `other` where it has any, of this one elsewhere. A falsy context counts as none."""
+        chosen: dict[str, Any] = {}
+        for item in fields(self):
+            theirs = getattr(other, item.name)
+            given = theirs is not None if item.name == "previous" else bool(theirs)
+            chosen[item.name] = theirs if given and theirs not in (no_write, no_beat) else getattr(self, item.name)
+        return Runtime(**chosen)
+
+    def override(self, **changes: Any) -> Runtime[Any]:
+        """A copy with some fields replaced."""
+        return replace(self, **changes)
+
+    def patch_execution_info(self, **changes: Any) -> Runtime[Any]:
+        """A copy with fields of `execution_info` replaced.
+
+        Raises:
+            RuntimeError: there is none yet; it is set when a task starts.
+        """
+        if self.execution_info is None:
+            raise RuntimeError("execution_info is not set outside of a running task, so it cannot be patched")
+        return replace(self, execution_info=self.execution_info.patch(**changes))
+
+
+def get_runtime(context_schema: type[ContextT] | None = None) -> Runtime[ContextT]:  # noqa: ARG001 - for typing
+    """The `Runtime` of the task that is running here.
+
+    Raises:
+        RuntimeError: outside of a running node.
+    """
+    runtime: Runtime[ContextT] = _scope.current("get_runtime()").runtime
+    return runtime

@@ -1,0 +1,517 @@
+"""User values: what nodes return, what callers pass, what state APIs and streams hand out.
+
+Plain data with the peer's names and fields; nothing here runs a graph. `interrupt` is the one function: it forwards to
+the current task's scope.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings as std_warnings
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, final
+
+from typing_extensions import TypedDict
+
+from checkpoint.base import BaseCheckpointSaver, CheckpointMetadata, Durability, RunnableConfig
+from checkpoint.registry import register_codec
+from pregel import _scope
+from pregel.constants import PARENT
+from pregel.errors import Interrupt, shown
+from pregel.warnings import PregelDeprecationWarning
+
+__all__ = [
+    "All",
+    "CachePolicy",
+    "CheckpointPayload",
+    "CheckpointStreamPart",
+    "CheckpointTask",
+    "Checkpointer",
+    "Command",
+    "CustomStreamPart",
+    "DebugPayload",
+    "DebugStreamPart",
+    "Durability",
+    "GraphOutput",
+    "Interrupt",
+    "MessagesStreamPart",
+    "Overwrite",
+    "PregelExecutableTask",
+    "PregelTask",
+    "RetryPolicy",
+    "RunnableConfig",
+    "Send",
+    "StateSnapshot",
+    "StateUpdate",
+    "StreamMode",
+    "StreamPart",
+    "StreamWriter",
+    "TaskPayload",
+    "TaskResultPayload",
+    "TasksStreamPart",
+    "TimeoutPolicy",
+    "TracePolicy",
+    "UpdatesStreamPart",
+    "ValuesStreamPart",
+    "ensure_valid_checkpointer",
+    "interrupt",
+    "omit_payload",
+]
+
+N = TypeVar("N", bound=Hashable)
+OutputT = TypeVar("OutputT")
+
+All = Literal["*"]
+"""Every node that is not hidden."""
+Checkpointer = bool | BaseCheckpointSaver[Any] | None
+"""A saver; None: the parent graph's; True: the parent's, with state that outlives one call; False: none."""
+StreamMode = Literal["values", "updates", "checkpoints", "tasks", "debug", "messages", "custom"]
+StreamWriter = Callable[[Any], None]
+"""Emits its argument as a chunk of mode custom; does nothing when nobody listens."""
+
+
+# ---- policies
+
+
+def _default_retry_on(error: Exception) -> bool:
+    """Network trouble and 5xx answers are worth another try, programming errors are not (frontends.md 2.1)."""
+    if isinstance(error, ConnectionError):
+        return True
+    if type(error).__module__.partition(".")[0] in ("httpx", "requests") and type(error).__name__ in (
+        "HTTPStatusError",
+        "HTTPError",
+    ):
+        response = getattr(error, "response", None)
+        return response is None or 500 <= response.status_code < 600
+    return not isinstance(
+        error,
+        (
+            ValueError,
+            TypeError,
+            ArithmeticError,
+            ImportError,
+            LookupError,
+            NameError,
+            SyntaxError,
+            RuntimeError,
+            ReferenceError,
+            StopIteration,
+            StopAsyncIteration,
+            OSError,
+        ),
+    )
+
+
+default_retry_on = _default_retry_on
+
+
+class RetryPolicy(NamedTuple):
+    """When and how often a failed node runs again. Times in seconds; `max_attempts` counts the first run."""
+
+    initial_interval: float = 0.5
+    backoff_factor: float = 2.0
+    max_interval: float = 128.0
+    max_attempts: int = 3
+    jitter: bool = True
+    retry_on: type[Exception] | Sequence[type[Exception]] | Callable[[Exception], bool] = _default_retry_on
+
+
+def _seconds(value: float | timedelta | None, name: str) -> float | None:
+    if value is None:
+        return None
+    number = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    if not number > 0 or math.isinf(number):
+        raise ValueError(f"{name} must be greater than 0 seconds, got {shown(value)}; leave it out for no limit")
+    return number
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimeoutPolicy:
+    """Limits of one attempt of a node, in seconds or as timedelta.
+
+    `run_timeout` counts from the start of the attempt, `idle_timeout` from its last progress. `refresh_on`: what counts as
+    progress, `"auto"` (writes, chunks, child tasks, heartbeats) or `"heartbeat"` only.
+    """
+
+    run_timeout: float | timedelta | None = None
+    idle_timeout: float | timedelta | None = None
+    refresh_on: Literal["auto", "heartbeat"] = "auto"
+
+    @classmethod
+    def coerce(cls, value: float | timedelta | TimeoutPolicy | None) -> TimeoutPolicy | None:
+        """A policy with plain floats, None if there is no limit. Numbers are run timeouts.
+
+        Raises:
+            ValueError: a limit is not greater than 0, or `refresh_on` is unknown.
+        """
+        if value is None:
+            return None
+        if not isinstance(value, TimeoutPolicy):
+            return cls(run_timeout=_seconds(value, "run_timeout"))
+        if value.refresh_on not in ("auto", "heartbeat"):
+            raise ValueError(f"refresh_on must be 'auto' or 'heartbeat', got {shown(value.refresh_on)}")
+        run, idle = _seconds(value.run_timeout, "run_timeout"), _seconds(value.idle_timeout, "idle_timeout")
+        if run is None and idle is None:
+            return None
+        if run is value.run_timeout and idle is value.idle_timeout:
+            return value
+        return cls(run_timeout=run, idle_timeout=idle, refresh_on=value.refresh_on)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CachePolicy(Generic[N]):
+    """Reuse of a node's writes for an equal input. `ttl` in seconds, None for ever.
+
+    `key_func` maps the node's input to text or bytes; None: a key is made from the input itself.
+    """
+
+    key_func: Callable[..., str | bytes] | None = None
+    ttl: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TracePolicy:
+    """What observers of a node record: each function maps the real value to the recorded one."""
+
+    process_inputs: Callable[[Any], Any] | None = None
+    process_outputs: Callable[[Any], Any] | None = None
+
+
+def omit_payload(value: Any) -> dict[str, Any]:  # noqa: ARG001 - the shape of a TracePolicy function
+    """Record nothing of a value."""
+    return {}
+
+
+# ---- what nodes return
+
+
+@final
+class Send:
+    """A task for `node` in the next step, with `arg` as its input, as it is.
+
+    `timeout` (seconds, timedelta or policy) replaces the node's own for this task. Equal by all three.
+    """
+
+    __slots__ = ("arg", "node", "timeout")
+
+    node: str
+    arg: Any
+    timeout: TimeoutPolicy | None
+
+    def __init__(
+        self, /, node: str, arg: Any, *, timeout: float | timedelta | TimeoutPolicy | None = None
+    ) -> None:
+        self.node = node if type(node) is str else str.__str__(node)
+        self.arg = arg
+        self.timeout = None if timeout is None else TimeoutPolicy.coerce(timeout)
+
+    def __repr__(self) -> str:
+        timeout = "" if self.timeout is None else f", timeout={self.timeout!r}"
+        return f"Send(node={self.node!r}, arg={self.arg!r}{timeout})"
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Send)
+            and self.node == other.node
+            and self.arg == other.arg
+            and self.timeout == other.timeout
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.node, self.arg, self.timeout))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _make_send, (self.node, self.arg, self.timeout)
+
+
+def _make_send(node: str, arg: Any, timeout: TimeoutPolicy | None) -> Send:
+    return Send(node, arg, timeout=timeout)
+
+
+@dataclass(kw_only=True, frozen=True, repr=False)
+class Command(Generic[N]):
+    """State update and routing in one value.
+
+    As a node's return: `update` is applied, `goto` starts those nodes next, `graph=Command.PARENT` addresses the parent
+    graph. As a graph's input: `resume` answers pending questions, by value or by `{interrupt id: value}`.
+    """
+
+    PARENT: ClassVar[Literal["__parent__"]] = PARENT  # type: ignore[assignment]
+
+    graph: str | None = None
+    update: Any | None = None
+    resume: dict[str, Any] | Any | None = None
+    goto: Send | Sequence[Send | N] | N = ()
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{f.name}={value!r}" for f in fields(self) if (value := getattr(self, f.name)))
+        return f"Command({given})"
+
+
+@dataclass(slots=True)
+class Overwrite:
+    """Replaces the value of a reducer key instead of being folded into it; at most one per key and step."""
+
+    value: Any
+    type: Literal["__overwrite__"] = "__overwrite__"
+
+
+def interrupt(value: Any, *, response_schema: Any = None) -> Any:
+    """Ask a question: stop the run here, and return the answer when it is resumed with `Command(resume=...)`.
+
+    The node starts again from its top; earlier questions return their stored answers in call order. `response_schema`: a
+    JSON schema (shown to the caller), or a type that answers are validated against.
+
+    Raises:
+        GraphInterrupt: there is no answer yet; do not swallow it.
+        RuntimeError: called outside of a running node.
+    """
+    return _scope.current("interrupt()").ask(value, response_schema)
+
+
+# ---- what state APIs hand out
+
+
+class StateUpdate(NamedTuple):
+    """One update of `bulk_update_state`: `values` as if node `as_node` had returned them."""
+
+    values: dict[str, Any] | Any | None
+    as_node: str | None = None
+    task_id: str | None = None
+
+
+class PregelTask(NamedTuple):
+    """A task of the step that a snapshot stands before. `error` is text once it was stored; `state` is the nested
+    graph's config or snapshot; `result` is what the task wrote, None while it has not finished."""
+
+    id: str
+    name: str
+    path: tuple[str | int | tuple[Any, ...], ...]
+    error: Exception | str | None = None
+    interrupts: tuple[Interrupt, ...] = ()
+    state: None | RunnableConfig | StateSnapshot = None
+    result: Any | None = None
+
+
+class StateSnapshot(NamedTuple):
+    """The state of a thread at one checkpoint. `created_at`: ISO-8601 UTC. `next`: names of the nodes to run."""
+
+    values: dict[str, Any] | Any
+    next: tuple[str, ...]
+    config: RunnableConfig
+    metadata: CheckpointMetadata | None
+    created_at: str | None
+    parent_config: RunnableConfig | None
+    tasks: tuple[PregelTask, ...]
+    interrupts: tuple[Interrupt, ...]
+
+
+@dataclass(frozen=True)
+class GraphOutput(Generic[OutputT]):
+    """What `invoke(version="v2")` returns: the output and the questions that are open."""
+
+    value: OutputT
+    interrupts: tuple[Interrupt, ...] = ()
+
+    def __getitem__(self, key: str) -> Any:
+        """Deprecated: the key of the value."""
+        _warn_mapping_use("[...]")
+        return list(self.interrupts) if key == "__interrupt__" else self.value[key]  # type: ignore[index]
+
+    def __contains__(self, key: object) -> bool:
+        _warn_mapping_use("in")
+        return bool(self.interrupts) if key == "__interrupt__" else key in self.value  # type: ignore[operator]
+
+
+def _warn_mapping_use(what: str) -> None:
+    std_warnings.warn(
+        f"using {what} on a GraphOutput is deprecated; use its .value and .interrupts",
+        PregelDeprecationWarning,
+        stacklevel=3,
+    )
+
+
+# ---- stream payloads
+
+
+class TaskPayload(TypedDict, total=False):
+    """A task starts. `metadata` only if there is any."""
+
+    id: str
+    name: str
+    input: Any
+    triggers: tuple[str, ...]
+    metadata: dict[str, Any]
+
+
+class TaskResultPayload(TypedDict):
+    """A task has ended. `error`: the exception or None. `interrupts`: dicts of value and id."""
+
+    id: str
+    name: str
+    error: Any
+    result: Any
+    interrupts: list[dict[str, Any]]
+
+
+class CheckpointTask(TypedDict, total=False):
+    """A task inside a checkpoint event."""
+
+    id: str
+    name: str
+    error: Any
+    result: Any
+    interrupts: tuple[dict[str, Any], ...]
+    state: Any
+
+
+class CheckpointPayload(TypedDict):
+    """A checkpoint, as the `checkpoints` mode shows it."""
+
+    config: RunnableConfig | None
+    parent_config: RunnableConfig | None
+    values: Any
+    metadata: CheckpointMetadata
+    next: list[str]
+    tasks: list[CheckpointTask]
+
+
+class DebugPayload(TypedDict):
+    """A checkpoint or task event with its step and time (ISO-8601 UTC)."""
+
+    step: int
+    timestamp: str
+    type: Literal["checkpoint", "task", "task_result"]
+    payload: Any
+
+
+class ValuesStreamPart(TypedDict):
+    """v2 chunk of mode values."""
+
+    type: Literal["values"]
+    ns: tuple[str, ...]
+    data: Any
+    interrupts: tuple[Interrupt, ...]
+
+
+class UpdatesStreamPart(TypedDict):
+    """v2 chunk of mode updates."""
+
+    type: Literal["updates"]
+    ns: tuple[str, ...]
+    data: dict[str, Any]
+
+
+class MessagesStreamPart(TypedDict):
+    """v2 chunk of mode messages."""
+
+    type: Literal["messages"]
+    ns: tuple[str, ...]
+    data: tuple[Any, dict[str, Any]]
+
+
+class CustomStreamPart(TypedDict):
+    """v2 chunk of mode custom."""
+
+    type: Literal["custom"]
+    ns: tuple[str, ...]
+    data: Any
+
+
+class CheckpointStreamPart(TypedDict):
+    """v2 chunk of mode checkpoints."""
+
+    type: Literal["checkpoints"]
+    ns: tuple[str, ...]
+    data: CheckpointPayload
+
+
+class TasksStreamPart(TypedDict):
+    """v2 chunk of mode tasks."""
+
+    type: Literal["tasks"]
+    ns: tuple[str, ...]
+    data: TaskPayload | TaskResultPayload
+
+
+class DebugStreamPart(TypedDict):
+    """v2 chunk of mode debug."""
+
+    type: Literal["debug"]
+    ns: tuple[str, ...]
+    data: DebugPayload
+
+
+StreamPart = (
+    ValuesStreamPart
+    | UpdatesStreamPart
+    | MessagesStreamPart
+    | CustomStreamPart
+    | CheckpointStreamPart
+    | TasksStreamPart
+    | DebugStreamPart
+)
+
+
+@dataclass(frozen=True)
+class PregelExecutableTask:
+    """A task that is about to run, for those who inspect a step."""
+
+    name: str
+    input: Any
+    id: str
+    path: tuple[Any, ...]
+    triggers: Sequence[str]
+
+
+def ensure_valid_checkpointer(checkpointer: Any) -> Checkpointer:
+    """The argument, if it can be a checkpointer: None, a bool, or an object with a saver's methods.
+
+    Raises:
+        TypeError: anything else; typically a context manager that was not entered.
+    """
+    if checkpointer is None or isinstance(checkpointer, (bool, BaseCheckpointSaver)):
+        return checkpointer
+    kind = type(checkpointer)
+    if (hasattr(kind, "get_tuple") or hasattr(kind, "aget_tuple")) and (hasattr(kind, "put") or hasattr(kind, "aput")):
+        return checkpointer  # type: ignore[no-any-return] - a saver of another library (D38)
+    hint = ""
+    if hasattr(kind, "__enter__") or hasattr(kind, "__aenter__"):
+        hint = "; it is a context manager: use the object that `with ... as saver` gives"
+    raise TypeError(
+        f"checkpointer must be a saver, True, False or None, got {shown(checkpointer)} "
+        f"({kind.__module__}.{kind.__qualname__}){hint}"
+    )
+
+
+# ---- stored forms
+
+
+def _command_plain(command: Command[Any]) -> list[Any]:
+    return [command.graph, command.update, command.resume, command.goto]
+
+
+register_codec(Send, "pregel.Send", lambda s: [s.node, s.arg, s.timeout], lambda p: Send(p[0], p[1], timeout=p[2]))
+register_codec(
+    Interrupt,
+    "pregel.Interrupt",
+    lambda i: [i.value, i.id] if i.response_schema is None else [i.value, i.id, i.response_schema],
+    lambda p: Interrupt(*p),
+)
+register_codec(
+    Command,
+    "pregel.Command",
+    _command_plain,
+    lambda p: Command(graph=p[0], update=p[1], resume=p[2], goto=p[3]),
+)
+register_codec(Overwrite, "pregel.Overwrite", lambda o: o.value, Overwrite)
+register_codec(
+    TimeoutPolicy,
+    "pregel.TimeoutPolicy",
+    lambda t: [t.run_timeout, t.idle_timeout, t.refresh_on],
+    lambda p: TimeoutPolicy(run_timeout=p[0], idle_timeout=p[1], refresh_on=p[2]),
+)
+register_codec(StateSnapshot, "pregel.StateSnapshot", list, lambda p: StateSnapshot(*p))
+register_codec(PregelTask, "pregel.PregelTask", list, lambda p: PregelTask(*p))

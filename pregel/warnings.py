@@ -1,0 +1,27 @@
+"""`PregelWarning`: what is probably a mistake but has a defined outcome (D9, D42).
+
+The core never warns: it appends a `Notice` to its run, and the driver emits it where the user's stack is. A notice is
+emitted once per (graph, code, place).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["PregelWarning"]
+
+
+class PregelWarning(UserWarning):
+    """A mistake that was survived; the text says what to do. `compile(strict=True)` raises instead."""
+
+
+class PregelDeprecationWarning(DeprecationWarning):
+    """A name or parameter that has a newer form."""
+
+
+class Notice(NamedTuple):
+    """One warning waiting to be emitted: what (`code`), where (`place`), and the text."""
+
+    code: str
+    place: str
+    text: str

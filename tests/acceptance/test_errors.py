@@ -1,0 +1,436 @@
+"""Failing, cancelling and running out of steps (engine.md 2.4 and 8.1 to 8.4)."""
+
+import asyncio
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from typing_extensions import TypedDict
+
+from pregel.errors import (
+    EmptyChannelError,
+    EmptyInputError,
+    GraphBubbleUp,
+    GraphDrained,
+    GraphInterrupt,
+    GraphRecursionError,
+    InvalidUpdateError,
+    NodeCancelledError,
+    NodeTimeoutError,
+    ParentCommand,
+)
+from pregel.graph import START, StateGraph
+from pregel.runtime import RunControl, Runtime
+from pregel.types import Command, Send, interrupt
+from tests.support.scenarios import Colour, Gate, Log, LogX, refused, steps
+
+
+def looping(colour: Colour, saver: Any = None, calls: list[str] | None = None) -> Any:
+    builder = StateGraph(Log).add_node("a", colour.letter("a", calls))
+    return builder.add_edge(START, "a").add_edge("a", "a").compile(checkpointer=saver)
+
+
+def two(colour: Colour, saver: Any = None, **nodes: Any) -> Any:
+    """All nodes side by side after START; generator functions are scripts."""
+    builder = StateGraph(Log)
+    for name, node in nodes.items():
+        builder.add_node(name, node).add_edge(START, name)
+    return builder.compile(checkpointer=saver)
+
+
+# --------------------------------------------------------------------------------------------------- recursion limit
+
+
+@pytest.mark.parametrize(("limit", "ran", "fails"), [(1, 1, True), (2, 2, True), (3, 3, True), (4, 3, False)])
+def test_recursion_limit_of_a_chain(colour: Colour, limit: int, ran: int, fails: bool) -> None:
+    calls: list[str] = []
+    builder = StateGraph(Log)
+    before = START
+    for name in "abc":
+        builder.add_node(name, colour.letter(name, calls)).add_edge(before, name)
+        before = name
+    graph = builder.compile()
+    if fails:
+        with refused(GraphRecursionError, limit, "recursion_limit"):
+            colour.invoke(graph, {"l": []}, {"recursion_limit": limit})
+    else:
+        colour.invoke(graph, {"l": []}, {"recursion_limit": limit})
+    assert len(calls) == ran
+
+
+def test_completed_steps_stay(colour: Colour, saver: Any, durability: Any, thread: Any) -> None:
+    calls: list[str] = []
+    graph = looping(colour, saver, calls)
+    config = {**thread, "recursion_limit": 3}
+    with pytest.raises(GraphRecursionError):
+        colour.invoke(graph, {"l": ["in"]}, config, durability=durability)
+    assert calls == ["a"] * 3
+    state = colour.get_state(graph, thread)
+    assert (state.values, state.next) == ({"l": ["in", "a", "a", "a"]}, ("a",))
+    with pytest.raises(GraphRecursionError):
+        colour.invoke(graph, None, config, durability=durability)
+    assert len(calls) > 3  # engine.md 11, row 14: how many more is free
+
+
+def test_chunks_come_before_the_limit_error(colour: Colour) -> None:
+    chunks, error = colour.outcome(looping(colour), {"l": []}, {"recursion_limit": 2}, stream_mode="values")
+    assert type(error) is GraphRecursionError
+    assert isinstance(error, RecursionError)
+    assert [chunk["l"] for chunk in chunks] == [[], ["a"], ["a", "a"]]
+
+
+def test_a_checkpoint_event_for_the_last_step(colour: Colour, memory: Any, thread: Any) -> None:
+    """engine.md 10, row 6."""
+    config = {**thread, "recursion_limit": 2}
+    chunks, error = colour.outcome(looping(colour, memory), {"l": []}, config, stream_mode="checkpoints")
+    assert type(error) is GraphRecursionError
+    assert [chunk["metadata"]["step"] for chunk in chunks] == [-1, 0, 1, 2]
+
+
+# ------------------------------------------------------------------------------------------------------ failed nodes
+
+
+def test_the_original_exception_comes_out(colour: Colour) -> None:
+    class Mine(Exception): ...
+
+    error = Mine("boom", 1)
+
+    def n(state: Log) -> Any:
+        raise error
+
+    with pytest.raises(Mine) as caught:
+        colour.invoke(two(colour, bad=colour.node(n)), {"l": []})
+    assert caught.value is error
+    assert any("'bad'" in note for note in error.__notes__)
+
+
+def test_failed_step_stores_no_checkpoint_but_finished_siblings(colour: Colour, saver: Any, thread: Any) -> None:
+    ok_done = Gate()
+
+    def ok(state: Log) -> dict[str, Any]:
+        ok_done.set()
+        return {"l": ["ok"]}
+
+    def bad(state: Log) -> Any:
+        yield ok_done
+        raise ValueError("boom")
+
+    graph = two(colour, saver, ok=colour.node(ok), bad=colour.script(bad))
+    with refused(ValueError, "boom"):
+        colour.invoke(graph, {"l": ["in"]}, thread)
+    assert steps(colour.history(graph, thread)) == [("loop", 0), ("input", -1)]
+    state = colour.get_state(graph, thread)
+    assert (state.values, state.next) == ({"l": ["in", "ok"]}, ("bad",))
+    assert {task.name: task.result for task in state.tasks} == {"ok": {"l": ["ok"]}, "bad": None}
+
+
+def test_partial_output_of_a_failed_task_is_not_stored(colour: Colour, saver: Any, thread: Any) -> None:
+    def bad(state: Log) -> Any:
+        raise ValueError("boom")
+
+    graph = two(colour, saver, bad=colour.node(bad))
+    with refused(ValueError, "boom"):
+        colour.invoke(graph, {"l": []}, thread)
+    writes = saver.get_tuple(thread).pending_writes
+    assert [(channel, value) for _, channel, value in writes] == [("__error__", "ValueError('boom')")]
+
+
+def test_stored_error_is_its_repr(colour: Colour, saver: Any, thread: Any) -> None:
+    """amendments C15, design.md D51."""
+
+    def bad(state: Log) -> Any:
+        raise KeyError("k")
+
+    graph = two(colour, saver, bad=colour.node(bad))
+    with refused(KeyError, "k"):
+        colour.invoke(graph, {"l": []}, thread)
+    (task,) = colour.get_state(graph, thread).tasks
+    assert task.error == "KeyError('k')"
+    assert isinstance(task.error, str)
+
+
+def test_failure_of_a_reducer(colour: Colour, saver: Any, thread: Any) -> None:
+    graph = two(colour, saver, bad=colour.node(lambda state: {"l": 5}))
+    with pytest.raises(TypeError):
+        colour.invoke(graph, {"l": []}, thread)
+    assert steps(colour.history(graph, thread)) == [("loop", 0), ("input", -1)]
+
+
+def test_failure_of_an_input_mapper_stops_before_any_task(colour: Colour) -> None:
+    calls: list[str] = []
+
+    @dataclass
+    class Strict:
+        x: Any = None
+
+        def __post_init__(self) -> None:
+            if self.x == "bad":
+                raise ValueError("refused x")
+
+    builder = StateGraph(LogX).add_node("ok", colour.letter("ok", calls))
+    builder.add_node("strict", colour.node(lambda state: None), input_schema=Strict)
+    graph = builder.add_edge(START, "ok").add_edge(START, "strict").compile()
+    with pytest.raises(ValueError) as caught:
+        colour.invoke(graph, {"l": [], "x": "bad"})
+    assert calls == []
+    assert any("'strict'" in note for note in caught.value.__notes__)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("colour", ["sync"], indirect=True)
+def test_base_exceptions_pass_unchanged(colour: Colour, kind: Any) -> None:
+    def n(state: Log) -> Any:
+        raise kind("stop")
+
+    with pytest.raises(kind):
+        colour.invoke(two(colour, n=colour.node(n)), {"l": []})
+
+
+def test_cancelled_error_of_the_body_is_a_failure(colour: Colour, memory: Any, thread: Any) -> None:
+    def n(state: Log) -> Any:
+        raise asyncio.CancelledError
+
+    graph = two(colour, memory, n=colour.node(n))
+    with refused(NodeCancelledError, "n") as caught:
+        colour.invoke(graph, {"l": []}, thread)
+    assert caught.value.node == "n"
+    assert colour.get_state(graph, thread).next == ("n",)
+
+
+def test_interrupt_is_not_a_failure(colour: Colour, saver: Any, thread: Any) -> None:
+    asked = Gate()
+
+    def ask(state: Log) -> Any:
+        asked.set()
+        return {"l": [interrupt("q")]}
+
+    def slow(state: Log) -> Any:
+        yield asked
+        return {"l": ["slow"]}
+
+    graph = two(colour, saver, ask=colour.node(ask), slow=colour.script(slow))
+    assert colour.invoke(graph, {"l": ["in"]}, thread)["l"] == ["in", "slow"]
+    assert colour.invoke(graph, Command(resume="R"), thread) == {"l": ["in", "R", "slow"]}
+
+
+def test_failing_send(colour: Colour, saver: Any, thread: Any) -> None:
+    failing = [True]
+
+    def w(arg: int) -> dict[str, Any]:
+        if arg == 1 and failing:
+            raise ValueError(f"boom {arg}")
+        return {"l": [arg]}
+
+    builder = StateGraph(Log).add_node("w", colour.node(w))
+    builder.add_conditional_edges(START, lambda state: [Send("w", 0), Send("w", 1)])
+    graph = builder.compile(checkpointer=saver)
+    with refused(ValueError, "boom 1"):
+        colour.invoke(graph, {"l": []}, thread)
+    failing.clear()
+    assert colour.invoke(graph, None, thread) == {"l": [0, 1]}
+
+
+# ------------------------------------------------------------------------------------------------------ cancellation
+
+
+def cancelled(graph: Any, started: Gate, config: Any, **kw: Any) -> None:
+    """Start a run, cancel it once `started` opened, and see the cancellation come out."""
+
+    async def main() -> None:
+        call = asyncio.create_task(graph.ainvoke({"l": ["in"]}, config, **kw))
+        await started.wait_async()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("colour", ["async"], indirect=True)
+def test_cancelling_keeps_what_is_finished(colour: Colour, saver: Any, durability: Any, thread: Any) -> None:
+    ok_done, started, seen = Gate(), Gate(), []  # type: ignore[var-annotated]
+
+    def ok(state: Log) -> dict[str, Any]:
+        ok_done.set()
+        return {"l": ["ok"]}
+
+    async def wait(state: Log) -> None:
+        try:
+            await ok_done.wait_async()
+            started.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    graph = two(colour, saver, ok=colour.node(ok), wait=wait)
+    cancelled(graph, started, thread, durability=durability)
+    assert seen == ["cancelled"]
+    state = colour.get_state(graph, thread)
+    assert (state.values, state.next) == ({"l": ["in", "ok"]}, ("wait",))
+
+
+@pytest.mark.parametrize("colour", ["async"], indirect=True)
+def test_closing_an_async_stream_cancels_its_nodes(colour: Colour, saver: Any, thread: Any) -> None:
+    seen: list[str] = []
+
+    async def wait(state: Log) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    graph = two(colour, saver, ok=colour.letter("ok"), wait=wait)
+
+    async def main() -> None:
+        stream = graph.astream({"l": ["in"]}, thread, stream_mode="updates")
+        assert await anext(stream) == {"ok": {"l": ["ok"]}}
+        await stream.aclose()
+
+    asyncio.run(main())
+    assert seen == ["cancelled"]
+    assert colour.get_state(graph, thread).values == {"l": ["in", "ok"]}
+
+
+@pytest.mark.parametrize("colour", ["async"], indirect=True)
+def test_nodes_after_a_cancelled_one_never_start(colour: Colour, memory: Any, thread: Any) -> None:
+    started, calls = Gate(), []  # type: ignore[var-annotated]
+
+    async def wait(state: Log) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    builder = StateGraph(Log).add_node("wait", wait).add_node("after", colour.letter("after", calls))
+    graph = builder.add_edge(START, "wait").add_edge("wait", "after").compile(checkpointer=memory)
+    cancelled(graph, started, thread)
+    assert calls == []
+
+
+# ------------------------------------------------------------------------------------------------------ step timeout
+
+
+@pytest.mark.parametrize("colour", ["async"], indirect=True)
+def test_step_timeout_async(colour: Colour, memory: Any, thread: Any) -> None:
+    seen: list[str] = []
+
+    async def wait(state: Log) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    graph = two(colour, memory, ok=colour.letter("ok"), wait=wait)
+    graph.step_timeout = 0.25
+    with pytest.raises(asyncio.TimeoutError):
+        colour.invoke(graph, {"l": []}, thread)
+    assert seen == ["cancelled"]
+    state = colour.get_state(graph, thread)
+    assert (state.values, state.next) == ({"l": ["ok"]}, ("wait",))
+
+
+@pytest.mark.parametrize("colour", ["sync"], indirect=True)
+def test_step_timeout_sync(colour: Colour, memory: Any, thread: Any) -> None:
+    release = Gate()
+    timer = threading.Timer(0.5, release.set)
+
+    def slow(state: Log) -> Any:
+        yield release
+        return {"l": ["slow"]}
+
+    graph = two(colour, memory, slow=colour.script(slow), ok=colour.letter("ok"))
+    graph.step_timeout = 0.25
+    timer.start()
+    with pytest.raises(TimeoutError):
+        colour.invoke(graph, {"l": []}, thread)
+    timer.cancel()
+    release.set()
+    assert "ok" in colour.get_state(graph, thread).values["l"]
+
+
+def test_step_timeout_not_reached(colour: Colour) -> None:
+    graph = two(colour, ok=colour.letter("ok"))
+    graph.step_timeout = 60
+    assert colour.invoke(graph, {"l": []}) == {"l": ["ok"]}
+
+
+# ------------------------------------------------------------------------------------------------------------- drain
+
+
+def draining(colour: Colour, saver: Any, **options: Any) -> Any:
+    """a asks for the end of the run → b → c."""
+
+    def a(state: Log, runtime: Runtime[Any]) -> dict[str, Any]:
+        runtime.control.request_drain("enough")
+        return {"l": [runtime.drain_requested, runtime.drain_reason]}
+
+    builder = StateGraph(Log).add_node("a", colour.node(a))
+    builder.add_node("b", colour.letter("b")).add_node("c", colour.letter("c"))
+    return builder.add_edge(START, "a").add_edge("a", "b").add_edge("b", "c").compile(checkpointer=saver, **options)
+
+
+def test_drain_stops_at_the_next_step(colour: Colour, saver: Any, durability: Any, thread: Any) -> None:
+    graph = draining(colour, saver)
+    with refused(GraphDrained, "enough") as caught:
+        colour.invoke(graph, {"l": []}, thread, durability=durability)
+    assert caught.value.reason == "enough"
+    state = colour.get_state(graph, thread)
+    assert (state.values, state.next) == ({"l": [True, "enough"]}, ("b",))
+    assert colour.invoke(graph, None, thread, durability=durability) == {"l": [True, "enough", "b", "c"]}
+
+
+def test_drain_from_outside(colour: Colour, memory: Any, thread: Any) -> None:
+    control = RunControl()
+    control.request_drain("first")
+    control.request_drain("last")
+    assert (control.drain_requested, control.drain_reason) == (True, "last")
+    graph = looping(colour, memory)
+    with refused(GraphDrained, "last"):
+        colour.invoke(graph, {"l": []}, thread, control=control)
+    assert colour.get_state(graph, thread).next == ("__start__",)
+
+
+def test_drain_in_the_last_step_ends_normally(colour: Colour) -> None:
+    control = RunControl()
+
+    def a(state: Log) -> dict[str, Any]:
+        control.request_drain()
+        return {"l": ["a"]}
+
+    graph = StateGraph(Log).add_node("a", colour.node(a)).add_edge(START, "a").compile()
+    assert colour.invoke(graph, {"l": []}, control=control) == {"l": ["a"]}
+    assert control.drain_requested
+
+
+def test_a_breakpoint_wins_over_a_drain(colour: Colour, saver: Any, thread: Any) -> None:
+    """engine.md 10, row 5."""
+    graph = draining(colour, saver, interrupt_before=["b"])
+    assert colour.invoke(graph, {"l": []}, thread) == {"l": [True, "enough"]}
+    assert colour.invoke(graph, None, thread) == {"l": [True, "enough", "b", "c"]}
+
+
+# --------------------------------------------------------------------------------------------------------- hierarchy
+
+
+def test_kinds_of_errors() -> None:
+    assert issubclass(GraphRecursionError, RecursionError)
+    for kind in (GraphInterrupt, ParentCommand, GraphDrained):
+        assert issubclass(kind, GraphBubbleUp)
+    for kind in (InvalidUpdateError, EmptyInputError, EmptyChannelError, NodeTimeoutError, NodeCancelledError):
+        assert issubclass(kind, Exception)
+        assert not issubclass(kind, (GraphBubbleUp, TimeoutError, asyncio.CancelledError))
+
+
+def test_errors_of_parallel_tasks_in_a_nested_graph(colour: Colour) -> None:
+    class Inner(TypedDict):
+        x: Any
+
+    def bad(state: Inner) -> Any:
+        raise LookupError("deep")
+
+    inner = StateGraph(Inner).add_node("bad", colour.node(bad)).add_edge(START, "bad").compile()
+    graph = StateGraph(LogX).add_node("sub", inner).add_edge(START, "sub").compile()
+    with refused(LookupError, "deep"):
+        colour.invoke(graph, {"l": [], "x": 1})

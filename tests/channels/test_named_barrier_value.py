@@ -1,0 +1,103 @@
+"""`NamedBarrierValue` and `NamedBarrierValueAfterFinish`."""
+
+import pytest
+
+from pregel.channels.named_barrier_value import NamedBarrierValue, NamedBarrierValueAfterFinish
+from pregel.constants import MISSING
+from pregel.errors import EmptyChannelError, InvalidUpdateError
+
+KINDS = (NamedBarrierValue, NamedBarrierValueAfterFinish)
+
+
+def test_barrier_sequence() -> None:
+    channel: NamedBarrierValue[str] = NamedBarrierValue(str, {"a", "b"})
+    assert channel.update([]) is False
+    assert channel.update(["a", "a"]) is True
+    assert channel.update(["a"]) is False
+    assert not channel.is_available()
+    with pytest.raises(EmptyChannelError):
+        channel.get()
+    assert channel.consume() is False
+    assert channel.update(["b"]) is True
+    assert channel.is_available()
+    channel.get()
+    assert channel.finish() is False
+    assert channel.dump() == {"a", "b"}
+    assert channel.consume() is True
+    assert channel.dump() == set()
+    assert not channel.is_available()
+
+
+def test_barrier_after_finish_sequence() -> None:
+    channel: NamedBarrierValueAfterFinish[str] = NamedBarrierValueAfterFinish(str, {"a", "b"})
+    assert channel.update(["a"]) is True
+    assert channel.finish() is False
+    assert channel.update(["b"]) is True
+    assert channel.update(["b"]) is False
+    assert not channel.is_available()
+    with pytest.raises(EmptyChannelError):
+        channel.get()
+    assert channel.consume() is False
+    assert channel.finish() is True
+    assert channel.finish() is False
+    assert channel.is_available()
+    channel.get()
+    assert channel.dump() == ({"a", "b"}, True)
+    assert channel.consume() is True
+    assert channel.dump() == (set(), False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_unknown_name_is_refused_and_nothing_noted(kind: type) -> None:
+    channel = kind(str, {"a", "b"})
+    channel.key = "join"
+    with pytest.raises(InvalidUpdateError) as caught:
+        channel.update(["a", "z"])
+    for part in ("'join'", "'z'", "['a', 'b']"):
+        assert part in str(caught.value)
+    assert channel.seen == set()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_checkpoints_are_not_edited_later(kind: type) -> None:
+    channel = kind(str, {"a", "b"})
+    channel.key = "k"
+    channel.update(["a"])
+    stored = channel.dump()
+    restored, twin = channel.from_checkpoint(stored), channel.copy()
+    assert restored.update(["b"]) is True
+    assert (restored.key, restored.seen, channel.seen, twin.seen) == ("k", {"a", "b"}, {"a"}, {"a"})
+    assert stored == channel.dump()
+    assert channel.from_checkpoint(MISSING).seen == set()
+
+
+def test_after_finish_restores_its_release() -> None:
+    channel: NamedBarrierValueAfterFinish[str] = NamedBarrierValueAfterFinish(str, {"a"})
+    assert channel.from_checkpoint(({"a"}, True)).is_available()
+    assert not channel.from_checkpoint(({"a"}, False)).is_available()
+    assert not channel.from_checkpoint((set(), True)).is_available()
+
+
+def test_consumed_between_stage_and_install() -> None:
+    channel: NamedBarrierValue[str] = NamedBarrierValue(str, {"a", "b"})
+    channel.update(["a", "b"])
+    staged = channel.stage(["a"])
+    assert channel.seen == {"a", "b"}
+    assert channel.consume()
+    assert channel.install(staged)
+    assert channel.seen == {"a"}
+
+
+def test_types_equality_and_flags() -> None:
+    for kind in KINDS:
+        assert (kind(str, {"a"}).ValueType, kind(str, {"a"}).UpdateType) == (str, str)
+        assert kind(str, {"a"}) == kind(int, {"a"})
+        assert kind(str, {"a"}) != kind(str, {"b"})
+        assert kind(str, {"a"}) != 1
+        assert kind.stages_in_place
+        assert kind.can_consume
+        assert not (kind.plain_value)
+        assert not (kind.reacts_to_empty)
+    assert NamedBarrierValue(str, {"a"}) != NamedBarrierValueAfterFinish(str, {"a"})
+    assert not NamedBarrierValue.can_finish
+    assert NamedBarrierValueAfterFinish.can_finish

@@ -1,0 +1,1 @@
+"""The StateGraph front end."""

@@ -1,0 +1,301 @@
+"""`add_messages`, checked against a slow model of its rules, and `MessagesState`."""
+
+import sys
+from functools import partial
+from operator import is_
+from types import ModuleType, SimpleNamespace
+from typing import Annotated, Any, get_type_hints
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pregel.channels import BinaryOperatorAggregate
+from pregel.graph.message import REMOVE_ALL_MESSAGES, MessagesState, add_messages
+from pregel.messages import Message, RemoveMessage
+
+
+def said(content: Any, id: str | None = None, **keys: Any) -> Message:
+    message = Message(role="user", content=content, **keys)
+    if id is not None:
+        message["id"] = id
+    return message
+
+
+def pairs(messages: list[Any]) -> list[tuple[Any, Any]]:
+    return [(message.content, message.id) for message in messages]
+
+
+# ---- sides
+
+
+def test_single_values_stand_for_lists() -> None:
+    assert [m.content for m in add_messages("a", ("ai", "b"))] == ["a", "b"]
+    assert [m.content for m in add_messages([], {"role": "user", "content": "c"})] == ["c"]
+
+
+def test_without_sides_it_is_a_reducer() -> None:
+    assert isinstance(add_messages(), partial)
+    reducer = add_messages(format="langchain-openai")
+    assert reducer([], [said(["a", "b"], "1")])[0].content == "a\nb"
+
+
+@pytest.mark.parametrize(("left", "right", "named"), [(None, [], "right"), ([], None, "left")])
+def test_one_side_is_an_error(left: Any, right: Any, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        add_messages(left, right)
+
+
+def test_unknown_format() -> None:
+    with pytest.raises(ValueError, match="bogus"):
+        add_messages([], [], format="bogus")  # type: ignore[call-overload]
+
+
+def test_the_lists_given_are_not_edited() -> None:
+    left, right = [said("a", "1")], [said("b", "1"), RemoveMessage("1")]
+    assert add_messages(left, right) == []
+    assert (pairs(left), len(right)) == ([("a", "1")], 2)
+    assert add_messages(left, []) is not left
+
+
+# ---- ids
+
+
+def test_missing_ids_on_the_right() -> None:
+    given_object, given_dict = said("a"), {"role": "user", "content": "b"}
+    merged = add_messages([], [given_object, given_dict, "c"])
+    assert len({message.id for message in merged}) == 3
+    assert all(isinstance(message.id, str) and message.id for message in merged)
+    assert merged[0] is given_object
+    assert "id" not in given_dict
+
+
+def test_missing_ids_on_the_left_are_added_to_copies() -> None:
+    stored, kept = said("a"), said("b", "1")
+    merged = add_messages([stored, kept], [])
+    assert "id" not in stored
+    assert merged[0].id
+    assert merged[0] is not stored
+    assert merged[1] is kept
+    explicit = Message(role="user", content="a", id=None)
+    assert add_messages([explicit], [])[0].id
+    assert explicit.id is None
+
+
+def test_raw_values_on_the_left_are_coerced() -> None:
+    merged = add_messages(["a", {"role": "user", "content": "b", "id": "1"}], [said("c", "1")])
+    assert [message.content for message in merged] == ["a", "c"]
+    assert all(type(message) is Message for message in merged)
+
+
+# ---- merging
+
+
+@pytest.mark.parametrize(
+    ("right", "expected"),
+    [
+        ([said("z", "1")], [("z", "1"), ("b", "2")]),
+        ([said("c", "3")], [("a", "1"), ("b", "2"), ("c", "3")]),
+        ([said("c", "3"), said("d", "3")], [("a", "1"), ("b", "2"), ("d", "3")]),
+        ([RemoveMessage("1")], [("b", "2")]),
+        ([{"role": "remove", "content": "", "id": "1"}], [("b", "2")]),
+        ([RemoveMessage("1"), said("z", "1")], [("z", "1"), ("b", "2")]),
+        ([said("z", "1"), RemoveMessage("1")], [("b", "2")]),
+        ([said("c", "3"), RemoveMessage("3")], [("a", "1"), ("b", "2")]),
+        ([RemoveMessage(REMOVE_ALL_MESSAGES)], []),
+        ([said("x", "9"), RemoveMessage(REMOVE_ALL_MESSAGES), said("c", "3")], [("c", "3")]),
+        (
+            [RemoveMessage(REMOVE_ALL_MESSAGES), said("c", "1"), RemoveMessage(REMOVE_ALL_MESSAGES), said("d", "2")],
+            [("d", "2")],
+        ),
+        ([RemoveMessage(REMOVE_ALL_MESSAGES), said("c", "3"), said("d", "3")], [("d", "3")]),
+    ],
+)
+def test_merging(right: list[Any], expected: list[tuple[str, str]]) -> None:
+    assert (
+        pairs(add_messages([said("a", "1"), said("b", "2")], [dict(m) if type(m) is dict else m for m in right]))
+        == expected
+    )
+
+
+def test_duplicate_ids_on_the_left() -> None:
+    left = [said("a", "1"), said("x", "2"), said("b", "1")]
+    assert pairs(add_messages(left, [said("c", "1")])) == [("a", "1"), ("x", "2"), ("c", "1")]
+    assert pairs(add_messages(left, [RemoveMessage("1")])) == [("x", "2")]
+
+
+@pytest.mark.parametrize("right", [[RemoveMessage("zz")], [RemoveMessage(REMOVE_ALL_MESSAGES), RemoveMessage("zz")]])
+def test_removing_what_is_not_there(right: list[Any]) -> None:
+    left = [said("a", "1")]
+    with pytest.raises(ValueError, match="zz"):
+        add_messages(left, right)
+
+
+IDS = st.sampled_from(["1", "2", "3"])
+MESSAGES = st.builds(said, st.sampled_from("abc"), IDS)
+
+
+@given(st.lists(MESSAGES, max_size=5), st.lists(st.one_of(MESSAGES, st.builds(RemoveMessage, IDS)), max_size=5))
+def test_against_a_slow_model(left: list[Message], right: list[Message]) -> None:
+    slots: list[Any] = list(left)
+    gone: set[str] = set()
+    for message in right:
+        at = [i for i, slot in enumerate(slots) if slot.id == message.id]
+        if message.type == "remove":
+            if not at:
+                with pytest.raises(ValueError, match=repr(message.id)):
+                    add_messages(left, right)
+                return
+            gone.add(message.id)  # type: ignore[arg-type]
+        elif at:
+            slots[at[-1]] = message
+            gone.discard(message.id)  # type: ignore[arg-type]
+        else:
+            slots.append(message)
+    expected = [slot for slot in slots if slot.id not in gone]
+    merged = add_messages(left, right)
+    assert len(merged) == len(expected)
+    assert all(map(is_, merged, expected))
+
+
+def test_an_append_is_seen_as_one() -> None:
+    channel: BinaryOperatorAggregate[Any] = BinaryOperatorAggregate(list, add_messages)
+    channel.update(["a"])
+    channel.update([["b", ("ai", "c")]])
+    assert channel.last_edit() == 1
+    channel.update([said("z", channel.get()[1].id)])
+    assert channel.last_edit() is None
+
+
+# ---- objects of other libraries
+
+
+def test_foreign_objects_are_merged_as_they_are() -> None:
+    old, new = SimpleNamespace(type="ai", content="a", id="1"), SimpleNamespace(role="user", content="b")
+    merged = add_messages([old, said("x", "2")], [new, SimpleNamespace(type="remove", content="", id="2")])
+    assert merged[0] is old
+    assert merged[1] is new
+    assert isinstance(new.id, str)
+    bare = SimpleNamespace(type="ai", content="c")
+    (complete,) = add_messages([bare], [])
+    assert complete is not bare
+    assert isinstance(complete.id, str)
+    assert not hasattr(bare, "id")
+
+
+class Base:
+    """Stands for langchain-core's message class."""
+
+    def __init__(self, type: str, content: Any, id: str | None = None) -> None:
+        self.type, self.content, self.id = type, content, id
+
+    def model_copy(self) -> "Base":
+        return Base(self.type, self.content, self.id)
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    def convert(messages: list[Any]) -> list[Any]:
+        return [Base("human", m if isinstance(m, str) else m["content"]) for m in messages]
+
+    def to_openai(messages: list[Any]) -> list[Any]:
+        return [{"role": "user", "content": part} for message in messages for part in message.content.split(";")]
+
+    module = ModuleType("langchain_core.messages")
+    vars(module).update(
+        BaseMessage=Base,
+        BaseMessageChunk=type("Chunk", (Base,), {}),
+        convert_to_messages=convert,
+        convert_to_openai_messages=to_openai,
+    )
+    monkeypatch.setitem(sys.modules, "langchain_core.messages", module)
+    return module
+
+
+def test_one_langchain_message_makes_all_langchains(library: ModuleType) -> None:
+    old = Base("human", "a", "1")
+    merged = add_messages([old], ["b"])
+    assert merged[0] is old
+    assert [type(message) for message in merged] == [Base, Base]
+    assert merged[1].id
+    without_id = Base("human", "c")
+    (complete,) = add_messages([without_id], [])
+    assert (complete.content, without_id.id) == ("c", None)
+    assert complete.id
+
+
+def test_format_of_langchain_messages_keeps_the_id(library: ModuleType) -> None:
+    merged = add_messages([Base("human", "a;b", "1"), Base("human", "c", "2")], [], format="langchain-openai")
+    assert [(m.content, m.id) for m in (merged[0], merged[2])] == [("a", "1"), ("c", "2")]
+    assert merged[1].content == "b"
+    assert merged[1].id not in (None, "1", "2")
+
+
+# ---- format
+
+
+PNG = "data:image/png;base64,QQ=="
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("a", "a"),
+        ([], ""),
+        (["a", {"type": "text", "text": "b", "cache_control": {}}], "a\nb"),
+        (
+            ["a", {"type": "image_url", "image_url": {"url": "u"}}],
+            [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "u"}}],
+        ),
+        (
+            [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "QQ=="}}],
+            [{"type": "image_url", "image_url": {"url": PNG}}],
+        ),
+        (
+            [{"type": "image", "base64": "QQ==", "mime_type": "image/png"}],
+            [{"type": "image_url", "image_url": {"url": PNG}}],
+        ),
+        ([{"type": "image", "base64": "QQ=="}], [{"type": "image_url", "image_url": {"url": PNG}}]),
+        ([{"type": "image", "source_type": "url", "url": "u"}], [{"type": "image_url", "image_url": {"url": "u"}}]),
+        ([{"type": "weird", "x": 1}], [{"type": "weird", "x": 1}]),
+    ],
+)
+def test_openai_content(content: Any, expected: Any) -> None:
+    source = said(content, "1")
+    (message,) = add_messages([], [source], format="langchain-openai")
+    assert pairs([message]) == [(expected, "1")]
+    assert source.content is content
+
+
+def test_openai_tool_use() -> None:
+    use = {"type": "tool_use", "id": "c1", "name": "f", "input": {"q": 1}}
+    known = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"q": 1}'}}
+    for keys in ({}, {"tool_calls": [known]}):
+        source = Message(role="assistant", content=["a", use], id="1", **keys)
+        (message,) = add_messages([], [source], format="langchain-openai")
+        assert (message.content, message["tool_calls"]) == ("a", [known])
+    (alone,) = add_messages([], [Message(role="assistant", content=[use], id="1")], format="langchain-openai")
+    assert (alone.content, alone["tool_calls"]) == ("", [known])
+
+
+def test_openai_tool_results_become_messages() -> None:
+    result = {"type": "tool_result", "tool_use_id": "c1", "content": [{"type": "text", "text": "r"}]}
+    merged = add_messages([], [said(["a", result], "1")], format="langchain-openai")
+    assert [(m.type, m.content, m.tool_call_id) for m in merged] == [("human", "a", None), ("tool", "r", "c1")]
+    assert merged[0].id == "1"
+    assert merged[1].id != "1"
+    only = add_messages([], [said([{"type": "tool_result", "tool_use_id": "c1"}], "1")], format="langchain-openai")
+    assert [(m.type, m.content) for m in only] == [("tool", "")]
+    assert only[0].id == "1"
+
+
+# ---- the schema
+
+
+def test_messages_state() -> None:
+    class Mine(MessagesState):
+        extra: int
+
+    hints = get_type_hints(Mine, include_extras=True)
+    assert hints["messages"] == Annotated[list[Message], add_messages]
+    assert set(hints) == {"messages", "extra"}

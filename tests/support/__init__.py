@@ -1,0 +1,1 @@
+"""What several test folders share: scenarios that run in both colours, clocks, savers, graph strategies."""

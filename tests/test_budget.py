@@ -1,0 +1,237 @@
+"""What a superstep may cost, counted in ways that no machine changes: calls, frames, commits, modules.
+
+Costs per superstep are differences between a longer and a shorter run of the same graph, so that what a run costs once
+does not count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypedDict
+
+import pytest
+
+from checkpoint.sqlite import SqliteSaver
+from pregel.graph import END, START, StateGraph
+
+ROOT = Path(__file__).resolve().parent.parent
+SHORT, LONG = 100, 300
+
+
+class State(TypedDict, total=False):
+    n: int
+
+
+def chain(length: int, *, is_async: bool = False, saver: object = None):
+    """A chain of nodes that do nothing (with a saver: count, so that every superstep stores a change)."""
+
+    def nothing(state):
+        return {"n": state["n"] + 1} if saver else None
+
+    async def anothing(state):
+        return nothing(state)
+
+    builder = StateGraph(State)
+    names = [f"n{i}" for i in range(length)]
+    for name in names:
+        builder.add_node(name, anothing if is_async else nothing)
+    for source, target in zip([START, *names], [*names, END], strict=True):
+        builder.add_edge(source, target)
+    return builder.compile(checkpointer=saver)
+
+
+def run(length: int, is_async: bool) -> Callable[[], None]:
+    graph, config = chain(length, is_async=is_async), {"recursion_limit": length + 5}
+    if is_async:
+        return lambda: asyncio.run(graph.ainvoke({"n": 0}, config))
+    return lambda: graph.invoke({"n": 0}, config)
+
+
+def profile(call: Callable[[], None]) -> Counter[tuple[str, str]]:
+    """(kind, where) -> count, for Python frames entered ("call") and builtins called ("c_call")."""
+    seen: Counter[tuple[str, str]] = Counter()
+
+    def trace(frame, event, arg):
+        if event == "call":
+            seen[event, f"{frame.f_code.co_filename}:{frame.f_code.co_qualname}"] += 1
+        elif event == "c_call":
+            seen[event, getattr(arg, "__qualname__", repr(arg))] += 1
+
+    call()  # what is done once per graph has been done
+    sys.setprofile(trace)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return seen
+
+
+def per_superstep(is_async: bool) -> dict[tuple[str, str], float]:
+    long, short = profile(run(LONG, is_async)), profile(run(SHORT, is_async))
+    long.subtract(short)
+    return {key: count / (LONG - SHORT) for key, count in long.items() if count}
+
+
+COLOURS = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+
+
+@COLOURS
+def test_calls_of_a_superstep(is_async):
+    costs = per_superstep(is_async)
+    frames = sum(cost for (kind, _), cost in costs.items() if kind == "call")
+    listing = "\n".join(f"{cost:5.2f} {kind:6} {where}" for (kind, where), cost in sorted(costs.items(), key=str))
+    assert frames <= 20, listing
+    assert sum(costs.values()) <= 60, listing
+
+
+@COLOURS
+def test_nothing_is_built_that_nobody_asked_for(is_async):
+    """Without a saver a superstep makes no task id, checkpoint id, namespace, config, runtime or snapshot."""
+    builders = (
+        "checkpoint/ids.py",
+        "engine/namespace.py",
+        "engine/snapshot.py",
+        "pregel/config.py",
+        "pregel/runtime.py",
+    )
+    words = ("config_of", "runtime_of", "task_id", "checkpoint_id", "uuid", "hash")
+    built = [
+        where
+        for (_, where), cost in per_superstep(is_async).items()
+        if cost and (any(name in where for name in builders) or any(word in where.lower() for word in words))
+    ]
+    assert not built
+
+
+def test_a_large_graph_steps_as_fast_as_a_small_one():
+    """A superstep of a graph of 1,000 nodes makes exactly the calls of a superstep of one with 10."""
+
+    def loop(steps: int, unused: int) -> Callable[[], None]:
+        builder = StateGraph(State)
+        builder.add_node("a", lambda state: {"n": state["n"] + 1})
+        builder.add_edge(START, "a")
+        builder.add_conditional_edges("a", lambda state: "a" if state["n"] < steps else END, ["a", END])
+        for i in range(unused):
+            builder.add_node(f"unused{i}", lambda state: None)
+            builder.add_edge(f"unused{i}", END)
+        graph = builder.compile()
+        return lambda: graph.invoke({"n": 0}, {"recursion_limit": steps + 5})
+
+    def calls(unused: int) -> int:
+        return sum(profile(loop(60, unused)).values()) - sum(profile(loop(30, unused)).values())
+
+    assert calls(unused=990) == calls(unused=10)
+
+
+def frames_between(call: Callable[[], object]) -> list[str]:
+    """Our frames in the traceback of an error from a node, between the caller's frame with `invoke` and the node."""
+    with pytest.raises(ZeroDivisionError) as caught:
+        call()
+    ours = [
+        f"{frame.filename}:{frame.name}"
+        for frame in traceback.extract_tb(caught.value.__traceback__)
+        if Path(frame.filename).is_relative_to(ROOT / "pregel")
+        or Path(frame.filename).is_relative_to(ROOT / "checkpoint")
+    ]
+    assert ours[0].endswith(("invoke", "run"))
+    return ours[1:]
+
+
+@pytest.mark.parametrize("kind", ["sync", "async", "sync under async", "parallel", "async parallel"])
+def test_frames_in_a_users_traceback(kind):
+    def fail(state):
+        return 1 // 0
+
+    async def afail(state):
+        return 1 // 0
+
+    builder = StateGraph(State)
+    builder.add_node("fail", afail if kind.startswith("async") else fail)
+    builder.add_edge(START, "fail")
+    if "parallel" in kind:
+        builder.add_node("other", lambda state: None)
+        builder.add_edge(START, "other")
+    graph = builder.compile()
+    if "async" in kind:
+        frames = frames_between(lambda: asyncio.run(graph.ainvoke({"n": 0})))
+    else:
+        frames = frames_between(lambda: graph.invoke({"n": 0}))
+    assert len(frames) <= 3, frames
+
+
+# ---- storage
+
+
+class Statements:
+    """All statements of all connections that are opened while this is in place of `sqlite3.connect`."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._connect = sqlite3.connect
+
+    def __call__(self, *args, **kwargs):
+        connection = self._connect(*args, **kwargs)
+        connection.set_trace_callback(self.texts.append)
+        return connection
+
+    def count(self, *starts: str) -> int:
+        return sum(text.lstrip().upper().startswith(starts) for text in self.texts)
+
+
+@pytest.mark.parametrize("durability", ["sync", "async"])
+@COLOURS
+def test_one_commit_per_superstep(monkeypatch, tmp_path, durability, is_async):
+    statements = Statements()
+    monkeypatch.setattr(sqlite3, "connect", statements)
+
+    def counted(length: int) -> tuple[int, int]:
+        statements.texts.clear()
+        with SqliteSaver.from_conn_string(str(tmp_path / f"{length}.sqlite")) as saver:
+            graph = chain(length, is_async=is_async, saver=saver)
+            config = {"recursion_limit": length + 5, "configurable": {"thread_id": "1"}}
+            if is_async:
+                result = asyncio.run(graph.ainvoke({"n": 0}, config, durability=durability))
+            else:
+                result = graph.invoke({"n": 0}, config, durability=durability)
+        assert result == {"n": length}
+        return statements.count("COMMIT"), statements.count("INSERT", "UPDATE", "DELETE", "REPLACE")
+
+    (commits, writes), (more_commits, more_writes) = counted(10), counted(30)
+    assert more_commits - commits == 20
+    assert more_writes - writes <= 7 * 20
+
+
+# ---- import
+
+NOT_BEFORE_USE = [
+    "aiosqlite",
+    "asyncio",
+    "checkpoint.memory",
+    "checkpoint.sqlite",
+    "concurrent.futures",
+    "logging",
+    "ormsgpack",
+    "pregel.engine.async_driver",
+    "pydantic",
+    "sqlite3",
+    "subprocess",
+    "uuid",
+]
+
+
+def test_modules_that_importing_the_front_end_loads():
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); before = set(sys.modules); "
+        "from pregel.graph import StateGraph; print(*sorted(set(sys.modules) - before))"
+    )
+    output = subprocess.run([sys.executable, "-I", "-c", code], check=True, capture_output=True, text=True).stdout
+    loaded = set(output.split())
+    assert loaded.isdisjoint(NOT_BEFORE_USE), sorted(loaded.intersection(NOT_BEFORE_USE))
+    assert len(loaded) <= 120, sorted(loaded)

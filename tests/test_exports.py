@@ -1,0 +1,101 @@
+"""Public names by module (engine.md, appendix C): programs that import them from the peer find them here."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+NAMES = {
+    "pregel": "",
+    "pregel.types": """
+        All Checkpointer StreamMode StreamWriter StreamPart ValuesStreamPart UpdatesStreamPart MessagesStreamPart
+        CustomStreamPart CheckpointStreamPart TasksStreamPart DebugStreamPart TaskPayload TaskResultPayload
+        CheckpointTask CheckpointPayload DebugPayload RetryPolicy TimeoutPolicy CachePolicy TracePolicy omit_payload
+        Interrupt StateUpdate PregelTask PregelExecutableTask StateSnapshot Send Command Durability interrupt Overwrite
+        GraphOutput ensure_valid_checkpointer
+    """,
+    "pregel.constants": "START END TAG_HIDDEN TAG_NOSTREAM",
+    "pregel.errors": """
+        EmptyChannelError ErrorCode GraphDrained GraphRecursionError InvalidUpdateError GraphBubbleUp GraphInterrupt
+        NodeCancelledError NodeError NodeInterrupt NodeTimeoutError ParentCommand EmptyInputError TaskNotFound
+    """,
+    "pregel.channels": """
+        BaseChannel AnyValue LastValue LastValueAfterFinish UntrackedValue EphemeralValue BinaryOperatorAggregate
+        DeltaChannel NamedBarrierValue NamedBarrierValueAfterFinish Topic
+    """,
+    "pregel.managed": "IsLastStep RemainingSteps",
+    "pregel.graph": "START END StateGraph add_messages MessagesState",
+    "pregel.graph.state": "StateGraph CompiledStateGraph",
+    "pregel.graph.message": "add_messages MessagesState",
+    "pregel.pregel": "Pregel NodeBuilder",
+    "pregel.runtime": "Runtime RunControl ExecutionInfo get_runtime",
+    "pregel.config": "get_config get_store get_stream_writer",
+    "pregel.messages": "Message",
+    "pregel.warnings": "PregelWarning",
+    "checkpoint.base": """
+        BaseCheckpointSaver Checkpoint CheckpointMetadata CheckpointTuple CheckpointConflictError ThreadBusyError
+        ThreadDeletedError empty_checkpoint copy_checkpoint create_checkpoint get_checkpoint_id
+    """,
+    "checkpoint.memory": "InMemorySaver MemorySaver",
+    "checkpoint.sqlite": "SqliteSaver",
+    "checkpoint.sqlite.aio": "AsyncSqliteSaver",
+    "checkpoint.serde.jsonplus": "JsonPlusSerializer",
+}
+
+# The peer's module path of each channel class, which programs import from as well.
+CHANNEL_MODULES = {
+    "base": "BaseChannel",
+    "any_value": "AnyValue",
+    "last_value": "LastValue LastValueAfterFinish",
+    "untracked_value": "UntrackedValue",
+    "ephemeral_value": "EphemeralValue",
+    "binop": "BinaryOperatorAggregate",
+    "delta": "DeltaChannel",
+    "named_barrier_value": "NamedBarrierValue NamedBarrierValueAfterFinish",
+    "topic": "Topic",
+}
+NAMES |= {f"pregel.channels.{module}": names for module, names in CHANNEL_MODULES.items()}
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_names_can_be_imported(module):
+    loaded = importlib.import_module(module)
+    missing = [name for name in NAMES[module].split() if not hasattr(loaded, name)]
+    assert not missing
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_all_names_exist_and_are_sorted_public_names(module):
+    loaded = importlib.import_module(module)
+    public = list(getattr(loaded, "__all__", ()))
+    assert [name for name in public if not hasattr(loaded, name)] == []
+    assert [name for name in public if name.startswith("_")] == []
+    assert len(public) == len(set(public))
+    if public:
+        assert set(NAMES[module].split()) <= set(public)
+
+
+def test_kinds_of_errors():
+    errors = importlib.import_module("pregel.errors")
+    assert issubclass(errors.NodeInterrupt, errors.GraphInterrupt)
+    assert issubclass(errors.GraphInterrupt, errors.GraphBubbleUp)
+    assert issubclass(errors.ParentCommand, errors.GraphBubbleUp)
+    assert issubclass(errors.GraphDrained, errors.GraphBubbleUp)
+    assert issubclass(errors.GraphRecursionError, RecursionError)
+    assert {code.value for code in errors.ErrorCode} == {
+        "GRAPH_RECURSION_LIMIT",
+        "INVALID_CONCURRENT_GRAPH_UPDATE",
+        "INVALID_GRAPH_NODE_RETURN_VALUE",
+        "MULTIPLE_SUBGRAPHS",
+        "INVALID_CHAT_HISTORY",
+    }
+
+
+def test_one_object_under_all_its_names():
+    types, errors = importlib.import_module("pregel.types"), importlib.import_module("pregel.errors")
+    base = importlib.import_module("checkpoint.base")
+    constants, graph = importlib.import_module("pregel.constants"), importlib.import_module("pregel.graph")
+    assert types.Interrupt is errors.Interrupt
+    assert errors.EmptyChannelError is base.EmptyChannelError
+    assert (graph.START, graph.END) == (constants.START, constants.END) == ("__start__", "__end__")
