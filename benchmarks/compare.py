@@ -73,8 +73,8 @@ ROWS = [
     Row("one bare SQLite commit at FULL (for orientation, same code on both sides)", "bare_commit", "commit"),
     Row("import of StateGraph, fresh process", "import", "process", 6, limit_aim=0.060, rounds=7),
     Row("compile of a 1,000-node chain", "compile_chain", "graph", 2, limit_aim=0.015, rounds=7),
-    Row("50 sync nodes of 50 ms, cold pool, `invoke`", "blocking_invoke", "run", None, None, 0.08, 0.06, True, 4),
-    Row("50 sync nodes of 50 ms, cold pool, `ainvoke`", "blocking_ainvoke", "run", None, None, 0.08, 0.06, True, 4),
+    Row("50 sync nodes of 50 ms, cold pool, `invoke`", "blocking_invoke", "run", None, None, 0.08, 0.06, True, 8),
+    Row("50 sync nodes of 50 ms, cold pool, `ainvoke`", "blocking_ainvoke", "run", None, None, 0.08, 0.06, True, 8),
     Row("loop whose nodes read a list of 1,000 messages", "list_1k", "superstep"),
     Row("loop whose nodes read a list of 10,000 messages", "list_10k", "superstep"),
 ]

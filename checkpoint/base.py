@@ -302,7 +302,7 @@ class Claim:
         """The version after `current`, the greatest of the checkpoint; of the kind that this saver uses (D26)."""
         if self.make_version is not None:
             return self.make_version(current)
-        return 1 if current is None else current + 1  # type: ignore[return-value]  # type: ignore[operator]
+        return 1 if current is None else current + 1  # type: ignore[operator]
 
 
 @dataclass(slots=True)
@@ -423,6 +423,8 @@ class LoadedCheckpoint:
     """Ordered by (path, task id, slot)."""
     is_head: bool = True
     """Is it the newest of its namespace?"""
+    up_rev: int | None = None
+    """Nested: rev of the checkpoint of the parent namespace that it belongs to."""
 
 
 class EncodedCommit(Protocol):

@@ -139,7 +139,7 @@ class Codec:
         self.unpack: Callable[[str | None, bytes], Any] = lambda tag, body: serde.loads_typed((tag or FORMAT_TAG, body))
         self.unpack_opaque = self.unpack
         if isinstance(serde, Serde):
-            self.unpack_opaque = lambda tag, body: serde.loads_typed((tag or FORMAT_TAG, body), opaque=True)
+            self.unpack_opaque = self._unpack_known
             if kind.dumps_typed is Serde.dumps_typed and kind.dumps is Serde.dumps:
                 dumps = serde.dumps
                 self.pack = lambda value: (None, dumps(value))
@@ -148,6 +148,13 @@ class Codec:
 
     def _unpack_own(self, tag: str | None, body: bytes) -> Any:
         return self.serde.loads(body) if tag is None else self.serde.loads_typed((tag, body))
+
+    def _unpack_known(self, tag: str | None, body: bytes) -> Any:
+        """The value, or with `Opaque` in it if this process does not know all of its types."""
+        try:
+            return self.unpack(tag, body)
+        except UnknownTypeError:
+            return self.serde.loads_typed((tag or FORMAT_TAG, body), opaque=True)
 
     def pack_channel(self, channel: str, value: Any) -> Body:
         """Bytes of a channel's value; a refusal names the channel."""

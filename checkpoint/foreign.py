@@ -342,6 +342,7 @@ class AdaptedSaver:
         nested = claim is not None
         if claim is None:
             claim = Claim(thread_id, None, ids.new_salt(), 0, 0)
+            claim.make_version = partial(self.get_next_version, channel=None)
         known_ids = _ids_of(claim)
         asked = _plain_config(config, thread_id, ns, checkpoint_id)
         newest: CheckpointTuple | None = None
@@ -455,7 +456,19 @@ class AdaptedSaver:
         writes = [self._plain_task(task) for task in commit.writes] if self._plain else list(commit.writes)
         if commit.kind == "tasks":
             return _Calls(
-                claim, commit.checkpoint_ns, known, writes, [], None, None, {}, {}, (), known.head_id, commit.step, others
+                claim,
+                commit.checkpoint_ns,
+                known,
+                writes,
+                [],
+                None,
+                None,
+                {},
+                {},
+                (),
+                known.head_id,
+                commit.step,
+                others,
             )
         special = commit.versions or {}
         new_versions = {name: special.get(name, commit.version) for name in (*commit.ops, *commit.gone)}

@@ -261,7 +261,9 @@ def _add_payloads(space: _Space, payloads: Sequence[PayloadRow]) -> None:
     for number, root, seq, _, tag, data in payloads:
         rows = space.payloads.setdefault((number, root), [])
         if len(rows) != seq:
-            raise CorruptCheckpointError(f"chain {number}/{root} has {len(rows)} rows, row {seq} was to follow", ns=space.ns)
+            raise CorruptCheckpointError(
+                f"chain {number}/{root} has {len(rows)} rows, row {seq} was to follow", ns=space.ns
+            )
         rows.append((tag, data))
 
 

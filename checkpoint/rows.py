@@ -18,11 +18,11 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
-from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, Self, TypeVar
 
-from typing_extensions import ParamSpec, Self
+from typing_extensions import ParamSpec
 
 from checkpoint import ids
 from checkpoint.base import (
@@ -43,6 +43,7 @@ from checkpoint.base import (
     RunnableConfig,
     StepCommit,
     TaskWrites,
+    Version,
     get_checkpoint_metadata,
 )
 from checkpoint.chains import (
@@ -75,9 +76,7 @@ PAGE: Final = 50
 """Checkpoints of a listing that are read at a time."""
 FORMAT_VERSION: Final = 4
 """`Checkpoint["v"]` of what the engine stores."""
-_FIELDS: Final = frozenset(
-    {"id", "ts", "channel_values", "channel_versions", "versions_seen", "updated_channels"}
-)
+_FIELDS: Final = frozenset({"id", "ts", "channel_values", "channel_versions", "versions_seen", "updated_channels"})
 
 
 class Address(NamedTuple):
@@ -262,6 +261,10 @@ class RowSaver(BaseCheckpointSaver[int]):
         self.max_checkpoint_lag = max_checkpoint_lag
         self._codec = Codec(self.serde)
 
+    def _make_version(self, current: Version | None) -> Version:
+        # A subclass with an own `get_next_version` may count in any kind of version.
+        return self.get_next_version(current, None)  # type: ignore[arg-type]
+
     # What a subclass gives.
 
     @abstractmethod
@@ -346,7 +349,7 @@ class RowSaver(BaseCheckpointSaver[int]):
         """
         thread_id, ns, checkpoint_id = addressed(config)
         self._settle(thread_id)
-        with self._reading() as rows:
+        with self._reading() as rows, _placed(thread_id, ns):
             address = rows.address(thread_id, ns)
             found: Found | None = None
             if address is not None and address.space_pk is not None:
@@ -361,13 +364,11 @@ class RowSaver(BaseCheckpointSaver[int]):
                     if rev is None:
                         rev = at_rev
                 if rev is not None:
-                    found = rows.checkpoint(address.space_pk, rev)
-                    if found is None:
-                        raise CorruptCheckpointError(
-                            f"a reference names revision {rev}, which has no row", thread_id=thread_id, ns=ns
-                        )
+                    found = _existing(rows, address.space_pk, rev)
             if claim is None:
                 claim = _claim_of(thread_id, address)
+                if type(self).get_next_version is not BaseCheckpointSaver.get_next_version:
+                    claim.make_version = self._make_version
             if address is None or found is None:
                 claim.spaces[ns] = Space(
                     ns, pk=address.space_pk if address else None, head=address.head if address else None
@@ -427,14 +428,14 @@ class RowSaver(BaseCheckpointSaver[int]):
         """The addressed checkpoint with metadata and pending writes, or None. Private copies."""
         thread_id, ns, checkpoint_id = addressed(config)
         self._settle(thread_id)
-        with self._reading() as rows:
+        with self._reading() as rows, _placed(thread_id, ns):
             address = rows.address(thread_id, ns)
             if address is None or address.space_pk is None:
                 return None
             if checkpoint_id is not None:
                 found = self._find(rows, address, checkpoint_id)
             else:
-                found = rows.checkpoint(address.space_pk, address.head) if address.head is not None else None
+                found = _existing(rows, address.space_pk, address.head) if address.head is not None else None
             if found is None:
                 return None
             space, values, writes = self._state(rows, thread_id, ns, address.space_pk, found)
@@ -762,6 +763,31 @@ def _metadata_columns(metadata: CheckpointMetadata) -> tuple[int, int, str | Non
     return source, step, run_id, json_text(rest) if rest else None
 
 
+@contextmanager
+def _placed(thread_id: str, ns: str) -> Iterator[None]:
+    """Give damage that the rows report the place they do not know."""
+    try:
+        yield
+    except CorruptCheckpointError as damage:
+        if damage.thread_id is not None:
+            raise
+        raise CorruptCheckpointError(
+            damage.reason,
+            thread_id=thread_id,
+            ns=ns,
+            checkpoint_id=damage.checkpoint_id,
+            channel=damage.channel,
+        ) from damage
+
+
+def _existing(rows: Rows, space_pk: Any, rev: int) -> Found:
+    """The checkpoint that something stored refers to."""
+    found = rows.checkpoint(space_pk, rev)
+    if found is None:
+        raise CorruptCheckpointError(f"a reference names revision {rev}, which has no row")
+    return found
+
+
 def _claim_of(thread_id: str, address: Address | None) -> Claim:
     if address is None:
         return Claim(thread_id, None, ids.new_salt(), 0, 1)
@@ -800,6 +826,7 @@ def _loaded(
         dict(space.sub),
         list(writes),
         is_head,
+        row.up_rev,
     )
 
 
@@ -848,10 +875,11 @@ class _Listing:
                 if self.left is not None and len(shown) >= self.left:
                     break
                 if self._fits(entry):
-                    found = rows.checkpoint(entry.space_pk, entry.rev)
-                    # It may have been pruned since the listing of all threads was taken.
-                    if found is not None and found.row.id == entry.id:
-                        shown.append(self._shown(rows, entry, found))
+                    with _placed(entry.thread_id, entry.ns):
+                        found = rows.checkpoint(entry.space_pk, entry.rev)
+                        # It may have been removed since the listing of all threads was taken.
+                        if found is not None and found.row.id == entry.id:
+                            shown.append(self._shown(rows, entry, found))
         if self.left is not None:
             self.left -= len(shown)
             if self.left == 0:
@@ -896,15 +924,9 @@ class _Listing:
     def _shown(self, rows: Rows, entry: Entry, found: Found) -> Any:
         saver = self.saver
         if not self.native:
-            space, values, writes = saver._state(
-                rows, entry.thread_id, entry.ns, entry.space_pk, found, lenient=True
-            )
+            space, values, writes = saver._state(rows, entry.thread_id, entry.ns, entry.space_pk, found, lenient=True)
             return saver._tuple(entry.thread_id, entry.ns, found, space, values, writes)
         space, values, writes = saver._state(rows, entry.thread_id, entry.ns, entry.space_pk, found)
         address = rows.address(entry.thread_id, entry.ns)
         claim = _claim_of(entry.thread_id, address)
-        return _loaded(
-            claim, entry.ns, found, space, values, writes, address is not None and entry.rev == address.head
-        )
-
-
+        return _loaded(claim, entry.ns, found, space, values, writes, address is not None and entry.rev == address.head)

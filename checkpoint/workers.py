@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -25,7 +26,7 @@ T = TypeVar("T")
 class Outcome:
     """The end of a call that runs elsewhere: `result` for a thread that may block, `aresult` for a coroutine."""
 
-    __slots__ = ("_error", "_ended", "_lock", "_value", "_waiters")
+    __slots__ = ("_ended", "_error", "_lock", "_value", "_waiters")
 
     def __init__(self) -> None:
         self._ended = threading.Event()
@@ -107,6 +108,8 @@ class Worker:
         self.thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._calls: SimpleQueue[tuple[Callable[[], Any], Outcome] | None] = SimpleQueue()
+        # The thread of a worker that nobody holds any more ends.
+        weakref.finalize(self, self._calls.put, None).atexit = False
 
     def post(self, call: Callable[[], Any]) -> Outcome:
         """Run a call after everything that was posted before."""
@@ -164,18 +167,34 @@ class LoopThread:
         self._name = name
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._end: Any = None
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the thread's loop and wait for it. Must not be called from that thread."""
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True).start()
+                thread = threading.Thread(target=_serve, args=(self._loop,), name=self._name, daemon=True)
+                thread.start()
+                self._end = weakref.finalize(self, _end_loop, self._loop, thread)
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def stop(self) -> None:
         """End the loop and its thread. A later call starts new ones."""
         with self._lock:
-            loop, self._loop = self._loop, None
-        if loop is not None:
-            loop.call_soon_threadsafe(loop.stop)
+            end, self._end, self._loop = self._end, None, None
+        if end is not None:
+            end()
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+def _end_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+    if thread is not threading.current_thread():
+        thread.join()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import time
+import warnings
 from _queue import SimpleQueue
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -272,6 +273,12 @@ def _set_place(request: Request, graph: Graph, call: Call) -> None:
     request.durability = durability or "async"
     request.deferred = request.durability == "exit"
     if not request.stores:
+        if durability is not None:
+            warnings.warn(
+                f"durability={durability!r} has no effect: graph {graph.name!r} has no checkpointer to store anything",
+                UserWarning,
+                stacklevel=4,
+            )
         request.stored_metadata = {}
         return
     if request.thread_id is None:
@@ -316,10 +323,20 @@ def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, val
     return run
 
 
+def unstored(request: Request) -> LoadedCheckpoint | None:
+    """Durability `exit`: the state that an earlier call in this very run left in a stable namespace."""
+    if not request.deferred or not request.stable_ns or request.parent_run is None:
+        return None
+    return request.parent_run.root.finished.get(request.ns)
+
+
 def load(request: Request) -> LoadedCheckpoint | None:
     """The state that a run starts from."""
     if not request.stores:
         return None
+    kept = unstored(request)
+    if kept is not None:
+        return kept
     saver: NativeSaver = request.saver
     return saver.load(**load_arguments(request))
 
@@ -328,6 +345,9 @@ async def aload(request: Request) -> LoadedCheckpoint | None:
     """Async form of `load`."""
     if not request.stores:
         return None
+    kept = unstored(request)
+    if kept is not None:
+        return kept
     saver: NativeSaver = request.saver
     return await saver.aload(**load_arguments(request))
 

@@ -161,8 +161,9 @@ class TaskScope:
         return self.host.spawn(self, node, argument)
 
     def close(self) -> None:
-        """End the attempt."""
+        """End the attempt. What it lent out lets go of it: a config or writer that outlives it leads nowhere."""
         self.closed = True
+        self._config = self._runtime = None
 
 
 _current: ContextVar[TaskScope | None] = ContextVar("pregel_task_scope", default=None)

@@ -97,12 +97,20 @@ class InvalidUpdateError(Exception):
     """
 
     def __init__(
-        self, message: str = "", *, code: ErrorCode | None = None, key: str | None = None, count: int | None = None
+        self,
+        message: str = "",
+        *,
+        code: ErrorCode | None = None,
+        key: str | None = None,
+        count: int | None = None,
+        advice: str | None = None,
     ) -> None:
         super().__init__(message if code is None else f"{message} [{code.value}]")
         self.code = code
         self.key = key
         self.count = count
+        self.advice = advice
+        """What to do about it, from the channel that knows."""
 
 
 class EmptyInputError(Exception):

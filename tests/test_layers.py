@@ -22,6 +22,7 @@ WORDS = tuple(f"pregel.{name}" for name in ("constants", "errors", "_scope", "_c
 PARTS = tuple(f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config"))
 KEEPERS = ("pregel.store", "pregel.cache")
 DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "sync_driver", "async_driver"))
+FACE = ("pregel._launch", "pregel._state_api", "pregel.pregel")
 FRONT = (*WORDS, *PARTS, *KEEPERS, "checkpoint.registry", "checkpoint.base", "pregel.pregel")
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
@@ -36,8 +37,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(KEEPERS, (*BASE, "checkpoint.serde", *WORDS)),
     "pregel.engine": (*BASE, *WORDS, *PARTS),
     **dict.fromkeys(DRIVERS, (*BASE, *WORDS, *PARTS, *KEEPERS, *DRIVERS, "pregel.engine")),
-    "pregel._launch": (*BASE, *WORDS, *PARTS, *KEEPERS, *DRIVERS, "pregel.engine"),
-    "pregel.pregel": (*BASE, *WORDS, *PARTS, *KEEPERS, *DRIVERS, "pregel.engine", "pregel._launch"),
+    **dict.fromkeys(FACE, (*BASE, *WORDS, *PARTS, *KEEPERS, *DRIVERS, "pregel.engine", *FACE)),
     "pregel.graph": FRONT,
     "pregel.func": FRONT,
     "pregel": (*FRONT, "pregel.graph", "pregel.func"),

@@ -163,9 +163,7 @@ def _write_steps(conn: Any, steps: Sequence[EncodedStep]) -> tuple[int, dict[str
             thread_pk = execute(_TAKE_NEW, (claim.thread_id, claim.salt, now, now)).lastrowid
         except sqlite3.IntegrityError:
             raise refusal(conn, first) from None
-    elif (
-        execute(_CLAIM, (time.time(), thread_pk, claim.epoch, epoch - 1, thread_pk, claim.root_head)).rowcount != 1
-    ):
+    elif execute(_CLAIM, (time.time(), thread_pk, claim.epoch, epoch - 1, thread_pk, claim.root_head)).rowcount != 1:
         raise refusal(conn, first)
 
     # Heads: one statement per namespace, however many steps of it there are.
@@ -370,9 +368,24 @@ class Reader:
             raise CorruptCheckpointError(
                 f"header of revision {root}, which the others build on, is gone", checkpoint_id=id_text(last[4])
             )
-        _, header, _, metadata, own, parent_rev, parent, up_rev, ts, step, source, flags, run_id, root, above, above_flags = (
-            last
-        )
+        (
+            _,
+            header,
+            _,
+            metadata,
+            own,
+            parent_rev,
+            parent,
+            up_rev,
+            ts,
+            step,
+            source,
+            flags,
+            run_id,
+            root,
+            above,
+            above_flags,
+        ) = last
         row = CheckpointRow(
             rev,
             id_text(own),
@@ -519,7 +532,8 @@ class Writer(Reader):
             made: int = self.conn.execute(_TAKE_NEW, (thread_id, salt, now, now)).lastrowid
             return made
         self.conn.execute(
-            "UPDATE threads SET claims = claims + 1, epoch = claims + 1, claimed_at = ? WHERE thread_pk = ?", (now, row[0])
+            "UPDATE threads SET claims = claims + 1, epoch = claims + 1, claimed_at = ? WHERE thread_pk = ?",
+            (now, row[0]),
         )
         taken: int = row[0]
         return taken
@@ -576,26 +590,26 @@ class Writer(Reader):
 # ---- whole threads
 
 
-def delete_thread(conn: Any, thread_id: str) -> None:
-    """Remove a thread. Its rows go in one transaction if they are few, else it vanishes first and they follow."""
+def delete_thread(conn: Any, thread_id: str) -> bool:
+    """Remove a thread, inside the caller's transaction. True: it has vanished, and `finish_deletes` has rows to remove."""
     row = conn.execute(
         "SELECT t.thread_pk, (SELECT count(*) FROM spaces s JOIN checkpoints c USING (space_pk) "
         "WHERE s.thread_pk = t.thread_pk) FROM threads t WHERE t.thread_id = ?",
         (thread_id,),
     ).fetchone()
     if row is None:
-        return
+        return False
     thread_pk, n_checkpoints = row
     if n_checkpoints <= BIG_DELETE:
         conn.execute("DELETE FROM threads WHERE thread_pk = ?", (thread_pk,))
-        return
+        return False
     # From here on it cannot be found, and nobody's epoch fits.
     conn.execute("UPDATE threads SET thread_id = NULL, epoch = -1 WHERE thread_pk = ?", (thread_pk,))
-    finish_deletes(conn)
+    return True
 
 
 def finish_deletes(conn: Any) -> None:
-    """Remove what is left of deleted threads, in transactions of `DELETE_BATCH` rows."""
+    """Remove what is left of deleted threads, in transactions of at most `DELETE_BATCH` rows."""
     for (thread_pk,) in conn.execute("SELECT thread_pk FROM threads WHERE thread_id IS NULL").fetchall():
         for (space_pk,) in conn.execute("SELECT space_pk FROM spaces WHERE thread_pk = ?", (thread_pk,)).fetchall():
             for table, key in (
@@ -607,9 +621,22 @@ def finish_deletes(conn: Any) -> None:
                     f"DELETE FROM {table} WHERE space_pk = ? AND ({key}) IN "
                     f"(SELECT {key} FROM {table} WHERE space_pk = ? LIMIT {DELETE_BATCH})"
                 )
-                while conn.execute(statement, (space_pk, space_pk)).rowcount == DELETE_BATCH:
+                while _delete(conn, statement, (space_pk, space_pk)) == DELETE_BATCH:
                     pass
-        conn.execute("DELETE FROM threads WHERE thread_pk = ?", (thread_pk,))
+        _delete(conn, "DELETE FROM threads WHERE thread_pk = ?", (thread_pk,))
+
+
+def _delete(conn: Any, statement: str, values: tuple[int, ...]) -> int:
+    """Run one deletion in its own transaction. Returns the number of rows."""
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        n_rows: int = conn.execute(statement, values).rowcount
+        conn.execute("COMMIT")
+    except BaseException:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+        raise
+    return n_rows
 
 
 def copy_thread(conn: Any, source_id: str, target_id: str) -> None:

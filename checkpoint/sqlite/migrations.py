@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from checkpoint.base import SchemaVersionError
@@ -130,7 +130,7 @@ def migrate(conn: Any, place: str) -> None:
                     migration.version,
                     migration.name,
                     migration.sha256,
-                    datetime.now(timezone.utc).isoformat(),
+                    datetime.now(UTC).isoformat(),
                     LIBRARY,
                 ),
             )

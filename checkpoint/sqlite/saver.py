@@ -31,9 +31,9 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from typing_extensions import ParamSpec, Self
+from typing_extensions import ParamSpec
 
 from checkpoint.base import (
     CheckpointError,
@@ -426,10 +426,12 @@ class _SqliteSaver(RowSaver):
     def delete_thread(self, thread_id: str) -> None:
         """Remove a thread with all its namespaces. Unknown threads are ignored; a late writer is refused."""
         self._settle(str(thread_id))
-        connections = self._live()
-        with connections.write_lock:
-            connections.set_mode("full")
-            core.delete_thread(connections.writer, str(thread_id))
+        with self._writing() as tx:
+            more = core.delete_thread(tx.conn, str(thread_id))
+        if more:
+            connections = self._live()
+            with connections.write_lock:
+                core.finish_deletes(connections.writer)
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy all checkpoints of one thread to another, which must not exist. An unknown source is ignored."""

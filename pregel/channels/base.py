@@ -223,4 +223,5 @@ def too_many_values(key: str, count: int, advice: str) -> InvalidUpdateError:
         code=ErrorCode.INVALID_CONCURRENT_GRAPH_UPDATE,
         key=key,
         count=count,
+        advice=advice,
     )

@@ -16,11 +16,11 @@ from pregel.channels.base import BaseChannel
 from pregel.constants import CONTROL_WRITES, TASKS
 from pregel.engine.state import RunState
 from pregel.engine.task import Task, order
-from pregel.errors import ErrorCode, InvalidUpdateError
+from pregel.errors import InvalidUpdateError
 
 
-def apply_tasks(run: RunState, tasks: Sequence[Task]) -> None:
-    """Apply the writes of a superstep's tasks; sets `run.updated`.
+def apply_tasks(run: RunState, tasks: Sequence[Task], *, releases: bool = True) -> None:
+    """Apply the writes of a superstep's tasks; sets `run.updated`. `releases`: may it wake deferred nodes?
 
     Raises:
         InvalidUpdateError: a channel cannot take the values it got; the text names the writers and the step.
@@ -66,7 +66,7 @@ def apply_tasks(run: RunState, tasks: Sequence[Task]) -> None:
                 updated.append(name)
         if run.channels[name].is_available():
             run.live.append(name)
-    if program.finishing and not any(name in program.triggers or name == TASKS for name in updated):
+    if releases and program.finishing and not any(name in program.triggers or name == TASKS for name in updated):
         finish(run, version, updated)
     run.updated = updated
 
@@ -170,11 +170,11 @@ def _named(run: RunState, error: InvalidUpdateError, writers: Sequence[str]) -> 
     names = ", ".join(f"'{name}'" for name in writers)
     got = [type(value).__name__ for task in run.tasks for channel, value in task.writes or () if channel == error.key]
     kinds = f": {', '.join(got)}" if got else ""
-    if error.code is ErrorCode.INVALID_CONCURRENT_GRAPH_UPDATE and error.count:
+    if error.advice is not None:
         text = (
             f"At key '{error.key}': got {error.count} values in step {run.step} (from {names}{kinds}) but keeps only one; "
-            f"annotate it with a reducer, for example Annotated[list, operator.add], or let one node write it"
+            f"{error.advice}"
         )
     else:
         text = f"{error.args[0]} (step {run.step}, written by {names})"
-    return InvalidUpdateError(text, code=error.code, key=error.key, count=error.count)
+    return InvalidUpdateError(text, code=error.code, key=error.key, count=error.count, advice=error.advice)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any
@@ -33,37 +33,8 @@ from pregel.engine.sync_driver import (
     own_error,
     timed_out,
 )
-from pregel.engine.task import Task, acall, acall_routers, call, call_node
+from pregel.engine.task import InContext, Task, acall, acall_routers, call, call_node
 from pregel.engine.workers import Job, future_type, workers
-
-
-class InContext:
-    """Awaits a coroutine in a context of its own, without the cost of an asyncio task."""
-
-    __slots__ = ("context", "coroutine")
-
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
-        self.coroutine = coroutine
-        self.context = context
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        run = self.context.run
-        step: Callable[[Any], Any] = self.coroutine.send
-        argument: Any = None
-        while True:
-            try:
-                yielded = run(step, argument)
-            except StopIteration as stop:
-                return stop.value
-            try:
-                argument = yield yielded
-            except GeneratorExit:
-                run(self.coroutine.close)
-                raise
-            except BaseException as error:  # noqa: BLE001 - cancellation goes where the coroutine waits
-                step, argument = self.coroutine.throw, error
-            else:
-                step = self.coroutine.send
 
 
 class Inbox:
@@ -174,7 +145,7 @@ class AsyncDriver:
                 if run.notices:
                     self.warn()
             except BaseException as error:  # noqa: BLE001 - the run decides what an error means
-                scope.closed = True
+                scope.close()
                 if self.pumping is not None:
                     await self.take_back()
                 if isinstance(error, (GeneratorExit, asyncio.CancelledError)) and (
@@ -184,7 +155,7 @@ class AsyncDriver:
                 if not await self.again(run.settle(task, own_error(task, error)), inline=True):
                     break
             else:
-                scope.closed = True
+                scope.close()
                 if self.pumping is not None:
                     await self.take_back()
                 run.finish(task, writes)
@@ -231,7 +202,7 @@ class AsyncDriver:
         run = self.run
         for task in run.tasks:
             if task.scope is not None and not task.settled:
-                task.scope.closed = True
+                task.scope.close()
         left = [body for body in self.bodies if not body.done()]
         for body in left:
             body.cancel()
@@ -386,7 +357,7 @@ class AsyncDriver:
                     self.warn()
             except Exception as warning:  # noqa: BLE001 - a warning that is an error fails the task
                 error = warning
-        scope.closed = True
+        scope.close()
         if error is None:
             run.finish(task, writes)
         elif await self.again(run.settle(task, own_error(task, error))):
@@ -417,7 +388,7 @@ class AsyncDriver:
         for body, scope in list(self.bodies.items()):
             task = scope.task
             if not task.settled and task.call_index < 0 and not body.done():  # type: ignore[attr-defined]
-                scope.closed = True
+                scope.close()
                 body.cancel()
                 self.run.drop(task)  # type: ignore[arg-type]
 
@@ -442,7 +413,7 @@ class AsyncDriver:
             scope = task.scope
             if task.settled or due is None or due > now or scope is None or scope in arrived:
                 continue
-            scope.closed = True
+            scope.close()
             for body, owner in list(self.bodies.items()):
                 if owner is scope:
                     body.cancel()

@@ -70,6 +70,9 @@ class Run(RunState):
         """
         self._expect("idle")
         if self.step > self.stop:
+            self.tasks = plan.next_tasks(self)
+            if self.sees and self.stores:
+                view.checkpoint(self)
             self._end("out_of_steps")
             return None
         self.tasks = tasks = plan.next_tasks(self)
@@ -111,6 +114,7 @@ class Run(RunState):
         """The body returned."""
         task.writes = writes
         task.settled = True
+        task.scope = None
         self.unsettled -= 1
         if self.stores:
             self._hold_output(task)
@@ -219,10 +223,21 @@ class Run(RunState):
     def close(self) -> StepCommit | None:
         """The run is over, however it ended: what is still to be stored."""
         self.phase = "done"
+        for task in self.tasks:
+            # No cycles are left for the collector: an error knows the frames that know the run.
+            task.scope = task.error = task.future = None
+        if self.status == "out_of_steps":
+            self.ready = [task.name for task in self.tasks]
+        self.tasks = []
         if not self.stores:
             return None
         request = self.request
         held = self._take_held()
+        around = request.parent_run
+        if around is not None and request.stable_ns and self.status == "done":
+            around.sub_changed[self.ns] = self.rev
+            if request.deferred:
+                self.root.finished[self.ns] = snapshot.kept(self)
         if not request.deferred:
             return snapshot.rows(self, held) if held else None
         if request.parent_run is None:
@@ -237,13 +252,12 @@ class Run(RunState):
         return None
 
     def outcome(self) -> BaseException | None:
-        """What the run ends with besides its values: the exception to raise, or None."""
-        if self.failure is not None:
-            return self.failure
-        if self.bubble is not None:
-            return self.bubble
+        """What the run ends with besides its values: the exception to raise, or None. Asked once: the run lets go of it."""
+        ended, self.failure = self.failure or self.bubble, None
+        if ended is not None:
+            return ended
         if self.status == "out_of_steps":
-            ready = [task.name for task in plan.next_tasks(self)]
+            ready = self.ready
             left = f"{len(ready)} tasks still ready ({', '.join(map(repr, ready[:5]))})" if ready else "no step to spare"
             return GraphRecursionError(
                 f"step limit {self.request.limit} reached with {left}; raise recursion_limit in the config, or check the "
@@ -301,6 +315,7 @@ class Run(RunState):
 
     def _settled(self, task: Task) -> None:
         task.settled = True
+        task.scope = None
         self.unsettled -= 1
 
     def _pause(self, task: Task, error: GraphInterrupt) -> None:
@@ -328,6 +343,7 @@ class Run(RunState):
         if self.sees:
             view.failed(self, task)
         task.settled = True
+        task.scope = None
         if handler is None:
             self.unsettled -= 1
             if task.call_index < 0:

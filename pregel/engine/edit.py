@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from checkpoint.base import StepCommit, TaskWrites
-from pregel._scope import TaskScope, current_or_none, enter
-from pregel.constants import COPY, END, INPUT, INTERRUPT, NO_WRITES
+from pregel._scope import TaskScope, enter
+from pregel.constants import COPY, END, INPUT, NO_WRITES
 from pregel.engine import entry, plan, snapshot
 from pregel.engine.apply import apply_tasks, apply_writes
 from pregel.engine.core import Run, count_of
@@ -44,11 +44,32 @@ class Edit:
         self.run = run
         self.commits: list[StepCommit] = []
 
-    def apply(self, updates: Sequence[StateUpdate]) -> None:
-        """One superstep.
+    def prepare(self, updates: Sequence[StateUpdate]) -> list[tuple[Task, Any]]:
+        """The tasks that an ordinary superstep stands for, with the value that each is to have returned; [] for the special
+        ones. Their writers and routers are run next, by `writes_of` or `awrites_of`.
 
         Raises:
             InvalidUpdateError: an update cannot be made as the node it names.
+        """
+        run = self.run
+        first = updates[0]
+        special = first.as_node in (INPUT, COPY) or (first.as_node == END and first.values is None)
+        if special:
+            updates = self._copied(first.values) if first.as_node == COPY and len(updates) == 1 else []
+        prepared = []
+        for update in updates:
+            name = self._named(update, alone=len(updates) == 1)
+            node = run.program.nodes[name]
+            if node.write is None and not node.routers:
+                raise InvalidUpdateError(f"node {name!r} writes nothing, so the state cannot be updated as it")
+            prepared.append((Task(node, None), update.values))
+        return prepared
+
+    def apply(self, updates: Sequence[StateUpdate], tasks: Sequence[Task]) -> None:
+        """One superstep, with the prepared tasks' writes made.
+
+        Raises:
+            InvalidUpdateError: a channel cannot take the writes.
         """
         run = self.run
         first = updates[0]
@@ -60,9 +81,9 @@ class Edit:
             self._input(first.values)
         elif first.as_node == COPY:
             self._alone(updates, "copying the checkpoint (as_node='__copy__')")
-            self._copy(first.values)
+            self._copy(self._copied(first.values), tasks)
         else:
-            self._update(updates)
+            self._update(updates, tasks)
         run.pending = []
 
     def _alone(self, updates: Sequence[StateUpdate], doing: str) -> None:
@@ -105,7 +126,7 @@ class Edit:
 
     def _input(self, values: Any) -> None:
         run = self.run
-        writes = entry.map_input(run.program, values, run.notice)
+        writes = entry.map_input(run.program, values)
         if not writes:
             raise InvalidUpdateError(f"as_node='__input__' got no input for {run.program.input_channels!r}: {shown(values)}")
         apply_tasks(run, [_blank(task) for task in self._open()])
@@ -115,8 +136,12 @@ class Edit:
         run.seen_changed.add(INPUT)
         self._store("input")
 
-    def _copy(self, values: Any) -> None:
-        """A sibling of the checkpoint; with a list of updates, those applied to the copy as the next superstep."""
+    def _copied(self, values: Any) -> list[StateUpdate]:
+        """The updates that go with a copy.
+
+        Raises:
+            InvalidUpdateError: there is nothing to copy, or an item is no update.
+        """
         run = self.run
         if run.loaded is None or run.loaded.checkpoint_id is None:
             raise InvalidUpdateError("as_node='__copy__' needs a checkpoint to copy, but there is none")
@@ -128,37 +153,35 @@ class Edit:
                 if not isinstance(item, (list, tuple)) or not 2 <= len(item) <= 3:
                     raise InvalidUpdateError(f"as_node='__copy__' takes (values, as_node) items, got {shown(item)}")
                 updates.append(StateUpdate(*item))
+        return updates
+
+    def _copy(self, updates: Sequence[StateUpdate], tasks: Sequence[Task]) -> None:
+        """A sibling of the checkpoint; with updates, those applied to the copy as the next superstep."""
+        run = self.run
         run.rev, run.checkpoint_id_ = run.parent_rev or 0, run.parent_id
         self._store("fork")
         run.pending = []
         if updates:
-            self._update(updates)
+            self._update(updates, tasks)
 
-    def _update(self, updates: Sequence[StateUpdate]) -> None:
+    def _update(self, updates: Sequence[StateUpdate], tasks: Sequence[Task]) -> None:
         run = self.run
-        named = [self._named(update, alone=len(updates) == 1) for update in updates]
+        if run.step < 0:
+            run.step = 0
         entry.null_writes(run)
         open_tasks = self._open()
         # A fixed step in which earlier finished tasks count is applied only when it is closed by END; an update stands
         # beside it, so their stored results are shown in history and not applied here.
-        tasks: list[Task] = []
         held: list[TaskWrites] = []
-        for (values, node_name, given_id) in named:
-            node = run.program.nodes[node_name]
-            if node.write is None and not node.routers:
-                raise InvalidUpdateError(f"node {node_name!r} writes nothing, so the state cannot be updated as it")
-            task = Task(node, None)
-            writes = self._writes(task, values)
-            task.writes = writes
-            match = next((t for t in open_tasks if t.name == node_name and t not in tasks and t.writes is None), None)
-            task_id = given_id or (run.id_of(match) if match is not None else run.id_of(task))
+        for task, update in zip(tasks, updates, strict=True):
+            match = next((t for t in open_tasks if t.name == task.name and t.writes is None), None)
+            task_id = update.task_id or (run.id_of(match) if match is not None else run.id_of(task))
             if run.rev:
                 path = path_text((match or task).path)
-                stored = snapshot.stored_writes(run.program, writes) or [(NO_WRITES, None)]
+                stored = snapshot.stored_writes(run.program, task.writes or []) or [(NO_WRITES, None)]
                 held.append(TaskWrites(run.rev, run.checkpoint_id, task_id, path, 0, stored))
             if match is not None:
                 open_tasks.remove(match)
-            tasks.append(task)
         self._barrier(tasks)
         self._store("update", held)
 
@@ -173,13 +196,10 @@ class Edit:
         run.seen = seen_before
         run.seen_changed.discard(whole.name)
         for task in tasks:
-            seen = run.seen.setdefault(task.name, {})
-            seen.update({t: run.versions[t] for t in task.node.triggers if t in run.versions and t not in seen})
+            run.seen.setdefault(task.name, {})
             run.seen_changed.add(task.name)
-        run.seen.setdefault(INTERRUPT, {})
-        run.seen_changed.add(INTERRUPT)
 
-    def _named(self, update: StateUpdate, *, alone: bool) -> tuple[Any, str, str | None]:
+    def _named(self, update: StateUpdate, *, alone: bool) -> str:
         run = self.run
         nodes = run.program.nodes
         name = update.as_node
@@ -189,7 +209,7 @@ class Edit:
             name = self._inferred()
         if name not in nodes:
             raise InvalidUpdateError(f"as_node {name!r} is none of the nodes {list(nodes)!r}")
-        return update.values, name, update.task_id
+        return name
 
     def _inferred(self) -> str:
         """The node that ran last, if there is exactly one."""
@@ -214,20 +234,28 @@ class Edit:
             f"it is not clear as which node the state is updated (ran last: {sorted(last)!r}); pass as_node"
         )
 
-    def _writes(self, task: Task, values: Any) -> list[Write]:
-        """What the node's writers and routers make of a returned value."""
+    def writes_of(self, task: Task, values: Any) -> None:
+        """Set what the node's writers and routers make of a returned value. Runs in a context of its own."""
         scope = TaskScope(self.run, task, None)
-        outer = current_or_none()
         enter(scope)
-        try:
-            writes: list[Write] = []
-            if task.node.write is not None:
-                task.node.write(values, scope, writes)
-            for router in task.node.routers:
-                router.route(values, scope, writes)
-            return writes
-        finally:
-            enter(outer)
+        task.writes = _written(task, scope, values)
+        for router in task.node.routers:
+            router.route(values, scope, task.writes)
+
+    async def awrites_of(self, task: Task, values: Any) -> None:
+        """Async form of `writes_of`."""
+        scope = TaskScope(self.run, task, None)
+        enter(scope)
+        task.writes = _written(task, scope, values)
+        for router in task.node.routers:
+            await router.aroute(values, scope, task.writes)
+
+
+def _written(task: Task, scope: TaskScope, values: Any) -> list[Write]:
+    writes: list[Write] = []
+    if task.node.write is not None:
+        task.node.write(values, scope, writes)
+    return writes
 
 
 def _blank(task: Task) -> Task:

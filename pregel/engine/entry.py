@@ -31,8 +31,8 @@ from pregel.errors import EmptyInputError, InvalidUpdateError, shown
 from pregel.types import Command, Send
 
 
-def map_input(program: Program, value: Any, notice: Any) -> list[Write]:
-    """The writes of a graph's input (engine.md 3.3).
+def map_input(program: Program, value: Any) -> list[Write]:
+    """The writes of a graph's input (engine.md 3.3). Keys that are no input channels are left out (D49).
 
     Raises:
         TypeError: a graph with several input channels got something that is not a dict.
@@ -44,9 +44,6 @@ def map_input(program: Program, value: Any, notice: Any) -> list[Write]:
         return [(channels, value)]
     if not isinstance(value, dict):
         raise TypeError(f"input must be a dict with some of the keys {list(channels)!r}, got {shown(value)}")
-    for key in value:
-        if key not in channels:
-            notice("unknown-input", str(key), f"input key {key!r} is none of {list(channels)!r} and is ignored")
     return [(key, item) for key, item in value.items() if key in channels]
 
 
@@ -73,7 +70,7 @@ def map_command(command: Command[Any], program: Program, notice: Any) -> list[Wr
             elif target != END:
                 notice("unknown-goto", str(target), f"Command.goto names unknown node {str(target)!r}; it is ignored")
         else:
-            raise TypeError(f"Command.goto takes node names and Send, got {shown(target)}")
+            raise TypeError(f"Command.goto takes node names and Send, got {shown(target)} ({type(target).__name__})")
     return writes + update_writes(command.update, program)
 
 
@@ -119,7 +116,7 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
         value = None
     resuming = bool(run.versions) and (value is None or command is not None)
     if command is None and not resuming:
-        writes = map_input(run.program, value, run.notice)
+        writes = map_input(run.program, value)
         if not writes:
             channels = run.program.input_channels
             raise EmptyInputError(
@@ -132,7 +129,7 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
         given = map_command(command, run.program, run.notice)
         if given:
             apply_writes(run, given, "Command")
-        if not run.versions or not resuming:
+        if not resuming:
             return _present(_input(run, _blank_input(run)))
         if given:
             rows.append(_null_row(run, 0, given, nulls))
@@ -171,13 +168,15 @@ def _blank_input(run: RunState) -> list[Write]:
 
 def _input(run: RunState, writes: Sequence[Write]) -> StepCommit | None:
     """Drop what is still pending on the loaded checkpoint, apply the input, number the input checkpoint."""
-    dropped = plan.next_tasks(run) if run.versions else []
-    if dropped:
+    if run.checkpoint_id_ is not None:
+        dropped = plan.open_tasks(run)
         for task in dropped:
             task.writes = []
-        apply_tasks(run, dropped)
+        if dropped:
+            # Deferred nodes that wait go on waiting: the input is something else to do.
+            apply_tasks(run, dropped, releases=False)
+        run.updated = None
     run.pending = []
-    run.updated = None
     if writes:
         apply_writes(run, writes, INPUT)
     run.seen.setdefault(INPUT, {})
@@ -259,9 +258,10 @@ def reapply(run: RunState, tasks: Sequence[Task]) -> None:
         if not entries or run.replaying:
             continue
         restore_task(task, entries)
-        if task.writes is not None and run.moved_past:
-            task.writes = None
         if task.writes is not None:
+            if run.moved_past:
+                task.writes = None
+                continue
             task.settled = True
             task.reapplied = True
         elif task.interrupts and run.answers.given and not _answered(run, task):

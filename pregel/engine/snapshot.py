@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from checkpoint.base import Append, ChannelOp, Full, Source, StepCommit, TaskWrites, Version
+from checkpoint.base import Append, ChannelOp, Full, LoadedCheckpoint, Source, StepCommit, TaskWrites, Version
 from pregel.constants import MISSING, TASKS
 from pregel.engine.program import Program, Write
 from pregel.engine.state import RunState
@@ -22,15 +22,20 @@ def stored_writes(program: Program, writes: Sequence[Write]) -> list[Write]:
     tracked = program.tracked
     if len(tracked) == len(program.channels):
         return list(writes)
-    kept: list[Write] = []
-    for channel, value in writes:
-        if channel in program.channels and channel not in tracked:
-            continue
-        if channel == TASKS and isinstance(value, Send) and isinstance(value.arg, dict):
-            arg = {k: v for k, v in value.arg.items() if k not in program.channels or k in tracked}
-            value = Send(value.node, arg, timeout=value.timeout)
-        kept.append((channel, value))
-    return kept
+    return [
+        (channel, tracked_send(program, value) if channel == TASKS else value)
+        for channel, value in writes
+        if channel not in program.channels or channel in tracked
+    ]
+
+
+def tracked_send(program: Program, packet: Any) -> Any:
+    """A pending send without the keys of its dict that are untracked channels: the receiver of this process gets them,
+    storage does not (engine.md 5.2)."""
+    if not isinstance(packet, Send) or not isinstance(packet.arg, dict):
+        return packet
+    arg = {k: v for k, v in packet.arg.items() if k not in program.channels or k in program.tracked}
+    return packet if len(arg) == len(packet.arg) else Send(packet.node, arg, timeout=packet.timeout)
 
 
 def rows(run: RunState, writes: Sequence[TaskWrites]) -> StepCommit:
@@ -41,7 +46,7 @@ def rows(run: RunState, writes: Sequence[TaskWrites]) -> StepCommit:
 
 def checkpoint(run: RunState, source: Source, held: Sequence[TaskWrites] = ()) -> StepCommit | None:
     """Number the next checkpoint of the run, and describe it; None if it is not to be stored now."""
-    parent_rev, parent_id = run.rev or None, run.checkpoint_id_
+    parent_rev, parent_id = (run.rev, run.checkpoint_id_) if run.rev else (None, None)
     run.source, run.made_step = source, run.step
     run.number(run.step)
     if not run.stores or run.request.deferred:
@@ -74,6 +79,8 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
     for name, kept in run.changed.items():
         channel = run.channels[name]
         value = channel.dump() if channel.tracked else MISSING
+        if name == TASKS and value and len(run.program.tracked) < len(run.program.channels):
+            value = [tracked_send(run.program, packet) for packet in value]
         if value is MISSING:
             gone.append(name)
         elif kept is None:
@@ -110,5 +117,28 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
     )
     run.changed = {}
     run.seen_changed = set()
+    run.sub.update(run.sub_changed)
     run.sub_changed = {}
     return made
+
+
+def kept(run: RunState) -> LoadedCheckpoint:
+    """The state of a run as its next run would load it, for a stable namespace whose commits are not stored yet."""
+    assert run.claim is not None
+    values = {name: channel.dump() for name, channel in run.channels.items() if channel.tracked and name in run.versions}
+    return LoadedCheckpoint(
+        run.claim,
+        run.ns,
+        run.checkpoint_id,
+        run.rev,
+        run.parent_id,
+        run.parent_rev,
+        source=run.source,
+        step=run.made_step,
+        parents=run.parents(),
+        values={**run.channels.stored, **{n: v for n, v in values.items() if v is not MISSING}},
+        versions=dict(run.versions),
+        seen={node: dict(seen) for node, seen in run.seen.items()},
+        updated_channels=run.updated,
+        sub=dict(run.sub),
+    )

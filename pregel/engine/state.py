@@ -167,6 +167,7 @@ class RunState:
         "emitted",
         "failure",
         "held",
+        "finished",
         "interrupts",
         "live",
         "loaded",
@@ -181,6 +182,7 @@ class RunState:
         "pending",
         "phase",
         "program",
+        "ready",
         "replaying",
         "request",
         "resumed",
@@ -220,8 +222,12 @@ class RunState:
         """Writes of settled tasks that are not stored yet."""
         self.parked: list[StepCommit] = []
         """Durability `exit`, root run: what nested runs want stored with the final commit."""
+        self.finished: dict[str, LoadedCheckpoint] = {}
+        """Durability `exit`, root run: stable namespace -> state of its last finished run."""
         self.tasks: list[Task] = []
         """Tasks of the current step in planned order; handlers and called tasks are appended."""
+        self.ready: list[str] = []
+        """Names of the tasks that the step limit kept from running."""
         self.waiting: list[Task] = []
         """Tasks that are neither finished nor going to run now: their question is still open."""
         self.unsettled = 0

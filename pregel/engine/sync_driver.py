@@ -159,13 +159,13 @@ class SyncDriver:
                 if run.notices:
                     self.warn()
             except BaseException as error:  # noqa: BLE001 - the run decides what an error means
-                scope.closed = True
+                scope.close()
                 if self.pumping:
                     self.take_back()
                 if not self.again(run.settle(task, own_error(task, error)), inline=True):
                     break
             else:
-                scope.closed = True
+                scope.close()
                 if self.pumping:
                     self.take_back()
                 run.finish(task, writes)
@@ -221,7 +221,7 @@ class SyncDriver:
         run = self.run
         for task in run.tasks:
             if task.scope is not None and not task.settled:
-                task.scope.closed = True
+                task.scope.close()
         try:
             commit = None if self.broken else run.close()
             if commit is not None:
@@ -304,7 +304,7 @@ class SyncDriver:
                     self.warn()
             except Exception as warning:  # noqa: BLE001 - a warning that is an error fails the task
                 error = warning
-        scope.closed = True
+        scope.close()
         if error is None:
             run.finish(task, writes)
         elif self.again(run.settle(task, own_error(task, error))):
@@ -352,7 +352,7 @@ class SyncDriver:
             due = deadline_of(task)
             if task.settled or due is None or due > now or task.scope is None:
                 continue
-            task.scope.closed = True
+            task.scope.close()
             workers.abandon()
             self.again(self.run.settle(task, timed_out(task, now)))
         if self.deadline is not None and now >= self.deadline:

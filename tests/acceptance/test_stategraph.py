@@ -657,7 +657,7 @@ def test_command_update_forms(colour: Colour) -> None:
 
 
 def test_command_update_of_another_kind_is_lost_in_a_dict_state(colour: Colour) -> None:
-    with diagnosed("n", "__root__"):
+    with diagnosed("n"):
         assert colour.invoke(returning(colour, Command(update=5)), {"l": ["in"]}) == {"l": ["in"]}
 
 

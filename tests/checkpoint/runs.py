@@ -4,9 +4,9 @@
 live objects, and which op describes them is decided here the way the engine decides it: by identity.
 """
 
-import asyncio
 from __future__ import annotations
 
+import asyncio
 import copy
 from typing import Any
 
@@ -83,7 +83,7 @@ def config(thread_id: Any = "t", ns: str | None = None, checkpoint_id: str | Non
 class Stored:
     """What a commit was meant to store."""
 
-    def __init__(self, run: "ScriptedRun", commit: StepCommit) -> None:
+    def __init__(self, run: ScriptedRun, commit: StepCommit) -> None:
         self.thread_id = run.claim.thread_id
         self.ns = run.ns
         self.id = commit.checkpoint_id

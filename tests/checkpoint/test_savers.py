@@ -654,7 +654,9 @@ class Model:
             if kind < 0.1 and name in run.versions:
                 changes[name] = GONE
             elif kind < 0.75 and type(old) is list:
-                news = [{"new": self.random.random(), "x": "z" * self.pick(1, 100)} for _ in range(self.pick(0, 1, 1, 3))]
+                news = [
+                    {"new": self.random.random(), "x": "z" * self.pick(1, 100)} for _ in range(self.pick(0, 1, 1, 3))
+                ]
                 editable = [element for element in old if type(element) is dict]
                 if editable and self.random.random() < 0.3:
                     edited = self.random.choice(editable)

@@ -1,0 +1,84 @@
+"""What only `InMemorySaver` promises."""
+
+import asyncio
+import threading
+from typing import Any
+
+from checkpoint import InMemorySaver, MemorySaver
+from checkpoint.base import CheckpointConflictError
+from tests.checkpoint.runs import ScriptedRun, Store, config
+
+
+def test_names_and_context_managers() -> None:
+    assert MemorySaver is InMemorySaver
+    with InMemorySaver() as saver:
+        ScriptedRun(Store(saver, False)).step({"a": 1})
+
+    async def use() -> Any:
+        async with saver as same:
+            assert same is saver
+            return await same.aget_tuple(config())
+
+    assert asyncio.run(use()).checkpoint["channel_values"] == {"a": 1}
+
+
+def test_reading_allocates_nothing() -> None:
+    saver = InMemorySaver()
+    store = Store(saver, False)
+    store.get_tuple(config("a"))
+    store.load(config("b"))
+    store.list(config("c"))
+    store.delete_thread("d")
+    assert saver._threads == {}
+
+
+def test_submit_is_immediate() -> None:
+    saver = InMemorySaver()
+    run = ScriptedRun(Store(saver, False))
+    commit = run.prepare({"a": 1})
+    assert saver.submit(saver.encode(commit)) is None  # type: ignore[func-returns-value]
+    run.stored[-1].check(run.store)
+
+
+def test_a_refused_write_stores_nothing_of_the_batch() -> None:
+    saver = InMemorySaver()
+    store = Store(saver, False)
+    ScriptedRun(store).step({"a": 1})
+    run = ScriptedRun(store)
+    encoded = [saver.encode(run.prepare({"a": n}, writes=[run.task("t", [("a", n)])])) for n in range(3)]
+    encoded[2].expected = 12345
+    try:
+        saver.write(encoded)
+    except CheckpointConflictError:
+        pass
+    else:
+        raise AssertionError("the batch was stored")
+    assert len(store.list(config())) == 1
+    assert store.get_tuple(config()).pending_writes == []
+    assert not run.claim.claimed
+
+
+def test_many_threads_at_once() -> None:
+    saver = InMemorySaver()
+    errors: list[BaseException] = []
+
+    def work(name: str) -> None:
+        try:
+            run = ScriptedRun(Store(saver, False), config(name))
+            for n in range(50):
+                run.step({"l": [*run.values.get("l", []), {"n": n, "x": "y" * 60}]})
+                saver.get_tuple(config(name))
+                list(saver.list(None, limit=3))
+        except BaseException as error:
+            errors.append(error)
+
+    workers = [threading.Thread(target=work, args=(f"t{n}",)) for n in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert errors == []
+    for n in range(4):
+        found = saver.get_tuple(config(f"t{n}"))
+        assert found is not None
+        assert len(found.checkpoint["channel_values"]["l"]) == 50

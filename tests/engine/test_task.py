@@ -1,0 +1,220 @@
+"""Identity and order of tasks, and what a body is."""
+
+import asyncio
+from contextvars import copy_context
+
+import pytest
+
+from pregel._scope import TaskScope, current
+from pregel.constants import PARENT
+from pregel.engine.task import Task, acall, acall_routers, call, call_node, digest, interrupt_id, order, path_text, task_id
+from pregel.errors import ParentCommand
+from pregel.types import Command
+from tests.support.dummies import dummy_program, dummy_run, node, writer
+
+
+def tasks():
+    """A pull task, two sends, a called task and one called by it, and a failure's handler."""
+    program = dummy_program({"a": node(), "b": node()})
+    pull = Task(program.nodes["a"], None)
+    second, tenth = Task(program.nodes["a"], None, 2), Task(program.nodes["a"], None, 10)
+    child = Task(program.nodes["b"], None)
+    child.parent, child.call_index = pull, 0
+    grandchild = Task(program.nodes["b"], None)
+    grandchild.parent, grandchild.call_index = child, 3
+    handler = Task(program.nodes["b"], None)
+    handler.parent = second
+    return pull, second, tenth, child, grandchild, handler
+
+
+def test_paths():
+    pull, second, _, child, grandchild, handler = tasks()
+    assert pull.path == ("__pregel_pull", "a")
+    assert second.path == ("__pregel_push", 2, False)
+    assert child.path == ("__pregel_push", ("__pregel_pull", "a"), 0, True)
+    assert grandchild.path == ("__pregel_push", child.path, 3, True)
+    assert handler.path == ("__pregel_push", 2, False, "node_error_handler", False)
+
+
+def test_only_a_woken_task_has_the_triggers_of_its_node():
+    pull, second, _, child, _, handler = tasks()
+    assert pull.is_pull
+    assert pull.triggers == ("x",)
+    for task in (second, child, handler):
+        assert not task.is_pull
+        assert task.triggers == ("__pregel_push",)
+
+
+def test_the_order_is_total_numeric_and_puts_pulls_first():
+    pull, second, tenth, child, grandchild, handler = tasks()
+    ordered = sorted([grandchild, child, handler, tenth, second, pull], key=order)
+    assert ordered == [pull, second, handler, tenth, child, grandchild]
+
+
+def test_path_text():
+    assert path_text(("p", 3, False)) == "~p, 0000000003, 0000000000"
+    assert path_text(("p", ("q", 1))) == "~p, ~q, 0000000001"
+
+
+def test_ids_depend_on_everything_that_identifies_a_task_and_on_nothing_else():
+    pull, second, tenth, child, grandchild, handler = tasks()
+    every = [task_id("c", "n", 1, task) for task in (pull, second, tenth, child, grandchild)]
+    every += [task_id("c", "n", 1, handler, "p"), task_id("c", "n", 1, handler, "q"), task_id("c", "n", 1, handler)]
+    every += [task_id("d", "n", 1, pull), task_id("c", "m", 1, pull), task_id("c", "n", 2, pull)]
+    assert len(set(every)) == len(every)
+    assert every[:5] == [task_id("c", "n", 1, task) for task in tasks()[:5]]
+
+
+def test_ids_look_like_uuids_and_take_any_text():
+    assert [len(part) for part in digest(["\ud800", "x"]).split("-")] == [8, 4, 4, 4, 12]
+    assert digest(["ab", "c"]) != digest(["a", "bc"])
+
+
+def test_interrupt_ids():
+    ids = [interrupt_id("a:1", n) for n in range(3)]
+    assert len(set(ids)) == 3
+    assert all(len(id_) == 32 for id_ in ids)
+    assert interrupt_id("a:1", 0) == ids[0]
+    assert interrupt_id("a:2", 0) != ids[0]
+
+
+# ---- bodies
+
+
+class Router:
+    """Notes the result and the node's own writes, and adds one."""
+
+    def __init__(self, name):
+        self.name = name
+        self.call = type("Call", (), {"fn": print})()
+
+    def route(self, result, scope, writes):
+        assert current() is scope
+        writes.append((self.name, (result, len(writes))))
+
+    async def aroute(self, result, scope, writes):
+        self.route(result, scope, writes)
+
+
+def scope_of(spec, value=5):
+    run = dummy_run(dummy_program({"a": spec}))
+    return TaskScope(run, Task(run.program.nodes["a"], value), None)
+
+
+def run_body(spec):
+    """The writes of a node's body in both colours, as far as it has them."""
+    node_ = scope_of(spec)
+    if node_.task.node.fn is None:
+        return asyncio.run(acall(node_))
+    writes = copy_context().run(call, node_)
+    if node_.task.node.afn is None and spec.bound is not None:
+        return writes
+    assert asyncio.run(acall(scope_of(spec))) == writes
+    return writes
+
+
+def test_a_body_is_the_node_its_writer_and_its_routers():
+    assert run_body(node(fn=lambda x: {"y": x + 1}, routers=[Router("r"), Router("s")])) == [
+        ("y", 6),
+        ("r", ({"y": 6}, 1)),
+        ("s", ({"y": 6}, 2)),
+    ]
+
+
+def test_the_async_form():
+    async def body(x):
+        return {"y": x + 1}
+
+    assert run_body(node(fn=body, routers=[Router("r")])) == [("y", 6), ("r", ({"y": 6}, 1))]
+
+
+def test_a_node_without_function_passes_its_input_on():
+    def keep(result, scope, writes):
+        writes.append(("y", result))
+
+    assert run_body(node(write=keep)) == [("y", 5)]
+
+
+def test_a_node_without_writer():
+    assert run_body(node(fn=lambda x: {"y": x}, write=None)) == []
+
+    async def body(x):
+        return {"y": x}
+
+    assert run_body(node(fn=body, write=None)) == []
+
+
+def test_writes_on_the_side_come_first():
+    def body(x):
+        current().write("side", 1)
+        return {"y": x}
+
+    async def abody(x):
+        return body(x)
+
+    assert run_body(node(fn=body)) == run_body(node(fn=abody)) == [("side", 1), ("y", 5)]
+
+
+def test_injection_is_given_the_scope():
+    from pregel.runtime import Runtime
+
+    def body(x, runtime: Runtime):
+        return {"y": runtime}
+
+    async def abody(x, runtime: Runtime):
+        return body(x, runtime)
+
+    for fn in (body, abody):
+        ((_, (kind, scope)),) = run_body(node(fn=fn))
+        assert (kind, type(scope)) == ("runtime", TaskScope)
+    assert call_node(scope_of(node(fn=body)))[1][0][1][0] == "runtime"
+
+
+def test_a_command_for_this_graph_from_below_is_the_result_without_its_address():
+    seen = []
+
+    def body(x):
+        raise ParentCommand(Command(graph="here", update={"y": 1}))
+
+    async def abody(x):
+        body(x)
+
+    def keep(result, scope, writes):
+        seen.append(result)
+
+    for fn in (body, abody):
+        run_body(node(fn=fn, write=keep))
+    copy_context().run(call_node, scope_of(node(fn=body, write=keep)))
+    assert seen == [Command(graph=None, update={"y": 1})] * 3
+
+
+def test_a_command_of_the_writer_for_the_parent_leaves_the_body():
+    def up(result, scope, writes):
+        raise ParentCommand(Command(graph=PARENT))
+
+    with pytest.raises(ParentCommand):
+        run_body(node(fn=lambda x: x, write=up))
+
+
+def test_an_async_function_cannot_run_in_a_sync_body():
+    async def body(x):
+        return x
+
+    with pytest.raises(TypeError):
+        copy_context().run(call, scope_of(node(fn=body)))
+
+
+def test_a_sync_body_with_async_routers_comes_in_two_halves():
+    scope = scope_of(node(fn=lambda x: {"y": x}, routers=[Router("r")]))
+    result, writes = copy_context().run(call_node, scope)
+    assert (result, writes) == ({"y": 5}, [("y", 5)])
+    asyncio.run(acall_routers(scope, result, writes))
+    assert writes == [("y", 5), ("r", ({"y": 5}, 1))]
+    assert copy_context().run(call_node, scope_of(node(fn=lambda x: 3, write=None))) == (3, [])
+
+
+def test_the_dummy_writer_takes_dicts():
+    writes = []
+    writer({"a": 1}, None, writes)
+    writer(None, None, writes)
+    assert writes == [("a", 1)]
