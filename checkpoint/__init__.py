@@ -1,10 +1,10 @@
 """Checkpoints: what a run leaves behind so that it can be continued, looked at and forked. Knows nothing of `pregel`.
 
-    base       shapes, errors and the interface of savers             adapter   any saver as a native one (`foreign` drives it)
-    registry   which classes may be stored, by name                   ids       checkpoint ids and times
-    serde      values <-> bytes                                       chains    commits <-> rows: deltas, headers
-    rows       the saver interface over rows                          workers   threads that savers keep
-    memory     `InMemorySaver`                                        sqlite    `SqliteSaver`, `AsyncSqliteSaver`
+    base       shapes, errors and the interface of savers    adapter   any saver as a native one; `foreign` drives it
+    registry   which classes may be stored, by name          ids       checkpoint ids and times
+    serde      values <-> bytes                              chains    commits <-> rows: deltas, headers
+    rows       the saver interface over rows                 workers   threads that savers keep
+    memory     `InMemorySaver`                               sqlite    `SqliteSaver`, `AsyncSqliteSaver`
 
 Names are imported when they are first asked for, so that `import checkpoint.base` costs nothing else.
 """

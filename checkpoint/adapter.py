@@ -1,7 +1,7 @@
 """`adapt`: any saver as a native one.
 
-Decides which savers are driven natively and which through their four public methods (design.md D38, D46). Light on purpose:
-what drives foreign savers (`checkpoint.foreign`) is imported for the first saver that needs it.
+Decides which savers are driven natively and which through their four public methods (design.md D38, D46). Light on
+purpose: what drives foreign savers (`checkpoint.foreign`) is imported for the first saver that needs it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _adapted: WeakValueDictionary[int, Any] = WeakValueDictionary()
 def is_native(saver: Any) -> bool:
     """Is everything this saver does reachable through the native interface?
 
-    False for savers without it, and for a subclass or instance of a native saver that has a public method of its own: what
-    it does there (counting, failing, encrypting) must happen.
+    False for savers without it, and for a subclass or instance of a native saver that has a public method of its own:
+    what it does there (counting, failing, encrypting) must happen.
     """
     if not getattr(saver, "native_commit", False):
         return False

@@ -1,32 +1,34 @@
-"""How a commit becomes rows, and how rows become a state again: header fold, chain fold, snapshot rule, tip rule, encode.
+"""How a commit becomes rows, and how rows become a state again: headers, chains, snapshot rule, tip rule.
 
-Decides the bytes of headers, chains and task rows, and when a delta may stand for a value. Does no I/O, holds no lock and
-asks no database: everything it needs about a namespace is in its `Space`, which `load` fills and `encode` keeps up to date.
-Both savers of this package store exactly the rows made here. Called by `checkpoint.rows` and the savers.
+Decides the bytes of headers, chains and task rows, and when a delta may stand for a value. Does no I/O, holds no lock
+and asks no database: everything it needs about a namespace is in its `Space`, which `load` fills and `encode` keeps up
+to date. Both savers of this package store exactly the rows made here. Called by `checkpoint.rows` and the savers.
 
-Rows. A checkpoint row has a header. The first header of a line of checkpoints is *full*; each later one is an *op* on its
-predecessor, found by `header_root` (the rev of the full one). A channel value of at most `INLINE_LIMIT` bytes lives in the
-header. Any other is a chain: payload rows `(channel number, root, seq)`, where seq 0 is a full value and each later row
-what was appended to it. Names are stored once per line and are integers after that.
+Rows. A checkpoint row has a header. The first header of a line of checkpoints is *full*; each later one is an *op* on
+its predecessor, found by `header_root` (the rev of the full one). A channel value of at most `INLINE_LIMIT` bytes lives
+in the header. Any other is a chain: payload rows `(channel number, root, seq)`, where seq 0 is a full value and each
+later row what was appended to it. Names are stored once per line and are integers after that.
 
 Header op, a list whose empty tail is cut; all maps are flat lists of alternating keys and values:
 
     [version, changed, extended, rooted, inline, gone, seen, names, sub, updated, versions]
 
 `changed`: new version, same stored value. `extended`: chain got the row seq + 1. `rooted`: new chain `(own rev, 0)`.
-`gone`: new version, no value. `seen`: node, [channel, version, ...]; a negative node is -1 - node and its map replaces the
-old one. `updated`: 0 for the sorted channels of the op, -1 for None, -2 for no channel, else the list. `versions`: those that are not `version`.
+`gone`: new version, no value. `seen`: node, [channel, version, ...]; a negative node is -1 - node and its map replaces
+the old one. `updated`: 0 for the sorted channels of the op, -1 for None, -2 for no channel, else the list. `versions`:
+those that are not `version`.
 
 Full header: [names, versions, refs (channel, rev - root, seq), inline, seen, sub, updated, extra].
 
 Invariants
-1. A chain is extended only at its tip, by the one run that may write it (storage.md C4); so two writers never make one key.
+1. A chain is extended only at its tip, by the one run that may write it (storage.md C4); so two writers never make one
+   key.
 2. `encode` changes a `Space` only after every value was encoded: a refused value leaves no trace.
 3. An element that was written again is never skipped by a delta (design.md D23).
 4. The stored value of a revision is the live value at the moment of `encode`.
 
-Source of the idea: log-structured storage (Rosenblum and Ousterhout 1992) and delta chains with periodic full copies, as
-in version control; bounds measured in storage.md C6.
+Source of the idea: log-structured storage (Rosenblum and Ousterhout 1992) and delta chains with periodic full copies,
+as in version control; bounds measured in storage.md C6.
 """
 
 from __future__ import annotations
@@ -127,7 +129,8 @@ class WriteRow(NamedTuple):
 class Codec:
     """The serde of a saver as `encode` and the folds use it.
 
-    Our own serde is called by its untyped pair, and its rows have no tag; any other one by `dumps_typed` and `loads_typed`.
+    Our own serde is called by its untyped pair, and its rows have no tag; any other one by `dumps_typed` and
+    `loads_typed`.
     """
 
     __slots__ = ("pack", "serde", "unpack", "unpack_opaque")
@@ -705,7 +708,8 @@ def read_chains(
     """Values of a folded header from its chain rows; learns sizes and tips for later deltas.
 
     `writable`: the reader may become a writer (the tips matter). `lenient`: values of unknown types come back opaque.
-    Raises `CorruptCheckpointError` for a gap, `UnknownTypeError` for a type that is not registered; both name the channel.
+    Raises `CorruptCheckpointError` for a gap, `UnknownTypeError` for a type that is not registered; both name the
+    channel.
     """
     values: dict[str, Any] = {}
     for name, (tag, data) in space.inline.items():
@@ -759,7 +763,6 @@ def read_task(row: WriteRow, codec: Codec, checkpoint_id: str, *, lenient: bool 
     """The writes of a task row."""
     value = (codec.unpack_opaque if lenient else codec.unpack)(row.tag, row.body)
     if row.slot:
-        writes = [(CHANNEL_OF_SLOT[row.slot], value)]
-    else:
-        writes = list(zip(value[::2], value[1::2], strict=True))
+        return TaskWrites(row.rev, checkpoint_id, row.task_id, row.path, row.slot, [(CHANNEL_OF_SLOT[row.slot], value)])
+    writes = list(zip(value[::2], value[1::2], strict=True))
     return TaskWrites(row.rev, checkpoint_id, row.task_id, row.path, row.slot, writes)

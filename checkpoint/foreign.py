@@ -1,10 +1,11 @@
 """A saver with LangGraph's four methods behind the native interface.
 
 Decides how a commit becomes `put_writes` and `put` calls, in which order, on which thread or loop, and what is copied
-before a call may lag. Knows no saver: everything goes through `get_tuple`, `list`, `put`, `put_writes` and their async twins,
-whichever of the two there are (storage.md C12.1).
+before a call may lag. Knows no saver: everything goes through `get_tuple`, `list`, `put`, `put_writes` and their async
+twins, whichever of the two there are (storage.md C12.1).
 
-Such a saver addresses by id and knows no revs. Revs here are numbers of the run's own, kept with its claim beside the ids.
+Such a saver addresses by id and knows no revs. Revs here are numbers of the run's own, kept with its claim beside the
+ids.
 
 Invariants
 1. Task writes are stored before the checkpoint that follows them; writes that belong to a checkpoint of the same commit
@@ -12,13 +13,14 @@ Invariants
 2. A saver's exception comes out as the object it raised (design.md D47).
 3. A call that lags never sees a value that the program can still change: it was copied at the barrier.
 
-There is no compare-and-set behind four methods: only at the first write of a run the newest checkpoint is compared with the
-one that was loaded.
+There is no compare-and-set behind four methods: only at the first write of a run the newest checkpoint is compared with
+the one that was loaded.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import inspect
 import json
@@ -267,7 +269,8 @@ class AdaptedSaver:
     def get_next_version(self, current: Any, channel: None) -> Any:
         """The saver's own next version; text versions where the saver leaves it to the base class.
 
-        Text with a random tail, so that two branches of a thread never share a version; a thread that has numbers keeps them.
+        Text with a random tail, so that two branches of a thread never share a version; a thread that has numbers keeps
+        them.
         """
         own = getattr(type(self.saver), "get_next_version", None)
         inherited = own is None or own is BaseCheckpointSaver.get_next_version
@@ -314,10 +317,9 @@ class AdaptedSaver:
     ) -> LoadedCheckpoint:
         """Async form of `load`."""
         if claim is not None and (last := _ids_of(claim).last) is not None and not last.done():
-            try:
+            # Whoever wrote is told; here only the end matters.
+            with contextlib.suppress(Exception):
                 await last.aresult()
-            except Exception:  # noqa: BLE001 - whoever wrote is told; here only the end matters
-                pass
         request = self._request(config, claim, up_rev, at_rev)
         reply: Any = None
         while True:
@@ -337,7 +339,7 @@ class AdaptedSaver:
                 reply = await self._acall("get_tuple", arguments[0])
 
     def _request(self, config: RunnableConfig, claim: Claim | None, up_rev: int | None, at_rev: int | None) -> Any:
-        """The reads of a load, one at a time, so that both colours share them: yields (name, arguments), is sent rows."""
+        """The reads of a load, one at a time, shared by both colours: yields (name, arguments), is sent rows."""
         thread_id, ns, checkpoint_id = addressed(config)
         nested = claim is not None
         if claim is None:
@@ -447,8 +449,8 @@ class AdaptedSaver:
         known = claim.spaces.get(commit.checkpoint_ns)
         if not isinstance(known, _Known):
             raise CheckpointError(
-                f"thread {claim.thread_id!r}: namespace {commit.checkpoint_ns!r} was committed but never loaded with this "
-                f"claim; call load(config, claim=...) for it first"
+                f"thread {claim.thread_id!r}: namespace {commit.checkpoint_ns!r} was committed but never loaded with "
+                f"this claim; call load(config, claim=...) for it first"
             )
         others = [self.encode(other) for other in commit.others]
         known_ids = _ids_of(claim)
@@ -538,10 +540,9 @@ class AdaptedSaver:
         for calls in _flat(batch):
             last = _ids_of(calls.claim).last
             if last is not None and not last.done():
-                try:
+                # After an error the claim is poisoned, and says so.
+                with contextlib.suppress(Exception):
                     await last.aresult()
-                except Exception:  # noqa: BLE001 - the claim is poisoned then, and says so
-                    pass
             await self._amake(calls)
 
     def submit(self, encoded: EncodedCommit) -> Ack | None:
@@ -575,10 +576,8 @@ class AdaptedSaver:
         failure: BaseException | None = None
         try:
             if previous is not None and not previous.done():
-                try:
+                with contextlib.suppress(Exception):
                     await previous.aresult()
-                except Exception:  # noqa: BLE001 - reported by that outcome
-                    pass
             for calls in steps:
                 await self._amake(calls)
         except BaseException as error:  # noqa: BLE001 - reported by the outcome

@@ -1,8 +1,8 @@
 """`InMemorySaver`: the rows of `checkpoint.chains` in dicts.
 
 Decides where rows are and what a claim must find (the same rules as in a file: storage.md C5). Does not know bytes from
-values: everything is encoded as a file saver would, so a test sees the refusals that a file would give, and nothing that is
-read can change what is stored.
+values: everything is encoded as a file saver would, so a test sees the refusals that a file would give, and nothing
+that is read can change what is stored.
 
 Invariants
 1. A write is checked as a whole before the first row of it is stored.
@@ -179,12 +179,12 @@ class InMemorySaver(RowSaver):
         space = thread.spaces.get(ns) if thread is not None else None
         if step.must_exist is not None and (space is None or step.must_exist not in space.checkpoints):
             raise CheckpointNotFoundError(
-                f"thread {step.claim.thread_id!r}: the checkpoint that step {step.step} continues is not stored any more "
-                f"(namespace {ns!r}); load a newer one",
+                f"thread {step.claim.thread_id!r}: the checkpoint that step {step.step} continues is not stored any "
+                f"more (namespace {ns!r}); load a newer one",
                 thread_id=step.claim.thread_id,
             )
         if step.row is not None:
-            head = heads[ns] if ns in heads else space.head if space is not None else None
+            head = heads.get(ns, space.head if space is not None else None)
             if head != step.expected:
                 raise self._conflict(step, thread)
             heads[ns] = step.row.rev

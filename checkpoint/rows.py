@@ -1,9 +1,9 @@
 """The saver interface over rows: what is the same whether rows live in dicts or in a file.
 
-Decides the rules of the public interface (storage.md C3.1): what `get_tuple`, `list`, `put` and `put_writes` mean, how a
-checkpoint is addressed, where a nested run starts (C5.3), how metadata is filtered. Does not know where rows are: a saver
-gives it `Rows` to read from and a `Transaction` to write to. The native half that must be fast (`write`, `submit`) is the
-saver's own.
+Decides the rules of the public interface (storage.md C3.1): what `get_tuple`, `list`, `put` and `put_writes` mean, how
+a checkpoint is addressed, where a nested run starts (C5.3), how metadata is filtered. Does not know where rows are: a
+saver gives it `Rows` to read from and a `Transaction` to write to. The native half that must be fast (`write`,
+`submit`) is the saver's own.
 
 Invariants
 1. Reading changes nothing and holds nothing between two pages of a listing.
@@ -151,7 +151,7 @@ class Transaction(Rows, Protocol):
     """A view that may also write; everything or nothing."""
 
     def take(self, thread_id: str, salt: int) -> Any:
-        """Make the thread if needed, give out its next claim number and let it hold the thread. Returns the thread's key."""
+        """Make the thread if needed and let its next claim number hold it. Returns the thread's key."""
 
     def open_space(self, thread_pk: Any, ns: str) -> Any:
         """Make a namespace without a head. Returns its key."""
@@ -344,8 +344,8 @@ class RowSaver(BaseCheckpointSaver[int]):
     ) -> LoadedCheckpoint:
         """The checkpoint to start from, and the claim under which it may be continued.
 
-        Without a claim: by `checkpoint_id` if the config has one, else the newest of the namespace. With the claim of the
-        root run: the first that exists of the newest checkpoint whose `up_rev` is the given one, `at_rev`, nothing.
+        Without a claim: by `checkpoint_id` if the config has one, else the newest of the namespace. With the claim of
+        the root run: the first that exists of the newest checkpoint whose `up_rev` is the given one, `at_rev`, nothing.
         """
         thread_id, ns, checkpoint_id = addressed(config)
         self._settle(thread_id)
@@ -452,8 +452,8 @@ class RowSaver(BaseCheckpointSaver[int]):
     ) -> Iterator[CheckpointTuple]:
         """Checkpoints, newest first: within a thread by rev over all its namespaces, across threads by id text.
 
-        Reads pages of 50 and holds nothing in between. Values of unknown types come back as `Opaque`. Raises `ValueError`
-        for a limit that is neither None nor an int of at least 0.
+        Reads pages of 50 and holds nothing in between. Values of unknown types come back as `Opaque`. Raises
+        `ValueError` for a limit that is neither None nor an int of at least 0.
         """
         checked_limit(limit)
         return self._list(config, filter, before, limit)
@@ -478,8 +478,8 @@ class RowSaver(BaseCheckpointSaver[int]):
     ) -> RunnableConfig:
         """Store a checkpoint whose parent is the config's `checkpoint_id`; returns the config that addresses it.
 
-        Takes the thread: a run that holds it is refused at its next write. Every value of `channel_values` is stored that
-        the parent does not hold under the same version. An id that exists is replaced and keeps its parent.
+        Takes the thread: a run that holds it is refused at its next write. Every value of `channel_values` is stored
+        that the parent does not hold under the same version. An id that exists is replaced and keeps its parent.
         """
         thread_id, ns, parent_id = addressed(config)
         merged = get_checkpoint_metadata(config, metadata)
@@ -499,8 +499,8 @@ class RowSaver(BaseCheckpointSaver[int]):
     ) -> None:
         """Store what a task wrote under the config's checkpoint.
 
-        All regular writes of a task are one record: the first call wins, unless `replace`. Of special writes the last wins.
-        Raises `CheckpointNotFoundError` if the checkpoint is not stored.
+        All regular writes of a task are one record: the first call wins, unless `replace`. Of special writes the last
+        wins. Raises `CheckpointNotFoundError` if the checkpoint is not stored.
         """
         thread_id, ns, checkpoint_id = addressed(config)
         if checkpoint_id is None:
@@ -514,8 +514,8 @@ class RowSaver(BaseCheckpointSaver[int]):
             found = self._find(tx, address, checkpoint_id) if address and address.space_pk is not None else None
             if address is None or found is None:
                 raise CheckpointNotFoundError(
-                    f"put_writes: thread {thread_id!r} has no checkpoint {checkpoint_id!r} in namespace {ns!r}; put the "
-                    f"checkpoint before the writes of its tasks",
+                    f"put_writes: thread {thread_id!r} has no checkpoint {checkpoint_id!r} in namespace {ns!r}; put "
+                    f"the checkpoint before the writes of its tasks",
                     thread_id=thread_id,
                     checkpoint_id=checkpoint_id,
                 )

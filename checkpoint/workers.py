@@ -1,19 +1,21 @@
 """Threads that savers keep: one that runs calls in order, one that runs an event loop.
 
-Decides how a call gets to such a thread and its outcome back, for callers with and without a loop. Knows nothing of what is
-called. Threads are daemons, started by their first call, so a saver that is never used asynchronously has none.
+Decides how a call gets to such a thread and its outcome back, for callers with and without a loop. Knows nothing of
+what is called. Threads are daemons, started by their first call, so a saver that is never used asynchronously has none.
 
 Invariants
 1. Calls of one worker run one at a time, in the order they were posted.
-2. The outcome of a call is known to its caller before the caller goes on, also when the caller is cancelled (`shielded`).
+2. The outcome of a call is known to its caller before the caller goes on, also when the caller is cancelled
+   (`shielded`).
 
-Not `concurrent.futures`, nor a loop's default executor: both are joined at interpreter exit, and can be filled up by the
-program (design.md D28).
+Not `concurrent.futures`, nor a loop's default executor: both are joined at interpreter exit, and can be filled up by
+the program (design.md D28).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
@@ -66,10 +68,9 @@ class Outcome:
             woken = loop.create_future()
 
             def wake() -> None:
-                try:
+                # A loop that was closed has nobody who waits.
+                with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(_settle, woken)
-                except RuntimeError:
-                    pass  # The loop was closed: nobody waits any more.
 
             with self._lock:
                 waits = not self._ended.is_set()
@@ -88,7 +89,7 @@ class Outcome:
             except asyncio.CancelledError as cancellation:
                 # The call's own error may also be a CancelledError: then the loop ends here.
                 cancelled = cancellation
-            except BaseException:
+            except BaseException:  # noqa: BLE001 - raised by `result` below
                 break
         if cancelled is not None:
             raise cancelled

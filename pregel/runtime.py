@@ -20,24 +20,25 @@ ContextT = TypeVar("ContextT")
 class RunControl:
     """Asks a run to stop at the next superstep boundary. May be used from any thread; the last reason counts."""
 
-    __slots__ = ("_reason",)
+    __slots__ = ("reason",)
 
     def __init__(self) -> None:
-        self._reason: str | None = None
+        self.reason: str | None = None
+        """Why a drain was requested; None while it was not."""
 
     def request_drain(self, reason: str = "shutdown") -> None:
         """Finish the running superstep, store it, and leave with `GraphDrained(reason)` if more would follow."""
-        self._reason = reason
+        self.reason = reason
 
     @property
     def drain_requested(self) -> bool:
         """Was a drain requested?"""
-        return self._reason is not None
+        return self.reason is not None
 
     @property
     def drain_reason(self) -> str | None:
         """Why, or None."""
-        return self._reason
+        return self.reason
 
 
 @dataclass(frozen=True, slots=True)

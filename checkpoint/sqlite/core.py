@@ -1,7 +1,8 @@
 """The SQL, as plain functions on a connection, and the same as `Rows` and `Transaction`.
 
-Decides statements, the parts of large bodies, checksums, and what a missed claim means. Knows no threads, locks, files or
-loops: `saver` calls it. A connection is anything with `execute`, `executemany` and `in_transaction` of `sqlite3.Connection`.
+Decides statements, the parts of large bodies, checksums, and what a missed claim means. Knows no threads, locks, files
+or loops: `saver` calls it. A connection is anything with `execute`, `executemany` and `in_transaction` of
+`sqlite3.Connection`.
 
 Invariants
 1. Every statement binds its values; no stored or given text becomes SQL.
@@ -118,8 +119,8 @@ def _checkpoint_columns(space_pk: int, row: CheckpointRow) -> tuple[Any, ...]:
 def store(conn: Any, steps: Sequence[EncodedStep]) -> None:
     """Write steps of one claim in one transaction. The connection must have no transaction open.
 
-    Raises `CheckpointConflictError` (claim or head missed), `ThreadDeletedError`, `CheckpointNotFoundError`, or what SQLite
-    raises; nothing is stored then. On return the claim is held and the keys of new namespaces are known.
+    Raises `CheckpointConflictError` (claim or head missed), `ThreadDeletedError`, `CheckpointNotFoundError`, or what
+    SQLite raises; nothing is stored then. On return the claim is held and the keys of new namespaces are known.
     """
     conn.execute("BEGIN IMMEDIATE")
     sent = False
@@ -298,8 +299,8 @@ def refusal(conn: Any, step: EncodedStep) -> CheckpointConflictError:
     thread = conn.execute("SELECT thread_pk FROM threads WHERE thread_id = ?", (claim.thread_id,)).fetchone()
     if claim.thread_pk is not None and (thread is None or thread[0] != claim.thread_pk):
         return ThreadDeletedError(
-            f"thread {claim.thread_id!r} was deleted while a run was writing it; nothing of step {step.step} was stored; "
-            f"start a new run to create the thread again",
+            f"thread {claim.thread_id!r} was deleted while a run was writing it; nothing of step {step.step} was "
+            f"stored; start a new run to create the thread again",
             thread_id=claim.thread_id,
             ns=space.ns,
         )
@@ -332,6 +333,7 @@ class Reader:
         self.conn = conn
 
     def address(self, thread_id: str, ns: str) -> Address | None:
+        """As `Rows.address`."""
         row = self.conn.execute(
             "SELECT t.thread_pk, t.salt, t.epoch, t.claims, s.space_pk, s.head_rev, r.head_rev FROM threads t "
             "LEFT JOIN spaces s ON s.thread_pk = t.thread_pk AND s.ns = ? "
@@ -341,6 +343,7 @@ class Reader:
         return None if row is None else Address(*row)
 
     def checkpoint(self, space_pk: int, rev: int) -> Found | None:
+        """As `Rows.checkpoint`."""
         rows = self.conn.execute(
             "SELECT c.rev, c.header, c.crc, c.metadata, t.id, t.parent_rev, t.parent_id, t.up_rev, t.ts, t.step, "
             "t.source, t.flags, t.run_id, t.header_root, p.id, p.flags FROM checkpoints t "
@@ -404,12 +407,14 @@ class Reader:
         return Found(row, headers, None if above is None or above_flags & STUB else id_text(above))
 
     def alias(self, space_pk: int, checkpoint_id: str) -> int | None:
+        """As `Rows.alias`."""
         row = self.conn.execute(
             "SELECT rev FROM aliases WHERE space_pk = ? AND id = ?", (space_pk, id_column(checkpoint_id))
         ).fetchone()
         return None if row is None else row[0]
 
     def chains(self, space_pk: int, wanted: Sequence[tuple[int, int, int]]) -> Mapping[int, StoredChain]:
+        """As `Rows.chains`."""
         stored: dict[int, StoredChain] = {}
         for at in range(0, len(wanted), CHANNELS_PER_STATEMENT):
             self._read_chains(space_pk, wanted[at : at + CHANNELS_PER_STATEMENT], stored)
@@ -422,31 +427,37 @@ class Reader:
         # The row after the last one tells whether this chain may still grow; its body is not read.
         rows = self.conn.execute(
             f"WITH want (chan, root, seq) AS (VALUES {values}) "
-            "SELECT p.chan, p.root, p.seq, p.part, p.tag, p.crc, CASE WHEN p.seq <= want.seq THEN p.data END, want.seq "
+            "SELECT p.chan, p.root, p.seq, p.part, p.tag, p.crc, CASE WHEN p.seq <= want.seq THEN p.data END "
             "FROM want CROSS JOIN payloads p ON p.space_pk = ? AND p.chan = want.chan AND p.root = want.root "
             "AND p.seq <= want.seq + 1 ORDER BY p.chan, p.seq, p.part",
             [*(number for want in wanted for number in want), space_pk],
         ).fetchall()
+        now = -1
+        bodies: list[tuple[str | None, bytes]] = []
         pieces: list[bytes] = []
-        for at, (chan, root, seq, part, tag, crc, data, last) in enumerate(rows):
-            bodies, _ = stored.setdefault(chan, ([], False))
-            if seq > last:
+        for at, (chan, root, seq, part, tag, crc, data) in enumerate(rows):
+            if chan != now:
+                now, bodies, pieces = chan, [], []
+                stored[chan] = bodies, False
+            if data is None:
                 stored[chan] = bodies, True
                 continue
             if part != len(pieces) or seq != len(bodies):
                 raise CorruptCheckpointError(f"chain {chan}/{root} has a gap before row {seq}, part {part}")
-            pieces.append(data)
             if part == 0:
                 first_tag, first_crc = tag, crc
-            if at + 1 < len(rows) and rows[at + 1][3]:
-                continue
-            body = data if part == 0 else b"".join(pieces)
-            pieces.clear()
-            if crc32(body, (root ^ seq) & _MASK) != first_crc:
+            if part or (at + 1 < len(rows) and rows[at + 1][3]):
+                pieces.append(data)
+                if at + 1 < len(rows) and rows[at + 1][3]:
+                    continue
+                data = b"".join(pieces)
+                pieces = []
+            if crc32(data, (root ^ seq) & _MASK) != first_crc:
                 raise CorruptCheckpointError(f"chain {chan}/{root}, row {seq} has a wrong checksum")
-            bodies.append((first_tag, body))
+            bodies.append((first_tag, data))
 
     def tasks(self, space_pk: int, rev: int) -> list[WriteRow]:
+        """As `Rows.tasks`."""
         rows = self.conn.execute(
             "SELECT task_id, slot, part, task_path, tag, crc, data FROM task_writes WHERE space_pk = ? AND rev = ? "
             "ORDER BY task_id, slot, part",
@@ -471,6 +482,7 @@ class Reader:
         return writes
 
     def open_child(self, space_pk: int, up_rev: int) -> int | None:
+        """As `Rows.open_child`."""
         # A child's rev is always greater than its parent's, which bounds the scan.
         row = self.conn.execute(
             "SELECT rev FROM checkpoints WHERE space_pk = ? AND rev > ? AND up_rev = ? AND flags & 1 = 0 "
@@ -480,6 +492,7 @@ class Reader:
         return None if row is None else row[0]
 
     def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
+        """As `Rows.rev_in_thread`."""
         row = self.conn.execute("SELECT salt FROM threads WHERE thread_id = ?", (thread_id,)).fetchone()
         if row is None:
             return None
@@ -501,6 +514,7 @@ class Reader:
         return None if row is None else row[0]
 
     def entries(self, thread_id: str | None, ns: str | None, below: int | None, limit: int | None) -> list[Entry]:
+        """As `Rows.entries`."""
         statement = (
             "SELECT t.thread_id, s.ns, c.space_pk, c.rev, c.id, c.step, c.source, c.flags, c.run_id, c.metadata "
             "FROM threads t JOIN spaces s USING (thread_pk) JOIN checkpoints c USING (space_pk) "
@@ -526,6 +540,7 @@ class Writer(Reader):
     __slots__ = ()
 
     def take(self, thread_id: str, salt: int) -> int:
+        """As `Transaction.take`."""
         now = time.time()
         row = self.conn.execute("SELECT thread_pk FROM threads WHERE thread_id = ?", (thread_id,)).fetchone()
         if row is None:
@@ -539,14 +554,17 @@ class Writer(Reader):
         return taken
 
     def open_space(self, thread_pk: int, ns: str) -> int:
+        """As `Transaction.open_space`."""
         made: int = self.conn.execute(_NEW_SPACE, (thread_pk, ns, None)).lastrowid
         return made
 
     def put_checkpoint(self, space_pk: int, row: CheckpointRow) -> None:
+        """As `Transaction.put_checkpoint`."""
         self.conn.execute("DELETE FROM checkpoints WHERE space_pk = ? AND rev = ?", (space_pk, row.rev))
         self.conn.execute(_CHECKPOINT, _checkpoint_columns(space_pk, row))
 
     def later_headers(self, space_pk: int, header_root: int, rev: int) -> list[int]:
+        """As `Transaction.later_headers`."""
         rows = self.conn.execute(
             "SELECT rev FROM checkpoints WHERE space_pk = ? AND rev > ? AND header_root = ? ORDER BY rev",
             (space_pk, rev, header_root),
@@ -554,6 +572,7 @@ class Writer(Reader):
         return [row[0] for row in rows]
 
     def set_header(self, space_pk: int, rev: int, header_root: int, header: bytes | None) -> None:
+        """As `Transaction.set_header`."""
         if header is None:
             self.conn.execute(
                 "UPDATE checkpoints SET header_root = ? WHERE space_pk = ? AND rev = ?", (header_root, space_pk, rev)
@@ -568,15 +587,18 @@ class Writer(Reader):
         )
 
     def set_head(self, space_pk: int, rev: int) -> None:
+        """As `Transaction.set_head`."""
         self.conn.execute("UPDATE spaces SET head_rev = ? WHERE space_pk = ?", (rev, space_pk))
 
     def add_alias(self, space_pk: int, checkpoint_id: str, rev: int) -> None:
+        """As `Transaction.add_alias`."""
         self.conn.execute(
             "INSERT INTO aliases (space_pk, id, rev) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET rev = excluded.rev",
             (space_pk, id_column(checkpoint_id), rev),
         )
 
     def add_payloads(self, space_pk: int, payloads: Sequence[PayloadRow]) -> None:
+        """As `Transaction.add_payloads`."""
         rows: list[tuple[Any, ...]] = []
         for number, root, seq, kind, tag, data in payloads:
             rows += _parted_payload(space_pk, number, root, seq, kind, tag, crc32(data, (root ^ seq) & _MASK), data)
@@ -584,6 +606,7 @@ class Writer(Reader):
             _insert(self.conn, _PAYLOAD, rows)
 
     def add_writes(self, space_pk: int, writes: Sequence[WriteRow], *, replace: bool = False) -> None:
+        """As `Transaction.add_writes`."""
         add_writes(self.conn, space_pk, writes, replace=replace)
 
 
@@ -591,7 +614,10 @@ class Writer(Reader):
 
 
 def delete_thread(conn: Any, thread_id: str) -> bool:
-    """Remove a thread, inside the caller's transaction. True: it has vanished, and `finish_deletes` has rows to remove."""
+    """Remove a thread, inside the caller's transaction.
+
+    Returns whether it has only vanished so far, and `finish_deletes` has its rows to remove.
+    """
     row = conn.execute(
         "SELECT t.thread_pk, (SELECT count(*) FROM spaces s JOIN checkpoints c USING (space_pk) "
         "WHERE s.thread_pk = t.thread_pk) FROM threads t WHERE t.thread_id = ?",

@@ -1,11 +1,13 @@
 """The schema, as numbered migrations, and how a file is brought to the newest one.
 
-Decides tables, indexes and their versions. A file made by a newer library, or by another program under our table names, is
-refused and left as it is. Every migration goes in with its row in `schema_migrations`, in one transaction.
+Decides tables, indexes and their versions. A file made by a newer library, or by another program under our table names,
+is refused and left as it is. Every migration goes in with its row in `schema_migrations`, in one transaction.
 
 Tables. `threads`: claims (design.md D24); row ids are never used again. `spaces`: one namespace of one thread, and its
-newest checkpoint. `checkpoints`: one row per checkpoint, its header included. `aliases`: ids that do not carry their rev.
-`payloads`: chain rows; bodies of 800 B to 8 KiB in parts. `task_writes`: what tasks wrote. storage.md C4 has the reasons.
+newest checkpoint. `checkpoints`: one row per checkpoint, its header included. `aliases`: ids that do not carry their
+rev.
+`payloads`: chain rows; bodies of 800 B to 8 KiB in parts. `task_writes`: what tasks wrote. storage.md C4 has the
+reasons.
 """
 
 from __future__ import annotations
@@ -118,8 +120,8 @@ def migrate(conn: Any, place: str) -> None:
         if version == 0:
             conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             conn.execute(
-                "CREATE TABLE schema_migrations (version INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL, "
-                "applied_at TEXT NOT NULL, library TEXT NOT NULL)"
+                "CREATE TABLE schema_migrations (version INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT "
+                "NULL, applied_at TEXT NOT NULL, library TEXT NOT NULL)"
             )
         for migration in MIGRATIONS[version:]:
             for statement in migration.statements:
@@ -152,8 +154,8 @@ def _version(conn: Any, place: str) -> int:
             return 0
         taken = sorted(tables & ours)
         raise SchemaVersionError(
-            f"{place} belongs to another program (application id {application:#x}, tables {taken}); its rows are not read "
-            f"and not changed; give the saver a file of its own",
+            f"{place} belongs to another program (application id {application:#x}, tables {taken}); its rows are not "
+            f"read and not changed; give the saver a file of its own",
             found=version,
             supported=NEWEST,
         )
@@ -168,8 +170,8 @@ def _version(conn: Any, place: str) -> int:
     known = [(migration.version, migration.sha256) for migration in MIGRATIONS[:version]]
     if [tuple(row) for row in stored] != known:
         raise SchemaVersionError(
-            f"{place} says it has schema version {version}, but its migrations are not the ones of this library; it was "
-            f"written by a different build",
+            f"{place} says it has schema version {version}, but its migrations are not the ones of this library; it "
+            f"was written by a different build",
             found=version,
             supported=NEWEST,
         )

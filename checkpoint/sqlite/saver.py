@@ -1,15 +1,16 @@
 """`SqliteSaver` and `AsyncSqliteSaver`: connections, threads, the queue of writes, the WAL.
 
-Decides on which thread and connection a statement runs, when a write is durable, and when the WAL is folded back. Decides
-nothing about rows: `core` has the SQL, `checkpoint.rows` the interface.
+Decides on which thread and connection a statement runs, when a write is durable, and when the WAL is folded back.
+Decides nothing about rows: `core` has the SQL, `checkpoint.rows` the interface.
 
 One writer connection behind a lock; up to `MAX_READERS` read connections; one connection for WAL checkpoints. A commit
-under `"async"` durability that is small goes out on the calling thread at once if the lock is free; any other waits in one
-queue per saver, whose thread writes in order and puts what is queued of one claim into one transaction (design.md D32).
+under `"async"` durability that is small goes out on the calling thread at once if the lock is free; any other waits in
+one queue per saver, whose thread writes in order and puts what is queued of one claim into one transaction (design.md
+D32).
 
-WAL. Automatic checkpoints are off. Past `WAL_TRIGGER` a thread runs a passive one; the next commit on the writer then ends
-with a second, short one, while nobody else writes, after which the WAL starts over. Without the second one it grows for as
-long as commits do not pause (storage.md C5.6).
+WAL. Automatic checkpoints are off. Past `WAL_TRIGGER` a thread runs a passive one; the next commit on the writer then
+ends with a second, short one, while nobody else writes, after which the WAL starts over. Without the second one it
+grows for as long as commits do not pause (storage.md C5.6).
 
 Invariants
 1. Writes of one thread reach the file in the order in which they were given.
@@ -202,8 +203,8 @@ class _SqliteSaver(RowSaver):
             connections = self._open()
         if connections.pid != os.getpid():
             raise SaverClosedError(
-                "the saver was opened before this process was forked; SQLite files cannot be shared that way; make a new "
-                "saver in the child"
+                "the saver was opened before this process was forked; SQLite files cannot be shared that way; make a "
+                "new saver in the child"
             )
         return connections
 
@@ -360,7 +361,8 @@ class _SqliteSaver(RowSaver):
     # ---- the WAL
 
     def _count_wal(self, connections: _Connections, steps: Sequence[EncodedStep]) -> None:
-        # Four tables and their parents' pages per transaction, and the bodies; the next checkpoint gives the true figure.
+        # Four tables and their parents' pages per transaction, and the bodies; the next checkpoint gives the true
+        # figure.
         self._wal_bytes += 5 * PAGE_BYTES + sum(step.size for step in steps) * 5 // 4
         if self._short_fold:
             self._short_fold = False
@@ -374,9 +376,9 @@ class _SqliteSaver(RowSaver):
     def _fold(self, conn: Any) -> None:
         with contextlib.suppress(sqlite3.OperationalError):
             busy, in_log, folded = conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            del busy
-            # Folded completely, the WAL is written from its start again by the next commit.
-            self._wal_bytes = 0 if in_log == folded else in_log * PAGE_BYTES
+            if not busy:
+                # Folded completely, the WAL is written from its start again by the next commit.
+                self._wal_bytes = 0 if in_log == folded else in_log * PAGE_BYTES
 
     # ---- reading
 
@@ -457,9 +459,10 @@ class _SqliteSaver(RowSaver):
 class SqliteSaver(_SqliteSaver):
     """Checkpoints in an SQLite file, for the sync and the async API, from any thread and any loop.
 
-    `SqliteSaver(path)` opens the file and makes it if it is missing. Given an open `sqlite3.Connection`, the saver opens
-    connections of its own to the same file; for an in-memory database it uses the given one, which must then allow use
-    from other threads (`check_same_thread=False`). Usable as a sync and an async context manager, which close it.
+    `SqliteSaver(path)` opens the file and makes it if it is missing. Given an open `sqlite3.Connection`, the saver
+    opens connections of its own to the same file; for an in-memory database it uses the given one, which must then
+    allow use from other threads (`check_same_thread=False`). Usable as a sync and an async context manager, which close
+    it.
 
     Raises `SchemaVersionError` for a file that another program or a newer library wrote.
     """
@@ -471,8 +474,8 @@ class SqliteSaver(_SqliteSaver):
         Args:
             conn: path of the file (`":memory:"` for none), or an open connection.
             serde: how values become bytes; the shared `JsonPlusSerializer` if None.
-            max_checkpoint_lag: supersteps of one namespace that may be unwritten under `"async"` durability when the next
-                one starts. Above 1, what is queued is written in groups.
+            max_checkpoint_lag: supersteps of one namespace that may be unwritten under `"async"` durability when the
+                next one starts. Above 1, what is queued is written in groups.
         """
         super().__init__(conn, serde=serde, max_checkpoint_lag=max_checkpoint_lag)
         self._open()

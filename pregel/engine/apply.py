@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pregel.channels.base import BaseChannel
-from pregel.constants import CONTROL_WRITES, TASKS
+from pregel.constants import CONTROL_WRITES, MISSING, TASKS
 from pregel.engine.state import RunState
 from pregel.engine.task import Task, order
 from pregel.errors import InvalidUpdateError
@@ -39,36 +39,37 @@ def apply_tasks(run: RunState, tasks: Sequence[Task], *, releases: bool = True) 
             else:
                 by_channel[channel] = [value]
     consumed: list[str] = []
+    spent: dict[str, BaseChannel[Any, Any, Any]] = {}
     if program.consuming:
         consumed = list(dict.fromkeys(t for task in tasks if task.is_pull for t in task.triggers if t in program.consuming))
-        _consume_before(run, consumed)
+        spent = _consume_copies(run, consumed)
     try:
-        staged = stage(run, by_channel)
-    except InvalidUpdateError as error:
-        raise _with_writers(run, error, tasks) from None
-    cleared = [
-        (name, channel, channel.stage([]))
-        for name in run.live
-        if name not in by_channel and (channel := run.channels[name]).is_available()
-    ] if run.live else []
+        staged = stage(run, by_channel, run.live)
+    except BaseException as error:
+        run.channels.update(spent)
+        if isinstance(error, InvalidUpdateError):
+            raise _with_writers(run, error, tasks) from None
+        raise
     # From here on nothing raises.
-    see(run, tasks)
+    versions, seen = run.versions, run.seen
+    for task in tasks:
+        name = task.name
+        consumed_by = seen.get(name)
+        if consumed_by is None:
+            consumed_by = seen[name] = {}
+        if task.index < 0 and task.parent is None:
+            for trigger in task.node.triggers:
+                if trigger in versions:
+                    consumed_by[trigger] = versions[trigger]
+        run.seen_changed.add(name)
     version = run.next_version()
     for name in consumed:
-        if run.channels[name].consume():
+        if name in spent or (run.channels[name].stages_in_place and run.channels[name].consume()):
             run.bump(name, version)
-    run.live.clear()
-    updated = install(run, staged, version)
-    for name, channel, stage_ in cleared:
-        if _install(run, name, channel, stage_):
-            run.bump(name, version)
-            if run.channels[name].is_available():
-                updated.append(name)
-        if run.channels[name].is_available():
-            run.live.append(name)
+    run.live = []
+    run.updated = updated = install(run, staged, version)
     if releases and program.finishing and not any(name in program.triggers or name == TASKS for name in updated):
         finish(run, version, updated)
-    run.updated = updated
 
 
 def apply_writes(run: RunState, writes: Sequence[tuple[str, Any]], writer: str) -> None:
@@ -84,8 +85,10 @@ def apply_writes(run: RunState, writes: Sequence[tuple[str, Any]], writer: str) 
     run.updated = updated if run.updated is None else [*run.updated, *(n for n in updated if n not in run.updated)]
 
 
-def stage(run: RunState, by_channel: dict[str, list[Any]]) -> list[tuple[str, BaseChannel[Any, Any, Any], Any]]:
-    """The outcome of updating each written channel, without changing any."""
+def stage(
+    run: RunState, by_channel: dict[str, list[Any]], live: Sequence[str] = ()
+) -> list[tuple[str, BaseChannel[Any, Any, Any], Any]]:
+    """The outcome of updating each written channel, and of writing nothing to those of `live`; no channel is changed."""
     channels = run.channels
     known = run.program.channels
     staged = []
@@ -94,44 +97,34 @@ def stage(run: RunState, by_channel: dict[str, list[Any]]) -> list[tuple[str, Ba
             channel = channels[name]
             staged.append((name, channel, channel.stage(values)))
         elif name not in CONTROL_WRITES:
-            run.notice(
-                "unknown-channel", name, f"a write to unknown channel {name!r} in step {run.step} is dropped"
-            )
+            run.notice("unknown-channel", name, f"a write to unknown channel {name!r} in step {run.step} is dropped")
+    for name in live:
+        if name not in by_channel:
+            channel = channels[name]
+            if channel.plain_value or channel.is_available():
+                staged.append((name, channel, channel.stage([])))
     return staged
 
 
 def install(run: RunState, staged: list[tuple[str, BaseChannel[Any, Any, Any], Any]], version: Any) -> list[str]:
     """Put staged outcomes in place; returns the channels that changed and have a value."""
     clearing = run.program.clearing
+    versions = run.versions
     updated: list[str] = []
     for name, channel, outcome in staged:
-        if channel.stages_in_place:
-            changed = channel.install(outcome)
-        else:
-            changed = channel.install(outcome)
+        changed = channel.install(outcome)
+        if not channel.stages_in_place:
             channel = run.channels[name] = outcome[0]
+        is_available = channel.value is not MISSING if channel.plain_value else channel.is_available()  # type: ignore[attr-defined]
         if changed:
-            run.bump(name, version)
-            if channel.is_available():
+            versions[name] = version
+            if run.stores:
+                run.mark(name)
+            if is_available:
                 updated.append(name)
-        if name in clearing:
+        if is_available and name in clearing:
             run.live.append(name)
     return updated
-
-
-def see(run: RunState, tasks: Sequence[Task]) -> None:
-    """Record which versions of their triggers the tasks' nodes have consumed now."""
-    versions = run.versions
-    for task in tasks:
-        name = task.name
-        seen = run.seen.get(name)
-        if seen is None:
-            seen = run.seen[name] = {}
-        if task.index < 0 and task.parent is None:
-            for trigger in task.node.triggers:
-                if trigger in versions:
-                    seen[trigger] = versions[trigger]
-        run.seen_changed.add(name)
 
 
 def finish(run: RunState, version: Any, updated: list[str]) -> None:
@@ -144,18 +137,20 @@ def finish(run: RunState, version: Any, updated: list[str]) -> None:
                 updated.append(name)
 
 
-def _install(run: RunState, name: str, channel: BaseChannel[Any, Any, Any], outcome: Any) -> bool:
-    changed = channel.install(outcome)
-    if not channel.stages_in_place:
-        run.channels[name] = outcome[0]
-    return changed
+def _consume_copies(run: RunState, names: list[str]) -> dict[str, BaseChannel[Any, Any, Any]]:
+    """Put used-up copies in the place of foreign channels, which are staged from what they are after that.
 
-
-def _consume_before(run: RunState, names: list[str]) -> None:
-    """A foreign channel that stages on a copy must consume on a copy too, which only then replaces it."""
+    Returns the channels that were replaced, by name.
+    """
+    spent: dict[str, BaseChannel[Any, Any, Any]] = {}
     for name in names:
-        if not run.channels[name].stages_in_place:
-            run.channels[name] = run.channels[name].copy()
+        channel = run.channels[name]
+        if not channel.stages_in_place:
+            twin = channel.copy()
+            if twin.consume():
+                spent[name] = channel
+                run.channels[name] = twin
+    return spent
 
 
 def _with_writers(run: RunState, error: InvalidUpdateError, tasks: Sequence[Task]) -> InvalidUpdateError:

@@ -19,7 +19,7 @@ Source: Valiant 1990 (bulk-synchronous model); Malewicz et al. 2010, "Pregel", s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from checkpoint.base import WRITES_IDX_MAP, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
@@ -57,7 +57,8 @@ class Run(RunState):
             EmptyInputError: there is nothing to do.
             RuntimeError: answers that no question waits for, or without a saver.
         """
-        self._expect("new")
+        if self.phase != "new":
+            self._misplaced("new")
         commits = entry.begin(self, input)
         self.phase = "idle"
         self.status = "pending"
@@ -68,7 +69,8 @@ class Run(RunState):
 
         The list may be empty: then every task of the step is settled already, and `commit` comes next.
         """
-        self._expect("idle")
+        if self.phase != "idle":
+            self._misplaced("idle")
         if self.step > self.stop:
             self.tasks = plan.next_tasks(self)
             if self.sees and self.stores:
@@ -89,7 +91,7 @@ class Run(RunState):
             self._end("interrupt_before")
             view.stopped(self)
             return None
-        if request.control is not None and request.control.drain_requested:
+        if request.control is not None and request.control.reason is not None:
             self._end("draining")
             return None
         self.phase = "running"
@@ -182,7 +184,8 @@ class Run(RunState):
             InvalidUpdateError: channels cannot take the writes; nothing has changed.
             Exception: what a reducer raises; nothing has changed.
         """
-        self._expect("running")
+        if self.phase != "running":
+            self._misplaced("running")
         if self.unsettled:
             raise EngineBug(f"commit of step {self.step} with {self.unsettled} unsettled tasks: {self._names()}")
         if self.failure is not None or self.bubble is not None:
@@ -201,12 +204,12 @@ class Run(RunState):
             self.failure = error
             self._end("failed")
             raise
-        if self._emits_values(tasks):
-            if "values" in self.sees or self.program.output_can_clear:
-                view.values(self)
-            else:
-                self.emitted = LATER
-        made = snapshot.checkpoint(self, "loop", self._take_held())
+        if self.emitted is not LATER or self.sees:
+            self._emit_values(tasks)
+        if self.stores:
+            made = snapshot.checkpoint(self, "loop", self._take_held())
+        else:
+            made = self.checkpoint_id_ = None
         self.pending = []
         self.resumed = self.replaying = False
         self.step += 1
@@ -415,26 +418,24 @@ class Run(RunState):
 
     # ---- ends
 
-    def _emits_values(self, tasks: Sequence[Task]) -> bool:
-        """Did a task write an output key that changed? (engine.md 3.6)"""
+    def _emit_values(self, tasks: Sequence[Task]) -> None:
+        """Show the output values, if a task wrote an output key that changed (engine.md 3.6)."""
         keys = self.request.output_keys
-        updated = self.updated or ()
         if isinstance(keys, str):
             keys = (keys,)
-        for name in updated:
-            if name in keys:
-                for task in tasks:
-                    for channel, _ in task.writes or ():
-                        if channel == name:
-                            return True
-        return False
+        for name in self.updated or ():
+            if name in keys and any(channel == name for task in tasks for channel, _ in task.writes or ()):
+                if "values" in self.sees or self.program.output_can_clear:
+                    view.values(self)
+                else:
+                    self.emitted = LATER
+                return
 
     def _names(self) -> list[str]:
         return [task.name for task in self.tasks if not task.settled]
 
-    def _expect(self, phase: Phase) -> None:
-        if self.phase != phase:
-            raise EngineBug(f"the run at namespace {self.ns!r} is {self.phase!r} in step {self.step}, not {phase!r}")
+    def _misplaced(self, phase: Phase) -> NoReturn:
+        raise EngineBug(f"the run at namespace {self.ns!r} is {self.phase!r} in step {self.step}, not {phase!r}")
 
     def _end(self, status: Status) -> None:
         self.status = status

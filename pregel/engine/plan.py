@@ -21,45 +21,42 @@ from pregel.types import Send
 def next_tasks(run: RunState) -> list[Task]:
     """The tasks of the next superstep."""
     updated = run.updated
-    program = run.program
-    if not updated:
-        return [*sends(run), *woken(run, program.nodes)] if run.versions else []
-    wakes = program.wakes
-    names: list[str] = []
-    for channel in updated:
-        if channel in wakes:
-            names += wakes[channel]
-    if len(names) == 1 and TASKS not in updated:
-        task = pull(run, program.nodes[names[0]])
-        return [] if task is None else [task]
-    tasks = sends(run) if TASKS in updated else []
-    tasks += woken(run, sorted(set(names)))
-    return tasks
-
-
-def woken(run: RunState, names: Iterable[str]) -> list[Task]:
-    """A task for each of the nodes that has something new to see."""
     nodes = run.program.nodes
-    return [task for name in names if (task := pull(run, nodes[name])) is not None]
-
-
-def pull(run: RunState, node: Node) -> Task | None:
-    """The task of a node, if one of its triggers has a value that the node has not seen, and its input can be read."""
-    if node.is_inert or not is_due(run, node):
-        return None
-    value = read_input(run, node)
-    return None if value is MISSING else Task(node, value)
+    names: Iterable[str]
+    if updated:
+        wakes = run.program.wakes
+        woken: list[str] = []
+        for channel in updated:
+            if channel in wakes:
+                woken += wakes[channel]
+        names = woken if len(woken) < 2 else sorted(set(woken))
+        tasks = sends(run) if TASKS in updated else []
+    else:
+        if not run.versions:
+            return []
+        names = nodes
+        tasks = sends(run)
+    for name in names:
+        node = nodes[name]
+        if is_due(run, node):
+            value = read_input(run, node)
+            if value is not MISSING:
+                tasks.append(Task(node, value))
+    return tasks
 
 
 def is_due(run: RunState, node: Node) -> bool:
     """Has one of the node's triggers a value that the node has not seen?"""
+    if node.is_inert:
+        return False
     seen = run.seen.get(node.name)
     versions = run.versions
     for trigger in node.triggers:
         version = versions.get(trigger)
         if version is None or (seen is not None and trigger in seen and not version > seen[trigger]):  # type: ignore[operator]
             continue
-        if run.channels[trigger].is_available():
+        channel = run.channels[trigger]
+        if channel.value is not MISSING if channel.plain_value else channel.is_available():  # type: ignore[attr-defined]
             return True
     return False
 
@@ -69,7 +66,7 @@ def open_tasks(run: RunState) -> list[Task]:
     if not run.versions:
         return []
     nodes = run.program.nodes.values()
-    return [*sends(run), *(Task(node, None) for node in nodes if not node.is_inert and is_due(run, node))]
+    return [*sends(run), *(Task(node, None) for node in nodes if is_due(run, node))]
 
 
 def sends(run: RunState) -> list[Task]:

@@ -372,8 +372,12 @@ class RunState:
         """A channel has changed."""
         self.versions[name] = version
         if self.stores:
-            kept = self.channels[name].last_edit()
-            if name in self.changed:
-                before = self.changed[name]
-                kept = None if before is None or kept is None else min(before, kept)
-            self.changed[name] = kept
+            self.mark(name)
+
+    def mark(self, name: str) -> None:
+        """Remember for the next commit that a channel has changed, and how much of it was kept."""
+        kept = self.channels[name].last_edit()
+        if name in self.changed:
+            before = self.changed[name]
+            kept = None if before is None or kept is None else min(before, kept)
+        self.changed[name] = kept

@@ -1,7 +1,7 @@
 """Drives savers as the engine does, in either colour, without an engine.
 
-`Store` is a saver in one colour; `ScriptedRun` loads, numbers, commits and remembers like a run. Values given to a step are
-live objects, and which op describes them is decided here the way the engine decides it: by identity.
+`Store` is a saver in one colour; `ScriptedRun` loads, numbers, commits and remembers like a run. Values given to a step
+are live objects, and which op describes them is decided here the way the engine decides it: by identity.
 """
 
 from __future__ import annotations
@@ -212,9 +212,9 @@ class ScriptedRun:
 
 def op_of(old: Any, new: Any, written: list[Any] | None = None) -> Any:
     """The op by which the engine describes a change: `Append` if the old elements are still the same objects."""
-    if type(old) is list and type(new) is list and old is not new and len(new) >= len(old):
-        if all(a is b for a, b in zip(old, new, strict=False)):
-            return Append(new, len(old), written if written is not None else new[len(old) :])
+    grown = type(old) is list and type(new) is list and old is not new and len(new) >= len(old)
+    if grown and all(a is b for a, b in zip(old, new, strict=False)):
+        return Append(new, len(old), written if written is not None else new[len(old) :])
     if type(old) is str and type(new) is str and new.startswith(old):
         return Append(new, len(old))
     return Full(new)

@@ -86,7 +86,7 @@ def test_foreign_files_are_refused(path: Path) -> None:
     with pytest.raises(SchemaVersionError):
         SqliteSaver(path)
     conn.close()
-    assert [row for row in sqlite3.connect(path).execute("SELECT name FROM sqlite_master")] == [("checkpoints",)]
+    assert [*sqlite3.connect(path).execute("SELECT name FROM sqlite_master")] == [("checkpoints",)]
     assert len(before) == path.stat().st_size
 
 
@@ -133,7 +133,7 @@ def test_async_saver_in_its_usual_forms(path: Path) -> None:
         await saver.awrite([saver.encode(run.prepare({"a": 1}))], durability="sync")
         found = await saver.aget_tuple(config())
         assert found.checkpoint["channel_values"] == {"a": 1}
-        assert [entry.checkpoint["id"] async for entry in saver.alist(config())][0] == found.checkpoint["id"]
+        assert (await anext(saver.alist(config()))).checkpoint["id"] == found.checkpoint["id"]
         await saver.adelete_thread("t")
 
     async def forms() -> None:
@@ -246,10 +246,11 @@ def test_a_document_is_stored_once(path: Path) -> None:
 
 def test_the_wal_does_not_grow(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saver_module, "WAL_TRIGGER", 200_000)
-    monkeypatch.setattr(saver_module, "WAL_LIMIT", 600_000)
     with SqliteSaver(path) as saver:
+        # The checkpoint thread's work, at the moment it is asked for: how far it lags is not for this test.
+        monkeypatch.setattr(saver._folder, "post", lambda call: call())
         loop(ScriptedRun(Store(saver, False), durability="async"), 600)
-        assert Path(f"{path}-wal").stat().st_size <= 2_000_000
+        assert Path(f"{path}-wal").stat().st_size <= 400_000
 
 
 def test_a_stalled_checkpoint_thread_does_not_matter(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +259,7 @@ def test_a_stalled_checkpoint_thread_does_not_matter(path: Path, monkeypatch: py
     with SqliteSaver(path) as saver:
         saver._folding = True
         loop(ScriptedRun(Store(saver, False), durability="async"), 600)
-        assert Path(f"{path}-wal").stat().st_size <= 2_000_000
+        assert Path(f"{path}-wal").stat().st_size <= 1_000_000
 
 
 # ---- async durability

@@ -44,11 +44,8 @@ def test_what_a_policy_accepts(retry_on, matches):
     assert decide([PLAIN._replace(retry_on=retry_on)], 1, ODD, never) == (1.0 if matches else None)
 
 
-@pytest.mark.parametrize("wrong", ["OSError", 3, None, int])
+@pytest.mark.parametrize("wrong", ["OSError", 3, None])
 def test_a_policy_that_cannot_be_asked(wrong):
-    if wrong is int:  # a class that is no exception is a callable
-        assert decide([PLAIN._replace(retry_on=lambda error: int("1"))], 1, ODD, never) == 1.0
-        return
     with pytest.raises(TypeError):
         decide([PLAIN._replace(retry_on=wrong)], 1, ODD, never)
 

@@ -69,6 +69,8 @@ def dummy_program(
 ) -> Program:
     """A program with the single-valued channels x, y, z; its nodes are a: x, unless given."""
     made = {name: LastValue(int, name) for name in ("x", "y", "z")} if channels is None else dict(channels)
+    for name, channel in made.items():
+        channel.key = channel.key or name
     own = [name for name in made if name != TASKS]
     return Program(
         nodes={"a": node()} if nodes is None else nodes,

@@ -1,0 +1,1 @@
+"""A crash, a failing or dying saver, a cancelled or interrupted run loses nothing that was stored."""

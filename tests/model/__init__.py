@@ -1,0 +1,1 @@
+"""Any graph, completion order, durability and colour agrees with a reference interpreter."""
