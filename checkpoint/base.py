@@ -18,6 +18,7 @@ Invariants
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from functools import partial
 from itertools import count
 from typing import Any, ClassVar, Final, Generic, Literal, NamedTuple, Protocol, TypeVar
 
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import NotRequired, Self, TypedDict
 
 from checkpoint import ids
 
@@ -566,7 +567,11 @@ def copy_checkpoint(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def create_checkpoint(
-    checkpoint: Checkpoint, channels: Mapping[str, Any] | None, step: int, *, id: str | None = None  # noqa: A002
+    checkpoint: Checkpoint,
+    channels: Mapping[str, Any] | None,
+    step: int,
+    *,
+    id: str | None = None,  # noqa: A002
 ) -> Checkpoint:
     """The next checkpoint: new id and time, versions copied. `channels=None` keeps the values, else they are dumped."""
     values: dict[str, Any] = {}
@@ -677,6 +682,16 @@ class BaseCheckpointSaver(Generic[V]):
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Remove old checkpoints: `"keep_latest"` or `"delete"`."""
         raise NotImplementedError
+
+    def with_allowlist(self, extra_allowlist: Any) -> Self:
+        """A saver whose serializer also takes these classes: this one, unless the serializer had to be replaced."""
+        widen = getattr(self.serde, "with_msgpack_allowlist", None)
+        serde = self.serde if widen is None else widen(extra_allowlist)
+        if serde is self.serde:
+            return self
+        widened = copy.copy(self)
+        widened.serde = serde
+        return widened
 
     async def aget(self, config: RunnableConfig) -> Checkpoint | None:
         """Async form of `get`."""

@@ -133,11 +133,13 @@ class Codec:
     `loads_typed`.
     """
 
-    __slots__ = ("pack", "serde", "unpack", "unpack_opaque")
+    __slots__ = ("is_plain", "pack", "serde", "unpack", "unpack_opaque")
 
     def __init__(self, serde: Any) -> None:
         kind = type(serde)
         self.serde = serde
+        self.is_plain = False
+        """Are rows without tag plain msgpack?"""
         self.pack: Callable[[Any], Body] = serde.dumps_typed
         self.unpack: Callable[[str | None, bytes], Any] = lambda tag, body: serde.loads_typed((tag or FORMAT_TAG, body))
         self.unpack_opaque = self.unpack
@@ -148,6 +150,7 @@ class Codec:
                 self.pack = lambda value: (None, dumps(value))
             if kind.loads_typed is Serde.loads_typed and kind.loads is Serde.loads:
                 self.unpack = self._unpack_own
+                self.is_plain = True
 
     def _unpack_own(self, tag: str | None, body: bytes) -> Any:
         return self.serde.loads(body) if tag is None else self.serde.loads_typed((tag, body))
@@ -273,7 +276,19 @@ class EncodedStep:
     Holds no live value. `space` and `claim` are read by the write for what only the store knows (row keys).
     """
 
-    __slots__ = ("claim", "expected", "must_exist", "others", "payloads", "row", "size", "space", "step", "writes")
+    __slots__ = (
+        "claim",
+        "expected",
+        "must_exist",
+        "others",
+        "payloads",
+        "row",
+        "size",
+        "space",
+        "step",
+        "stored",
+        "writes",
+    )
 
     def __init__(
         self,
@@ -300,6 +315,7 @@ class EncodedStep:
         self.size = size
         """Bytes of all bodies."""
         self.step = step
+        self.stored = False
         self.others = others
         """Go into the same transaction, before this one."""
 
@@ -396,6 +412,8 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
             old = chains.get(name)
             digest = hash(data) if tag is None else hash((tag, data))
             if old is not None and old.digest == digest and old.full == n_bytes:
+                # Equal bytes, but other objects than those that were looked at.
+                old.positions = None
                 changed.append(number)
                 continue
             inline.pop(name, None)
@@ -554,12 +572,22 @@ def metadata_text(metadata: Mapping[str, Any], parents: Mapping[str, str], run_i
 def json_text(value: Any) -> str:
     """JSON, checked before anything is stored. Raises `TypeError` that says what was wrong."""
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        # Half a surrogate pair has no UTF-8 form; escaped it has.
+        return text if text.isascii() or _is_utf8(text) else json.dumps(value, separators=(",", ":"))
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"checkpoint metadata cannot be stored ({error}): {value!r:.200}; only JSON values are allowed there; put "
             f"other objects into the state"
         ) from error
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def full_header(space: Space, rev: int) -> bytes:
@@ -738,6 +766,8 @@ def read_value(
     """The value of one chain: its full row, then everything appended."""
     unpack = codec.unpack_opaque if lenient else codec.unpack
     try:
+        if len(rows) > 1 and codec.is_plain and (joined := _joined(rows)) is not None:
+            return unpack(None, joined)
         value = unpack(*rows[0])
         if len(rows) > 1:
             if type(value) is list:
@@ -757,6 +787,29 @@ def read_value(
     except (ValueError, TypeError) as error:
         raise CorruptCheckpointError(f"body does not decode ({error!r})", ns=space.ns, channel=name) from error
     return value
+
+
+def _joined(rows: Sequence[Body]) -> bytes | None:
+    """The rows of a list as one msgpack array, which decodes faster than row by row; None if they are no arrays."""
+    n_elements = 0
+    pieces = [b""]
+    for tag, data in rows:
+        first = data[0]
+        if tag is not None:
+            return None
+        if 0x90 <= first <= 0x9F:
+            n_elements += first & 0x0F
+            pieces.append(data[1:])
+        elif first == 0xDC:
+            n_elements += int.from_bytes(data[1:3], "big")
+            pieces.append(data[3:])
+        elif first == 0xDD:
+            n_elements += int.from_bytes(data[1:5], "big")
+            pieces.append(data[5:])
+        else:
+            return None
+    pieces[0] = b"\xdd" + n_elements.to_bytes(4, "big")
+    return b"".join(pieces)
 
 
 def read_task(row: WriteRow, codec: Codec, checkpoint_id: str, *, lenient: bool = False) -> TaskWrites:

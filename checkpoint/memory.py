@@ -12,12 +12,14 @@ Invariants
 
 from __future__ import annotations
 
+import heapq
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import count
+from itertools import count, islice
 from typing import Any, ParamSpec, TypeVar
 
+from checkpoint import ids
 from checkpoint.base import (
     CheckpointConflictError,
     CheckpointError,
@@ -277,6 +279,23 @@ def _add_writes(space: _Space, writes: Sequence[WriteRow], replace: bool = False
             rows[key] = write
 
 
+def _newest_first(thread: _Thread, space: _Space, below: int | None) -> Iterator[Entry]:
+    for row in reversed(space.checkpoints.values()):
+        if below is None or row.rev < below:
+            yield Entry(
+                thread.thread_id,
+                space.ns,
+                space,
+                row.rev,
+                row.id,
+                row.step,
+                row.source,
+                row.flags,
+                row.run_id,
+                row.metadata,
+            )
+
+
 class _View:
     """`Rows` and `Transaction` over the dicts. Used under the saver's lock; a namespace's key is its `_Space`."""
 
@@ -322,40 +341,38 @@ class _View:
         return sorted(rows.values(), key=lambda row: (row.path, row.task_id, row.slot)) if rows else []
 
     def open_child(self, space_pk: _Space, up_rev: int) -> int | None:
-        under = [row.rev for row in space_pk.checkpoints.values() if row.up_rev == up_rev]
-        return max(under, default=None)
+        # Rows are in the order of their revs, and a child's is greater than its parent's.
+        for row in reversed(space_pk.checkpoints.values()):
+            if row.rev <= up_rev:
+                break
+            if row.up_rev == up_rev:
+                return row.rev
+        return None
 
     def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
         thread = self._threads.get(thread_id)
-        for space in thread.spaces.values() if thread is not None else ():
-            for row in space.checkpoints.values():
-                if row.id == checkpoint_id:
-                    return row.rev
+        if thread is None:
+            return None
+        carried = ids.rev_of(checkpoint_id, thread.salt)
+        for space in thread.spaces.values():
+            row = space.checkpoints.get(carried) if carried is not None else None
+            if row is not None and row.id == checkpoint_id:
+                return carried
+            if checkpoint_id in space.aliases:
+                return space.aliases[checkpoint_id]
         return None
 
     def entries(self, thread_id: str | None, ns: str | None, below: int | None, limit: int | None) -> list[Entry]:
         threads = self._threads.values() if thread_id is None else filter(None, (self._threads.get(thread_id),))
-        found = [
-            Entry(
-                thread.thread_id,
-                space.ns,
-                space,
-                row.rev,
-                row.id,
-                row.step,
-                row.source,
-                row.flags,
-                row.run_id,
-                row.metadata,
-            )
+        # Rows of a namespace are in the order of their revs: the newest need no look at the rest.
+        lines = [
+            _newest_first(thread, space, below)
             for thread in threads
             for space in thread.spaces.values()
             if ns is None or space.ns == ns
-            for row in space.checkpoints.values()
-            if below is None or row.rev < below
         ]
-        found.sort(key=lambda entry: entry.rev, reverse=True)
-        return found[:limit]
+        merged = lines[0] if len(lines) == 1 else heapq.merge(*lines, key=lambda entry: entry.rev, reverse=True)
+        return list(islice(merged, limit))
 
     def take(self, thread_id: str, salt: int) -> int:
         thread = self._threads.get(thread_id)

@@ -259,7 +259,13 @@ class RowSaver(BaseCheckpointSaver[int]):
     def __init__(self, *, serde: Any = None, max_checkpoint_lag: int = 1) -> None:
         super().__init__(serde=serde)
         self.max_checkpoint_lag = max_checkpoint_lag
-        self._codec = Codec(self.serde)
+        self._made_codec = Codec(self.serde)
+
+    def _codec(self) -> Codec:
+        # `serde` is a plain attribute: programs replace it.
+        if self._made_codec.serde is not self.serde:
+            self._made_codec = Codec(self.serde)
+        return self._made_codec
 
     def _make_version(self, current: Version | None) -> Version:
         # A subclass with an own `get_next_version` may count in any kind of version.
@@ -317,10 +323,7 @@ class RowSaver(BaseCheckpointSaver[int]):
 
     def encode(self, commit: StepCommit) -> EncodedStep:
         """Bytes of a commit. CPU only. Raises `UnregisteredTypeError` for a value that cannot be stored."""
-        codec = self._codec
-        if codec.serde is not self.serde:
-            codec = self._codec = Codec(self.serde)
-        return encode_commit(commit, codec)
+        return encode_commit(commit, self._codec())
 
     def commit(self, commit: StepCommit, *, durability: Durability = "sync") -> None:
         """Encode and write one commit."""
@@ -526,7 +529,7 @@ class RowSaver(BaseCheckpointSaver[int]):
             for channel, value in special.items():
                 slot = WRITES_IDX_MAP[channel]
                 tasks.append(TaskWrites(rev, checkpoint_id, task_id, task_path, slot, [(channel, value)]))
-            rows = [encode_task(task, self._codec) for task in tasks]
+            rows = [encode_task(task, self._codec()) for task in tasks]
             if rows:
                 tx.add_writes(address.space_pk, rows, replace=replace)
 
@@ -608,9 +611,9 @@ class RowSaver(BaseCheckpointSaver[int]):
             fold_header(space, found.headers)
             wanted = wanted_chains(space)
             stored = rows.chains(space_pk, wanted) if wanted else {}
-            values = read_chains(space, stored, self._codec, writable=writable, lenient=lenient)
+            values = read_chains(space, stored, self._codec(), writable=writable, lenient=lenient)
             writes = [
-                read_task(row, self._codec, found.row.id, lenient=lenient)
+                read_task(row, self._codec(), found.row.id, lenient=lenient)
                 for row in rows.tasks(space_pk, found.row.rev)
             ]
         except CorruptCheckpointError as damage:
@@ -629,7 +632,7 @@ class RowSaver(BaseCheckpointSaver[int]):
         writes: Sequence[TaskWrites],
     ) -> CheckpointTuple:
         row = found.row
-        extra = {key: self._codec.unpack(*body) for key, body in space.extra.items()}
+        extra = {key: self._codec().unpack(*body) for key, body in space.extra.items()}
         checkpoint: dict[str, Any] = {
             "v": extra.pop("v", FORMAT_VERSION),
             "id": row.id,
@@ -685,7 +688,7 @@ class RowSaver(BaseCheckpointSaver[int]):
                 if name in base.chains:
                     space.chains[name] = base.chains[name]
                     continue
-            tag, data = self._codec.pack_channel(name, value)
+            tag, data = self._codec().pack_channel(name, value)
             if len(data) <= INLINE_LIMIT:
                 space.inline[name] = tag, data
             else:
@@ -695,7 +698,7 @@ class RowSaver(BaseCheckpointSaver[int]):
         updated = checkpoint.get("updated_channels")
         space.updated = list(updated) if updated is not None else None
         space.extra = {
-            key: [*self._codec.pack(value)]
+            key: [*self._codec().pack(value)]
             for key, value in checkpoint.items()
             if key not in _FIELDS and not (key == "v" and value == FORMAT_VERSION)
         }
@@ -830,6 +833,34 @@ def _loaded(
     )
 
 
+class _PageRows:
+    """The rows of one page of a listing: neighbours share their chains, which are read once."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._chains: dict[tuple[Any, int, int], StoredChain] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rows, name)
+
+    def chains(self, space_pk: Any, wanted: Sequence[tuple[int, int, int]]) -> Mapping[int, StoredChain]:
+        known = self._chains
+        missing = [
+            want
+            for want in wanted
+            if (found := known.get((space_pk, want[0], want[1]))) is None or len(found[0]) <= want[2]
+        ]
+        if missing:
+            read = self._rows.chains(space_pk, missing)
+            for number, root, _ in missing:
+                known[space_pk, number, root] = read.get(number, ([], False))
+        stored: dict[int, StoredChain] = {}
+        for number, root, seq in wanted:
+            rows, further = known[space_pk, number, root]
+            stored[number] = rows[: seq + 1], further or len(rows) > seq + 1
+        return stored
+
+
 class _Listing:
     """Where a `list` or `history` stands between two pages. Nothing is held in between."""
 
@@ -853,7 +884,7 @@ class _Listing:
         self.only: str | None = None
         if config is not None:
             self.thread_id, ns, self.only = addressed(config)
-            if native or "checkpoint_ns" in config.get("configurable", {}):
+            if native or config["configurable"].get("checkpoint_ns") is not None:
                 self.ns = ns
         self.before = (before or {}).get("configurable", {}).get("checkpoint_id")
         self.below: int | None = None
@@ -868,7 +899,8 @@ class _Listing:
         if not self.started and self.thread_id is not None:
             saver._settle(self.thread_id)
         shown: list[Any] = []
-        with saver._reading() as rows:
+        with saver._reading() as reading:
+            rows: Any = _PageRows(reading)
             if not self.started:
                 self._start(rows)
             for entry in self._next(rows):

@@ -152,13 +152,16 @@ def _run(calls: SimpleQueue[tuple[Callable[[], Any], Outcome] | None]) -> None:
     # Holds the queue only, so that a saver nobody uses any more can be collected.
     while (item := calls.get()) is not None:
         call, outcome = item
+        value: Any = None
+        error: BaseException | None = None
         try:
             value = call()
-        except BaseException as error:  # noqa: BLE001 - the caller gets it
-            outcome.end(error=error)
-        else:
-            outcome.end(value)
-        del item, call, outcome
+        except BaseException as failure:  # noqa: BLE001 - the caller gets it
+            error = failure
+        # What was called may hold the last reference to a saver: let go of it before anybody can look.
+        del item, call
+        outcome.end(value, error)
+        del outcome, value, error
 
 
 class LoopThread:

@@ -240,7 +240,8 @@ def _set_place(request: Request, graph: Graph, call: Call) -> None:
     """Which saver, under which namespace, from which checkpoint, how durable."""
     around, parent = request.parent_run, request.parent
     checkpointer = graph.checkpointer
-    request.ns = ""
+    request.ns_ = ""
+    request.call_number = 0
     request.stable_ns = False
     request.checkpoint_id = None
     durability = call.durability
@@ -253,15 +254,10 @@ def _set_place(request: Request, graph: Graph, call: Call) -> None:
         request.deferred = request.durability == "exit"
         request.stores = request.saver is not None
         request.stored_metadata = asked.stored_metadata
-        needs_place = request.stores or asked.outlets or call.outlet is not None
-        call_number = parent.graphs
+        request.ns_ = None
+        request.call_number = parent.graphs
         parent.graphs += 1
-        if needs_place or call_number or not request.stores:
-            task_ns = around.ns_of(parent.task)  # type: ignore[arg-type]
-            if checkpointer is True and request.stores:
-                request.stable_ns = True
-                task_ns = namespace.stable(task_ns)
-            request.ns = namespace.nested_ns(task_ns, call_number)
+        request.stable_ns = checkpointer is True and request.stores
         return
     if checkpointer is True:
         raise RuntimeError(

@@ -104,7 +104,8 @@ def _request(graph: Graph, thread_id: str, ns: str, config: Mapping[str, Any]) -
     request.checkpoint_id = None
     run_id = config.get("run_id")
     request.run_id = None if run_id is None else str(run_id)
-    request.ns = ns
+    request.ns_ = ns
+    request.call_number = 0
     request.stable_ns = False
     request.parent = None
     request.parent_run = None

@@ -123,20 +123,18 @@ def store(conn: Any, steps: Sequence[EncodedStep]) -> None:
     SQLite raises; nothing is stored then. On return the claim is held and the keys of new namespaces are known.
     """
     conn.execute("BEGIN IMMEDIATE")
-    sent = False
+    written: tuple[int, dict[str, int]] | None = None
     try:
-        thread_pk, space_pks = _write_steps(conn, steps)
-        sent = True
+        written = _write_steps(conn, steps)
         conn.execute("COMMIT")
     except BaseException as error:
         if conn.in_transaction:
             conn.execute("ROLLBACK")
-        # An interrupt may arrive after the commit was done: then the step is stored, and is accounted for below.
-        if not sent or conn.in_transaction or isinstance(error, Exception):
-            raise
-        _settle_claim(steps, thread_pk, space_pks)
+        elif written is not None and not isinstance(error, Exception):
+            # An interrupt that arrived when the commit was done already: the steps are stored.
+            _settle_claim(steps, *written)
         raise
-    _settle_claim(steps, thread_pk, space_pks)
+    _settle_claim(steps, *written)
 
 
 def _settle_claim(steps: Sequence[EncodedStep], thread_pk: int, space_pks: Mapping[str, int]) -> None:
@@ -146,6 +144,7 @@ def _settle_claim(steps: Sequence[EncodedStep], thread_pk: int, space_pks: Mappi
         claim.epoch = claim.number
         claim.claimed = True
     for step in steps:
+        step.stored = True
         if step.space.pk is None:
             step.space.pk = space_pks[step.space.ns]
 
@@ -167,37 +166,25 @@ def _write_steps(conn: Any, steps: Sequence[EncodedStep]) -> tuple[int, dict[str
     elif execute(_CLAIM, (time.time(), thread_pk, claim.epoch, epoch - 1, thread_pk, claim.root_head)).rowcount != 1:
         raise refusal(conn, first)
 
-    # Heads: one statement per namespace, however many steps of it there are.
+    # Heads: one statement per namespace, however many steps of it there are: what the first expects, what the last is.
     assert thread_pk is not None
     space_pks: dict[str, int] = {}
-    if len(steps) == 1:
-        rows = [first] if first.row is not None else []
-    else:
-        heads: dict[str, EncodedStep] = {}
-        lasts: dict[str, EncodedStep] = {}
-        for step in steps:
-            if step.row is not None:
-                heads.setdefault(step.space.ns, step)
-                lasts[step.space.ns] = step
-        rows = list(heads.values())
-    for step in rows:
-        space = step.space
-        row = step.row if len(steps) == 1 else lasts[space.ns].row
-        assert row is not None
-        if space.pk is not None:
-            cursor = execute(_HEAD, (row.rev, space.pk, step.expected, thread_pk, epoch))
-            if cursor.rowcount != 1:
+    moves: dict[str, tuple[EncodedStep, int]] = {}
+    for step in steps:
+        if step.row is not None:
+            ns = step.space.ns
+            moves[ns] = (moves[ns][0] if ns in moves else step), step.row.rev
+    for step, rev in moves.values():
+        if step.space.pk is not None:
+            if execute(_HEAD, (rev, step.space.pk, step.expected, thread_pk, epoch)).rowcount != 1:
                 raise refusal(conn, step)
             guarded = True
     if not guarded and execute(_GUARD, (thread_pk, epoch)).fetchone() is None:
         raise refusal(conn, first)
-    for step in rows:
-        space = step.space
-        if space.pk is None:
-            row = step.row if len(steps) == 1 else lasts[space.ns].row
-            assert row is not None
+    for step, rev in moves.values():
+        if step.space.pk is None:
             try:
-                space_pks[space.ns] = execute(_NEW_SPACE, (thread_pk, space.ns, row.rev)).lastrowid
+                space_pks[step.space.ns] = execute(_NEW_SPACE, (thread_pk, step.space.ns, rev)).lastrowid
             except sqlite3.IntegrityError:
                 raise refusal(conn, step) from None
 
@@ -435,6 +422,8 @@ class Reader:
         now = -1
         bodies: list[tuple[str | None, bytes]] = []
         pieces: list[bytes] = []
+        first_tag: str | None = None
+        first_crc = 0
         for at, (chan, root, seq, part, tag, crc, data) in enumerate(rows):
             if chan != now:
                 now, bodies, pieces = chan, [], []
@@ -465,6 +454,7 @@ class Reader:
         ).fetchall()
         writes: list[WriteRow] = []
         pieces: list[bytes] = []
+        head: tuple[str | None, str | None, int] = None, None, 0
         for at, (task, slot, part, path, tag, crc, data) in enumerate(rows):
             if part != len(pieces):
                 raise CorruptCheckpointError(f"writes of task {id_text(task)!r} lack part {len(pieces)}")
@@ -690,7 +680,8 @@ def copy_thread(conn: Any, source_id: str, target_id: str) -> None:
     for table, columns in (
         (
             "checkpoints",
-            "rev, id, parent_rev, parent_id, up_rev, ts, step, source, flags, run_id, header_root, crc, header, metadata",
+            "rev, id, parent_rev, parent_id, up_rev, ts, step, source, flags, run_id, header_root, crc, header, "
+            "metadata",
         ),
         ("aliases", "id, rev"),
         ("payloads", "chan, root, seq, part, kind, tag, crc, data"),

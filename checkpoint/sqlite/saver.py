@@ -298,7 +298,8 @@ class _SqliteSaver(RowSaver):
         try:
             core.store(connections.writer, steps)
         except BaseException as error:
-            if poisons_on_busy or not _is_busy(error):
+            # An interrupt that came after the commit has spoiled nothing.
+            if (poisons_on_busy or not _is_busy(error)) and not steps[0].stored:
                 claim.poisoned = error
                 if not isinstance(error, CheckpointError):
                     error.add_note(f"thread {claim.thread_id!r}: nothing from step {steps[0].step} on is stored")

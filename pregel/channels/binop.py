@@ -46,7 +46,7 @@ class BinaryOperatorAggregate(ValueChannel[Value]):
     A reducer that only ever appends to a list may say so with the attribute `keeps_prefix = True`; see `last_edit`.
     """
 
-    __slots__ = ("_before", "_concatenates", "_may_append", "operator")
+    __slots__ = ("_bare", "_before", "_concatenates", "_may_append", "operator")
 
     stages_in_place: ClassVar[bool] = True
     reacts_to_empty = False
@@ -54,7 +54,8 @@ class BinaryOperatorAggregate(ValueChannel[Value]):
     def __init__(self, typ: Any, operator: Callable[[Value, Value], Value]) -> None:
         super().__init__(typ)
         self.operator = operator
-        self.value = _initial(typ)
+        self._bare = bare_type(typ)
+        self.value = _initial(self._bare)
         # The value that the last install replaced, kept only where `last_edit` may need it. Costs a list's shell.
         self._before: Any = MISSING
         self._concatenates = operator is operators.add or operator is operators.concat
@@ -135,10 +136,18 @@ class BinaryOperatorAggregate(ValueChannel[Value]):
 
     def from_checkpoint(self, checkpoint: Any) -> Self:
         """Return a new channel with that value, or as it starts for MISSING."""
-        channel = self.__class__(self.typ, self.operator)
+        if type(self) is BinaryOperatorAggregate:
+            # Made for every reducer key of every run: what follows from type and operator is known already.
+            channel = BinaryOperatorAggregate.__new__(BinaryOperatorAggregate)
+            channel.typ, channel.operator, channel._bare = self.typ, self.operator, self._bare
+            channel._concatenates, channel._may_append = self._concatenates, self._may_append
+            channel._before = MISSING
+            channel.value = _initial(self._bare) if checkpoint is MISSING else checkpoint
+        else:
+            channel = self.__class__(self.typ, self.operator)
+            if checkpoint is not MISSING:
+                channel.value = checkpoint
         channel.key = self.key
-        if checkpoint is not MISSING:
-            channel.value = checkpoint
         return channel
 
     def copy(self) -> Self:
@@ -215,8 +224,8 @@ def bare_type(typ: Any) -> Any:
         return bare
 
 
-def _initial(typ: Any) -> Any:
+def _initial(bare: Any) -> Any:
     try:
-        return bare_type(typ)()
+        return bare()
     except Exception:  # noqa: BLE001 - a user's class may raise anything; then the channel starts empty
         return MISSING

@@ -65,7 +65,12 @@ class EphemeralValue(ValueChannel[Value]):
 
     def from_checkpoint(self, checkpoint: Any) -> Self:
         """Return a new channel with that value."""
-        channel = self.__class__(self.typ, self.guard)
+        if type(self) is EphemeralValue:
+            # Made for every control channel that a run touches, without the detour over two constructors.
+            channel = EphemeralValue.__new__(EphemeralValue)
+            channel.typ, channel.guard = self.typ, self.guard
+        else:
+            channel = self.__class__(self.typ, self.guard)
         channel.key = self.key
         channel.value = checkpoint
         return channel

@@ -99,6 +99,8 @@ class AsyncDriver:
         """Bodies that wait at the gate."""
         self.acks: deque[Ack] = deque()
         self.deadline: float | None = None
+        self.limited = step_timeout is not None
+        """Is there, or was there, a limit to watch?"""
         self.broken = False
         """Did storing fail? Then nothing more is stored."""
         self.inlined: TaskScope | None = None
@@ -250,6 +252,7 @@ class AsyncDriver:
         scope = self.run.open(task)
         if task.timeout is not None:
             task.started_at = scope.moved_at = time.monotonic()
+            self.limited = True
         launch = partial(self.launch, scope, copy_context(), delay)
         if self.gate is None:
             launch()
@@ -396,6 +399,8 @@ class AsyncDriver:
 
     def next_deadline(self) -> float | None:
         """When the next limit is due, in the clock of `time.monotonic`."""
+        if not self.limited:
+            return None
         limits = [due for task in self.run.tasks if not task.settled and (due := deadline_of(task)) is not None]
         if self.deadline is not None:
             limits.append(self.deadline)
@@ -456,6 +461,7 @@ class AsyncDriver:
         scope = self.run.open(child)
         if child.timeout is not None:
             child.started_at = scope.moved_at = time.monotonic()
+            self.limited = True
         launch = partial(self.launch, scope, event.context, 0.0)
         if self.gate is None:
             launch()

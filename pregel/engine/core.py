@@ -29,7 +29,7 @@ from pregel.engine.apply import apply_tasks
 from pregel.engine.effects import Effect, Retry, Start
 from pregel.engine.program import Node, Write
 from pregel.engine.state import LATER, Phase, RunState, Status
-from pregel.engine.task import Task, path_text
+from pregel.engine.task import Task
 from pregel.errors import (
     AttemptClosedError,
     EngineBug,
@@ -72,9 +72,10 @@ class Run(RunState):
         if self.phase != "idle":
             self._misplaced("idle")
         if self.step > self.stop:
-            self.tasks = plan.next_tasks(self)
+            self.tasks = tasks = plan.next_tasks(self)
             if self.sees and self.stores:
                 view.checkpoint(self)
+            self.ready = [task.name for task in tasks]
             self._end("out_of_steps")
             return None
         self.tasks = tasks = plan.next_tasks(self)
@@ -229,8 +230,6 @@ class Run(RunState):
         for task in self.tasks:
             # No cycles are left for the collector: an error knows the frames that know the run.
             task.scope = task.error = task.future = None
-        if self.status == "out_of_steps":
-            self.ready = [task.name for task in self.tasks]
         self.tasks = []
         if not self.stores:
             return None
@@ -389,7 +388,7 @@ class Run(RunState):
     # ---- storing
 
     def _row(self, task: Task, slot: int, writes: list[Write]) -> TaskWrites:
-        return TaskWrites(self.rev, self.checkpoint_id, self.id_of(task), path_text(task.path), slot, writes)
+        return TaskWrites(self.rev, self.checkpoint_id, self.id_of(task), task.path_text, slot, writes)
 
     def _hold(self, task: Task, channel: str, value: Any) -> None:
         self.held.append(self._row(task, WRITES_IDX_MAP[channel], [(channel, value)]))

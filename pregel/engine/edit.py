@@ -17,7 +17,7 @@ from pregel.engine import entry, plan, snapshot
 from pregel.engine.apply import apply_tasks, apply_writes
 from pregel.engine.core import Run, count_of
 from pregel.engine.program import Write
-from pregel.engine.task import Task, path_text
+from pregel.engine.task import Task
 from pregel.errors import InvalidUpdateError, shown
 from pregel.types import StateUpdate
 
@@ -177,7 +177,7 @@ class Edit:
             match = next((t for t in open_tasks if t.name == task.name and t.writes is None), None)
             task_id = update.task_id or (run.id_of(match) if match is not None else run.id_of(task))
             if run.rev:
-                path = path_text((match or task).path)
+                path = (match or task).path_text
                 stored = snapshot.stored_writes(run.program, task.writes or []) or [(NO_WRITES, None)]
                 held.append(TaskWrites(run.rev, run.checkpoint_id, task_id, path, 0, stored))
             if match is not None:

@@ -14,11 +14,6 @@ def task_ns(ns: str, name: str, task_id: str) -> str:
     return f"{ns}{NS_SEP}{name}{NS_END}{task_id}" if ns else f"{name}{NS_END}{task_id}"
 
 
-def node_ns(ns: str, name: str) -> str:
-    """A node's address without its task, which goes into task ids."""
-    return f"{ns}{NS_SEP}{name}" if ns else name
-
-
 def nested_ns(task: str, call: int) -> str:
     """Namespace of the `call`-th nested run (from 0) of the task at `task`."""
     return f"{task}{NS_SEP}{call}" if call else task

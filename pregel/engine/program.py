@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from pregel._call import Call
 from pregel._scope import TaskScope
 from pregel.channels.base import BaseChannel
-from pregel.constants import TAG_HIDDEN
+from pregel.constants import PULL, TAG_HIDDEN
 from pregel.managed import ManagedValue
 from pregel.types import CachePolicy, RetryPolicy, TimeoutPolicy
 
@@ -131,6 +131,7 @@ class Node:
         "error_handler",
         "fn",
         "hidden",
+        "identity",
         "inject",
         "is_error_handler",
         "is_inert",
@@ -138,6 +139,7 @@ class Node:
         "metadata",
         "name",
         "needs_worker",
+        "path_text",
         "plain",
         "reads",
         "retry_policy",
@@ -168,6 +170,10 @@ class Node:
         """Nothing would happen: never becomes a task (engine.md 3.1)."""
         self.mapper = spec.mapper
         self.triggers = tuple(sorted(set(spec.triggers)))
+        self.path_text = f"~{PULL}, {name}"
+        """Text of the path of this node's pull tasks (`task.path_text`)."""
+        self.identity = "\x1f".join((name, PULL, *self.triggers))
+        """What of this node goes into the ids of its pull tasks."""
         self.single = spec.channels if isinstance(spec.channels, str) else None
         names = [] if isinstance(spec.channels, str) else list(dict.fromkeys(spec.channels))
         self.reads = tuple(names)

@@ -71,6 +71,7 @@ class Request:
     """What one caller asked one run to do; filled by `pregel.pregel`, read by everybody, changed by nobody."""
 
     __slots__ = (
+        "call_number",
         "checkpoint_id",
         "clock",
         "config",
@@ -86,7 +87,7 @@ class Request:
         "modes",
         "monotonic",
         "new_id",
-        "ns",
+        "ns_",
         "outlets",
         "output_keys",
         "parent",
@@ -122,7 +123,9 @@ class Request:
     checkpoint_id: str | None
     """The checkpoint that the caller addressed, None for the newest."""
     run_id: str | None
-    ns: str
+    ns_: str | None
+    call_number: int
+    """The how-manieth nested run of its task this is, from 0."""
     stable_ns: bool
     parent: TaskScope | None
     """The scope that this run was started from."""
@@ -151,6 +154,15 @@ class Request:
     """A checkpoint id for a step, when there is no claim to number it."""
     jitter: Callable[[], float]
 
+    @property
+    def ns(self) -> str:
+        """The namespace of the run; worked out when first asked for, since most nested runs without a saver never are."""
+        if self.ns_ is None:
+            assert self.parent_run is not None and self.parent is not None
+            around = self.parent_run.ns_of(self.parent.task)  # type: ignore[arg-type]
+            self.ns_ = namespace.nested_ns(namespace.stable(around) if self.stable_ns else around, self.call_number)
+        return self.ns_
+
 
 class RunState:
     """The fields of a run and the facts that follow from them."""
@@ -174,7 +186,6 @@ class RunState:
         "made_step",
         "moved_past",
         "notices",
-        "ns",
         "outlets",
         "parent_id",
         "parent_rev",
@@ -209,7 +220,6 @@ class RunState:
     def __init__(self, program: Program, request: Request, loaded: LoadedCheckpoint | None = None) -> None:
         self.program = program
         self.request = request
-        self.ns = request.ns
         self.stores = request.stores
         self.copiers = request.copiers
         self.outlets = request.outlets
@@ -300,6 +310,11 @@ class RunState:
     # ---- identity, built when asked for
 
     @property
+    def ns(self) -> str:
+        """The namespace of the run, "" for a root run."""
+        return self.request.ns
+
+    @property
     def root(self) -> RunState:
         """The outermost run around this one."""
         run = self
@@ -333,7 +348,7 @@ class RunState:
         """The id of a task of the current step."""
         if task.id_ is None:
             parent = None if task.parent is None else self.id_of(task.parent)
-            task.id_ = task_id(self.checkpoint_id, namespace.node_ns(self.ns, task.name), self.step, task, parent)
+            task.id_ = task_id(self.checkpoint_id, self.ns, task, parent)
         return task.id_
 
     def ns_of(self, task: Task) -> str:

@@ -114,6 +114,8 @@ class SyncDriver:
         """Bodies that wait at the gate."""
         self.acks: deque[Ack] = deque()
         self.deadline: float | None = None
+        self.limited = step_timeout is not None
+        """Is there, or was there, a limit to watch?"""
         self.broken = False
         """Did storing fail? Then nothing more is stored."""
         self.inlined: TaskScope | None = None
@@ -242,12 +244,15 @@ class SyncDriver:
             self.deadline = time.monotonic() + self.step_timeout
         for task in tasks:
             self.start(task)
+        if self.helps:
+            workers.offer(self.jobs)
 
     def start(self, task: Task, delay: float = 0.0) -> None:
         """Start the next attempt of a task on a worker."""
         scope = self.run.open(task)
         if task.timeout is not None:
             task.started_at = scope.moved_at = time.monotonic()
+            self.limited = True
         job = Job(partial(self.body, copy_context(), scope, delay))
         if self.gate is None:
             self.launch(job)
@@ -256,9 +261,11 @@ class SyncDriver:
             self.gate.enter(start)
 
     def launch(self, job: Job) -> None:
-        """Hand a job to the workers."""
-        self.jobs.append(job)
-        workers.submit(job)
+        """Hand a job to the workers, or put it with those that this thread runs itself."""
+        if self.helps:
+            self.jobs.append(job)
+        else:
+            workers.submit(job)
 
     def body(self, context: Context, scope: TaskScope, delay: float) -> None:
         """Run one attempt; on a worker, or on the owner's thread while it waits."""
@@ -337,6 +344,8 @@ class SyncDriver:
 
     def next_deadline(self) -> float | None:
         """When the next limit is due, in the clock of `time.monotonic`."""
+        if not self.limited:
+            return None
         limits = [due for task in self.run.tasks if not task.settled and (due := deadline_of(task)) is not None]
         if self.deadline is not None:
             limits.append(self.deadline)
@@ -388,6 +397,7 @@ class SyncDriver:
         scope = self.run.open(child)
         if child.timeout is not None:
             child.started_at = scope.moved_at = time.monotonic()
+            self.limited = True
         job = Job(partial(self.body, event.context, scope, 0.0))
         event.future.job = job
         if self.gate is None:

@@ -122,6 +122,11 @@ class Task:
         return (*self.parent.path[:3], "node_error_handler", False)
 
     @property
+    def path_text(self) -> str:
+        """The path as text, which is also the key of the order in which writes are applied."""
+        return self.node.path_text if self.is_pull else path_text(self.path)
+
+    @property
     def triggers(self) -> tuple[str, ...]:
         """Channels that can wake the node; the push marker for the other kinds of task."""
         return self.node.triggers if self.is_pull else (PUSH,)
@@ -136,33 +141,63 @@ def path_text(path: Any) -> str:
 
 def order(task: Task) -> str:
     """Sort key of the order in which writes are applied: the text of the whole path."""
-    return path_text(task.path)
+    return task.path_text
 
 
-def task_id(checkpoint_id: str, ns: str, step: int, task: Task, parent_id: str | None = None) -> str:
-    """The id of a task: 128 bits over what identifies it, shown like a UUID."""
+def task_id(checkpoint_id: str, ns: str, task: Task, parent_id: str | None = None) -> str:
+    """The id of a task: 128 bits that say which task of which checkpoint it is, shown like a UUID.
+
+    What identifies the task within its step is hashed once per graph and namespace; the checkpoint's own 128 bits are
+    added to that, so two tasks have one id only if their hashes differ by exactly what their checkpoints differ by. The
+    step needs no place in it: a checkpoint has one.
+    """
     if task.parent is None:
-        if task.index < 0:
-            parts = [checkpoint_id, ns, str(step), task.name, PULL, *task.node.triggers]
-        else:
-            parts = [checkpoint_id, ns, str(step), task.name, PUSH, str(task.index)]
+        what = task.node.identity if task.index < 0 else f"{task.name}\x1f{PUSH}\x1f{task.index}"
     elif task.call_index >= 0:
-        parts = [checkpoint_id, ns, str(step), task.name, PUSH, path_text(task.parent.path), str(task.call_index)]
+        what = f"{task.name}\x1f{PUSH}\x1f{path_text(task.parent.path)}\x1f{task.call_index}"
     else:
-        parts = [checkpoint_id, ns, str(step), task.name, PUSH, "node_error_handler", parent_id or ""]
-    return digest(parts)
+        what = f"{task.name}\x1f{PUSH}\x1fnode_error_handler\x1f{parent_id}"
+    key = ns, what
+    known = _hashes.get(key)
+    if known is None:
+        if len(_hashes) >= MAX_HASHES:
+            _hashes.clear()
+        known = _hashes[key] = int.from_bytes(_hash("\x1f".join(key)).digest())
+    return shown_id("%032x" % (known ^ _number(checkpoint_id)))
+
+
+ALL_BITS = (1 << 128) - 1
+MAX_HASHES = 10_000
+_hashes: dict[tuple[str, str], int] = {}
+"""Hashes of what identifies a task within its step; forgotten all at once when there are too many."""
+
+
+def _number(checkpoint_id: str) -> int:
+    """128 bits of a checkpoint id: its own if it is a UUID, else its hash."""
+    try:
+        return int(checkpoint_id.replace("-", ""), 16) & ALL_BITS
+    except ValueError:
+        return int.from_bytes(_hash(checkpoint_id).digest())
+
+
+def _hash(text: str) -> Any:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16)
+
+
+def shown_id(text: str) -> str:
+    """32 hex digits, shown like a UUID."""
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def digest(parts: list[str]) -> str:
     """128 bits over the parts, shown like a UUID."""
-    text = blake2b("\x1f".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return shown_id(_hash("\x1f".join(parts)).hexdigest())
 
 
 def interrupt_id(task_namespace: str, question: int) -> str:
     """The id of a task's `question`-th question (from 0): 32 hex characters, stable across re-runs and processes."""
-    text = f"{task_namespace}|{question}" if question else task_namespace
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    text: str = _hash(f"{task_namespace}|{question}" if question else task_namespace).hexdigest()
+    return text
 
 
 assert len(NULL_TASK_ID) == len(digest([""]))

@@ -1,6 +1,11 @@
 """Threads that run sync bodies: our own, because pools of the standard library join at exit and cap what must not wait.
 
-Decides when a thread is added. Knows nothing of tasks or runs: a job is a callable without arguments that does not raise.
+Decides when a thread is added, and when jobs leave the thread that offered them. Knows nothing of tasks or runs: a job is
+a callable without arguments that does not raise.
+
+Jobs are submitted or offered. Submitted ones are run by a worker at once. Offered ones are run by the offering thread
+itself, one after the other, as long as that gets on quickly; a thousandth of a second without enough progress, and they
+are given to the workers too, so bodies that block or wait for each other still run side by side.
 
 Start with two threads. While jobs wait and none has finished for a millisecond, double, up to 256. A job that is
 submitted from inside a worker always finds a thread at once, so bodies that wait for their own children cannot starve
@@ -15,12 +20,17 @@ import os
 import threading
 import time
 from _queue import SimpleQueue
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
 FIRST: Final = 2
 LIMIT: Final = 256
 PATIENCE_S: Final = 0.001
+PATIENT_ROUNDS: Final = 20
+"""Looks without finding anything before the watching thread goes to sleep."""
+QUICK: Final = 4
+"""Jobs that an owner must get through between two looks to be left alone."""
 
 here = threading.local()
 """`here.is_worker` is True on the threads of this module."""
@@ -53,6 +63,10 @@ class Workers:
         self._threads = 0
         self._idle = 0
         self._done = 0
+        self._offers: deque[Offer] = deque()
+        self._calls: SimpleQueue[None] = SimpleQueue()
+        """Wakes the watching thread."""
+        self._watcher: threading.Thread | None = None
         self._watching = False
 
     def submit(self, job: Job) -> None:
@@ -65,11 +79,15 @@ class Workers:
             if nested:
                 # The submitter may be about to wait for this job: it must not depend on a thread becoming free.
                 self._add(1)
-            elif self._threads < FIRST:
+                return
+            if self._threads < FIRST:
                 self._add(1)
-            elif not self._watching:
-                self._watching = True
-                threading.Thread(target=self._watch, name="pregel-workers", daemon=True).start()
+        self._watch()
+
+    def offer(self, jobs: deque[Job]) -> None:
+        """The caller is going to run these jobs one by one, taking them from the left; help it if that is slow."""
+        self._offers.append(Offer(jobs))
+        self._watch()
 
     def abandon(self) -> None:
         """A thread is stuck in a body that nobody waits for any more: it no longer counts."""
@@ -98,21 +116,64 @@ class Workers:
             self._done += 1  # racy on purpose: it only has to change when something finishes
 
     def _watch(self) -> None:
-        """Add threads while jobs wait and nothing finishes; ends when nothing has waited for a while."""
-        quiet = 0
-        while quiet < 50:
-            done = self._done
-            time.sleep(PATIENCE_S)
-            waiting = self._jobs.qsize()
-            if not waiting:
-                quiet += 1
-                continue
-            quiet = 0
-            if self._done == done:
-                with self._lock:
-                    self._add(max(0, min(self._threads, waiting, LIMIT - self._threads)))
+        """Have somebody look after what waits."""
+        if self._watching:
+            return
         with self._lock:
+            if self._watcher is None:
+                self._watcher = threading.Thread(target=self._keep_watch, name="pregel-watcher", daemon=True)
+                self._watcher.start()
+        self._calls.put(None)
+
+    def _keep_watch(self) -> None:
+        while True:
+            self._calls.get()
+            self._watching = True
+            quiet = 0
+            while quiet < PATIENT_ROUNDS:
+                done = self._done
+                time.sleep(PATIENCE_S)
+                quiet = 0 if self._help() or self._grow(done) else quiet + 1
             self._watching = False
+            if self._offers or self._jobs.qsize():
+                # Somebody came between the last look and the line above, and did not call.
+                self._calls.put(None)
+
+    def _help(self) -> bool:
+        """Give the workers what its owner does not get on with; is there still something offered?"""
+        for _ in range(len(self._offers)):
+            offer = self._offers.popleft()
+            if offer.gets_on():
+                self._offers.append(offer)
+            else:
+                # They stay with their owner too, who may find time before a worker does: a job is claimed once.
+                for job in list(offer.jobs):
+                    self._jobs.put(job)
+        return bool(self._offers)
+
+    def _grow(self, done: int) -> bool:
+        """Add threads if nothing has finished; is anything waiting?"""
+        waiting = self._jobs.qsize()
+        if waiting and self._done == done:
+            with self._lock:
+                self._add(max(0, min(max(FIRST, self._threads), waiting, LIMIT - self._threads)))
+        return bool(waiting)
+
+
+class Offer:
+    """Jobs that their owner is working through."""
+
+    __slots__ = ("jobs", "left")
+
+    def __init__(self, jobs: deque[Job]) -> None:
+        self.jobs = jobs
+        self.left = len(jobs)
+
+    def gets_on(self) -> bool:
+        """Are jobs left, and were enough of them done since the last look?"""
+        left, before = len(self.jobs), self.left
+        self.left = left
+        return left > 0 and before - left >= QUICK
 
 
 workers = Workers()

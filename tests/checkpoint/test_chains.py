@@ -73,6 +73,18 @@ def test_a_written_element_that_stands_before_start_makes_a_full_value(run: Scri
     assert rows(encode(run, {"l": [*run.values["l"]]}, written={"l": [old[3]]}))[0][1] == FULL
 
 
+def test_an_equal_value_of_other_objects_is_looked_at_anew(run: ScriptedRun) -> None:
+    first = [message(0), message(1)]
+    encode(run, {"l": first})
+    encode(run, {"l": [*first]}, written={"l": [message(9)]})
+    equal = [message(0), message(1)]
+    assert rows(encode(run, {"l": equal})) == []
+    equal[0]["n"] = "edited"
+    assert rows(encode(run, {"l": [*equal]}, written={"l": [equal[0]]}))[0][1] == FULL
+    for stored in run.stored:
+        stored.check(run.store)
+
+
 def test_scalars_and_frozen_elements_need_no_check(run: ScriptedRun) -> None:
     element = ("same", ("nested", 1))
     encode(run, {"l": ["text" * 10, element] * 5})

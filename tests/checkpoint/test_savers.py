@@ -185,6 +185,8 @@ def test_metadata_is_merged_and_checked(store: Store) -> None:
         "run_id": "r",
         "user": "u",
     }
+    put(store, config("v", ""), checkpoint({}), {"text": "\ud800 \u4e2d"})
+    assert store.get_tuple(config("v")).metadata == {"text": "\ud800 \u4e2d"}
     with pytest.raises(TypeError, match="metadata"):
         put(store, config("u", ""), checkpoint({}), {"x": object()})
     assert store.get_tuple(config("u")) is None

@@ -10,11 +10,6 @@ def test_task_ns(ns, expected):
     assert namespace.task_ns(ns, "a", "1") == expected
 
 
-@pytest.mark.parametrize(("ns", "expected"), [("", "a"), ("p:9", "p:9|a")])
-def test_node_ns(ns, expected):
-    assert namespace.node_ns(ns, "a") == expected
-
-
 def test_the_first_nested_run_of_a_task_lives_at_the_task():
     assert [namespace.nested_ns("a:1", n) for n in range(3)] == ["a:1", "a:1|1", "a:1|2"]
 

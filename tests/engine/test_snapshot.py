@@ -84,7 +84,7 @@ def test_a_checkpoint_holds_what_changed_since_the_last():
         run_id="r",
         ts=1_700_000_000_000_000,
         version=1,
-        ops={"x": Full(1), "log": Full([1])},
+        ops={"x": Full(1), "log": Append([1], 0, [1])},
         gone=[],
         versions=None,
         seen={},
@@ -168,7 +168,7 @@ def test_deferred_supersteps_become_one_commit():
         parent_id=None,
         version=2,
         versions={"x": 1},
-        ops={"x": Full(1), "log": Full([1, 2])},
+        ops={"x": Full(1), "log": Append([1, 2], 0, [1, 2])},
         seen={"a": {"x": 1}},
         writes=[row],
     )

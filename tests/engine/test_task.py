@@ -58,11 +58,11 @@ def test_path_text():
 
 def test_ids_depend_on_everything_that_identifies_a_task_and_on_nothing_else():
     pull, second, tenth, child, grandchild, handler = tasks()
-    every = [task_id("c", "n", 1, task) for task in (pull, second, tenth, child, grandchild)]
-    every += [task_id("c", "n", 1, handler, "p"), task_id("c", "n", 1, handler, "q"), task_id("c", "n", 1, handler)]
-    every += [task_id("d", "n", 1, pull), task_id("c", "m", 1, pull), task_id("c", "n", 2, pull)]
+    every = [task_id("c", "n", task) for task in (pull, second, tenth, child, grandchild)]
+    every += [task_id("c", "n", handler, "p"), task_id("c", "n", handler, "q"), task_id("c", "n", handler)]
+    every += [task_id("d", "n", pull), task_id("c", "m", pull)]
     assert len(set(every)) == len(every)
-    assert every[:5] == [task_id("c", "n", 1, task) for task in tasks()[:5]]
+    assert every[:5] == [task_id("c", "n", task) for task in tasks()[:5]]
 
 
 def test_ids_look_like_uuids_and_take_any_text():

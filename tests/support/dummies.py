@@ -104,7 +104,8 @@ def dummy_request(**fields: Any) -> Request:
         "modes": frozenset(),
         "monotonic": lambda: float(next(numbers)),
         "new_id": lambda step: f"checkpoint-{step}",
-        "ns": "",
+        "ns_": "",
+        "call_number": 0,
         "outlets": (),
         "output_keys": "y",
         "parent": None,
@@ -120,6 +121,8 @@ def dummy_request(**fields: Any) -> Request:
         "strict": False,
         "thread_id": None,
     }
+    if "ns" in fields:
+        fields["ns_"] = fields.pop("ns")
     for name, value in {**defaults, **fields}.items():
         setattr(request, name, value)
     return request

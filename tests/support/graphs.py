@@ -181,7 +181,7 @@ def _make_node(pick: Pick, name: str, names: str) -> Node:
     adds = (1, 2, 0)[pick(3)]
     if any(target.startswith("!") for route in (goto, branch) if route for option in route.options for target in option):
         adds = max(1, adds)
-    fails, attempts = ((0, 0), (0, 0), (0, 2), (1, 2), (2, 3), (0, 0), (0, 0), (2, 2))[pick(8)]
+    fails, attempts = ((0, 0), (0, 2), (1, 2), (2, 3))[pick(4)] if pick(20) != 19 else (2, 2)
     return Node(
         name,
         adds,
