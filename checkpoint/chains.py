@@ -352,15 +352,15 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
     rev = commit.rev
     chains = space.chains
     staged: list[tuple[str, str | None, bytes, Chain | None]] = []
-    for name, op in commit.ops.items():
+    for name, change in commit.ops.items():
         chain = chains.get(name)
         try:
-            if chain is not None and type(op) is Append:
-                delta = _encode_append(op, chain, pack)
+            if chain is not None and type(change) is Append:
+                delta = _encode_append(change, chain, pack)
                 if delta is not None:
                     staged.append((name, delta[0], delta[1], chain))
                     continue
-            tag, data = pack(op.value)
+            tag, data = pack(change.value)
         except UnregisteredTypeError as refusal:
             raise UnregisteredTypeError(refusal.type, refusal.path, channel=name) from None
         staged.append((name, tag, data, None))
@@ -472,11 +472,11 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
         content = [version, changed, extended, rooted, inlined, gone, seen, new, sub, marker, specials]
         while content and not content[-1]:
             content.pop()
-        header = ormsgpack.packb(content)
-        space.header_ops += len(header)
-        if space.header_ops > MIN_HEADER_OPS and space.header_ops > 2 * space.header_full:
-            header = None
-        else:
+        op = ormsgpack.packb(content)
+        ops = space.header_ops + len(op)
+        if ops <= MIN_HEADER_OPS or ops <= 2 * space.header_full:
+            header = op
+            space.header_ops = ops
             space.header_rows += 1
     if header is None:
         header = full_header(space, rev)

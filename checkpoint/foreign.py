@@ -727,7 +727,7 @@ def _plain_config(config: RunnableConfig, thread_id: str, ns: str, checkpoint_id
 
 def _with(config: RunnableConfig, checkpoint_id: str | None) -> RunnableConfig:
     plain = config.copy()
-    plain["configurable"] = dict(config["configurable"])
+    plain["configurable"] = dict(config.get("configurable") or {})
     if checkpoint_id is not None:
         plain["configurable"]["checkpoint_id"] = checkpoint_id
     return plain

@@ -133,9 +133,11 @@ class Rows(Protocol):
 
     def chains(self, space_pk: Any, wanted: Sequence[tuple[int, int, int]]) -> Mapping[int, StoredChain]:
         """Channel number -> its rows, for each (channel number, root, seq)."""
+        raise NotImplementedError
 
     def tasks(self, space_pk: Any, rev: int) -> list[WriteRow]:
         """Task rows of a checkpoint, ordered by (path, task id, slot)."""
+        raise NotImplementedError
 
     def open_child(self, space_pk: Any, up_rev: int) -> int | None:
         """The newest checkpoint of a nested namespace that works under this one."""
@@ -145,6 +147,7 @@ class Rows(Protocol):
 
     def entries(self, thread_id: str | None, ns: str | None, below: int | None, limit: int | None) -> list[Entry]:
         """Checkpoints of a thread (or of all: then in any order), newest rev first, with rev < `below`."""
+        raise NotImplementedError
 
 
 class Transaction(Rows, Protocol):
@@ -161,6 +164,7 @@ class Transaction(Rows, Protocol):
 
     def later_headers(self, space_pk: Any, header_root: int, rev: int) -> list[int]:
         """Revs after `rev` whose header chain starts at `header_root`, ascending."""
+        raise NotImplementedError
 
     def set_header(self, space_pk: Any, rev: int, header_root: int, header: bytes | None) -> None:
         """Give a row another header chain; `header` None keeps its bytes."""
@@ -884,7 +888,7 @@ class _Listing:
         self.only: str | None = None
         if config is not None:
             self.thread_id, ns, self.only = addressed(config)
-            if native or config["configurable"].get("checkpoint_ns") is not None:
+            if native or config.get("configurable", {}).get("checkpoint_ns") is not None:
                 self.ns = ns
         self.before = (before or {}).get("configurable", {}).get("checkpoint_id")
         self.below: int | None = None

@@ -18,7 +18,7 @@ from typing import Any
 
 from checkpoint import ids
 from checkpoint.adapter import adapt
-from checkpoint.base import LoadedCheckpoint, NativeSaver, get_checkpoint_metadata
+from checkpoint.base import LoadedCheckpoint, NativeSaver, RunnableConfig, get_checkpoint_metadata
 from pregel import _scope, config as configs
 from pregel._scope import TaskScope
 from pregel.constants import PREVIOUS, SCOPE_KEY
@@ -244,6 +244,7 @@ def _set_place(request: Request, graph: Graph, call: Call) -> None:
     request.call_number = 0
     request.stable_ns = False
     request.checkpoint_id = None
+    request.seeds = {}
     durability = call.durability
     if durability is not None and durability not in DURABILITIES:
         raise ValueError(f"durability must be one of {DURABILITIES}, got {shown(durability)}")
@@ -284,7 +285,10 @@ def _set_place(request: Request, graph: Graph, call: Call) -> None:
         )
     given = (call.config or {}).get("configurable") or {}
     checkpoint_map = given.get("checkpoint_map") or {}
-    request.checkpoint_id = checkpoint_map.get("") if given.get("checkpoint_ns") else given.get("checkpoint_id")
+    request.checkpoint_id = given.get("checkpoint_id")
+    if given.get("checkpoint_ns"):
+        request.checkpoint_id = checkpoint_map.get("")
+        request.seeds = {namespace.names_of(ns): (ns, id_) for ns, id_ in checkpoint_map.items() if ns}
     request.stored_metadata = get_checkpoint_metadata(request.config, {})  # type: ignore[arg-type]
 
 
@@ -310,13 +314,29 @@ def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, val
     """The run of a request that starts from what was loaded."""
     run = Run(graph.program, request, loaded)
     around = request.parent_run
-    if loaded is not None and loaded.checkpoint_id is not None:
-        if around is not None:
-            run.continues = loaded.parents.get(around.ns) == around.checkpoint_id
-        elif request.checkpoint_id is not None:
+    if loaded is None or loaded.checkpoint_id is None:
+        return run
+    if around is None:
+        if request.checkpoint_id is not None:
             run.replaying = value is None
             run.moved_past = not loaded.is_head
+        return run
+    run.continues = loaded.parents.get(around.ns) == around.checkpoint_id
+    if request.checkpoint_id is not None:
+        # The caller named this nested checkpoint: it continues, and what came after it is run again.
+        run.continues = True
+        run.replaying = around.replayed
+        if loaded.checkpoint_ns != request.ns:
+            run.transplant()
     return run
+
+
+def seed_of(request: Request) -> tuple[str, str] | None:
+    """(namespace, checkpoint id) of the nested checkpoint that the caller of the root run addressed for this run."""
+    around = request.parent_run
+    if around is None or not around.root.request.seeds:
+        return None
+    return around.root.request.seeds.pop(namespace.names_of(request.ns), None)
 
 
 def unstored(request: Request) -> LoadedCheckpoint | None:
@@ -334,7 +354,11 @@ def load(request: Request) -> LoadedCheckpoint | None:
     if kept is not None:
         return kept
     saver: NativeSaver = request.saver
-    return saver.load(**load_arguments(request))
+    seed = seed_of(request)
+    found = saver.load(**load_arguments(request))
+    if seed is not None:
+        found = adopted(request, found, saver.load(address(request, *seed), claim=found.claim))
+    return found
 
 
 async def aload(request: Request) -> LoadedCheckpoint | None:
@@ -345,13 +369,31 @@ async def aload(request: Request) -> LoadedCheckpoint | None:
     if kept is not None:
         return kept
     saver: NativeSaver = request.saver
-    return await saver.aload(**load_arguments(request))
+    seed = seed_of(request)
+    found = await saver.aload(**load_arguments(request))
+    if seed is not None:
+        found = adopted(request, found, await saver.aload(address(request, *seed), claim=found.claim))
+    return found
+
+
+def address(request: Request, ns: str, checkpoint_id: str) -> RunnableConfig:
+    """The config of a checkpoint of the request's thread."""
+    return {"configurable": {"thread_id": request.thread_id, "checkpoint_ns": ns, "checkpoint_id": checkpoint_id}}
+
+
+def adopted(request: Request, found: LoadedCheckpoint, named: LoadedCheckpoint) -> LoadedCheckpoint:
+    """The nested checkpoint that was named, if it is there; else what was found without it."""
+    if named.checkpoint_id is None:
+        return found
+    request.checkpoint_id = named.checkpoint_id
+    return named
 
 
 def runtime_of(run: RunState, scope: TaskScope) -> Runtime[Any]:
     """The `Runtime` of a task."""
     request = run.request
     task: Any = scope.task
+    task.first_attempt_at = task.first_attempt_at or request.clock()
     previous = None
     if PREVIOUS in run.program.channels:
         try:
@@ -373,7 +415,7 @@ def runtime_of(run: RunState, scope: TaskScope) -> Runtime[Any]:
             thread_id=request.thread_id,
             run_id=request.run_id,
             node_attempt=scope.attempt,
-            node_first_attempt_time=task.first_attempt_at or request.clock(),
+            node_first_attempt_time=task.first_attempt_at,
         ),
         server_info=_server_info(request.configurable),
         control=request.control,

@@ -114,6 +114,7 @@ def _request(graph: Graph, thread_id: str, ns: str, config: Mapping[str, Any]) -
     request.saver = None
     request.durability = "sync"
     request.gate = None
+    request.seeds = {}
     request.stored_metadata = get_checkpoint_metadata(config, {})  # type: ignore[arg-type]
     request.limit = configs.DEFAULT_RECURSION_LIMIT
     request.modes = NOTHING

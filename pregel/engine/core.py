@@ -59,6 +59,7 @@ class Run(RunState):
         """
         if self.phase != "new":
             self._misplaced("new")
+        self.replayed = self.replaying
         commits = entry.begin(self, input)
         self.phase = "idle"
         self.status = "pending"

@@ -114,6 +114,10 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
         _check(run, command)
     elif run.continues:
         value = None
+        answers = run.answers
+        if run.source == "update" and answers.bare in answers.by_id:
+            # The state was edited while it waited: its question was asked under an id that it does not have any more.
+            answers.loose.append(answers.by_id.pop(answers.bare))
     resuming = bool(run.versions) and (value is None or command is not None)
     if command is None and not resuming:
         writes = map_input(run.program, value)
@@ -218,6 +222,7 @@ def _answers(run: RunState, command: Command[Any]) -> list[TaskWrites]:
     if value == {} and isinstance(value, dict):
         run.answers = earlier
         return []
+    bare = None
     if pause.is_id_map(value):
         unknown = [id_ for id_ in value if id_ not in open_ids]
         if unknown:
@@ -233,14 +238,15 @@ def _answers(run: RunState, command: Command[Any]) -> list[TaskWrites]:
             f"Command(resume={{interrupt_id: value}})"
         )
     elif open_ids:
-        by_id = {open_ids[0]: value}
+        bare = open_ids[0]
+        by_id = {bare: value}
     else:
         run.answers = Answers(loose=value)
         if run.versions and run.stores:
             return [_null_row(run, -4, [(RESUME, value)])]
         return []
     # An answer that was stored and not asked for yet stays with the new ones: the row is replaced as a whole.
-    run.answers = Answers({**earlier.by_id, **by_id})
+    run.answers = Answers({**earlier.by_id, **by_id}, bare=bare)
     return [_null_row(run, -4, [(RESUME, dict(run.answers.by_id))])]
 
 

@@ -41,11 +41,15 @@ class Answers:
     pending; the first question that comes up takes it. Taking is one dict or list operation, so any thread may.
     """
 
-    __slots__ = ("by_id", "given", "loose")
+    __slots__ = ("bare", "by_id", "given", "loose")
 
-    def __init__(self, by_id: Mapping[str, Any] | None = None, loose: Any = MISSING) -> None:
+    def __init__(
+        self, by_id: Mapping[str, Any] | None = None, loose: Any = MISSING, bare: str | None = None
+    ) -> None:
         self.by_id: dict[str, Any] = dict(by_id or {})
         self.loose: list[Any] = [] if loose is MISSING else [loose]
+        self.bare = bare
+        """The id that a bare answer was given; its question has another one now if the nested state was edited since."""
         self.given = bool(by_id) or loose is not MISSING
         """Did the resume answer anything? Then unanswered tasks wait (D43)."""
 
@@ -98,6 +102,7 @@ class Request:
         "run_id",
         "runtime",
         "saver",
+        "seeds",
         "stable_ns",
         "store",
         "stores",
@@ -122,6 +127,9 @@ class Request:
     thread_id: str | None
     checkpoint_id: str | None
     """The checkpoint that the caller addressed, None for the newest."""
+    seeds: dict[tuple[str, ...], tuple[str, str]]
+    """Root run: path of node names -> (namespace, checkpoint id) of nested checkpoints that the caller addressed. The
+    first nested run at such a path starts from there (D25)."""
     run_id: str | None
     ns_: str | None
     call_number: int
@@ -194,6 +202,7 @@ class RunState:
         "phase",
         "program",
         "ready",
+        "replayed",
         "replaying",
         "request",
         "resumed",
@@ -257,6 +266,8 @@ class RunState:
         """Does this run continue from a stored state? Only until its first superstep has ended."""
         self.replaying = False
         """Does it run again what an addressed checkpoint came before? (Stored results are not used then.)"""
+        self.replayed = False
+        """Did this run begin as a replay?"""
         self.continues = False
         """Nested run: was it found stored under the superstep that its parent has open? Then its input is ignored."""
         self.moved_past = False
@@ -306,6 +317,13 @@ class RunState:
         self.sub = loaded.sub
         self.updated = loaded.updated_channels
         self.live = [name for name in loaded.values if name in self.program.clearing]
+
+    def transplant(self) -> None:
+        """Continue in a namespace that has nothing yet, from what was loaded of another: everything is to be stored."""
+        self.rev = 0
+        self.parent_rev = self.parent_id = self.loaded = None
+        self.changed = dict.fromkeys(self.versions)
+        self.seen_changed = set(self.seen)
 
     # ---- identity, built when asked for
 

@@ -158,6 +158,7 @@ def test_the_step_limit():
         superstep(run, {"a": [("x", n)]})
     assert run.plan() is None
     match(run, status="out_of_steps", phase="done", step=3)
+    run.close()
     error = run.outcome()
     assert isinstance(error, GraphRecursionError)
     assert all(part in str(error) for part in ("2", "'a'", "GRAPH_RECURSION_LIMIT"))
@@ -168,6 +169,7 @@ def test_a_run_that_needs_every_step_is_out_of_steps_too():
     superstep(run, {"a": [("x", 1)]})
     superstep(run, {"a": [("y", 1)]})
     assert run.plan() is None
+    run.close()
     assert isinstance(run.outcome(), GraphRecursionError)
     run = started(limit=1)
     superstep(run, {"a": [("y", 1)]})
