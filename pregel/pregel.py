@@ -19,7 +19,7 @@ from pregel._launch import Outlet
 from pregel._scope import TaskScope
 from pregel.channels import BaseChannel, Topic
 from pregel.constants import RESERVED, TASKS
-from pregel.engine.program import PregelNode, Program, Write
+from pregel.engine.program import PregelNode, Program, Returned, Write
 from pregel.engine.sync_driver import SyncDriver
 from pregel.errors import InvalidUpdateError, shown
 from pregel.managed import ManagedValue
@@ -37,7 +37,7 @@ from pregel.types import (
     ensure_valid_checkpointer,
 )
 
-__all__ = ["NodeBuilder", "Pregel", "PregelNode"]
+__all__ = ["NodeBuilder", "Pregel", "PregelNode", "Returned"]
 
 PASSTHROUGH: Any = object()
 """A write entry's value that stands for the node's output."""
@@ -823,6 +823,60 @@ class Pregel(_launch.Graph):
         if isinstance(self.output_channels, str):
             return self.channels[self.output_channels].ValueType
         return dict[str, Any]
+
+
+    def get_input_schema(self, config: Any = None) -> type[Any]:  # noqa: ARG002 - the peer's shape
+        """A pydantic model class for the input, named after the graph."""
+        model: type[Any] = _jsonschema().model_of(self._types(self.input_channels, "UpdateType"), f"{self.get_name()}Input")
+        return model
+
+    def get_output_schema(self, config: Any = None) -> type[Any]:  # noqa: ARG002
+        """A pydantic model class for the output, named after the graph."""
+        types = self._types(self.output_channels, "ValueType")
+        model: type[Any] = _jsonschema().model_of(types, f"{self.get_name()}Output")
+        return model
+
+    def get_input_jsonschema(self, config: Any = None) -> dict[str, Any]:
+        """JSON schema of the input."""
+        found: dict[str, Any] = self.get_input_schema(config).model_json_schema()
+        return found
+
+    def get_output_jsonschema(self, config: Any = None) -> dict[str, Any]:
+        """JSON schema of the output."""
+        found: dict[str, Any] = self.get_output_schema(config).model_json_schema()
+        return found
+
+    def get_context_jsonschema(self) -> dict[str, Any] | None:
+        """JSON schema of the context, or None if the graph declares none.
+
+        Raises:
+            ValueError: the context schema is neither a model, a dataclass nor a TypedDict.
+        """
+        found: dict[str, Any] | None = _jsonschema().context_schema(self.context_schema)
+        return found
+
+    @property
+    def input_schema(self) -> type[Any]:
+        """The same as `get_input_schema()`."""
+        return self.get_input_schema()
+
+    @property
+    def output_schema(self) -> type[Any]:
+        """The same as `get_output_schema()`."""
+        return self.get_output_schema()
+
+    def _types(self, names: str | Sequence[str], kind: str) -> Any:
+        """The type of one channel, or of several by name."""
+        if isinstance(names, str):
+            return getattr(self.channels[names], kind)
+        return {name: getattr(self.channels[name], kind) for name in names}
+
+
+def _jsonschema() -> Any:
+    """The module of JSON schemas, imported when somebody asks: it loads pydantic (D36)."""
+    from pregel import _jsonschema  # noqa: PLC0415 - a lazy door
+
+    return _jsonschema
 
 
 def _async_driver() -> Any:

@@ -37,7 +37,16 @@ class Writer(Protocol):
         Raises:
             InvalidUpdateError: the graph cannot take this result.
             ParentCommand: the result is a command for the parent graph.
+            Returned: the result is a graph or runnable; the body runs it and asks again.
         """
+
+
+class Returned(Exception):  # noqa: N818 - a message from a writer to the body, not an error
+    """Raised by a writer: the node returned something to be run in its place, with the node's input."""
+
+    def __init__(self, call: Call) -> None:
+        super().__init__(call.name)
+        self.call = call
 
 
 class Router(Protocol):

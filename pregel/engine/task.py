@@ -18,9 +18,10 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
+from pregel._call import Call
 from pregel._scope import TaskScope, enter
 from pregel.constants import NULL_TASK_ID, PULL, PUSH
-from pregel.engine.program import Node, Write
+from pregel.engine.program import Node, Returned, Write
 from pregel.errors import Interrupt, ParentCommand
 from pregel.messages import Message
 from pregel.types import TimeoutPolicy
@@ -220,10 +221,23 @@ def call(scope: TaskScope) -> list[Write]:
         result = replace(bubble.args[0], graph=None)
     writes: list[Write] = scope.writes or []
     if node.write is not None:
-        node.write(result, scope, writes)
+        try:
+            node.write(result, scope, writes)
+        except Returned as returned:
+            result = _run_returned(returned.call, scope)
+            node.write(result, scope, writes)
     for router in node.routers:
         router.route(result, scope, writes)
     return writes
+
+
+def _run_returned(returned: Call, scope: TaskScope) -> Any:
+    """What a graph or runnable that a node returned makes of the node's own input."""
+    if returned.fn is None:
+        raise TypeError(
+            f"node '{scope.task.name}' returned {returned.name!r}, which has only an async form; run the graph with ainvoke"
+        )
+    return returned.fn(scope.task.input, **({} if returned.inject is None else returned.inject(scope)))
 
 
 async def acall(scope: TaskScope) -> list[Write]:
@@ -243,7 +257,15 @@ async def acall(scope: TaskScope) -> list[Write]:
         result = replace(bubble.args[0], graph=None)
     writes: list[Write] = scope.writes or []
     if node.write is not None:
-        node.write(result, scope, writes)
+        try:
+            node.write(result, scope, writes)
+        except Returned as returned:
+            if returned.call.afn is None:
+                result = _run_returned(returned.call, scope)
+            else:
+                inject = returned.call.inject
+                result = await returned.call.afn(task.input, **({} if inject is None else inject(scope)))
+            node.write(result, scope, writes)
     for router in node.routers:
         await router.aroute(result, scope, writes)
     return writes
@@ -261,7 +283,11 @@ def call_node(scope: TaskScope) -> tuple[Any, list[Write]]:
         result = replace(bubble.args[0], graph=None)
     writes: list[Write] = scope.writes or []
     if node.write is not None:
-        node.write(result, scope, writes)
+        try:
+            node.write(result, scope, writes)
+        except Returned as returned:
+            result = _run_returned(returned.call, scope)
+            node.write(result, scope, writes)
     return result, writes
 
 

@@ -40,7 +40,7 @@ from pregel.graph.draw import Graph, NodeInfo, build_graph
 from pregel.graph.schema import Schema, describe, nearest, updates_of
 from pregel.graph.subgraphs import find_subgraphs
 from pregel.messages import Message
-from pregel.pregel import Pregel, PregelNode
+from pregel.pregel import Pregel, PregelNode, Returned
 from pregel.types import Command, Send
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class StateWriter:
         ignored: Further declared names that are dropped without a word: managed values.
         targets: Node name -> the write that starts it.
         static: Writes of the node's static edges, made whenever it ran.
-        is_exempt: Unknown keys are no mistake here: the input, or the result of a nested graph (D49).
+        is_exempt: Unknown keys are no mistake here: the input, the result of a nested graph, or keys for a path (D49).
         strict: What would be a notice is an `InvalidUpdateError`.
     """
 
@@ -130,6 +130,8 @@ class StateWriter:
             items: Sequence[Any] = (result,)
         elif isinstance(result, (list, tuple)) and any(isinstance(item, Command) for item in result):
             items = result
+        elif is_graph(result) or is_runnable(result):
+            raise Returned(prepare(result))
         else:
             self._add_update(result, scope, writes)
             return
@@ -153,8 +155,6 @@ class StateWriter:
                 self._add_item(key, value, scope, writes)
         elif isinstance(update, Send):
             self._add_gotos(update, scope, writes)
-        elif is_graph(update) or is_runnable(update):
-            self._add_other(_outcome(update, self.node, scope), scope, writes)
         elif (found := None if isinstance(update, Message) else updates_of(update, self.known)) is not None:
             writes += found
         else:
@@ -170,8 +170,15 @@ class StateWriter:
             self._add_update(update, scope, writes)
         elif (found := None if isinstance(update, Message) else updates_of(update, self.known)) is not None:
             writes += found
-        elif (not isinstance(update, (list, tuple)) or update) and ROOT in self.known:
-            writes.append((ROOT, update))
+        elif not isinstance(update, (list, tuple)) or update:
+            if ROOT in self.known:
+                writes.append((ROOT, update))
+            else:
+                text = (
+                    f"node {self.node!r} returned Command(update={shown(update)}), which names no key and is dropped; "
+                    f"update takes a dict, a list of (key, value) tuples or an object with annotated fields"
+                )
+                self._report(UNKNOWN_KEY, type(update).__name__, text, scope)
 
     def _add_gotos(self, goto: Any, scope: TaskScope, writes: list[Write]) -> None:
         for target in (goto,) if isinstance(goto, (str, Send)) else goto:
@@ -228,8 +235,6 @@ class RootWriter(StateWriter):
             return
         if isinstance(update, Send):
             self._add_gotos(update, scope, writes)
-        elif is_graph(update) or is_runnable(update):
-            self._add_other(_outcome(update, self.node, scope), scope, writes)
         else:
             writes.append((ROOT, update))
 
@@ -266,20 +271,6 @@ class CheckedWriter:
 
 def _are_pairs(items: Iterable[Any]) -> bool:
     return all(isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) for item in items)
-
-
-def _outcome(returned: Any, node: str, scope: TaskScope) -> Any:
-    """What a graph or runnable that a node returned makes of the node's own input."""
-    asyncio = sys.modules.get("asyncio")
-    call = prepare(returned)
-    if call.fn is None or (asyncio is not None and asyncio._get_running_loop() is not None):
-        raise InvalidUpdateError(
-            f"node {node!r} returned {call.name!r} to be run, which an async node must do itself; "
-            f"return `await that.ainvoke(state)`",
-            code=ErrorCode.INVALID_GRAPH_NODE_RETURN_VALUE,
-        )
-    arguments = {} if call.inject is None else call.inject(scope)
-    return call.fn(scope.task.input, **arguments)
 
 
 # ---- builder -> nodes and channels
@@ -395,7 +386,7 @@ class _Wiring:
             self.ignored,
             targets=self.targets,
             static=tuple(self.static[name]),
-            is_exempt=is_graph(subject) or is_runnable(subject),
+            is_exempt=is_graph(subject) or is_runnable(subject) or self._is_read_raw(name),
             strict=self.strict,
         )
         return PregelNode(
@@ -413,6 +404,10 @@ class _Wiring:
             is_error_handler=spec.is_error_handler,
             subgraphs=find_subgraphs(subject),
         )
+
+    def _is_read_raw(self, source: str) -> bool:
+        """Does a path without a schema of its own see all that the node returned? Then no key of it is a mistake (D49)."""
+        return any(branch.input_schema is None for branch in self.builder.branches.get(source, {}).values())
 
     def _routers(self, source: str, schema: Schema) -> tuple[BranchRouter, ...]:
         branches = self.builder.branches.get(source)

@@ -99,6 +99,8 @@ class Annotated:
         ([("x", 1), ("x", 2)], [("x", 1), ("x", 2)]),
         ((("x", 1),), [("x", 1)]),
         (Annotated(), [("x", 1)]),
+        (7, []),
+        (["x"], []),
     ],
 )
 def test_update_writes(update, writes):
@@ -222,6 +224,20 @@ def test_a_nested_run_continues_with_the_answers_of_its_root():
     assert entry.begin(run, 99) == []
     assert run.answers is outer.answers
     assert values(run) == {"x": 1, "log": []}
+
+
+def test_a_bare_answer_reaches_the_question_of_a_nested_run_that_was_edited_meanwhile():
+    def nested(source):
+        outer = dummy_run(PLAIN, paused(ONE))
+        entry.begin(outer, Command(resume="yes"))
+        scope = TaskScope(outer, Task(PLAIN.nodes["a"], None), None)
+        run = dummy_run(PLAIN, dummy_loaded(values={"x": 1}, source=source), ns="a:1", parent=scope, parent_run=outer)
+        run.continues = True
+        entry.begin(run, None)
+        return run.answers
+
+    match(nested("update"), by_id={}, loose=["yes"])
+    match(nested("loop"), by_id={ONE: "yes"}, loose=[])
 
 
 def test_a_nested_run_that_does_not_continue_takes_its_input():

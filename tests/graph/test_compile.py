@@ -17,6 +17,7 @@ from pregel.errors import ErrorCode, InvalidUpdateError, ParentCommand
 from pregel.graph import StateGraph
 from pregel.managed import IsLastStep
 from pregel.messages import Message
+from pregel.pregel import Returned
 from pregel.types import Command, Overwrite, RetryPolicy, Send
 
 
@@ -173,12 +174,14 @@ def test_invalid_item_beside_a_command() -> None:
         written([Command(update={"x": 1}), 5])
 
 
-def test_a_returned_graph_is_run_with_the_nodes_input() -> None:
+def test_a_returned_graph_is_handed_to_the_body() -> None:
     class Nested:
         def as_call(self) -> Call:
             return Call("sub", lambda state: {"x": state["x"] + 1}, None, None, self)
 
-    assert written(Nested(), scope=FakeScope({"x": 1})) == [("x", 2)]
+    with pytest.raises(Returned) as caught:
+        written(Nested(), scope=FakeScope({"x": 1}))
+    assert caught.value.call.name == "sub"
 
 
 # ---- return values, bare state

@@ -70,7 +70,7 @@ class Result:
     targets: list[Any]
 
 
-@dataclass
+@dataclass(eq=False)
 class Saved:
     """A checkpoint, and what is known of the step that it opens."""
 

@@ -23,6 +23,9 @@ ERRORS: dict[type[BaseException], type[Exception]] = {
     GraphRecursionError: reference.OutOfSteps,
 }
 
+ROUNDS = 5
+"""Times that questions are answered before the next input is given, so a loop that asks comes to an end."""
+
 
 class Player:
     """One thread of one graph, driven through the public API."""
@@ -180,7 +183,9 @@ def converse(player: Player, thread: reference.Thread, inputs: list[dict[str, An
     for given in inputs:
         got, wanted = player.invoke(given), thread.invoke(given)
         compare(player, thread, got, wanted)
-        while player.saver is not None and wanted.questions and wanted.error is None:
+        for _ in range(ROUNDS):
+            if player.saver is None or not wanted.questions or wanted.error is not None:
+                break
             open_ = sorted(wanted.questions)
             if chance.random() < 0.15:
                 got, wanted = player.invoke(None), thread.invoke(None)
