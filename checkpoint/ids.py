@@ -22,7 +22,6 @@ import random
 import re
 import threading
 import time
-import uuid
 from datetime import UTC, datetime
 from typing import Final
 
@@ -42,19 +41,8 @@ _window = 0
 _format = ""
 
 
-def uuid6(node: int | None = None, clock_seq: int | None = None) -> uuid.UUID:
-    """Make a UUID that sorts after every other one made by this process.
-
-    Args:
-        node: the low 48 bits; random if None.
-        clock_seq: the superstep, of which 14 bits are kept (-1 reads `bfff`, 0 reads `8000`); random if None.
-    """
-    seq = random.getrandbits(14) if clock_seq is None else clock_seq
-    return uuid.UUID(checkpoint_id(seq, node))
-
-
 def checkpoint_id(step: int, node: int | None = None) -> str:
-    """The text of a new id, as `str(uuid6(node, step))` without the detour over an object."""
+    """The text of a new id, strictly increasing within the process."""
     global _last, _window, _format
     if node is None:
         node = random.getrandbits(48)

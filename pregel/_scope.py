@@ -68,6 +68,7 @@ class TaskScope:
         "first_attempt_at",
         "graphs",
         "host",
+        "lent",
         "moved_at",
         "parent",
         "task",
@@ -82,6 +83,8 @@ class TaskScope:
         self.attempt = attempt
         """1, 2, ..."""
         self.closed = False
+        self.lent = False
+        """Did somebody get an object that leads back here?"""
         self.asked = 0
         """Questions asked so far in this attempt."""
         self.calls = 0
@@ -106,6 +109,7 @@ class TaskScope:
     def config(self) -> Any:
         """The task's config dict; the same object for the whole attempt."""
         if self._config is None:
+            self.lent = True
             self._config = self.host.config_of(self)
         return self._config
 
@@ -113,6 +117,7 @@ class TaskScope:
     def runtime(self) -> Any:
         """The task's `Runtime`; the same object for the whole attempt."""
         if self._runtime is None:
+            self.lent = True
             self._runtime = self.host.runtime_of(self)
         return self._runtime
 

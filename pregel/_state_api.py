@@ -27,7 +27,7 @@ from pregel.engine import edit, history, namespace, view
 from pregel.engine.core import Run
 from pregel.engine.state import Request
 from pregel.engine.sync_driver import emit_notices
-from pregel.engine.task import COPIERS, InContext
+from pregel.engine.task import COPIERS, in_context
 from pregel.types import StateSnapshot, StateUpdate
 
 
@@ -285,7 +285,7 @@ async def aupdate(
     for updates in steps:
         prepared = work.prepare(updates)
         for task, values in prepared:
-            await InContext(work.awrites_of(task, values), copy_context())
+            await in_context(work.awrites_of(task, values), copy_context())
         work.apply(updates, [task for task, _ in prepared])
     commits, result = _edited(address, work)
     for commit in commits:

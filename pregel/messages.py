@@ -17,6 +17,7 @@ Source of the behaviour: LangChain's documentation of message coercion; OpenAI's
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
@@ -434,6 +435,13 @@ def as_langchain(messages: list[Any], library: ModuleType) -> list[Any]:
         else:
             converted += library.convert_to_messages([message])
     return converted
+
+
+def new_id() -> str:
+    """Return a random id for a message that has none, in the form of a UUID of version 4 (RFC 9562, section 5.4)."""
+    bits = int.from_bytes(os.urandom(16)) & ~(0xF << 76 | 0x3 << 62) | 4 << 76 | 2 << 62
+    text = f"{bits:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 register_codec(Message, "pregel.Message", dict, Message)

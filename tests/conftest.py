@@ -1,6 +1,10 @@
 """Fixtures and markers that every test folder sees."""
 
+from collections.abc import Iterator
+
 import pytest
+
+from pregel import _scope
 
 from tests.support.scenarios import colour, durability, memory, saver, thread
 
@@ -12,3 +16,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "differs(reference): our rule on purpose, not LangGraph's; the reference names the decision"
     )
+
+
+@pytest.fixture(autouse=True)
+def _no_task_left() -> Iterator[None]:
+    """A unit test that runs a body in its own context leaves its scope behind; the next test starts outside of any task."""
+    yield
+    _scope.enter(None)

@@ -25,6 +25,7 @@ class AnyValue(ValueChannel[Value]):
     __slots__ = ()
 
     stages_in_place: ClassVar[bool] = True
+    clears: ClassVar[bool] = True
 
     def __eq__(self, other: object) -> bool:
         """Compare by class alone."""

@@ -60,6 +60,8 @@ class BaseChannel(ABC, Generic[Value, Update, Checkpoint]):
     """False if `consume()` always returns False without effect."""
     can_finish: ClassVar[bool] = True
     """False if `finish()` always returns False without effect."""
+    clears: ClassVar[bool] = False
+    """True if `stage([])` is always MISSING, and `install(MISSING)` empties the channel; then it need not be called."""
     reacts_to_empty: bool = True
     """False if `update([])` always returns False without effect. May differ between instances of a class."""
 
@@ -77,6 +79,7 @@ class BaseChannel(ABC, Generic[Value, Update, Checkpoint]):
             cls.last_edit = BaseChannel.last_edit  # type: ignore[method-assign]
             cls.stages_in_place = own.get("stages_in_place", False)
             cls.reacts_to_empty = own.get("reacts_to_empty", True)
+            cls.clears = own.get("clears", False)
         if "consume" in own:
             cls.can_consume = own.get("can_consume", True)
         if "finish" in own:

@@ -28,6 +28,7 @@ class EphemeralValue(ValueChannel[Value]):
     __slots__ = ("guard",)
 
     stages_in_place: ClassVar[bool] = True
+    clears: ClassVar[bool] = True
 
     def __init__(self, typ: Any, guard: bool = True) -> None:
         super().__init__(typ)

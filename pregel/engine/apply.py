@@ -62,7 +62,10 @@ def apply_tasks(run: RunState, tasks: Sequence[Task], *, releases: bool = True) 
                 if trigger in versions:
                     consumed_by[trigger] = versions[trigger]
         run.seen_changed.add(name)
-    version = run.next_version()
+    if run.claim is None:
+        version = run.version = 1 if run.version is None else run.version + 1  # type: ignore[operator]
+    else:
+        version = run.next_version()
     for name in consumed:
         if name in spent or (run.channels[name].stages_in_place and run.channels[name].consume()):
             run.bump(name, version)
@@ -101,7 +104,9 @@ def stage(
     for name in live:
         if name not in by_channel:
             channel = channels[name]
-            if channel.plain_value or channel.is_available():
+            if channel.clears:
+                staged.append((name, channel, MISSING))
+            elif channel.is_available():
                 staged.append((name, channel, channel.stage([])))
     return staged
 

@@ -33,7 +33,7 @@ from pregel.engine.sync_driver import (
     own_error,
     timed_out,
 )
-from pregel.engine.task import InContext, Task, acall, acall_routers, call, call_node
+from pregel.engine.task import Task, acall, acall_routers, call, call_node, in_context
 from pregel.engine.workers import Job, future_type, workers
 
 
@@ -103,6 +103,8 @@ class AsyncDriver:
         """Is there, or was there, a limit to watch?"""
         self.broken = False
         """Did storing fail? Then nothing more is stored."""
+        self.cancels: int | None = None
+        """Cancellations that the driving task had been asked for when it began; None if several tasks may drive."""
         self.inlined: TaskScope | None = None
         self.pumping: asyncio.Task[None] | None = None
         run.spawner = self.spawn
@@ -120,68 +122,55 @@ class AsyncDriver:
     async def advance(self) -> bool:
         """Do the next piece: plan and start a superstep, wait for an outcome, or commit. False when the run is over."""
         run = self.run
-        if run.phase == "running":
-            return await self.barrier()
         if run.phase == "done":
             return False
-        if self.fence is not None:
-            self.fence.check()
-        tasks = run.plan()
-        if run.notices:
-            self.warn()
-        if tasks is None:
-            return False
-        if self.acks:
-            await self.keep_up()
-        if len(tasks) != 1 or not self.inline or tasks[0].timeout is not None or tasks[0].node.needs_worker:
-            self.start_step(tasks)
-            return await self.barrier()
-        task = tasks[0]
-        current = asyncio.current_task()
-        assert current is not None
-        asked_to_stop = current.cancelling()
-        while not task.settled:
-            scope = self.inlined = run.open(task)
-            try:
-                writes = await InContext(acall(scope), copy_context())
-                if run.notices:
-                    self.warn()
-            except BaseException as error:  # noqa: BLE001 - the run decides what an error means
-                scope.close()
-                if self.pumping is not None:
-                    await self.take_back()
-                if isinstance(error, (GeneratorExit, asyncio.CancelledError)) and (
-                    current.cancelling() > asked_to_stop or isinstance(error, GeneratorExit)
-                ):
-                    raise
-                if not await self.again(run.settle(task, own_error(task, error)), inline=True):
-                    break
-            else:
-                scope.close()
-                if self.pumping is not None:
-                    await self.take_back()
-                run.finish(task, writes)
-        self.inlined = None
-        if run.unsettled:
-            return True
-        return await self.commit()
-
-    async def barrier(self) -> bool:
-        """Wait for an outcome and settle it, with all that have arrived; commit when there are none left."""
-        run = self.run
-        if run.unsettled:
-            await self.wait()
-            events = self.inbox.events
-            while events:
-                await self.handle(events.popleft())
-            if run.unsettled:
-                await self.store_held()
+        if run.phase == "running":
+            if await self.barrier():
                 return True
-        return await self.commit()
-
-    async def commit(self) -> bool:
-        """Close the superstep and store it."""
-        run = self.run
+        else:
+            if self.fence is not None:
+                self.fence.check()
+            tasks = run.plan()
+            if run.notices:
+                self.warn()
+            if tasks is None:
+                return False
+            if self.acks:
+                await self.keep_up()
+            if len(tasks) == 1 and self.inline and tasks[0].timeout is None and not tasks[0].node.needs_worker:
+                task = tasks[0]
+                while not task.settled:
+                    scope = self.inlined = run.open(task)
+                    cancels = self.cancels if self.cancels is not None else count_cancels()
+                    try:
+                        writes = await in_context(acall(scope), copy_context())
+                        if run.notices:
+                            self.warn()
+                    except BaseException as error:  # noqa: BLE001 - the run decides what an error means
+                        scope.close()
+                        if self.pumping is not None:
+                            await self.take_back()
+                        if isinstance(error, GeneratorExit) or (
+                            isinstance(error, asyncio.CancelledError) and count_cancels() > cancels
+                        ):
+                            raise
+                        if not await self.again(run.settle(task, own_error(task, error)), inline=True):
+                            break
+                    else:
+                        scope.closed = True
+                        if scope.lent:
+                            scope.close()
+                        if self.pumping is not None:
+                            await self.take_back()
+                        run.finish(task, writes)
+                self.inlined = None
+                if run.unsettled:
+                    return True
+            else:
+                self.start_step(tasks)
+                if await self.barrier():
+                    return True
+        # Every task has settled: close the superstep and store it.
         if self.fence is not None:
             self.fence.check()
         commit = run.commit()
@@ -191,8 +180,22 @@ class AsyncDriver:
             await self.store(commit)
         return run.phase == "idle"
 
+    async def barrier(self) -> bool:
+        """Wait for an outcome and settle it, with all that have arrived; is anything still running?"""
+        run = self.run
+        if run.unsettled:
+            await self.wait()
+            events = self.inbox.events
+            while events:
+                await self.handle(events.popleft())
+            if run.unsettled:
+                await self.store_held()
+                return True
+        return False
+
     async def drive(self) -> None:
-        """Run to the end."""
+        """Run to the end, in one asyncio task."""
+        self.cancels = count_cancels()
         while await self.advance():
             pass
 
@@ -540,6 +543,12 @@ class AsyncDriver:
     def warn(self) -> None:
         """Emit the run's notices, each once per graph and place."""
         emit_notices(self.run)
+
+
+def count_cancels() -> int:
+    """How often the current asyncio task was asked to stop."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 def _resolve(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

@@ -103,6 +103,10 @@ class Edit:
 
     def _store(self, source: Any, held: Sequence[TaskWrites] = ()) -> None:
         run = self.run
+        if source == "update":
+            # A node may still be due because of an earlier step: a complete join, a released deferred node.
+            due = {t for task in plan.open_tasks(run) for t in task.triggers if t in run.versions}
+            run.updated = sorted({*(run.updated or ()), *(t for t in due if run.channels[t].is_available())})
         commit = snapshot.checkpoint(run, source, held)
         assert commit is not None
         self.commits.append(commit)

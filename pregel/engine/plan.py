@@ -31,17 +31,23 @@ def next_tasks(run: RunState) -> list[Task]:
                 woken += wakes[channel]
         names = woken if len(woken) < 2 else sorted(set(woken))
         tasks = sends(run) if TASKS in updated else []
-    else:
+    elif updated is None:
         if not run.versions:
             return []
         names = nodes
         tasks = sends(run)
+    else:
+        # Nothing changed, so only nodes that were due before and could not read their input may run now.
+        names = run.starved
+        tasks = []
     for name in names:
         node = nodes[name]
         if is_due(run, node):
             value = read_input(run, node)
             if value is not MISSING:
                 tasks.append(Task(node, value))
+            elif name not in run.starved:
+                run.starved.append(name)
     return tasks
 
 

@@ -212,6 +212,7 @@ class RunState:
         "sees",
         "source",
         "spawner",
+        "starved",
         "status",
         "step",
         "stop",
@@ -247,6 +248,8 @@ class RunState:
         """Tasks of the current step in planned order; handlers and called tasks are appended."""
         self.ready: list[str] = []
         """Names of the tasks that the step limit kept from running."""
+        self.starved: list[str] = []
+        """Nodes that were due and had nothing to read."""
         self.waiting: list[Task] = []
         """Tasks that are neither finished nor going to run now: their question is still open."""
         self.unsettled = 0
@@ -315,7 +318,7 @@ class RunState:
         self.pending = loaded.writes
         """Stored writes of the step that was open; empty after its commit."""
         self.sub = loaded.sub
-        self.updated = loaded.updated_channels
+        self.updated = loaded.updated_channels or None
         self.live = [name for name in loaded.values if name in self.program.clearing]
 
     def transplant(self) -> None:

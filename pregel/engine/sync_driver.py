@@ -137,47 +137,61 @@ class SyncDriver:
     def advance(self) -> bool:
         """Do the next piece: plan and start a superstep, wait for an outcome, or commit. False when the run is over."""
         run = self.run
-        if run.phase == "running":
-            return self.barrier()
         if run.phase == "done":
             return False
+        if run.phase == "running":
+            if self.barrier():
+                return True
+        else:
+            if self.fence is not None:
+                self.fence.check()
+            tasks = run.plan()
+            if run.notices:
+                self.warn()
+            if tasks is None:
+                return False
+            if self.acks:
+                self.keep_up()
+            if len(tasks) == 1 and self.inline and tasks[0].timeout is None:
+                task = tasks[0]
+                while not task.settled:
+                    scope = self.inlined = run.open(task)
+                    try:
+                        writes = copy_context().run(call, scope)
+                        if run.notices:
+                            self.warn()
+                    except BaseException as error:  # noqa: BLE001 - the run decides what an error means
+                        scope.close()
+                        if self.pumping:
+                            self.take_back()
+                        if not self.again(run.settle(task, own_error(task, error)), inline=True):
+                            break
+                    else:
+                        scope.closed = True
+                        if scope.lent:
+                            scope.close()
+                        if self.pumping:
+                            self.take_back()
+                        run.finish(task, writes)
+                self.inlined = None
+                if run.unsettled:
+                    return True
+            else:
+                self.start_step(tasks)
+                if self.barrier():
+                    return True
+        # Every task has settled: close the superstep and store it.
         if self.fence is not None:
             self.fence.check()
-        tasks = run.plan()
+        commit = run.commit()
         if run.notices:
             self.warn()
-        if tasks is None:
-            return False
-        if self.acks:
-            self.keep_up()
-        if len(tasks) != 1 or not self.inline or tasks[0].timeout is not None:
-            self.start_step(tasks)
-            return self.barrier()
-        task = tasks[0]
-        while not task.settled:
-            scope = self.inlined = run.open(task)
-            try:
-                writes = copy_context().run(call, scope)
-                if run.notices:
-                    self.warn()
-            except BaseException as error:  # noqa: BLE001 - the run decides what an error means
-                scope.close()
-                if self.pumping:
-                    self.take_back()
-                if not self.again(run.settle(task, own_error(task, error)), inline=True):
-                    break
-            else:
-                scope.close()
-                if self.pumping:
-                    self.take_back()
-                run.finish(task, writes)
-        self.inlined = None
-        if run.unsettled:
-            return True
-        return self.commit()
+        if commit is not None:
+            self.store(commit)
+        return run.phase == "idle"
 
     def barrier(self) -> bool:
-        """Wait for an outcome and settle it, with all that have arrived; commit when there are none left."""
+        """Wait for an outcome and settle it, with all that have arrived; is anything still running?"""
         run = self.run
         while self.helps and self.jobs and run.unsettled:
             job = self.jobs.popleft()
@@ -195,20 +209,8 @@ class SyncDriver:
             if run.unsettled:
                 self.store_held()
                 return True
-        return self.commit()
-
-    def commit(self) -> bool:
-        """Close the superstep and store it."""
-        run = self.run
-        if self.fence is not None:
-            self.fence.check()
         self.jobs.clear()
-        commit = run.commit()
-        if run.notices:
-            self.warn()
-        if commit is not None:
-            self.store(commit)
-        return run.phase == "idle"
+        return False
 
     def drive(self) -> None:
         """Run to the end."""

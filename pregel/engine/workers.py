@@ -61,7 +61,8 @@ class Workers:
         self._jobs: SimpleQueue[Job] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
-        self._idle = 0
+        self._spare = 0
+        """Threads that wait, or are about to, less the jobs that were put: negative if jobs wait for a thread."""
         self._done = 0
         self._offers: deque[Offer] = deque()
         self._calls: SimpleQueue[None] = SimpleQueue()
@@ -74,7 +75,8 @@ class Workers:
         self._jobs.put(job)
         nested = getattr(here, "is_worker", False)
         with self._lock:
-            if self._idle >= self._jobs.qsize():
+            self._spare -= 1
+            if self._spare >= 0:
                 return
             if nested:
                 # The submitter may be about to wait for this job: it must not depend on a thread becoming free.
@@ -105,10 +107,8 @@ class Workers:
         lock = self._lock
         while True:
             with lock:
-                self._idle += 1
+                self._spare += 1
             job = jobs.get()
-            with lock:
-                self._idle -= 1
             if job.claim():
                 job.run()
             # Do not keep the last job's task, inputs and writes alive while waiting for the next.
@@ -148,6 +148,8 @@ class Workers:
             else:
                 # They stay with their owner too, who may find time before a worker does: a job is claimed once.
                 for job in list(offer.jobs):
+                    with self._lock:
+                        self._spare -= 1
                     self._jobs.put(job)
         return bool(self._offers)
 

@@ -12,7 +12,6 @@ from copy import copy
 from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Annotated, Any, Literal, overload
-from uuid import uuid4
 
 from typing_extensions import TypedDict
 
@@ -27,6 +26,7 @@ from pregel.messages import (
     langchain_in_use,
     message_id,
     message_type,
+    new_id,
 )
 
 __all__ = ["REMOVE_ALL_MESSAGES", "MessagesState", "RemoveMessage", "add_messages"]
@@ -151,9 +151,9 @@ _ID_KEY = itemgetter("id")
 
 def _set_id(message: Any) -> None:
     if isinstance(message, dict):
-        message["id"] = str(uuid4())
+        message["id"] = new_id()
     else:
-        message.id = str(uuid4())
+        message.id = new_id()
 
 
 def _copy_with_id(message: Any) -> Any:
@@ -177,7 +177,7 @@ def _in_openai_form(messages: list[Any], library: Any) -> list[Any]:
         # The peer loses ids here, and with them the ability to replace or remove.
         for part in parts:
             if message_id(part) is None:
-                part.id = message_id(message) if part is parts[0] else str(uuid4())
+                part.id = message_id(message) if part is parts[0] else new_id()
         formatted += parts
     return formatted
 
@@ -197,7 +197,7 @@ def _split_blocks(message: Message) -> list[Message]:
             calls.append({"name": block["name"], "args": block["input"], "id": block["id"]})
         elif kind == "tool_result":
             body = block.get("content") or ""
-            result = Message(role="tool", content=body, tool_call_id=block["tool_use_id"], id=str(uuid4()))
+            result = Message(role="tool", content=body, tool_call_id=block["tool_use_id"], id=new_id())
             results += [result] if isinstance(body, str) else _split_blocks(result)
         else:
             blocks.append(block)

@@ -44,7 +44,7 @@ def run_with(program=None, *, channels=(), versions=None, seen=None, updated=Non
         pytest.param({"channels": {"x": 1}, "seen": {"a": {"x": 1}, "d": {"x": 0}}, "updated": ["x"]}, ["b", "d"], id="seen"),
         pytest.param({"channels": {"x": 1}, "seen": {"a": {}}, "updated": ["x"]}, ["a", "b", "d"], id="seen nothing"),
         pytest.param({"versions": {"x": 1}, "updated": ["x"]}, [], id="a version without a value"),
-        pytest.param({"channels": {"x": 1}, "updated": []}, ["a", "b", "d"], id="no updates known: as if unknown"),
+        pytest.param({"channels": {"x": 1}, "updated": []}, [], id="nothing was updated: nobody is asked"),
     ],
 )
 def test_who_is_due(facts, expected):

@@ -225,8 +225,11 @@ class Thread:
             for key, question in base.questions.items() if answers else ():
                 if question in answers:
                     base.answers.setdefault(key, []).append(answers[question])
-            if at is not None and not answers and (base.source not in ("update", "fork") or at != before - 1):
-                current = self._save(deepcopy(base.state), base.step + 1, "fork", index)
+            if at is not None and not answers:
+                if base.source not in ("update", "fork") or at != before - 1:
+                    current = self._save(deepcopy(base.state), base.step + 1, "fork", index)
+                else:
+                    base.results, base.answers, base.questions = {}, {}, {}
             out.values = deepcopy(current.state.values)
             out.shown.append(out.values)
         try:

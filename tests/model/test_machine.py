@@ -1,0 +1,116 @@
+"""One thread under any sequence of calls: inputs, answers, tries again, updates, replays and forks of old checkpoints."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from tests.model.reference import InvalidUpdate, Outcome, Thread
+from tests.support.graphs import STEADY, Graph, World, answer, graphs
+from tests.support.play import Player, compare
+from tests.support.savers import FaultySaver
+from tests.support.schedule import scheduled
+
+LIMIT = 6
+
+
+class Machine(RuleBasedStateMachine):
+    """The engine and the reference side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs = 0
+
+    @initialize(
+        graph=graphs(),
+        seed=st.integers(0, 2**16),
+        is_async=st.booleans(),
+        durability=st.sampled_from(["sync", "async", "exit"]),
+        lags=st.booleans(),
+        streams=st.booleans(),
+    )
+    def begin(self, graph: Graph, seed: int, is_async: bool, durability: str, lags: bool, streams: bool) -> None:
+        self.schedule = scheduled(seed)
+        world = World()
+        world.turns = self.schedule.__enter__()
+        self.player = Player(
+            graph,
+            saver=FaultySaver(lags=lags),
+            is_async=is_async,
+            durability=durability,
+            limit=LIMIT,
+            streams=streams,
+            world=world,
+        )
+        self.thread = Thread(graph, limit=LIMIT, keeps_all=durability != "exit")
+
+    def teardown(self) -> None:
+        if hasattr(self, "schedule"):
+            self.schedule.__exit__(None, None, None)
+
+    def both(self, got: Outcome, wanted: Outcome) -> None:
+        compare(self.player, self.thread, got, wanted)
+
+    def checkpoint(self, number: int) -> int:
+        return number % len(self.thread.saved)
+
+    def given(self) -> dict[str, Any]:
+        self.inputs += 1
+        return {"log": [f"in{self.inputs}"]}
+
+    @rule()
+    def new_input(self) -> None:
+        given = self.given()
+        self.both(self.player.invoke(given), self.thread.invoke(given))
+
+    @precondition(lambda self: self.thread.saved)
+    @rule()
+    def try_again(self) -> None:
+        self.both(self.player.invoke(None), self.thread.invoke(None))
+
+    @precondition(lambda self: self.thread.saved and self.thread.saved[-1].questions)
+    @rule(seed=st.integers(0, 99))
+    def answer_some(self, seed: int) -> None:
+        try:
+            self.player.head()
+        except Exception as error:
+            if "last" not in str(error):
+                raise
+            return
+        open_ = sorted(self.thread.saved[-1].questions.values())
+        some = random.Random(seed).sample(open_, 1 + seed % len(open_))
+        replies = {question: answer(question) for question in some}
+        bare = len(open_) == 1 and seed % 2 == 0
+        self.both(self.player.invoke(None, answers=some, bare=bare), self.thread.invoke(None, answers=replies))
+
+    @precondition(lambda self: self.thread.saved)
+    @rule(number=st.integers(0, 20), node=st.integers(0, 3), is_empty=st.booleans(), at_head=st.booleans())
+    def update(self, number: int, node: int, is_empty: bool, at_head: bool) -> None:
+        at = None if at_head else self.checkpoint(number)
+        nodes = self.player.graph.nodes
+        name = nodes[node % len(nodes)].name
+        values = None if is_empty else {"log": [f"u{number}"], "total": 1}
+        self.player.update(values, name, at=at)
+        self.thread.update(values, name, at=at)
+        assert self.player.history() == self.thread.history()
+
+    @precondition(lambda self: self.thread.saved)
+    @rule(number=st.integers(0, 20))
+    def replay(self, number: int) -> None:
+        at = self.checkpoint(number)
+        self.both(self.player.invoke(None, at=at), self.thread.invoke(None, at=at))
+
+    @precondition(lambda self: self.thread.saved)
+    @rule(number=st.integers(0, 20))
+    def fork(self, number: int) -> None:
+        at, given = self.checkpoint(number), self.given()
+        self.both(self.player.invoke(given, at=at), self.thread.invoke(given, at=at))
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(STEADY, max_examples=60, stateful_step_count=10)
+assert InvalidUpdate
