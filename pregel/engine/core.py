@@ -388,7 +388,7 @@ class Run(RunState):
 
     # ---- storing
 
-    def _row(self, task: Task, slot: int, writes: list[Write]) -> TaskWrites:
+    def _row(self, task: Task, slot: int, writes: Sequence[Write]) -> TaskWrites:
         return TaskWrites(self.rev, self.checkpoint_id, self.id_of(task), task.path_text, slot, writes)
 
     def _hold(self, task: Task, channel: str, value: Any) -> None:

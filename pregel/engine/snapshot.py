@@ -17,11 +17,11 @@ from pregel.engine.state import RunState
 from pregel.types import Send
 
 
-def stored_writes(program: Program, writes: Sequence[Write]) -> list[Write]:
+def stored_writes(program: Program, writes: Sequence[Write]) -> Sequence[Write]:
     """The writes of a task that may be stored: nothing of untracked channels, also not inside a Send's dict."""
     tracked = program.tracked
     if len(tracked) == len(program.channels):
-        return list(writes)
+        return writes
     return [
         (channel, tracked_send(program, value) if channel == TASKS else value)
         for channel, value in writes

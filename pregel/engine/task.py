@@ -147,11 +147,10 @@ def order(task: Task) -> str:
 
 
 def task_id(checkpoint_id: str, ns: str, task: Task, parent_id: str | None = None) -> str:
-    """The id of a task: 128 bits that say which task of which checkpoint it is, shown like a UUID.
+    """The id of a task: which checkpoint (its first 64 bits, the time) and which task of it (64 bits of a hash).
 
-    What identifies the task within its step is hashed once per graph and namespace; the checkpoint's own 128 bits are
-    added to that, so two tasks have one id only if their hashes differ by exactly what their checkpoints differ by. The
-    step needs no place in it: a checkpoint has one.
+    Shown like a UUID. The hash is made once per graph and namespace, so an id costs one concatenation. The step needs no
+    place in it: a checkpoint has one.
     """
     if task.parent is None:
         what = task.node.identity if task.index < 0 else f"{task.name}\x1f{PUSH}\x1f{task.index}"
@@ -160,40 +159,31 @@ def task_id(checkpoint_id: str, ns: str, task: Task, parent_id: str | None = Non
     else:
         what = f"{task.name}\x1f{PUSH}\x1fnode_error_handler\x1f{parent_id}"
     key = ns, what
-    known = _hashes.get(key)
-    if known is None:
-        if len(_hashes) >= MAX_HASHES:
-            _hashes.clear()
-        known = _hashes[key] = int.from_bytes(_hash("\x1f".join(key)).digest())
-    return shown_id("%032x" % (known ^ _number(checkpoint_id)))
+    tail = _tails.get(key)
+    if tail is None:
+        if len(_tails) >= MAX_TAILS:
+            _tails.clear()
+        text = _hash("\x1f".join(key)).hexdigest()
+        tail = _tails[key] = f"{text[:4]}-{text[4:16]}"
+    if len(checkpoint_id) != UUID_LENGTH:
+        checkpoint_id = digest([checkpoint_id])
+    return checkpoint_id[:19] + tail
 
 
-ALL_BITS = (1 << 128) - 1
-MAX_HASHES = 10_000
-_hashes: dict[tuple[str, str], int] = {}
-"""Hashes of what identifies a task within its step; forgotten all at once when there are too many."""
-
-
-def _number(checkpoint_id: str) -> int:
-    """128 bits of a checkpoint id: its own if it is a UUID, else its hash."""
-    try:
-        return int(checkpoint_id.replace("-", ""), 16) & ALL_BITS
-    except ValueError:
-        return int.from_bytes(_hash(checkpoint_id).digest())
+UUID_LENGTH = len(NULL_TASK_ID)
+MAX_TAILS = 10_000
+_tails: dict[tuple[str, str], str] = {}
+"""Second halves of ids, by namespace and what identifies a task in its step; forgotten all at once when too many."""
 
 
 def _hash(text: str) -> Any:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16)
 
 
-def shown_id(text: str) -> str:
-    """32 hex digits, shown like a UUID."""
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
 def digest(parts: list[str]) -> str:
     """128 bits over the parts, shown like a UUID."""
-    return shown_id(_hash("\x1f".join(parts)).hexdigest())
+    text = _hash("\x1f".join(parts)).hexdigest()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def interrupt_id(task_namespace: str, question: int) -> str:
