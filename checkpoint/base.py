@@ -295,9 +295,10 @@ class Claim:
         self.n = n = next(self._numbers)
         return self.number << NUMBER_SHIFT | (LANE_BIT if self.lane else 0) | n
 
-    def id_of(self, rev: int, step: int) -> str:
-        """A new checkpoint id that carries `rev` and the superstep."""
-        return ids.checkpoint_id(step, ids.node_of(rev, self.salt))
+    def numbered(self, step: int) -> tuple[int, str]:
+        """Rev and id of the next checkpoint; the id carries the rev and the superstep."""
+        rev = self.next_rev()
+        return rev, ids.checkpoint_id(step, rev ^ self.salt)
 
     def next_version(self, current: Version | None) -> Version:
         """The version after `current`, the greatest of the checkpoint; of the kind that this saver uses (D26)."""

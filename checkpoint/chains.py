@@ -39,7 +39,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
-import ormsgpack
+from ormsgpack import packb, unpackb
 
 from checkpoint.base import (
     Append,
@@ -77,6 +77,9 @@ SOURCES: Final = {"input": 1, "loop": 2, "update": 3, "fork": 4}
 SOURCE_NAMES: Final = {number: name for name, number in SOURCES.items()}
 CHANNEL_OF_SLOT: Final = {-1: "__error__", -2: "__scheduled__", -3: "__interrupt__", -4: "__resume__"}
 
+_NIL: Final = packb(None)
+_new_row: Final = tuple.__new__
+"""Makes a named tuple of one that is complete, without the frame of its constructor."""
 _SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None), complex})
 
 Body = tuple[str | None, bytes]
@@ -133,7 +136,7 @@ class Codec:
     `loads_typed`.
     """
 
-    __slots__ = ("is_plain", "pack", "serde", "unpack", "unpack_opaque")
+    __slots__ = ("dumps", "is_plain", "pack", "serde", "unpack", "unpack_opaque")
 
     def __init__(self, serde: Any) -> None:
         kind = type(serde)
@@ -141,12 +144,14 @@ class Codec:
         self.is_plain = False
         """Are rows without tag plain msgpack?"""
         self.pack: Callable[[Any], Body] = serde.dumps_typed
+        self.dumps: Callable[[Any], bytes] | None = None
+        """`pack` for a serde whose bodies have no tag, without the pair."""
         self.unpack: Callable[[str | None, bytes], Any] = lambda tag, body: serde.loads_typed((tag or FORMAT_TAG, body))
         self.unpack_opaque = self.unpack
         if isinstance(serde, Serde):
             self.unpack_opaque = self._unpack_known
             if kind.dumps_typed is Serde.dumps_typed and kind.dumps is Serde.dumps:
-                dumps = serde.dumps
+                dumps = self.dumps = serde.dumps
                 self.pack = lambda value: (None, dumps(value))
             if kind.loads_typed is Serde.loads_typed and kind.loads is Serde.loads:
                 self.unpack = self._unpack_own
@@ -257,8 +262,10 @@ class Space:
     header_full: int = 0
     header_ops: int = 0
     metadata_of: Any = None
-    metadata_key: Any = None
+    metadata_run_id: str | None = None
+    metadata_parents: Mapping[str, str] = field(default_factory=dict)
     metadata_text: str | None = None
+    """JSON of the three above; it is the same from one commit of a run to the next."""
 
     def number(self, name: str, new: list[str]) -> int:
         """The integer of a name; a name not met before gets the next one and joins `new`."""
@@ -337,12 +344,11 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
             f"claim; call load(config, claim=...) for it first"
         )
     others = [encode_commit(other, codec) for other in commit.others] if commit.others else ()
-    pack = codec.pack
     size = 0
     writes: list[WriteRow] = []
     for task in commit.writes:
         write = encode_task(task, codec)
-        size += len(write.body)
+        size += len(write[5])
         writes.append(write)
     if commit.kind == "tasks":
         must_exist, space.must_exist = space.must_exist, None
@@ -350,25 +356,38 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
 
     # Everything that can refuse comes first: values, then metadata.
     rev = commit.rev
+    ops = commit.ops
     chains = space.chains
+    dumps = codec.dumps
     staged: list[tuple[str, str | None, bytes, Chain | None]] = []
-    for name, change in commit.ops.items():
-        chain = chains.get(name)
+    for name, change in ops.items():
+        value = change.value
+        tag: str | None = None
         try:
-            if chain is not None and type(change) is Append:
-                delta = _encode_append(change, chain, pack)
+            if type(change) is Append and name in chains:
+                chain = chains[name]
+                delta = _encode_append(change, chain, codec.pack)
                 if delta is not None:
                     staged.append((name, delta[0], delta[1], chain))
                     continue
-            tag, data = pack(change.value)
+            if dumps is None:
+                tag, data = codec.pack(value)
+            else:
+                # Most channels of a graph are triggers, whose value is None.
+                data = _NIL if value is None else dumps(value)
         except UnregisteredTypeError as refusal:
             raise UnregisteredTypeError(refusal.type, refusal.path, channel=name) from None
         staged.append((name, tag, data, None))
-    parents = commit.parents
-    if space.metadata_of is not commit.metadata or space.metadata_key != (parents, commit.run_id):
-        space.metadata_text = metadata_text(commit.metadata, parents, commit.run_id)
+    parents, run_id = commit.parents, commit.run_id
+    if (
+        space.metadata_of is not commit.metadata
+        or space.metadata_run_id != run_id
+        or space.metadata_parents != parents
+    ):
+        space.metadata_text = metadata_text(commit.metadata, parents, run_id)
         space.metadata_of = commit.metadata
-        space.metadata_key = (dict(parents), commit.run_id)
+        space.metadata_run_id = run_id
+        space.metadata_parents = dict(parents)
 
     payloads: list[PayloadRow] = []
     index, versions, inline = space.index, space.versions, space.inline
@@ -395,7 +414,7 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
                 payloads.append((number, chain.root, seq, APPEND, tag, data))
                 extended.append(number)
                 if chain.positions is not None:
-                    chain.index(commit.ops[name].value)
+                    chain.index(ops[name].value)
             else:
                 changed.append(number)
         elif n_bytes <= INLINE_LIMIT:
@@ -424,13 +443,13 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
 
     gone: list[int] = []
     for name in commit.gone:
-        number = space.number(name, new)
+        number = index[name] if name in index else space.number(name, new)
         versions[name] = version
         if special and (own := special.get(name, version)) != version:
             versions[name] = own
             specials += (number, own)
-        inline.pop(name, None)
-        chains.pop(name, None)
+        if inline.pop(name, None) is None:
+            chains.pop(name, None)
         gone.append(number)
 
     seen: list[Any] = []
@@ -453,13 +472,14 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
             seen += (index[node], news)
 
     sub: list[Any] = []
-    for name, nested_rev in commit.sub.items():
-        if space.sub.get(name) != nested_rev:
-            space.sub[name] = nested_rev
-            sub += (space.number(name, new), nested_rev)
+    if commit.sub:
+        for name, nested_rev in commit.sub.items():
+            if space.sub.get(name) != nested_rev:
+                space.sub[name] = nested_rev
+                sub += (space.number(name, new), nested_rev)
 
     updated = commit.updated_channels
-    space.updated = list(updated) if updated is not None else None
+    space.updated = None if updated is None else [*updated]
     if space.extra:
         space.extra = {}
     header: bytes | None = None
@@ -467,16 +487,16 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
         marker: Any = 0
         if updated is None:
             marker = -1
-        elif updated != sorted(commit.ops):
+        elif ops.keys() != set(updated):
             marker = [space.number(name, new) for name in updated] or -2
         content = [version, changed, extended, rooted, inlined, gone, seen, new, sub, marker, specials]
         while content and not content[-1]:
             content.pop()
-        op = ormsgpack.packb(content)
-        ops = space.header_ops + len(op)
-        if ops <= MIN_HEADER_OPS or ops <= 2 * space.header_full:
+        op = packb(content)
+        n_op_bytes = space.header_ops + len(op)
+        if n_op_bytes <= MIN_HEADER_OPS or n_op_bytes <= 2 * space.header_full:
             header = op
-            space.header_ops = ops
+            space.header_ops = n_op_bytes
             space.header_rows += 1
     if header is None:
         header = full_header(space, rev)
@@ -485,17 +505,18 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
         space.header_full = len(header)
         space.header_ops = 0
 
+    parent_rev = commit.parent_rev
     row = (
         rev,
         commit.checkpoint_id,
-        commit.parent_rev,
-        commit.parent_id if commit.parent_rev is None else None,
+        parent_rev,
+        commit.parent_id if parent_rev is None else None,
         commit.up_rev,
         commit.ts,
         commit.step,
         SOURCES[commit.source],
         LANE if claim.lane else 0,
-        commit.run_id,
+        run_id,
         space.header_root,
         header,
         space.metadata_text,
@@ -503,7 +524,7 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
     encoded = EncodedStep(
         claim,
         space,
-        tuple.__new__(CheckpointRow, row),
+        _new_row(CheckpointRow, row),
         space.head,
         space.must_exist,
         payloads,
@@ -542,6 +563,7 @@ def _encode_append(op: Append, chain: Chain, pack: Callable[[Any], Body]) -> Bod
 def encode_task(task: TaskWrites, codec: Codec) -> WriteRow:
     """The row of a task's writes. A refusal names the channel."""
     writes = task.writes
+    tag: str | None = None
     value: Any
     if task.slot:
         value = writes[-1][1]
@@ -550,13 +572,16 @@ def encode_task(task: TaskWrites, codec: Codec) -> WriteRow:
         for write in writes:
             value += write
     try:
-        tag, data = codec.pack(value)
+        if codec.dumps is None:
+            tag, data = codec.pack(value)
+        else:
+            data = codec.dumps(value)
     except UnregisteredTypeError:
         # Again, one by one, to learn which channel it was.
         for channel, written in writes:
             codec.pack_channel(channel, written)
         raise
-    return tuple.__new__(WriteRow, (task.rev, task.task_id, task.slot, task.path, tag, data))
+    return _new_row(WriteRow, (task.rev, task.task_id, task.slot, task.path, tag, data))
 
 
 def metadata_text(metadata: Mapping[str, Any], parents: Mapping[str, str], run_id: str | None) -> str | None:
@@ -618,7 +643,7 @@ def full_header(space: Space, rev: int) -> bytes:
     if not space.extra:
         header.pop()
     assert len(index) == len(space.names)
-    return ormsgpack.packb(header)
+    return packb(header)
 
 
 # ---- decode
@@ -639,7 +664,7 @@ def fold_header(space: Space, rows: Sequence[tuple[int, bytes]]) -> None:
     """
     try:
         for position, (rev, header) in enumerate(rows):
-            content = ormsgpack.unpackb(header)
+            content = unpackb(header)
             if position:
                 _fold_op(space, rev, content)
                 space.header_ops += len(header)

@@ -262,6 +262,8 @@ class RowSaver(BaseCheckpointSaver[int]):
 
     def __init__(self, *, serde: Any = None, max_checkpoint_lag: int = 1) -> None:
         super().__init__(serde=serde)
+        # On the instance also if it is the shared one: `encode` looks at it each time.
+        self.serde = self.serde
         self.max_checkpoint_lag = max_checkpoint_lag
         self._made_codec = Codec(self.serde)
 
@@ -327,7 +329,8 @@ class RowSaver(BaseCheckpointSaver[int]):
 
     def encode(self, commit: StepCommit) -> EncodedStep:
         """Bytes of a commit. CPU only. Raises `UnregisteredTypeError` for a value that cannot be stored."""
-        return encode_commit(commit, self._codec())
+        codec = self._made_codec
+        return encode_commit(commit, codec if codec.serde is self.serde else self._codec())
 
     def commit(self, commit: StepCommit, *, durability: Durability = "sync") -> None:
         """Encode and write one commit."""

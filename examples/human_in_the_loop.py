@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from checkpoint.sqlite import SqliteSaver
 from pregel.graph import START, StateGraph
-from pregel.types import Command, interrupt
+from pregel.types import Command, RunnableConfig, interrupt
 
 
 class Order(TypedDict, total=False):
@@ -30,7 +30,7 @@ builder.add_edge(START, "clarify")
 
 with tempfile.TemporaryDirectory() as folder:
     file = str(Path(folder) / "orders.sqlite")
-    thread = {"configurable": {"thread_id": "order-7"}}
+    thread: RunnableConfig = {"configurable": {"thread_id": "order-7"}}
 
     with SqliteSaver.from_conn_string(file) as saver:
         paused = builder.compile(checkpointer=saver).invoke({"item": "apples"}, thread)

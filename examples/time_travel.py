@@ -4,6 +4,7 @@ from typing import TypedDict
 
 from checkpoint.memory import InMemorySaver
 from pregel.graph import START, StateGraph
+from pregel.types import RunnableConfig
 
 
 class Recipe(TypedDict, total=False):
@@ -28,7 +29,7 @@ builder = StateGraph(Recipe)
 builder.add_sequence([season, cook])
 builder.add_edge(START, "season")
 graph = builder.compile(checkpointer=InMemorySaver())
-thread = {"configurable": {"thread_id": "dinner"}}
+thread: RunnableConfig = {"configurable": {"thread_id": "dinner"}}
 
 print(graph.invoke({"dish": "soup"}, thread)["result"])
 

@@ -497,18 +497,19 @@ def is_live(request: Request) -> bool:
 class waiting:  # noqa: N801 - used like a function, in a with statement
     """While a body waits for a nested run it does not count against `max_concurrency` (D12)."""
 
-    __slots__ = ("gate",)
+    __slots__ = ("gate", "scope")
 
     def __init__(self, run: Run) -> None:
-        self.gate = run.request.gate if run.request.parent is not None else None
+        self.scope = run.request.parent
+        self.gate = run.request.gate if self.scope is not None else None
 
     def __enter__(self) -> None:
         if self.gate is not None:
-            self.gate.leave()
+            self.gate.step_out(self.scope)
 
     def __exit__(self, *error: object) -> None:
         if self.gate is not None:
-            self.gate.force()
+            self.gate.step_in(self.scope)
 
 
 def gather(calls: Sequence[Callable[[], Any]], given: Sequence[Any]) -> list[tuple[Any, BaseException | None]]:

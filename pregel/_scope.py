@@ -63,8 +63,10 @@ class TaskScope:
         "_runtime",
         "asked",
         "attempt",
+        "away",
         "calls",
         "closed",
+        "ended",
         "first_attempt_at",
         "graphs",
         "host",
@@ -94,6 +96,10 @@ class TaskScope:
         self.first_attempt_at = 0.0
         self.writes: list[tuple[str, Any]] | None = None
         """Writes made on the side, besides the returned value; None until there is one."""
+        self.away = 0
+        """Nested runs and child tasks that the body may be waiting for; then it takes no place among running bodies."""
+        self.ended = False
+        """Has the body returned or raised?"""
         self.moved_at = 0.0
         """Time of the last progress, for idle timeouts; 0.0 while nobody watches."""
         self._config: Any = None

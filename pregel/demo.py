@@ -171,7 +171,7 @@ def _newest(desk: CompiledStateGraph[Desk, None, Desk, Desk]) -> tuple[int, Runn
 
 
 def _follow(
-    desk: CompiledStateGraph[Desk, None, Desk, Desk], given: Desk | Command | None, config: RunnableConfig
+    desk: CompiledStateGraph[Desk, None, Desk, Desk], given: Desk | Command[str] | None, config: RunnableConfig
 ) -> None:
     """Run until the graph ends or pauses and show each step as it happens."""
     for chunk in desk.stream(given, config, stream_mode="updates"):

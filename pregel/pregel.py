@@ -424,7 +424,7 @@ class Pregel(_launch.Graph):
             driver.begin(input)
             driver.drive()
         except BaseException as error:
-            driver.close(quiet=not isinstance(error, Exception))
+            driver.abort(error)
             raise
         driver.close()
         failure = driver.run.outcome()
@@ -475,7 +475,7 @@ class Pregel(_launch.Graph):
                 yield from view.chunks()
             yield from view.chunks()
         except BaseException as error:
-            driver.close(quiet=not isinstance(error, Exception))
+            driver.abort(error)
             raise
         driver.close()
         yield from view.chunks()
@@ -497,7 +497,7 @@ class Pregel(_launch.Graph):
             while driver.advance():
                 chunks += view.chunks()
         except BaseException as error:
-            driver.close(quiet=not isinstance(error, Exception))
+            driver.abort(error)
             raise
         driver.close()
         chunks += view.chunks()
@@ -527,7 +527,7 @@ class Pregel(_launch.Graph):
                 driver.begin(input)
                 driver.drive()
             except BaseException as error:
-                driver.close(quiet=not isinstance(error, Exception))
+                driver.abort(error)
                 raise
             driver.close()
         failure = driver.run.outcome()
@@ -585,7 +585,7 @@ class Pregel(_launch.Graph):
             await driver.begin(input)
             await driver.drive()
         except BaseException as error:
-            await driver.close(quiet=not isinstance(error, Exception))
+            await driver.abort(error)
             raise
         await driver.close()
         failure = driver.run.outcome()
@@ -632,7 +632,7 @@ class Pregel(_launch.Graph):
             for chunk in view.chunks():
                 yield chunk
         except BaseException as error:
-            await driver.close(quiet=not isinstance(error, Exception))
+            await driver.abort(error)
             raise
         await driver.close()
         for chunk in view.chunks():
@@ -655,7 +655,7 @@ class Pregel(_launch.Graph):
             while await driver.advance():
                 chunks += view.chunks()
         except BaseException as error:
-            await driver.close(quiet=not isinstance(error, Exception))
+            await driver.abort(error)
             raise
         await driver.close()
         chunks += view.chunks()
@@ -685,7 +685,7 @@ class Pregel(_launch.Graph):
                 await driver.begin(input)
                 await driver.drive()
             except BaseException as error:
-                await driver.close(quiet=not isinstance(error, Exception))
+                await driver.abort(error)
                 raise
             await driver.close()
         failure = driver.run.outcome()

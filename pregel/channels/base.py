@@ -56,6 +56,8 @@ class BaseChannel(ABC, Generic[Value, Update, Checkpoint]):
     stages_in_place: ClassVar[bool] = False
     """True: `install` changes this object. False: `stage` returned `(channel, changed)`, and after `install` the engine
     must put that channel in the place of this one."""
+    has_edits: ClassVar[bool] = False
+    """True if `last_edit` may return something."""
     can_consume: ClassVar[bool] = True
     """False if `consume()` always returns False without effect."""
     can_finish: ClassVar[bool] = True
@@ -77,6 +79,7 @@ class BaseChannel(ABC, Generic[Value, Update, Checkpoint]):
             cls.stage = BaseChannel.stage  # type: ignore[method-assign]
             cls.install = BaseChannel.install  # type: ignore[method-assign]
             cls.last_edit = BaseChannel.last_edit  # type: ignore[method-assign]
+            cls.has_edits = False
             cls.stages_in_place = own.get("stages_in_place", False)
             cls.reacts_to_empty = own.get("reacts_to_empty", True)
             cls.clears = own.get("clears", False)

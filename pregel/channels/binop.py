@@ -49,6 +49,7 @@ class BinaryOperatorAggregate(ValueChannel[Value]):
     __slots__ = ("_bare", "_before", "_concatenates", "_may_append", "operator")
 
     stages_in_place: ClassVar[bool] = True
+    has_edits: ClassVar[bool] = True
     reacts_to_empty = False
 
     def __init__(self, typ: Any, operator: Callable[[Value, Value], Value]) -> None:

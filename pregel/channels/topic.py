@@ -27,6 +27,7 @@ class Topic(BaseChannel[Sequence[Value], Union[Value, list[Value]], list[Value]]
     __slots__ = ("_kept", "accumulate", "values")
 
     stages_in_place: ClassVar[bool] = True
+    has_edits: ClassVar[bool] = True
     can_consume: ClassVar[bool] = False
     can_finish: ClassVar[bool] = False
 

@@ -51,7 +51,7 @@ def apply_tasks(run: RunState, tasks: Sequence[Task], *, releases: bool = True) 
             raise _with_writers(run, error, tasks) from None
         raise
     # From here on nothing raises.
-    versions, seen = run.versions, run.seen
+    versions, seen, seen_changed = run.versions, run.seen, run.seen_changed
     for task in tasks:
         name = task.name
         consumed_by = seen.get(name)
@@ -61,8 +61,8 @@ def apply_tasks(run: RunState, tasks: Sequence[Task], *, releases: bool = True) 
             for trigger in task.node.triggers:
                 if trigger in versions:
                     consumed_by[trigger] = versions[trigger]
-        run.seen_changed.add(name)
-    if run.claim is None:
+        seen_changed[name] = consumed_by
+    if run.claim is None or run.claim.make_version is None:
         version = run.version = 1 if run.version is None else run.version + 1  # type: ignore[operator]
     else:
         version = run.next_version()
@@ -124,7 +124,10 @@ def install(run: RunState, staged: list[tuple[str, BaseChannel[Any, Any, Any], A
         if changed:
             versions[name] = version
             if run.stores:
-                run.mark(name)
+                if channel.has_edits:
+                    run.mark(name)
+                else:
+                    run.changed[name] = None
             if is_available:
                 updated.append(name)
         if is_available and name in clearing:

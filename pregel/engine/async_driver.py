@@ -224,6 +224,13 @@ class AsyncDriver:
         finally:
             run.spawner = None
 
+    async def abort(self, error: BaseException) -> None:
+        """Close a run that an error has left: what its tasks wrote is stored, and the run lets go of the error."""
+        try:
+            await self.close(quiet=not isinstance(error, Exception))
+        finally:
+            self.run.outcome()
+
     @staticmethod
     async def gather(
         calls: Sequence[Coroutine[Any, Any, Any]], given: Sequence[Any]
@@ -286,7 +293,7 @@ class AsyncDriver:
         except BaseException as error:  # noqa: BLE001 - the run decides what an error means
             failure = error
         if self.gate is not None:
-            self.gate.leave()
+            self.gate.end(scope)
         self.inbox.put_from_thread((scope, writes, failure))
 
     async def abody(self, scope: TaskScope, delay: float) -> list[Write]:
@@ -319,7 +326,7 @@ class AsyncDriver:
         """An async body has ended."""
         scope = self.bodies.pop(body)
         if self.gate is not None:
-            self.gate.leave()
+            self.gate.end(scope)
         if body.cancelled():
             self.inbox.put((scope, None, asyncio.CancelledError()))
             return
@@ -422,12 +429,15 @@ class AsyncDriver:
             if task.settled or due is None or due > now or scope is None or scope in arrived:
                 continue
             scope.close()
+            if self.gate is not None:
+                self.gate.end(scope)
             for body, owner in list(self.bodies.items()):
                 if owner is scope:
                     body.cancel()
             if task.node.needs_worker:
                 workers.abandon()
-            await self.again(self.run.settle(task, timed_out(task, now)))
+            if not await self.again(self.run.settle(task, timed_out(task, now))) and task.future is not None:
+                await self.resolve(task)
         if self.deadline is not None and now >= self.deadline:
             raise asyncio.TimeoutError(
                 f"step {self.run.step} took longer than step_timeout={self.step_timeout} seconds; "
@@ -442,9 +452,8 @@ class AsyncDriver:
         future: Any = self.loop.create_future() if on_loop else future_type()()
         index = scope.calls
         scope.calls += 1
-        if self.gate is not None and scope.task.children == 0:  # type: ignore[attr-defined]
-            self.gate.leave()
-        scope.task.children += 1  # type: ignore[attr-defined]
+        if self.gate is not None:
+            self.gate.step_out(scope)
         event = Spawned(scope, node, argument, index, future, copy_context())
         if on_loop:
             self.start_child(event)
@@ -458,6 +467,7 @@ class AsyncDriver:
         """Make the child's task and start it; one with a stored result is settled at the next turn."""
         child = self.run.call(event.scope, event.node, event.argument, event.index)
         child.future = event.future
+        child.caller = event.scope
         if child.settled:
             self.inbox.put(child)
             return
@@ -465,6 +475,8 @@ class AsyncDriver:
         if child.timeout is not None:
             child.started_at = scope.moved_at = time.monotonic()
             self.limited = True
+            # Whoever waits for events does not know of this limit yet.
+            self.inbox.put(None)
         launch = partial(self.launch, scope, event.context, 0.0)
         if self.gate is None:
             launch()
@@ -479,13 +491,19 @@ class AsyncDriver:
     async def pump(self) -> None:
         """Settle the children of an inline body until it has ended: the driver itself is awaiting that body."""
         events = self.inbox.events
-        while True:
-            await self.inbox.ready()
-            while events:
-                event = events.popleft()
-                if event is HAND_BACK:
-                    return
-                await self.handle(event)
+        try:
+            while True:
+                await self.wait()
+                while events:
+                    event = events.popleft()
+                    if event is HAND_BACK:
+                        return
+                    await self.handle(event)
+        except Exception as error:
+            for task in self.run.tasks:
+                if task.future is not None and not task.future.done():
+                    task.future.set_exception(error)
+            raise
 
     async def take_back(self) -> None:
         """The inline body has ended: settle its remaining children at the barrier."""

@@ -121,7 +121,10 @@ class Run(RunState):
         task.scope = None
         self.unsettled -= 1
         if self.stores:
-            self._hold_output(task)
+            stored = snapshot.stored_writes(self.program, writes) or [(NO_WRITES, None)]
+            self.held.append(TaskWrites(self.rev, self.checkpoint_id, self.id_of(task), task.path_text, 0, stored))
+            if task.answers:
+                self._hold_answers(task)
         if self.sees and self.failure is None:
             view.finished(self, task)
 
@@ -209,7 +212,8 @@ class Run(RunState):
         if self.emitted is not LATER or self.sees:
             self._emit_values(tasks)
         if self.stores:
-            made = snapshot.checkpoint(self, "loop", self._take_held())
+            held, self.held = self.held, []
+            made = snapshot.checkpoint(self, "loop", held)
         else:
             made = self.checkpoint_id_ = None
         self.pending = []
@@ -393,12 +397,6 @@ class Run(RunState):
 
     def _hold(self, task: Task, channel: str, value: Any) -> None:
         self.held.append(self._row(task, WRITES_IDX_MAP[channel], [(channel, value)]))
-
-    def _hold_output(self, task: Task) -> None:
-        writes = snapshot.stored_writes(self.program, task.writes or [])
-        self.held.append(self._row(task, 0, writes or [(NO_WRITES, None)]))
-        if task.answers:
-            self._hold_answers(task)
 
     def _hold_answers(self, task: Task) -> None:
         if task.answers:

@@ -125,7 +125,7 @@ class Edit:
             run.seen.setdefault(task.name, {}).update(
                 {t: run.versions[t] for t in task.node.triggers if t in run.versions}
             )
-            run.seen_changed.add(task.name)
+            run.seen_changed[task.name] = run.seen[task.name]
         self._store("update")
 
     def _input(self, values: Any) -> None:
@@ -137,7 +137,7 @@ class Edit:
         run.updated = None
         apply_writes(run, writes, INPUT)
         run.seen.setdefault(INPUT, {})
-        run.seen_changed.add(INPUT)
+        run.seen_changed[INPUT] = run.seen[INPUT]
         self._store("input")
 
     def _copied(self, values: Any) -> list[StateUpdate]:
@@ -198,10 +198,10 @@ class Edit:
         apply_tasks(run, [whole])
         # The update is not the node's own activation: what the node has seen stays, a step was taken at `__interrupt__`.
         run.seen = seen_before
-        run.seen_changed.discard(whole.name)
+        run.seen_changed = {}
         for task in tasks:
             run.seen.setdefault(task.name, {})
-            run.seen_changed.add(task.name)
+            run.seen_changed[task.name] = run.seen[task.name]
 
     def _named(self, update: StateUpdate, *, alone: bool) -> str:
         run = self.run

@@ -149,7 +149,7 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
     if run.replaying and (run.source not in ("update", "fork") or (run.loaded is not None and not run.loaded.is_head)):
         commits.append(_fork(run))
     run.seen[INTERRUPT] = dict(run.versions)
-    run.seen_changed.add(INTERRUPT)
+    run.seen_changed[INTERRUPT] = run.seen[INTERRUPT]
     view.resumed(run)
     return [commit for commit in commits if commit is not None]
 
@@ -184,7 +184,7 @@ def _input(run: RunState, writes: Sequence[Write]) -> StepCommit | None:
     if writes:
         apply_writes(run, writes, INPUT)
     run.seen.setdefault(INPUT, {})
-    run.seen_changed.add(INPUT)
+    run.seen_changed[INPUT] = run.seen[INPUT]
     commit = snapshot.checkpoint(run, "input")
     run.step += 1
     return commit

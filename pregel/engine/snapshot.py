@@ -111,14 +111,15 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
         ops,
         gone,
         versions,
-        {node: run.seen[node] for node in run.seen_changed},
+        run.seen_changed,
         None if run.updated is None else sorted(run.updated),
         run.sub_changed,
     )
     run.changed = {}
-    run.seen_changed = set()
-    run.sub.update(run.sub_changed)
-    run.sub_changed = {}
+    run.seen_changed = {}
+    if run.sub_changed:
+        run.sub.update(run.sub_changed)
+        run.sub_changed = {}
     return made
 
 

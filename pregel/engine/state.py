@@ -262,7 +262,8 @@ class RunState:
         """The last values payload; MISSING if there was none; `LATER` if it is what the channels hold now."""
         self.changed: dict[str, int | None] = {}
         """Channel -> leading elements kept since the last commit; None if it is not an append. Only with a saver."""
-        self.seen_changed: set[str] = set()
+        self.seen_changed: dict[str, dict[str, Version]] = {}
+        """Node -> its entry in `seen`, of those that changed since the last commit."""
         self.sub_changed: dict[str, int] = {}
         self.answers = request.parent_run.answers if request.parent_run is not None else Answers()
         self.resumed = False
@@ -326,7 +327,7 @@ class RunState:
         self.rev = 0
         self.parent_rev = self.parent_id = self.loaded = None
         self.changed = dict.fromkeys(self.versions)
-        self.seen_changed = set(self.seen)
+        self.seen_changed = dict(self.seen)
 
     # ---- identity, built when asked for
 
@@ -362,8 +363,7 @@ class RunState:
         if self.claim is None:
             self.checkpoint_id_ = None
             return
-        self.rev = self.claim.next_rev()
-        self.checkpoint_id_ = self.claim.id_of(self.rev, step)
+        self.rev, self.checkpoint_id_ = self.claim.numbered(step)
 
     def id_of(self, task: Task) -> str:
         """The id of a task of the current step."""

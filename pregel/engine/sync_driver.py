@@ -42,8 +42,8 @@ HAND_BACK: Any = object()
 class Gate:
     """`max_concurrency`: how many leaf bodies of a root run may run at once, over all its nested runs (D12).
 
-    A body that waits for nested work gives its place back (`leave`) and takes one without asking when it goes on
-    (`force`), so waiting never blocks the work that is waited for.
+    A body that may be waiting for nested runs or child tasks gives its place back (`step_out`) and takes one without
+    asking when the last of them is done (`step_in`), so waiting never blocks the work that is waited for.
     """
 
     def __init__(self, limit: int) -> None:
@@ -84,6 +84,29 @@ class Gate:
         with self._lock:
             self._free -= 1
 
+    def step_out(self, scope: TaskScope) -> None:
+        """The body starts something that it may wait for."""
+        with self._lock:
+            scope.away += 1
+            gives_back = scope.away == 1 and not scope.ended
+        if gives_back:
+            self.leave()
+
+    def step_in(self, scope: TaskScope) -> None:
+        """Something that the body may have waited for is done."""
+        with self._lock:
+            scope.away -= 1
+            if scope.away == 0 and not scope.ended:
+                self._free -= 1
+
+    def end(self, scope: TaskScope) -> None:
+        """The body is over, or abandoned; a place that it still has is free."""
+        with self._lock:
+            gives_back = scope.away == 0 and not scope.ended
+            scope.ended = True
+        if gives_back:
+            self.leave()
+
 
 class SyncDriver:
     """Drives one run to its end."""
@@ -106,6 +129,8 @@ class SyncDriver:
         self.inline = inline and gate is None and step_timeout is None
         self.helps = inline and gate is None and step_timeout is None and (saver is None or durability == "exit")
         """May this thread run bodies of a parallel step itself? Not if outcomes must be stored or shown meanwhile."""
+        self.helping = False
+        """Is a step being started whose bodies this thread may run? (Later attempts and handlers go to workers.)"""
         self.fence = run.request.parent
         self.inbox: SimpleQueue[Any] = SimpleQueue()
         """Outcomes, child tasks to start, and None when a chunk is waiting."""
@@ -118,8 +143,11 @@ class SyncDriver:
         """Is there, or was there, a limit to watch?"""
         self.broken = False
         """Did storing fail? Then nothing more is stored."""
-        self.inlined: TaskScope | None = None
+        self.inlined: TaskScope | Job | None = None
+        """What this thread is in: while it is, only a pump can settle what others put into the inbox."""
         self.pumping = False
+        self.turn = Lock()
+        """Held while a pump is started, and while none may be started any more."""
         self.handed_back = Lock()
         self.pump_error: BaseException | None = None
         run.spawner = self.spawn
@@ -193,10 +221,14 @@ class SyncDriver:
     def barrier(self) -> bool:
         """Wait for an outcome and settle it, with all that have arrived; is anything still running?"""
         run = self.run
-        while self.helps and self.jobs and run.unsettled:
-            job = self.jobs.popleft()
-            if job.claim():
+        while self.jobs and run.unsettled and not self.limited:
+            self.inlined = job = self.jobs[0]
+            # Whoever spawns from now on sees `inlined`; who did before is in the inbox, and comes first.
+            helped = self.inbox.empty() and self.jobs.popleft().claim()
+            if helped:
                 job.run()
+            self.take_back()
+            if helped or not self.inbox.empty():
                 break
         if run.unsettled:
             self.handle(self.wait())
@@ -238,15 +270,24 @@ class SyncDriver:
         finally:
             run.spawner = None
 
+    def abort(self, error: BaseException) -> None:
+        """Close a run that an error has left: what its tasks wrote is stored, and the run lets go of the error."""
+        try:
+            self.close(quiet=not isinstance(error, Exception))
+        finally:
+            self.run.outcome()
+
     # ---- bodies
 
     def start_step(self, tasks: Sequence[Task]) -> None:
         """Start the bodies of a superstep on workers."""
         if self.step_timeout is not None:
             self.deadline = time.monotonic() + self.step_timeout
+        self.helping = self.helps and not self.limited and all(task.timeout is None for task in tasks)
         for task in tasks:
             self.start(task)
-        if self.helps:
+        if self.helping:
+            self.helping = False
             workers.offer(self.jobs)
 
     def start(self, task: Task, delay: float = 0.0) -> None:
@@ -264,7 +305,7 @@ class SyncDriver:
 
     def launch(self, job: Job) -> None:
         """Hand a job to the workers, or put it with those that this thread runs itself."""
-        if self.helps:
+        if self.helping:
             self.jobs.append(job)
         else:
             workers.submit(job)
@@ -281,7 +322,7 @@ class SyncDriver:
         except BaseException as error:  # noqa: BLE001 - the run decides what an error means
             failure = error
         if self.gate is not None:
-            self.gate.leave()
+            self.gate.end(scope)
         self.inbox.put((scope, writes, failure))
 
     def wait(self) -> Any:
@@ -365,7 +406,10 @@ class SyncDriver:
                 continue
             task.scope.close()
             workers.abandon()
-            self.again(self.run.settle(task, timed_out(task, now)))
+            if self.gate is not None:
+                self.gate.end(task.scope)
+            if not self.again(self.run.settle(task, timed_out(task, now))) and task.future is not None:
+                self.resolve(task)
         if self.deadline is not None and now >= self.deadline:
             raise TimeoutError(
                 f"step {self.run.step} took longer than step_timeout={self.step_timeout} seconds; "
@@ -379,20 +423,23 @@ class SyncDriver:
         future = future_type()()
         index = scope.calls
         scope.calls += 1
-        if self.gate is not None and scope.task.children == 0:  # type: ignore[attr-defined]
-            self.gate.leave()
-        scope.task.children += 1  # type: ignore[attr-defined]
+        if self.gate is not None:
+            self.gate.step_out(scope)
         self.inbox.put(Spawned(scope, node, argument, index, future, copy_context()))
-        if self.inlined is not None and not self.pumping:
-            self.pumping = True
-            self.handed_back.acquire()
-            workers.submit(Job(self.pump))
+        if self.inlined is not None:
+            with self.turn:
+                # Others may spawn at the same time, and the body on the owner's thread may have ended just now.
+                if self.inlined is not None and not self.pumping:
+                    self.pumping = True
+                    self.handed_back.acquire()
+                    workers.submit(Job(self.pump))
         return future
 
     def start_child(self, event: Spawned) -> None:
         """Make the child's task and start it, or resolve its future with the stored result."""
         child = self.run.call(event.scope, event.node, event.argument, event.index)
         child.future = event.future
+        child.caller = event.scope
         if child.settled:
             self.resolve(child)
             return
@@ -401,7 +448,9 @@ class SyncDriver:
             child.started_at = scope.moved_at = time.monotonic()
             self.limited = True
         job = Job(partial(self.body, event.context, scope, 0.0))
-        event.future.job = job
+        if child.timeout is None:
+            # A body with a limit must stay one that can be abandoned, so whoever waits for it does not run it.
+            event.future.job = job
         if self.gate is None:
             workers.submit(job)
         else:
@@ -416,7 +465,7 @@ class SyncDriver:
         """Own the run while an inline body runs: settle its children until the body has ended."""
         here.is_worker = True
         try:
-            while (event := self.inbox.get()) is not HAND_BACK:
+            while (event := self.wait()) is not HAND_BACK:
                 self.handle(event)
         except BaseException as error:  # noqa: BLE001 - carried to the driver's thread
             self.pump_error = error
@@ -428,12 +477,15 @@ class SyncDriver:
 
     def take_back(self) -> None:
         """The inline body has ended: own the run again."""
-        self.inbox.put(HAND_BACK)
-        self.handed_back.acquire()
-        self.handed_back.release()
-        self.pumping = False
-        if self.pump_error is not None:
-            raise self.pump_error
+        with self.turn:
+            self.inlined = None
+        if self.pumping:
+            self.inbox.put(HAND_BACK)
+            self.handed_back.acquire()
+            self.handed_back.release()
+            self.pumping = False
+            if self.pump_error is not None:
+                raise self.pump_error
 
     # ---- storing
 
@@ -503,12 +555,9 @@ class Spawned:
 
 
 def give_outcome(task: Task, gate: Gate | None) -> None:
-    """Resolve the future of a settled child; its parent counts as running again when it was the last one."""
-    parent = task.parent
-    assert parent is not None
-    parent.children -= 1
-    if parent.children == 0 and gate is not None and not parent.settled:
-        gate.force()
+    """Resolve the future of a settled child; its caller counts as running again when it was the last one."""
+    if gate is not None and task.caller is not None:
+        gate.step_in(task.caller)
     future = task.future
     if future.done():
         return

@@ -53,7 +53,7 @@ class Task:
         "arg",
         "attempt",
         "call_index",
-        "children",
+        "caller",
         "error",
         "error_of",
         "first_attempt_at",
@@ -103,8 +103,8 @@ class Task:
         self.timeout: TimeoutPolicy | None = node.timeout
         self.took_loose = False
         self.call_index = -1
-        self.children = 0
-        """Spawned tasks that are not settled."""
+        self.caller: TaskScope | None = None
+        """For a called task: the attempt that called it."""
         self.future: Any = None
         self.started_at = 0.0
         self.first_attempt_at = 0.0

@@ -130,7 +130,7 @@ def test_woken_nodes_have_seen_their_triggers():
     apply_writes(run, [("x", 1), ("log", [1])], "input")
     apply(run, a=[("y", 1)], c=[])
     assert run.seen == {"a": {"x": 1}, "c": {"x": 1, "log": 1}}
-    assert run.seen_changed == {"a", "c"}
+    assert set(run.seen_changed) == {"a", "c"}
 
 
 def test_versions_seen_are_those_before_the_step():

@@ -13,7 +13,7 @@ from pregel._scope import TaskScope, current
 from pregel.channels import BinaryOperatorAggregate, LastValue
 from pregel.constants import TASKS
 from pregel.engine.async_driver import AsyncDriver
-from pregel.engine.sync_driver import SyncDriver
+from pregel.engine.sync_driver import Gate, SyncDriver
 from pregel.errors import AttemptClosedError, GraphInterrupt, InvalidUpdateError, NodeCancelledError, NodeTimeoutError
 from pregel.types import RetryPolicy, Send, TimeoutPolicy, interrupt
 from pregel.warnings import PregelWarning
@@ -516,16 +516,17 @@ def test_the_gate_lets_so_many_in(colour, limit):
 
 @BOTH
 def test_a_failure_keeps_those_who_wait_from_starting(colour):
-    ran = []
+    ran, gate = [], Gate(1)
 
     def body(x):
-        ran.append(x)
-        raise OSError
+        if current().task.index >= 0:
+            ran.append(x)
+            gate.force()  # somebody else takes the place before the next one can
+            raise OSError
 
-    done = drive(colour, fanned(body, 5), limit=1)
+    done = drive(colour, fanned(body, 5), gate=gate)
     assert isinstance(done.error, OSError)
-    assert ran[0] == 0
-    assert len(ran) <= 2
+    assert ran == [0]
 
 
 @BOTH
@@ -655,13 +656,13 @@ def test_a_saver_that_fails_ends_the_run_and_nothing_more_is_stored(colour, dura
     assert any("thread" in note for note in done.error.__notes__)
     assert len(saver.commits) == at
     assert saver.seen == at + 1 or durability == "async"
-    assert len(ran) <= at + 1
+    assert len(ran) <= at + saver.max_checkpoint_lag
 
 
 @BOTH
 @pytest.mark.parametrize("quiet", [False, True])
 def test_a_lost_claim_is_reported_unless_the_caller_is_gone(colour, quiet):
-    saver = Ledger(fail=CheckpointConflictError("lost"), at=1)
+    saver = Ledger(fail=CheckpointConflictError("lost", thread_id="thread"), at=1)
 
     async def a_sync():
         run = dummy_run(program_of(a=lambda x: {"y": 1}), stores=True)

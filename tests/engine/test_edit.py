@@ -96,7 +96,7 @@ def test_there_must_be_something_to_copy():
 def test_an_update_as_a_node(is_async):
     edit = edit_of(dummy_loaded(values={"x": 1, "log": [1]}, seen={"a": {"x": 1}}))
     commit = apply(edit, ({"log": [2], "y": 5}, "b"), is_async=is_async)
-    match(commit, source="update", step=1, parent_id="stored-0", parent_rev=7, updated_channels=["log", "y"])
+    match(commit, source="update", step=1, parent_id="stored-0", parent_rev=7, updated_channels=["log", "x", "y"])
     assert commit.ops["y"] == Full(5)
     assert values(edit.run) == {"x": 1, "y": 5, "log": [1, 2]}
     assert edit.run.seen["a"] == {"x": 1}

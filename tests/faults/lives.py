@@ -1,4 +1,5 @@
-"""A thread that is carried through crashes: one process after the other continues what is stored, until the answer is there.
+"""A thread that is carried through crashes: one process after the other continues what is stored, until the answer is
+there.
 
 Decides what a sensible user does next, from the stored state alone: start if nothing is stored, answer open questions,
 otherwise try again.
@@ -20,7 +21,7 @@ LIVES = 60
 
 
 def good_graphs(count: int, *, first: int = 0) -> Iterator[tuple[int, Graph, Thread]]:
-    """Seeds whose graphs come to an end, with the reference's thread; those that do most first comers are too dull for."""
+    """The first seeds whose graphs come to an end and take a few steps to it, with the reference's thread."""
     seed = first
     while count:
         graph = seeded(seed)
@@ -34,8 +35,9 @@ def good_graphs(count: int, *, first: int = 0) -> Iterator[tuple[int, Graph, Thr
 def live(
     graph: Graph, saver: FaultySaver, world: World, *, is_async: bool, durability: str, ends: tuple[type, ...] = ()
 ) -> Player:
-    """Call after call, each with a graph object of its own, until the thread is finished. `ends`: more ways for a call to
-    end before its time. Returns the last player."""
+    """Call after call, each with a graph object of its own, until the thread is finished. `ends`: more ways for a
+    call to end before its time. Returns the last player.
+    """
     world.watch = saver.ledger
     for _ in range(LIVES):
         player = Player(graph, saver=saver, is_async=is_async, durability=durability, limit=LIMIT, world=world)
@@ -66,5 +68,3 @@ def assert_undisturbed(player: Player, saver: FaultySaver, thread: Thread, *, du
     assert (values, ready) == (thread.saved[-1].state.values, ())
     if durability != "exit":
         assert player.history() == thread.history()
-
-

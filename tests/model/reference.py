@@ -1,9 +1,10 @@
 """The superstep semantics, naive and slow, over the descriptions of `tests.support.graphs`.
 
-An interpreter to compare the engine with: it has no versions, channels, tasks ids, drivers or storage. What wakes a node is
-kept in plain sets that are searched in full each step; everything is copied deeply, so nothing can be shared by accident.
-Written from engine.md 2 (supersteps), 5.3, 5.4, 5.7 (questions, resuming), 7.1, 7.4, 7.5, 7.6 (checkpoints, new input,
-snapshots, updates), 7.7 (replay) and design.md D43; it must not be changed to agree with the engine.
+An interpreter to compare the engine with: it has no versions, channels, tasks ids, drivers or storage. What wakes a
+node is kept in plain sets that are searched in full each step; everything is copied deeply, so nothing can be shared
+by accident. Written from engine.md 2 (supersteps), 5.3, 5.4, 5.7 (questions, resuming), 7.1, 7.4, 7.5, 7.6
+(checkpoints, new input, snapshots, updates), 7.7 (replay) and design.md D43; it must not be changed to agree with the
+engine.
 """
 
 from __future__ import annotations

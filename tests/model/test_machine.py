@@ -1,4 +1,6 @@
-"""One thread under any sequence of calls: inputs, answers, tries again, updates, replays and forks of old checkpoints."""
+"""One thread under any sequence of calls: inputs, answers, tries again, updates, replays and forks of old
+checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -101,8 +103,9 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.thread.saved)
     @rule(number=st.integers(0, 20))
     def replay(self, number: int) -> None:
-        """A replay at a head that is a fork or update makes no checkpoint (engine.md 7.7): what is stored of its open step
-        stays and wins over the re-run, as in LangGraph; the reference does not follow it there."""
+        """A replay at a head that is a fork or update makes no checkpoint (engine.md 7.7): what is stored of its open
+        step stays and wins over the re-run, as in LangGraph; the reference does not follow it there.
+        """
         at = self.checkpoint(number)
         saved = self.thread.saved[at]
         in_place = saved.source in ("update", "fork") and at == len(self.thread.saved) - 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from pregel.engine.program import Node, Program, PregelNode, Write
 from pregel.engine.sync_driver import Gate, SyncDriver
 from tests.support.dummies import dummy_run
 
-LIMIT = 10.0
+LIMIT = 2.0
 """Seconds until a test counts as deadlocked; never reached in a passing one."""
 
 
@@ -141,10 +142,11 @@ def drive(
     **fields: Any,
 ) -> Driven:
     """Drive a run to its end. `limit` is `max_concurrency`; errors are kept, not raised."""
-    options = {name: fields.pop(name) for name in OPTIONS if name in fields}
+    options: dict[str, Any] = {name: fields.pop(name) for name in OPTIONS if name in fields}
     if limit is not None:
         options["gate"] = Gate(limit)
     fields.setdefault("deferred", durability == "exit")
+    fields.setdefault("monotonic", time.monotonic)
     run = dummy_run(program, stores=saver is not None, **fields)
 
     def sync() -> Driven:
@@ -155,8 +157,10 @@ def drive(
             driver.drive()
         except BaseException as raised:  # noqa: BLE001 - kept for the test
             error = raised
-        finally:
+        try:
             driver.close()
+        except Exception as raised:  # noqa: BLE001 - kept for the test
+            error = error or raised
         return Driven(run, error or run.outcome(), threading.get_ident())
 
     async def a_sync() -> Driven:
@@ -167,8 +171,10 @@ def drive(
             await driver.drive()
         except BaseException as raised:  # noqa: BLE001 - kept for the test
             error = raised
-        finally:
+        try:
             await driver.close()
+        except Exception as raised:  # noqa: BLE001 - kept for the test
+            error = error or raised
         return Driven(run, error or run.outcome(), threading.get_ident())
 
     done: Driven = within(sync if colour == "sync" else lambda: asyncio.run(a_sync()))

@@ -1,15 +1,16 @@
-"""Random graphs: a plain description, what its nodes do, strategies for it, and a builder that makes a `StateGraph` of it.
+"""Random graphs: a plain description, what its nodes do, strategies for it, and a builder that makes a `StateGraph`
+of it.
 
 Decides the space of programs that the property suites draw from: nodes that add markers, count, set a plain key, ask,
-fail some attempts, route by data, and are joined, deferred or sent to. What a node does (`body`, `choose`) is written once
-and used by the built graph and by the reference interpreter, since it is the user's part; what happens around it is not
-shared. Knows nothing of versions, channels or savers.
+fail some attempts, route by data, and are joined, deferred or sent to. What a node does (`body`, `choose`) is written
+once and used by the built graph and by the reference interpreter, since it is the user's part; what happens around it
+is not shared. Knows nothing of versions, channels or savers.
 
 Invariants: the same picks give the same graph; every marker names its node, its step and what the node read, so a
 write that is lost, doubled, reordered or seen too early changes the final value.
 
-Source of the idea: hypothesis' strategies over an abstract source of choices, so that fixed seeds and shrinking share one
-generator.
+Source of the idea: hypothesis' strategies over an abstract source of choices, so that fixed seeds and shrinking share
+one generator.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Node:
-    """One node. `fails`: so many attempts of each activation raise; `attempts`: the retry policy's limit, 0 for none."""
+    """One node. `fails`: so many attempts of each activation raise; `attempts`: the retry policy's limit, 0: none."""
 
     name: str
     adds: int = 1
@@ -179,7 +180,9 @@ def _make_node(pick: Pick, name: str, names: str) -> Node:
     goto = _make_route(pick, names) if pick(4) == 3 else None
     branch = _make_route(pick, names) if pick(4) == 3 else None
     adds = (1, 2, 0)[pick(3)]
-    if any(target.startswith("!") for route in (goto, branch) if route for option in route.options for target in option):
+    if any(
+        target.startswith("!") for route in (goto, branch) if route for option in route.options for target in option
+    ):
         adds = max(1, adds)
     fails, attempts = ((0, 0), (0, 2), (1, 2), (2, 3))[pick(4)] if pick(20) != 19 else (2, 2)
     return Node(

@@ -1,7 +1,7 @@
 """Playing a generated graph: calls in either colour, and what came out of them in the words of the reference.
 
-Decides how chunks, snapshots and errors of the engine are compared with `tests.model.reference`: what a question is, which
-errors mean the same, how checkpoints are numbered. Knows both sides, decides nothing about either.
+Decides how chunks, snapshots and errors of the engine are compared with `tests.model.reference`: what a question is,
+which errors mean the same, how checkpoints are numbered. Knows both sides, decides nothing about either.
 """
 
 from __future__ import annotations
@@ -66,10 +66,14 @@ class Player:
         """A call; `answers`: the questions to answer, `bare` if without their ids."""
         if answers:
             given = Command(
-                resume=answer(next(iter(answers))) if bare else {self.open[question]: answer(question) for question in answers}
+                resume=answer(next(iter(answers)))
+                if bare
+                else {self.open[question]: answer(question) for question in answers}
             )
         out = reference.Outcome()
         config = self.address(at)
+        if self.world.watch is not None and self.options.get("durability") != "exit":
+            self.world.watch.given = {self.open[question] for question in answers}
         try:
             if self.streams:
                 for mode, chunk in self._stream(given, config):
@@ -162,8 +166,9 @@ class Player:
 def compare(player: Player, thread: reference.Thread, got: reference.Outcome, wanted: reference.Outcome) -> None:
     """Assert that one call went as it should.
 
-    After a failing node, chunks and stored results of its siblings depend on who was faster; then they are not compared.
-    When the step's writes are refused, the chunks of the step may be missing (`test_model.test_chunks_before_a_refusal`).
+    After a failing node, chunks and stored results of its siblings depend on who was faster; then they are not
+    compared. When the step's writes are refused, the chunks of the step may be missing
+    (`test_model.test_chunks_before_a_refusal`).
     """
     assert got.error is wanted.error
     if got.error is None:

@@ -1,8 +1,8 @@
 """A saver that watches, lags, fails and dies on demand, and the ledger of what must hold whatever happens to it.
 
-`FaultySaver` is an `InMemorySaver` whose native calls are counted. It can die at the n-th durable call, before or after the
-call takes effect (then nothing works until `restart`, as after a crash of the process), or raise an error of its own
-there; with `lags=True` submitted commits stay in memory until they are waited for, and a death loses them.
+`FaultySaver` is an `InMemorySaver` whose native calls are counted. It can die at the n-th durable call, before or
+after the call takes effect (then nothing works until `restart`, as after a crash of the process), or raise an error
+of its own there; with `lags=True` submitted commits stay in memory until they are waited for, and a death loses them.
 
 The ledger judges by what was durable at the time: comparing final values is not enough, since most graphs come to the
 same end if work is silently done twice (style.md 6.9).
@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from checkpoint.base import Claim, LoadedCheckpoint, StepCommit
+from checkpoint.base import LoadedCheckpoint, StepCommit
 from checkpoint.memory import InMemorySaver
 from pregel.constants import RESUME
 
@@ -37,10 +37,16 @@ class Facts:
         self.rev, self.parent_rev, self.source = commit.rev, commit.parent_rev, commit.source
         self.has_parent = commit.parent_id is not None
         self.version = commit.version
-        self.versions = {name: (commit.versions or {}).get(name, commit.version) for name in (*commit.ops, *commit.gone)}
+        self.versions = {
+            name: (commit.versions or {}).get(name, commit.version) for name in (*commit.ops, *commit.gone)
+        }
         self.outputs = [w.task_id for w in commit.writes if w.slot == 0 and set(w.task_id) - set("0-")]
         self.answered = [
-            id_ for w in commit.writes for name, value in w.writes if name == RESUME and isinstance(value, dict) for id_ in value
+            id_
+            for w in commit.writes
+            for name, value in w.writes
+            if name == RESUME and isinstance(value, dict)
+            for id_ in value
         ]
 
 
@@ -54,6 +60,8 @@ class Ledger:
         """Ids of questions whose answer is stored."""
         self.versions: dict[tuple[str, int], dict[str, Any]] = {}
         """(thread, rev) -> channel versions."""
+        self.given: set[str] = set()
+        """Ids of questions that the call under way answers, if it stores as it goes."""
         self.breaches: list[str] = []
 
     def stored(self, facts: Facts) -> None:
@@ -78,6 +86,8 @@ class Ledger:
     def began(self, scope: Any, state: Mapping[str, Any]) -> None:
         """A body has begun."""
         task, step = scope.task, scope.host.step
+        if not self.given <= self.answered:
+            self.breaches.append(f"{task.name} runs before the answer to {self.given - self.answered} is stored")
         if scope.host.stores and scope.host.id_of(task) in self.outputs:
             self.breaches.append(f"{task.name} of step {step} runs although its output is stored")
         for marker in state.get("log", ()):
@@ -124,6 +134,8 @@ class FaultySaver(InMemorySaver):
         """Durable calls so far."""
         self.strike_at: int | None = None
         """The number of the durable call that is struck."""
+        self.strike_again: int | None = None
+        """After a restart: how many durable calls until the next strike."""
         self.late = False
         """Does the struck call take effect first?"""
         self.error: Callable[[], BaseException] | None = None
@@ -133,12 +145,14 @@ class FaultySaver(InMemorySaver):
         self.strike_load: int | None = None
         self.is_dead = False
         self._queue: deque[LateAck] = deque()
-        self._facts: dict[int, tuple[Any, Facts]] = {}
+        self._facts: dict[int, tuple[Any, list[Facts]]] = {}
+        """By identity of the encoded commit, which is kept so that it stays unique."""
 
     def restart(self) -> None:
         """The process is started again: what was durable is there, nothing else."""
         self.is_dead = False
-        self.strike_at = self.strike_encode = self.strike_load = None
+        self.strike_at = self.calls + self.strike_again if self.strike_again else None
+        self.strike_encode = self.strike_load = None
         self._queue.clear()
         self._facts.clear()
 
@@ -146,6 +160,8 @@ class FaultySaver(InMemorySaver):
 
     def load(self, *args: Any, **kwargs: Any) -> LoadedCheckpoint:
         self._alive()
+        while self._queue:
+            self.flush_one()
         self.loads += 1
         if self.loads == self.strike_load:
             self._strike()
@@ -161,8 +177,7 @@ class FaultySaver(InMemorySaver):
         if self.encodes == self.strike_encode:
             self._strike()
         encoded = super().encode(commit)
-        for part in (*commit.others, commit):
-            self._facts.setdefault(id(encoded), (encoded, []))[1].append(Facts(part))  # type: ignore[attr-defined]
+        self._facts[id(encoded)] = encoded, [Facts(part) for part in (*commit.others, commit)]
         return encoded
 
     def write(self, batch: Sequence[Any], *, durability: Any = "sync") -> None:
@@ -205,7 +220,7 @@ class FaultySaver(InMemorySaver):
         if struck and not self.late:
             self._strike()
         super().write((encoded,), durability="sync")
-        for facts in self._facts.pop(id(encoded))[1]:  # type: ignore[attr-defined]
+        for facts in self._facts.pop(id(encoded))[1]:
             self.ledger.stored(facts)
         if struck:
             self._strike()
@@ -219,6 +234,3 @@ class FaultySaver(InMemorySaver):
     def _alive(self) -> None:
         if self.is_dead:
             raise Died
-
-
-__all__ = ["Claim", "Died", "DiskFull", "FaultySaver", "Ledger"]

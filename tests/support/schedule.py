@@ -1,8 +1,8 @@
 """Completion order by choice: parallel bodies end one after the other, in an order drawn from a seed.
 
-Decides who ends next; no sleeping, no timing. A body of `tests.support.graphs` calls `wait` (or `await_`) as the last thing
-it does; the driver's own methods tell when an outcome has been handed over, and only then the next body may end. Knows the
-drivers' method names (`plan`, `body`, `ended`, `close`) and nothing else of them.
+Decides who ends next; no sleeping, no timing. A body of `tests.support.graphs` calls `wait` (or `await_`) as the last
+thing it does; the driver's own methods tell when an outcome has been handed over, and only then the next body may
+end. Knows the drivers' method names (`plan`, `body`, `ended`, `close`) and nothing else of them.
 
 Invariant: a body waits only for bodies that run at the same time, and everything is let go when the run closes.
 
