@@ -22,7 +22,7 @@ WORDS = tuple(f"pregel.{name}" for name in ("constants", "errors", "_scope", "_c
 PARTS = tuple(f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config"))
 KEEPERS = ("pregel.store", "pregel.cache")
 DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "sync_driver", "async_driver"))
-FACE = ("pregel._launch", "pregel._state_api", "pregel.pregel")
+FACE = ("pregel._launch", "pregel._state_api", "pregel._jsonschema", "pregel.pregel")
 FRONT = (*WORDS, *PARTS, *KEEPERS, "checkpoint.registry", "checkpoint.base", "pregel.pregel")
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 # they need pydantic, and only when asked for.
 LAZY_DOORS = {
     "pregel.graph.compile": {"pregel.graph.jsonschema"},
-    "pregel.pregel": {"pregel.engine.async_driver"},
+    "pregel.pregel": {"pregel.engine.async_driver", "pregel._jsonschema"},
     "pregel.engine.workers": {"concurrent.futures"},
     "checkpoint": {"checkpoint.sqlite"},
 }
@@ -182,6 +182,7 @@ def test_third_parties_stay_where_they_are_needed():
         "checkpoint.sqlite": {"typing_extensions", "aiosqlite"},
         "pregel": {"typing_extensions"},
         "pregel.graph.jsonschema": {"typing_extensions", "pydantic"},
+        "pregel._jsonschema": {"typing_extensions", "pydantic"},
     }
     for name, tree in MODULES.items():
         roots = {target.split(".")[0] for target, _ in imports_of(name, tree)}

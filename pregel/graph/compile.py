@@ -17,7 +17,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Generic
+from typing import Any, Final, Generic
 
 from typing_extensions import TypeVar
 
@@ -36,15 +36,13 @@ from pregel.channels.binop import overwriting
 from pregel.constants import END, MISSING, PARENT, ROOT, START, TAG_HIDDEN, TASKS
 from pregel.errors import ErrorCode, InvalidUpdateError, ParentCommand, shown
 from pregel.graph.branch import UNKNOWN_NODE, BranchRouter
+from pregel.graph.declared import Declared, StateNodeSpec
 from pregel.graph.draw import Graph, NodeInfo, build_graph
 from pregel.graph.schema import Schema, describe, nearest, updates_of
 from pregel.graph.subgraphs import find_subgraphs
 from pregel.messages import Message
 from pregel.pregel import Pregel, PregelNode, Returned
 from pregel.types import Command, Send
-
-if TYPE_CHECKING:
-    from pregel.graph.state import StateGraph, StateNodeSpec
 
 __all__ = ["CompiledStateGraph", "RootWriter", "StateWriter", "compile_graph"]
 
@@ -277,7 +275,7 @@ def _are_pairs(items: Iterable[Any]) -> bool:
 
 
 def compile_graph(
-    builder: StateGraph[Any, Any, Any, Any],
+    builder: Declared,
     *,
     nodes: Mapping[str, StateNodeSpec],
     strict: bool,
@@ -346,7 +344,7 @@ class _Wiring:
 
     def __init__(
         self,
-        builder: StateGraph[Any, Any, Any, Any],
+        builder: Declared,
         targets: dict[str, Write],
         static: dict[str, list[Write]],
         strict: bool,
@@ -433,7 +431,7 @@ def _adapters(schema: Any) -> dict[str, Any]:
     return {name: adapter(field.annotation) for name, field in typing.cast("Any", schema).model_fields.items()}
 
 
-def _register_types(builder: StateGraph[Any, Any, Any, Any], nodes: Mapping[str, StateNodeSpec]) -> None:
+def _register_types(builder: Declared, nodes: Mapping[str, StateNodeSpec]) -> None:
     """Let everything be stored that the graph's schemas, annotations and modules name (D35)."""
     seen: dict[int, Any] = {}
     modules: dict[str, None] = {}
@@ -470,12 +468,12 @@ class CompiledStateGraph(Pregel, Generic[StateT, ContextT, InputT, OutputT]):
         builder: What it was made from; changing it does not change this graph.
     """
 
-    builder: StateGraph[StateT, ContextT, InputT, OutputT]
+    builder: Declared
 
     def __init__(
         self,
         *,
-        builder: StateGraph[StateT, ContextT, InputT, OutputT],
+        builder: Declared,
         declared: Mapping[str, StateNodeSpec] | None = None,
         **options: Any,
     ) -> None:

@@ -25,6 +25,7 @@ from pregel.constants import END, NS_END, NS_SEP, START
 from pregel.errors import shown
 from pregel.graph.branch import Branch, private_schema
 from pregel.graph.compile import CompiledStateGraph, ContextT, InputT, OutputT, StateT, compile_graph
+from pregel.graph.declared import StateNodeSpec
 from pregel.graph.schema import Channel, describe, nearest, plain, same_channel
 from pregel.managed import ManagedValue
 from pregel.types import (
@@ -42,27 +43,6 @@ __all__ = ["CompiledStateGraph", "StateGraph", "StateNodeSpec"]
 
 _HANDLER = "__error_handler__{}"
 _DEFAULT_HANDLER = "__default_error_handler__"
-
-
-@dataclass(slots=True)
-class StateNodeSpec:
-    """A node as declared: `builder.nodes[name]`.
-
-    `runnable`: what runs, prepared. `input_schema`: what it receives. `ends`: declared destinations of its Commands,
-    names or name -> label. `error_handler_node`: name of the node that handles its failures.
-    """
-
-    runnable: Call
-    metadata: dict[str, Any] | None
-    input_schema: Any
-    retry_policy: RetryPolicy | Sequence[RetryPolicy] | None = None
-    cache_policy: CachePolicy[Any] | None = None
-    ends: tuple[str, ...] | dict[str, str] = ()
-    defer: bool = False
-    timeout: TimeoutPolicy | None = None
-    is_error_handler: bool = False
-    error_handler_node: str | None = None
-    trace_policy: TracePolicy | None = None
 
 
 class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):

@@ -1,0 +1,54 @@
+"""What a builder declares, as the compiler reads it: `StateNodeSpec` for one node, `Declared` for the whole graph.
+
+Decides nothing. It stands between `graph.state`, which fills it, and `graph.compile`, which reads it, so that neither
+has to know the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pregel._call import Call
+from pregel.graph.branch import Branch
+from pregel.types import CachePolicy, RetryPolicy, TimeoutPolicy, TracePolicy
+
+__all__ = ["Declared", "StateNodeSpec"]
+
+
+@dataclass(slots=True)
+class StateNodeSpec:
+    """A node as declared: `builder.nodes[name]`.
+
+    `runnable`: what runs, prepared. `input_schema`: what it receives. `ends`: declared destinations of its Commands,
+    names or name -> label. `error_handler_node`: name of the node that handles its failures.
+    """
+
+    runnable: Call
+    metadata: dict[str, Any] | None
+    input_schema: Any
+    retry_policy: RetryPolicy | Sequence[RetryPolicy] | None = None
+    cache_policy: CachePolicy[Any] | None = None
+    ends: tuple[str, ...] | dict[str, str] = ()
+    defer: bool = False
+    timeout: TimeoutPolicy | None = None
+    is_error_handler: bool = False
+    error_handler_node: str | None = None
+    trace_policy: TracePolicy | None = None
+
+
+class Declared(Protocol):
+    """A builder: nodes, edges and schemas (see `StateGraph` for what they mean)."""
+
+    nodes: dict[str, StateNodeSpec]
+    edges: set[tuple[str, str]]
+    waiting_edges: set[tuple[tuple[str, ...], str]]
+    branches: Mapping[str, Mapping[str, Branch]]
+    channels: dict[str, Any]
+    managed: dict[str, Any]
+    schemas: dict[Any, dict[str, Any]]
+    state_schema: Any
+    input_schema: Any
+    output_schema: Any
+    context_schema: Any
