@@ -20,7 +20,9 @@ def model_of(types: Any, title: str) -> type[BaseModel]:
     if isinstance(types, Mapping):
         fields: dict[str, Any] = {name: (_known(typ), None) for name, typ in types.items()}
         return create_model(title, **fields)
-    return create_model(title, __base__=RootModel.__class_getitem__(_known(types)))
+    base: Any = RootModel.__class_getitem__(_known(types))
+    made: type[BaseModel] = create_model(title, __base__=base)
+    return made
 
 
 def schema_of(types: Any, title: str) -> dict[str, Any]:

@@ -44,7 +44,6 @@ class Graph:
     """What a launch needs to know of a compiled graph; `Pregel` is one."""
 
     name: str
-    program: Program
     checkpointer: Any
     store: Any
     context_schema: Any
@@ -54,6 +53,11 @@ class Graph:
     interrupt_after_nodes: str | Sequence[str]
     isolate: str
     strict: bool
+
+    @property
+    def program(self) -> Program:
+        """The compiled form."""
+        raise NotImplementedError
 
 
 class Outlet:
@@ -138,7 +142,7 @@ def request_for(graph: Graph, call: Call) -> Request:
         RuntimeError: `checkpointer=True` on a root graph.
     """
     parent = parent_of(call.config)
-    around: RunState | None = parent.host if parent is not None else None  # type: ignore[assignment]
+    around: RunState | None = parent.host if parent is not None else None
     request = Request()
     request.parent = parent
     request.parent_run = around

@@ -47,14 +47,6 @@ class Host(Protocol):
         """Seconds of a clock that only goes forward."""
 
 
-class Activation(Protocol):
-    """A task as the scope sees it."""
-
-    name: str
-    node: Any
-    input: Any
-
-
 class TaskScope:
     """One attempt of one task."""
 
@@ -77,9 +69,11 @@ class TaskScope:
         "writes",
     )
 
-    def __init__(self, host: Host, task: Activation, parent: TaskScope | None, attempt: int = 1) -> None:
+    def __init__(self, host: Any, task: Any, parent: TaskScope | None, attempt: int = 1) -> None:
         self.host = host
+        """The run that owns the task (`Host`)."""
         self.task = task
+        """The task (`engine.task.Task`): its name, node and input."""
         self.parent = parent
         """The scope that the run of this task was started from; None for a root run."""
         self.attempt = attempt
@@ -145,8 +139,7 @@ class TaskScope:
     def emit(self, value: Any) -> None:
         """Emit a chunk of mode custom; nothing happens when nobody listens."""
         self.check()
-        if self.moved_at and self.refreshes:
-            self.moved_at = self.host.now()
+        self._progress()
         self.host.custom(self, value)
 
     def beat(self) -> None:
@@ -158,6 +151,7 @@ class TaskScope:
     def write(self, channel: str, value: Any) -> None:
         """Add a write to the task's own, before those of its returned value."""
         self.check()
+        self._progress()
         if self.writes is None:
             self.writes = []
         self.writes.append((channel, value))
@@ -169,7 +163,13 @@ class TaskScope:
     def spawn(self, node: Any, argument: Any) -> Any:
         """Start a child task in this step: `node` (compiled) with its input; returns its future (D27)."""
         self.check()
+        self._progress()
         return self.host.spawn(self, node, argument)
+
+    def _progress(self) -> None:
+        """What the body does counts as progress, unless its policy wants heartbeats."""
+        if self.moved_at and self.refreshes:
+            self.moved_at = self.host.now()
 
     def close(self) -> None:
         """End the attempt. What it lent out lets go of it: a config or writer that outlives it leads nowhere."""

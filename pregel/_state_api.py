@@ -40,7 +40,7 @@ class Address:
         scope = configs.handle_of(config) or _scope.current_or_none()
         checkpointer = root.checkpointer
         if checkpointer is None and scope is not None:
-            checkpointer = scope.host.request.saver  # type: ignore[attr-defined]
+            checkpointer = scope.host.request.saver
         if checkpointer is True:
             raise RuntimeError(
                 f"graph {root.name!r} was compiled with checkpointer=True and has no saver of its own; ask the root graph"
@@ -197,7 +197,7 @@ def walk(
 def _past(address: Address, loaded: LoadedCheckpoint) -> StateSnapshot:
     run, tasks = history.opened(address.graph.program, address.request, loaded)
     assert loaded.checkpoint_id is not None
-    states = [view.nested_config(run, task) for task in tasks]
+    states: list[Any] = [view.nested_config(run, task) for task in tasks]
     config = history.address(loaded, loaded.checkpoint_id)
     return history.describe(run, tasks, config=config, latest=False, states=states)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from checkpoint.base import EmptyChannelError
@@ -166,6 +167,9 @@ class GraphDrained(GraphBubbleUp):
         super().__init__(f"Graph drained: {reason}")
         self.reason = reason
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return GraphDrained, (self.reason,)
+
 
 class StoredFailure(Exception):  # noqa: N818 - it stands for the error that was stored
     """A node's failure as it was stored by an earlier run: the text of the exception, whose class may be unknown here."""
@@ -182,6 +186,9 @@ class NodeCancelledError(Exception):
     def __init__(self, node: str) -> None:
         super().__init__(f"node '{node}' raised asyncio.CancelledError itself; nobody had cancelled the run")
         self.node = node
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NodeCancelledError, (self.node,)
 
 
 class NodeTimeoutError(Exception):
@@ -213,6 +220,10 @@ class NodeTimeoutError(Exception):
         self.run_timeout = run_timeout
         self.idle_timeout = idle_timeout
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        limits = {"kind": self.kind, "run_timeout": self.run_timeout, "idle_timeout": self.idle_timeout}
+        return partial(NodeTimeoutError, self.node, self.elapsed, **limits), ()
+
 
 @dataclass(frozen=True)
 class NodeError:
@@ -235,6 +246,10 @@ class UnknownInterruptError(Exception):
         self.reason = reason
         self.interrupt_ids = tuple(interrupt_ids)
         self.pending_ids = tuple(pending_ids)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        ids = {"reason": self.reason, "interrupt_ids": self.interrupt_ids, "pending_ids": self.pending_ids}
+        return partial(UnknownInterruptError, *self.args, **ids), ()
 
 
 class NodeInterrupt(GraphInterrupt):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from copy import copy
+from functools import partial
 from typing import Any, Self
 
 from checkpoint.base import RunnableConfig
@@ -474,6 +475,10 @@ class Pregel(_launch.Graph):
             while driver.advance():
                 yield from view.chunks()
             yield from view.chunks()
+        except Exception as error:
+            driver.abort(error)
+            yield from view.chunks()
+            raise
         except BaseException as error:
             driver.abort(error)
             raise
@@ -550,7 +555,8 @@ class Pregel(_launch.Graph):
             Exception: the first failure in input order, unless `return_exceptions` puts failures into the result.
         """
         given = _batch_configs(inputs, config)
-        outcomes = _launch.gather([lambda i=i, c=c: self.invoke(i, c, **more) for i, c in zip(inputs, given, strict=True)], given)
+        calls = [partial(self.invoke, item, one, **more) for item, one in zip(inputs, given, strict=True)]
+        outcomes = _launch.gather(calls, given)
         return _batch_result(outcomes, return_exceptions)
 
     # ---- running, async
@@ -631,6 +637,11 @@ class Pregel(_launch.Graph):
                     yield chunk
             for chunk in view.chunks():
                 yield chunk
+        except Exception as error:
+            await driver.abort(error)
+            for chunk in view.chunks():
+                yield chunk
+            raise
         except BaseException as error:
             await driver.abort(error)
             raise

@@ -11,7 +11,7 @@ import warnings as std_warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, final
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, cast, final
 
 from typing_extensions import TypedDict
 
@@ -238,7 +238,7 @@ class Command(Generic[N]):
     graph. As a graph's input: `resume` answers pending questions, by value or by `{interrupt id: value}`.
     """
 
-    PARENT: ClassVar[Literal["__parent__"]] = PARENT  # type: ignore[assignment]
+    PARENT: ClassVar[Literal["__parent__"]] = PARENT
 
     graph: str | None = None
     update: Any | None = None
@@ -476,7 +476,7 @@ def ensure_valid_checkpointer(checkpointer: Any) -> Checkpointer:
         return checkpointer
     kind = type(checkpointer)
     if (hasattr(kind, "get_tuple") or hasattr(kind, "aget_tuple")) and (hasattr(kind, "put") or hasattr(kind, "aput")):
-        return checkpointer  # type: ignore[no-any-return] - a saver of another library (D38)
+        return cast("Checkpointer", checkpointer)  # a saver of another library (D38)
     hint = ""
     if hasattr(kind, "__enter__") or hasattr(kind, "__aenter__"):
         hint = "; it is a context manager: use the object that `with ... as saver` gives"

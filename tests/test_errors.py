@@ -166,14 +166,11 @@ def test_an_answer_to_no_question():
     assert (error.reason, error.interrupt_ids, error.pending_ids, str(error)) == ("not_pending", ("a",), ("b",), "text")
 
 
-PICKLE = pytest.mark.xfail(strict=True, reason="exceptions whose __init__ takes other arguments than their args need a __reduce__")
-
-
 @pytest.mark.parametrize(
     "error",
     [
         GraphInterrupt([Interrupt(1, "id")]),
-        pytest.param(GraphDrained("deploy"), marks=PICKLE),
+        GraphDrained("deploy"),
         ParentCommand("command"),
         StoredFailure("text"),
         errors.GraphRecursionError("text"),
@@ -190,9 +187,9 @@ def test_errors_cross_process_boundaries(error):
     "error",
     [
         InvalidUpdateError("text", code=ErrorCode.INVALID_CONCURRENT_GRAPH_UPDATE, key="x", count=2),
-        pytest.param(NodeTimeoutError("a", 2.0, kind="run", run_timeout=1.0), marks=PICKLE),
-        pytest.param(NodeCancelledError("a"), marks=PICKLE),
-        pytest.param(UnknownInterruptError("text", reason="ambiguous"), marks=PICKLE),
+        NodeTimeoutError("a", 2.0, kind="run", run_timeout=1.0),
+        NodeCancelledError("a"),
+        UnknownInterruptError("text", reason="ambiguous"),
     ],
 )
 def test_errors_with_named_parts_cross_process_boundaries(error):

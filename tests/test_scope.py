@@ -137,7 +137,6 @@ def test_what_counts_as_progress(timeout, use, moves):
     assert (scope.moved_at > 50.0) is moves
 
 
-@pytest.mark.xfail(strict=True, reason="`TaskScope.write` and `spawn` do not move `moved_at`, as `TimeoutPolicy.refresh_on` promises")
 @pytest.mark.parametrize("use", ["write", "spawn"])
 def test_writes_and_children_count_as_progress_too(use):
     scope = scope_of(timeout=TimeoutPolicy(idle_timeout=1.0))

@@ -122,14 +122,15 @@ def store(conn: Any, steps: Sequence[EncodedStep]) -> None:
     Raises `CheckpointConflictError` (claim or head missed), `ThreadDeletedError`, `CheckpointNotFoundError`, or what
     SQLite raises; nothing is stored then. On return the claim is held and the keys of new namespaces are known.
     """
-    conn.execute("BEGIN IMMEDIATE")
+    execute = conn.execute
+    execute("BEGIN IMMEDIATE")
     written: tuple[int, dict[str, int]] | None = None
     try:
-        written = _write_steps(conn, steps)
-        conn.execute("COMMIT")
+        written = _write_steps(conn, execute, steps)
+        execute("COMMIT")
     except BaseException as error:
         if conn.in_transaction:
-            conn.execute("ROLLBACK")
+            execute("ROLLBACK")
         elif written is not None and not isinstance(error, Exception):
             # An interrupt that arrived when the commit was done already: the steps are stored.
             _settle_claim(steps, *written)
@@ -149,37 +150,29 @@ def _settle_claim(steps: Sequence[EncodedStep], thread_pk: int, space_pks: Mappi
             step.space.pk = space_pks[step.space.ns]
 
 
-def _write_steps(conn: Any, steps: Sequence[EncodedStep]) -> tuple[int, dict[str, int]]:
-    execute = conn.execute
+def _write_steps(conn: Any, execute: Any, steps: Sequence[EncodedStep]) -> tuple[int, dict[str, int]]:
+    """Everything between BEGIN and COMMIT. Returns the keys of the thread and of new namespaces."""
     first = steps[0]
     claim = first.claim
-    thread_pk, epoch = claim.thread_pk, claim.number
-    guarded = True
-    if claim.claimed:
-        guarded = False
-    elif thread_pk is None:
-        now = time.time()
-        try:
-            thread_pk = execute(_TAKE_NEW, (claim.thread_id, claim.salt, now, now)).lastrowid
-        except sqlite3.IntegrityError:
-            raise refusal(conn, first) from None
-    elif execute(_CLAIM, (time.time(), thread_pk, claim.epoch, epoch - 1, thread_pk, claim.root_head)).rowcount != 1:
-        raise refusal(conn, first)
+    thread_pk = claim.thread_pk
+    guarded = not claim.claimed
+    if guarded:
+        thread_pk = _take_claim(conn, first)
+    assert thread_pk is not None
 
     # Heads: one statement per namespace, however many steps of it there are: what the first expects, what the last is.
-    assert thread_pk is not None
     space_pks: dict[str, int] = {}
     moves: dict[str, tuple[EncodedStep, int]] = {}
     for step in steps:
         if step.row is not None:
             ns = step.space.ns
-            moves[ns] = (moves[ns][0] if ns in moves else step), step.row.rev
+            moves[ns] = (moves[ns][0] if ns in moves else step), step.row[0]
     for step, rev in moves.values():
         if step.space.pk is not None:
-            if execute(_HEAD, (rev, step.space.pk, step.expected, thread_pk, epoch)).rowcount != 1:
+            if execute(_HEAD, (rev, step.space.pk, step.expected, thread_pk, claim.number)).rowcount != 1:
                 raise refusal(conn, step)
             guarded = True
-    if not guarded and execute(_GUARD, (thread_pk, epoch)).fetchone() is None:
+    if not guarded and execute(_GUARD, (thread_pk, claim.number)).fetchone() is None:
         raise refusal(conn, first)
     for step, rev in moves.values():
         if step.space.pk is None:
@@ -190,6 +183,7 @@ def _write_steps(conn: Any, steps: Sequence[EncodedStep]) -> tuple[int, dict[str
 
     payloads: list[tuple[Any, ...]] = []
     checkpoints: list[tuple[Any, ...]] = []
+    whole: list[tuple[Any, ...]] = []
     for step in steps:
         space_pk = step.space.pk
         if space_pk is None:
@@ -208,6 +202,8 @@ def _write_steps(conn: Any, steps: Sequence[EncodedStep]) -> tuple[int, dict[str
                 payloads += _parted_payload(space_pk, number, root, seq, kind, tag, crc, data)
         if step.row is not None:
             checkpoints.append(_checkpoint_columns(space_pk, step.row))
+        if step.writes:
+            _write_rows(conn, space_pk, step.writes, whole)
     try:
         if payloads:
             _insert(conn, _PAYLOAD, payloads)
@@ -218,11 +214,26 @@ def _write_steps(conn: Any, steps: Sequence[EncodedStep]) -> tuple[int, dict[str
         raise CorruptCheckpointError(
             f"a row of step {first.step} exists already ({error})", thread_id=claim.thread_id, ns=first.space.ns
         ) from error
-    for step in steps:
-        if step.writes:
-            space_pk = step.space.pk if step.space.pk is not None else space_pks[step.space.ns]
-            add_writes(conn, space_pk, step.writes)
+    if whole:
+        _insert(conn, _TASK, whole)
     return thread_pk, space_pks
+
+
+def _take_claim(conn: Any, first: EncodedStep) -> int:
+    """The thread's key, after this claim has become its holder; makes a new thread."""
+    claim = first.claim
+    now = time.time()
+    if claim.thread_pk is None:
+        try:
+            made: int = conn.execute(_TAKE_NEW, (claim.thread_id, claim.salt, now, now)).lastrowid
+        except sqlite3.IntegrityError:
+            raise refusal(conn, first) from None
+        return made
+    thread_pk = claim.thread_pk
+    values = now, thread_pk, claim.epoch, claim.number - 1, thread_pk, claim.root_head
+    if conn.execute(_CLAIM, values).rowcount != 1:
+        raise refusal(conn, first)
+    return thread_pk
 
 
 def _space_pk(conn: Any, step: EncodedStep, thread_pk: int, space_pks: Mapping[str, int]) -> int:
@@ -255,6 +266,15 @@ def _insert(conn: Any, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
 def add_writes(conn: Any, space_pk: int, writes: Sequence[WriteRow], *, replace: bool = False) -> None:
     """Insert task rows: slot 0 stays as it is stored unless `replace`, slots below 0 are replaced."""
     whole: list[tuple[Any, ...]] = []
+    _write_rows(conn, space_pk, writes, whole, replace=replace)
+    if whole:
+        _insert(conn, _TASK, whole)
+
+
+def _write_rows(
+    conn: Any, space_pk: int, writes: Sequence[WriteRow], whole: list[tuple[Any, ...]], *, replace: bool = False
+) -> None:
+    """Make way for task rows; insert those in parts, and add the others to `whole`, to be inserted together."""
     for rev, task, slot, path, tag, body in writes:
         task_id = id_column(task)
         crc = crc32(body, (rev ^ slot) & _MASK)
@@ -276,8 +296,6 @@ def add_writes(conn: Any, space_pk: int, writes: Sequence[WriteRow], *, replace:
                     if part
                 ],
             )
-    if whole:
-        _insert(conn, _TASK, whole)
 
 
 def refusal(conn: Any, step: EncodedStep) -> CheckpointConflictError:

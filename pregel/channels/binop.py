@@ -139,7 +139,7 @@ class BinaryOperatorAggregate(ValueChannel[Value]):
         """Return a new channel with that value, or as it starts for MISSING."""
         if type(self) is BinaryOperatorAggregate:
             # Made for every reducer key of every run: what follows from type and operator is known already.
-            channel = BinaryOperatorAggregate.__new__(BinaryOperatorAggregate)
+            channel = self.__class__.__new__(self.__class__)
             channel.typ, channel.operator, channel._bare = self.typ, self.operator, self._bare
             channel._concatenates, channel._may_append = self._concatenates, self._may_append
             channel._before = MISSING

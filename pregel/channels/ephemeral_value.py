@@ -68,7 +68,7 @@ class EphemeralValue(ValueChannel[Value]):
         """Return a new channel with that value."""
         if type(self) is EphemeralValue:
             # Made for every control channel that a run touches, without the detour over two constructors.
-            channel = EphemeralValue.__new__(EphemeralValue)
+            channel = self.__class__.__new__(self.__class__)
             channel.typ, channel.guard = self.typ, self.guard
         else:
             channel = self.__class__(self.typ, self.guard)

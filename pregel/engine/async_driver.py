@@ -400,10 +400,10 @@ class AsyncDriver:
         self.starts.clear()
         for body, scope in list(self.bodies.items()):
             task = scope.task
-            if not task.settled and task.call_index < 0 and not body.done():  # type: ignore[attr-defined]
+            if not task.settled and task.call_index < 0 and not body.done():
                 scope.close()
                 body.cancel()
-                self.run.drop(task)  # type: ignore[arg-type]
+                self.run.drop(task)
 
     # ---- time limits
 

@@ -165,7 +165,7 @@ class Run(RunState):
     def call(self, scope: TaskScope, node: Node, argument: Any, index: int) -> Task:
         """A task calls a task: the child, settled already if its result was stored by an earlier run."""
         child = Task(node, argument)
-        child.parent = scope.task  # type: ignore[assignment]
+        child.parent = scope.task
         child.call_index = index
         if self.pending:
             entry.reapply(self, [child])
@@ -203,9 +203,10 @@ class Run(RunState):
         tasks = self.tasks
         if len(tasks) > 1:
             tasks = [task for task in tasks if task.writes is not None]
+        self.phase = "committing"
         try:
             apply_tasks(self, tasks)
-        except BaseException as error:
+        except Exception as error:
             self.failure = error
             self._end("failed")
             raise
@@ -230,7 +231,12 @@ class Run(RunState):
         return made
 
     def close(self) -> StepCommit | None:
-        """The run is over, however it ended: what is still to be stored."""
+        """The run is over, however it ended: what is still to be stored.
+
+        A run that was caught in the middle of a commit (Ctrl-C between two of its lines) may be half applied: then only
+        the finished tasks' writes are stored, and with durability `exit` nothing (D31).
+        """
+        is_torn = self.phase == "committing"
         self.phase = "done"
         for task in self.tasks:
             # No cycles are left for the collector: an error knows the frames that know the run.
@@ -247,6 +253,8 @@ class Run(RunState):
                 self.root.finished[self.ns] = snapshot.kept(self)
         if not request.deferred:
             return snapshot.rows(self, held) if held else None
+        if is_torn:
+            return None
         if request.parent_run is None:
             made = snapshot.final(self, held)
             if made is not None:

@@ -115,7 +115,7 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
     elif run.continues:
         value = None
         answers = run.answers
-        if run.source == "update" and answers.bare in answers.by_id:
+        if run.source == "update" and answers.bare is not None and answers.bare in answers.by_id:
             # The state was edited while it waited: its question was asked under an id that it does not have any more.
             answers.loose.append(answers.by_id.pop(answers.bare))
     resuming = bool(run.versions) and (value is None or command is not None)

@@ -33,7 +33,7 @@ def ask(run: RunState, scope: TaskScope, value: Any, response_schema: Any) -> An
     Raises:
         GraphInterrupt: there is none yet.
     """
-    task: Task = scope.task  # type: ignore[assignment]
+    task: Task = scope.task
     question = scope.asked
     scope.asked += 1
     if task.answers is not None and question < len(task.answers):

@@ -138,7 +138,7 @@ def read_input(run: RunState, node: Node) -> Any:
     elif node.plain:
         value = {}
         for name in node.reads:
-            item = channels[name].value
+            item = channels[name].value  # type: ignore[attr-defined]
             if item is not MISSING:
                 copier = copiers.get(type(item))
                 value[name] = item if copier is None else copier(item)

@@ -24,6 +24,7 @@ from pregel.constants import PULL, TAG_HIDDEN
 from pregel.managed import ManagedValue
 from pregel.types import CachePolicy, RetryPolicy, TimeoutPolicy
 
+Channel = BaseChannel[Any, Any, Any]
 Write = tuple[str, Any]
 """(channel, value)."""
 
@@ -162,7 +163,7 @@ class Node:
         "write",
     )
 
-    def __init__(self, name: str, spec: PregelNode, specs: Mapping[str, BaseChannel]) -> None:
+    def __init__(self, name: str, spec: PregelNode, specs: Mapping[str, Channel]) -> None:
         self.name = name
         self.spec = spec
         bound = spec.bound
@@ -228,8 +229,8 @@ class Program:
         self,
         *,
         nodes: Mapping[str, PregelNode],
-        channels: Mapping[str, BaseChannel],
-        managed: Mapping[str, type[ManagedValue]],
+        channels: Mapping[str, Channel],
+        managed: Mapping[str, type[ManagedValue[Any]]],
         input_channels: str | Sequence[str],
         output_channels: str | Sequence[str],
         stream_channels: str | Sequence[str],

@@ -78,7 +78,7 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
     versions: dict[str, Version] | None = None
     for name, kept in run.changed.items():
         channel = run.channels[name]
-        value = channel.dump() if channel.tracked else MISSING
+        value: Any = channel.dump() if channel.tracked else MISSING
         if name == TASKS and value and len(run.program.tracked) < len(run.program.channels):
             value = [tracked_send(run.program, packet) for packet in value]
         if value is MISSING:

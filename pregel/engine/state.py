@@ -25,7 +25,7 @@ from pregel.engine.task import Task, digest, task_id
 from pregel.errors import Interrupt
 from pregel.warnings import Notice
 
-Phase = Literal["new", "idle", "running", "done"]
+Phase = Literal["new", "idle", "running", "committing", "done"]
 Status = Literal[
     "input", "pending", "done", "interrupt_before", "interrupt_after", "out_of_steps", "draining", "interrupted", "failed"
 ]
@@ -167,7 +167,7 @@ class Request:
         """The namespace of the run; worked out when first asked for, since most nested runs without a saver never are."""
         if self.ns_ is None:
             assert self.parent_run is not None and self.parent is not None
-            around = self.parent_run.ns_of(self.parent.task)  # type: ignore[arg-type]
+            around = self.parent_run.ns_of(self.parent.task)
             self.ns_ = namespace.nested_ns(namespace.stable(around) if self.stable_ns else around, self.call_number)
         return self.ns_
 
@@ -265,7 +265,7 @@ class RunState:
         self.seen_changed: dict[str, dict[str, Version]] = {}
         """Node -> its entry in `seen`, of those that changed since the last commit."""
         self.sub_changed: dict[str, int] = {}
-        self.answers = request.parent_run.answers if request.parent_run is not None else Answers()
+        self.answers: Answers = request.parent_run.answers if request.parent_run is not None else Answers()
         self.resumed = False
         """Does this run continue from a stored state? Only until its first superstep has ended."""
         self.replaying = False
@@ -307,7 +307,7 @@ class RunState:
         self.channels = Channels(self.program.channels, loaded.values)
         self.versions = loaded.versions
         self.seen = loaded.seen
-        self.version = max(loaded.versions.values()) if loaded.versions else None  # type: ignore[type-var]
+        self.version = max(loaded.versions.values()) if loaded.versions else None
         self.step = loaded.step + 1
         self.made_step = loaded.step
         """Step of the checkpoint that the current step starts from."""
@@ -356,7 +356,7 @@ class RunState:
         if parent is None or around is None:
             return self.request.new_id(self.step - 1)
         # A nested run that stores nothing starts over when its parent is resumed: equal ids let answers find it.
-        return digest([around.id_of(parent.task), self.ns, str(self.step - 1)])  # type: ignore[arg-type]
+        return digest([around.id_of(parent.task), self.ns, str(self.step - 1)])
 
     def number(self, step: int) -> None:
         """Give the next checkpoint its number and id."""
@@ -402,7 +402,7 @@ class RunState:
             self.version = 1 if self.version is None else self.version + 1  # type: ignore[operator]
         else:
             self.version = self.claim.next_version(self.version)
-        return self.version  # type: ignore[return-value]
+        return self.version
 
     def bump(self, name: str, version: Version) -> None:
         """A channel has changed."""

@@ -42,9 +42,9 @@ def read(run: RunState, select: str | Sequence[str], writes: Sequence[Write] | N
     if isinstance(select, str):
         return read(run, [select], writes).get(select)
     written: dict[str, list[Any]] = {}
-    for channel, value in writes or ():
-        if channel in select:
-            written.setdefault(channel, []).append(value)
+    for target, item in writes or ():
+        if target in select:
+            written.setdefault(target, []).append(item)
     values: dict[str, Any] = {}
     channels, specs, copiers = run.channels, run.program.channels, run.copiers
     for name in select:
@@ -315,7 +315,7 @@ def nested_config(run: RunState, task: Task) -> dict[str, Any] | None:
 
 def config(run: RunState, scope: TaskScope) -> dict[str, Any]:
     """The config that a node sees (frontends.md 2.8): the caller's, addressed to the task, with the handle of D34."""
-    task: Task = scope.task  # type: ignore[assignment]
+    task: Task = scope.task
     request = run.request
     given = request.config
     configurable = dict(request.configurable)

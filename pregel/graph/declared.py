@@ -6,12 +6,11 @@ has to know the other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pregel._call import Call
-from pregel.graph.branch import Branch
 from pregel.types import CachePolicy, RetryPolicy, TimeoutPolicy, TracePolicy
 
 __all__ = ["Declared", "StateNodeSpec"]
@@ -41,13 +40,17 @@ class StateNodeSpec:
 class Declared(Protocol):
     """A builder: nodes, edges and schemas (see `StateGraph` for what they mean)."""
 
-    nodes: dict[str, StateNodeSpec]
-    edges: set[tuple[str, str]]
-    waiting_edges: set[tuple[tuple[str, ...], str]]
-    branches: Mapping[str, Mapping[str, Branch]]
-    channels: dict[str, Any]
-    managed: dict[str, Any]
-    schemas: dict[Any, dict[str, Any]]
+    nodes: Any
+    """Name -> `StateNodeSpec`."""
+    edges: Any
+    """Pairs of (source, target)."""
+    waiting_edges: Any
+    """Pairs of (sources, target)."""
+    branches: Any
+    """Source -> name of the path -> `Branch`."""
+    channels: Any
+    managed: Any
+    schemas: Any
     state_schema: Any
     input_schema: Any
     output_schema: Any

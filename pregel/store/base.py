@@ -418,14 +418,14 @@ def checked_ops(ops: Iterable[Op]) -> list[Op]:
 def _normal(op: Op) -> Op:
     validate_op_namespace(op)
     if isinstance(op, GetOp):
-        return op._replace(namespace=tuple(op.namespace), key=str(op.key))
+        return GetOp(tuple(op.namespace), str(op.key), op.refresh_ttl)
     if isinstance(op, PutOp):
         if op.value is not None and not isinstance(op.value, Mapping):
             raise TypeError(
                 f"put of key {shown(op.key)} in {shown(op.namespace)} got {shown(op.value)} "
                 f"({type(op.value).__name__}); a store keeps mappings, wrap it: {{'value': ...}}"
             )
-        return op._replace(namespace=tuple(op.namespace), key=str(op.key))
+        return PutOp(tuple(op.namespace), str(op.key), op.value, op.index, op.ttl)
     if isinstance(op, SearchOp):
         check_filter(op.filter or {})
         return op._replace(namespace_prefix=tuple(op.namespace_prefix))

@@ -4,9 +4,10 @@ Decides where items are, in which order they are found, and how near texts are: 
 in plain Python over everything below the prefix. Does not know what operations mean (`pregel.store.base`).
 
 Invariants
-1. Embedding and copying, which run code of users, are done before anything changes and outside the lock.
+1. Embedding and copying, which run code of users, are done outside the lock, and what can fail before anything changes.
+   A stored value is never changed, only replaced, so what was found may be copied later.
 2. Every item is in `_items`; those that may expire are in `_expiring` too; no namespace is empty.
-3. Dropping expired items costs a put O(1) on average: a sweep waits until as many puts as half of what it looks at.
+3. Freeing expired items costs a put O(1) on average: a sweep waits for half as many puts as it has items to look at.
 """
 
 from __future__ import annotations
@@ -53,17 +54,22 @@ class _Record:
     __slots__ = ("created_at", "expires_at", "ttl", "updated_at", "value", "vectors")
 
     def __init__(
-        self, value: dict[str, Any], vectors: Sequence[Vector], created_at: float, updated_at: float, ttl: float | None
+        self,
+        value: dict[str, Any],
+        vectors: Sequence[Vector],
+        created_at: datetime | None,
+        now: float,
+        ttl: float | None,
     ) -> None:
         self.value = value
         self.vectors = vectors
         """One per text that was found; empty if the item is not found by meaning."""
-        self.created_at = created_at
-        self.updated_at = updated_at
+        self.updated_at = datetime.fromtimestamp(now, UTC)
+        self.created_at = created_at or self.updated_at
         self.ttl = ttl
         """Minutes."""
         self.expires_at = math.inf
-        self.refresh(updated_at)
+        self.refresh(now)
 
     def refresh(self, now: float) -> None:
         """Start the time to live anew."""
@@ -186,7 +192,11 @@ class InMemoryStore(BaseStore):
                     results.append(self._search_items(op, targets.get(op.query or ""), now))
                 else:
                     results.append(self._namespaces(op, now))
-            return results
+        for result in results:
+            for found in result if isinstance(result, list) else (result,):
+                if isinstance(found, Item):
+                    found.value = _own(found.value)
+        return results
 
     def _check_widths(self, vectors: Iterable[Vector]) -> None:
         for vector in vectors:
@@ -197,6 +207,8 @@ class InMemoryStore(BaseStore):
                     f"different lengths cannot be compared, use one embedding per store"
                 )
 
+    # Items are made with the stored value; `_carry_out` copies it before it gives them away.
+
     def _get_item(self, op: GetOp, now: float) -> Item | None:
         record = self._items.get(op.namespace, {}).get(op.key)
         if record is None or not record.is_live(now):
@@ -204,11 +216,11 @@ class InMemoryStore(BaseStore):
         if op.refresh_ttl:
             record.refresh(now)
         return Item(
-            value=_own(record.value),
+            value=record.value,
             key=op.key,
             namespace=op.namespace,
-            created_at=_date(record.created_at),
-            updated_at=_date(record.updated_at),
+            created_at=record.created_at,
+            updated_at=record.updated_at,
         )
 
     def _put_item(self, op: PutOp, vectors: Sequence[Vector], now: float) -> None:
@@ -219,7 +231,7 @@ class InMemoryStore(BaseStore):
             former = None
         if op.value is None:
             return
-        created_at = now if former is None else former.created_at
+        created_at = None if former is None else former.created_at
         record = _Record(dict(op.value), vectors, created_at, now, op.ttl)
         self._items.setdefault(op.namespace, {})[op.key] = record
         if op.ttl is None:
@@ -227,7 +239,7 @@ class InMemoryStore(BaseStore):
             return
         self._expiring[address] = record
         self._n_puts += 1
-        if 2 * self._n_puts >= len(self._expiring):
+        if self._n_puts >= 64 + len(self._expiring) // 2:
             self._sweep(now)
 
     def _sweep(self, now: float) -> int:
@@ -254,7 +266,7 @@ class InMemoryStore(BaseStore):
             for one in page:
                 one.record.refresh(now)
         return [
-            SearchItem(namespace, key, _own(record.value), _date(record.created_at), _date(record.updated_at), score)
+            SearchItem(namespace, key, record.value, record.created_at, record.updated_at, score)
             for namespace, key, record, score in page
         ]
 
@@ -280,7 +292,7 @@ def _with_own_value(op: PutOp) -> PutOp:
     if op.value is None:
         return op
     try:
-        return op._replace(value=_own(dict(op.value)))
+        return PutOp(op.namespace, op.key, _own(dict(op.value)), op.index, op.ttl)
     except TypeError as error:
         raise TypeError(
             f"put of key {shown(op.key)} in {shown(op.namespace)} got {shown(op.value)}, which cannot be copied "
@@ -332,7 +344,3 @@ def _by_nearness(found: Iterable[_Found], target: Vector) -> list[_Found]:
 def _page(found: Iterable[T], limit: int, offset: int) -> Iterator[T]:
     start = max(offset, 0)
     return islice(found, start, None if limit < 0 else start + limit)
-
-
-def _date(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)

@@ -145,15 +145,9 @@ PLACES = [
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize(("owner", "name"), PLACES, ids=[f"{owner.__name__}.{name}" for owner, name in PLACES])
 def test_ctrl_c_in_the_driver(
-    owner: Any, name: str, late: bool, durability: str, request: pytest.FixtureRequest
+    owner: Any, name: str, late: bool, durability: str
 ) -> None:
     """Wherever the owner's thread is: what is stored is a whole number of steps, and the rest is done again."""
-    if durability == "exit" and (name == "install" or (name == "apply_tasks" and late)):
-        request.applymarker(
-            pytest.mark.xfail(
-                strict=True, reason="Run.close stores a run that was caught while it applied a step (D31)"
-            )
-        )
     for seed, graph, thread in good_graphs(2):
         for number in range(1, 30):
             saver, world = FaultySaver(lags=True), World()

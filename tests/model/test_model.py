@@ -188,7 +188,6 @@ def test_an_update_leaves_a_complete_join_due() -> None:
     assert world.calls["c@3"] == 1
 
 
-@pytest.mark.xfail(strict=True, reason="Pregel.stream drops the last chunks of a step whose writes are refused")
 @pytest.mark.parametrize("is_async", [False, True])
 def test_chunks_before_a_refusal(is_async: bool) -> None:
     """Results of finished tasks are shown before the error that ends their step (engine.md 8.1)."""
