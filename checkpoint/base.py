@@ -24,9 +24,9 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mappi
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from typing import Any, ClassVar, Final, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Generic, Literal, NamedTuple, NotRequired, Protocol, Self, TypeVar
 
-from typing_extensions import NotRequired, Self, TypedDict
+from typing_extensions import TypedDict
 
 from checkpoint import ids
 
@@ -499,7 +499,7 @@ class NativeSaver(Protocol):
         self,
         config: RunnableConfig,
         *,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002 - the peer's parameter
+        filter: Mapping[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> Iterator[LoadedCheckpoint]:
@@ -509,7 +509,7 @@ class NativeSaver(Protocol):
         self,
         config: RunnableConfig,
         *,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        filter: Mapping[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[LoadedCheckpoint]:
@@ -572,7 +572,7 @@ def create_checkpoint(
     channels: Mapping[str, Any] | None,
     step: int,
     *,
-    id: str | None = None,  # noqa: A002
+    id: str | None = None,
 ) -> Checkpoint:
     """The next checkpoint: new id and time, versions copied. `channels=None` keeps the values, else they are dumped."""
     values: dict[str, Any] = {}
@@ -645,7 +645,7 @@ class BaseCheckpointSaver(Generic[V]):
         self,
         config: RunnableConfig | None,
         *,
-        filter: dict[str, Any] | None = None,  # noqa: A002
+        filter: dict[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
@@ -707,7 +707,7 @@ class BaseCheckpointSaver(Generic[V]):
         self,
         config: RunnableConfig | None,
         *,
-        filter: dict[str, Any] | None = None,  # noqa: A002
+        filter: dict[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:

@@ -19,7 +19,8 @@ from typing import Any
 from checkpoint import ids
 from checkpoint.adapter import adapt
 from checkpoint.base import LoadedCheckpoint, NativeSaver, RunnableConfig, get_checkpoint_metadata
-from pregel import _scope, config as configs
+from pregel import _scope
+from pregel import config as configs
 from pregel._scope import TaskScope
 from pregel.constants import PREVIOUS, SCOPE_KEY
 from pregel.engine import namespace, view
@@ -195,7 +196,7 @@ def request_for(graph: Graph, call: Call) -> Request:
 
 
 def _jitter() -> float:
-    return random.uniform(0, 1)  # noqa: S311 - spreads retries, guards nothing
+    return random.uniform(0, 1)
 
 
 def _names(nodes: str | Sequence[str]) -> str | Sequence[str]:
@@ -498,7 +499,7 @@ def is_live(request: Request) -> bool:
     )
 
 
-class waiting:  # noqa: N801 - used like a function, in a with statement
+class waiting:
     """While a body waits for a nested run it does not count against `max_concurrency` (D12)."""
 
     __slots__ = ("gate", "scope")

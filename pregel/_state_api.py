@@ -184,7 +184,7 @@ def walk(
     graph: Any,
     config: RunnableConfig,
     *,
-    filter: Mapping[str, Any] | None,  # noqa: A002 - the peer's parameter
+    filter: Mapping[str, Any] | None,
     before: RunnableConfig | None,
     limit: int | None,
 ) -> Iterator[StateSnapshot]:
@@ -265,7 +265,7 @@ async def awalk(
     graph: Any,
     config: RunnableConfig,
     *,
-    filter: Mapping[str, Any] | None,  # noqa: A002
+    filter: Mapping[str, Any] | None,
     before: RunnableConfig | None,
     limit: int | None,
 ) -> AsyncIterator[StateSnapshot]:

@@ -118,7 +118,7 @@ class EmptyInputError(Exception):
     """The graph was called with nothing to do: no input on a thread without anything to resume."""
 
 
-class TaskNotFound(Exception):  # noqa: N818 - the peer's name
+class TaskNotFound(Exception):
     """A task was addressed that the current step does not have."""
 
 
@@ -137,7 +137,7 @@ class AttemptClosedError(BaseException):
     """
 
 
-class GraphBubbleUp(Exception):  # noqa: N818 - the peer's name
+class GraphBubbleUp(Exception):
     """Control flow that leaves a node on purpose; neither retried nor recorded as a failure."""
 
 
@@ -171,7 +171,7 @@ class GraphDrained(GraphBubbleUp):
         return GraphDrained, (self.reason,)
 
 
-class StoredFailure(Exception):  # noqa: N818 - it stands for the error that was stored
+class StoredFailure(Exception):
     """A node's failure as it was stored by an earlier run: the text of the exception, whose class may be unknown here."""
 
     @classmethod
@@ -255,5 +255,5 @@ class UnknownInterruptError(Exception):
 class NodeInterrupt(GraphInterrupt):
     """Deprecated: raise a question by hand. Use `interrupt()`, whose answer can be given."""
 
-    def __init__(self, value: Any, id: str = PLACEHOLDER_ID) -> None:  # noqa: A002 - the peer's parameter
+    def __init__(self, value: Any, id: str = PLACEHOLDER_ID) -> None:
         super().__init__((Interrupt(value, id),))

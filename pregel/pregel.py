@@ -52,7 +52,7 @@ class ChannelWrite:
     def __init__(self, entries: Sequence[tuple[str, Any, bool, Callable[[Any], Any] | None]]) -> None:
         self.entries = list(entries)
 
-    def __call__(self, result: Any, scope: TaskScope, writes: list[Write]) -> None:  # noqa: ARG002 - a Writer
+    def __call__(self, result: Any, scope: TaskScope, writes: list[Write]) -> None:
         for channel, value, skip_none, mapper in self.entries:
             item = result if value is PASSTHROUGH else value
             if mapper is not None:
@@ -351,7 +351,7 @@ class Pregel(_launch.Graph):
         self._program = None
         return self
 
-    def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:  # noqa: ARG002 - the peer's shape
+    def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
         """The name of the graph, which a node that wraps it gets too."""
         return name or self.name
 
@@ -387,7 +387,7 @@ class Pregel(_launch.Graph):
 
     def invoke(
         self,
-        input: Any,  # noqa: A002 - the peer's parameter
+        input: Any,
         config: RunnableConfig | None = None,
         *,
         context: Any = None,
@@ -435,7 +435,7 @@ class Pregel(_launch.Graph):
 
     def stream(
         self,
-        input: Any,  # noqa: A002
+        input: Any,
         config: RunnableConfig | None = None,
         *,
         context: Any = None,
@@ -489,7 +489,7 @@ class Pregel(_launch.Graph):
             raise failure
 
     def _collect(
-        self, input: Any, call: _launch.Call, stream_mode: Any, print_mode: Any, version: str, more: dict[str, Any]  # noqa: A002
+        self, input: Any, call: _launch.Call, stream_mode: Any, print_mode: Any, version: str, more: dict[str, Any]
     ) -> Any:
         """`invoke` with chunks: they are the result, or are printed on the way."""
         view = _View(self, call.config, stream_mode, print_mode, more.get("subgraphs", False), more.get("debug"), version)
@@ -524,7 +524,7 @@ class Pregel(_launch.Graph):
             step_timeout=self.step_timeout,
         )
 
-    def _as_node(self, input: Any) -> Any:  # noqa: A002
+    def _as_node(self, input: Any) -> Any:
         """Run nested, as the node of another graph."""
         driver = self._enter(_launch.Call(None), input)
         with _launch.waiting(driver.run):
@@ -563,7 +563,7 @@ class Pregel(_launch.Graph):
 
     async def ainvoke(
         self,
-        input: Any,  # noqa: A002
+        input: Any,
         config: RunnableConfig | None = None,
         *,
         context: Any = None,
@@ -601,7 +601,7 @@ class Pregel(_launch.Graph):
 
     async def astream(
         self,
-        input: Any,  # noqa: A002
+        input: Any,
         config: RunnableConfig | None = None,
         *,
         context: Any = None,
@@ -653,7 +653,7 @@ class Pregel(_launch.Graph):
             raise failure
 
     async def _acollect(
-        self, input: Any, call: _launch.Call, stream_mode: Any, print_mode: Any, version: str, more: dict[str, Any]  # noqa: A002
+        self, input: Any, call: _launch.Call, stream_mode: Any, print_mode: Any, version: str, more: dict[str, Any]
     ) -> Any:
         """Async form of `_collect`."""
         view = _View(self, call.config, stream_mode, print_mode, more.get("subgraphs", False), more.get("debug"), version)
@@ -688,7 +688,7 @@ class Pregel(_launch.Graph):
             step_timeout=self.step_timeout,
         )
 
-    async def _as_async_node(self, input: Any) -> Any:  # noqa: A002
+    async def _as_async_node(self, input: Any) -> Any:
         """Async form of `_as_node`."""
         driver = await self._aenter(_launch.Call(None), input)
         with _launch.waiting(driver.run):
@@ -731,7 +731,7 @@ class Pregel(_launch.Graph):
         self,
         config: RunnableConfig,
         *,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        filter: Mapping[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> Iterator[StateSnapshot]:
@@ -767,7 +767,7 @@ class Pregel(_launch.Graph):
         self,
         config: RunnableConfig,
         *,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        filter: Mapping[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[StateSnapshot]:
@@ -836,12 +836,12 @@ class Pregel(_launch.Graph):
         return dict[str, Any]
 
 
-    def get_input_schema(self, config: Any = None) -> type[Any]:  # noqa: ARG002 - the peer's shape
+    def get_input_schema(self, config: Any = None) -> type[Any]:
         """A pydantic model class for the input, named after the graph."""
         model: type[Any] = _jsonschema().model_of(self._types(self.input_channels, "UpdateType"), f"{self.get_name()}Input")
         return model
 
-    def get_output_schema(self, config: Any = None) -> type[Any]:  # noqa: ARG002
+    def get_output_schema(self, config: Any = None) -> type[Any]:
         """A pydantic model class for the output, named after the graph."""
         types = self._types(self.output_channels, "ValueType")
         model: type[Any] = _jsonschema().model_of(types, f"{self.get_name()}Output")

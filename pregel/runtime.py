@@ -67,7 +67,7 @@ class ServerInfo:
     user: Any = None
 
 
-def no_write(value: Any) -> None:  # noqa: ARG001 - the shape of a StreamWriter
+def no_write(value: Any) -> None:
     """A stream writer that nobody listens to."""
 
 
@@ -127,7 +127,7 @@ class Runtime(Generic[ContextT]):
         return replace(self, execution_info=self.execution_info.patch(**changes))
 
 
-def get_runtime(context_schema: type[ContextT] | None = None) -> Runtime[ContextT]:  # noqa: ARG001 - for typing
+def get_runtime(context_schema: type[ContextT] | None = None) -> Runtime[ContextT]:
     """The `Runtime` of the task that is running here.
 
     Raises:

@@ -179,7 +179,7 @@ class TracePolicy:
     process_outputs: Callable[[Any], Any] | None = None
 
 
-def omit_payload(value: Any) -> dict[str, Any]:  # noqa: ARG001 - the shape of a TracePolicy function
+def omit_payload(value: Any) -> dict[str, Any]:
     """Record nothing of a value."""
     return {}
 
@@ -291,7 +291,7 @@ class PregelTask(NamedTuple):
     path: tuple[str | int | tuple[Any, ...], ...]
     error: Exception | str | None = None
     interrupts: tuple[Interrupt, ...] = ()
-    state: None | RunnableConfig | StateSnapshot = None
+    state: RunnableConfig | StateSnapshot | None = None
     result: Any | None = None
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pytest
 
 from pregel import _scope
-
 from tests.support.scenarios import colour, durability, memory, saver, thread
 
 __all__ = ["colour", "durability", "memory", "saver", "thread"]

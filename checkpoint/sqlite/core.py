@@ -166,7 +166,7 @@ def _write_steps(conn: Any, execute: Any, steps: Sequence[EncodedStep]) -> tuple
     for step in steps:
         if step.row is not None:
             ns = step.space.ns
-            moves[ns] = (moves[ns][0] if ns in moves else step), step.row[0]
+            moves[ns] = (moves[ns][0] if ns in moves else step), step.row.rev
     for step, rev in moves.values():
         if step.space.pk is not None:
             if execute(_HEAD, (rev, step.space.pk, step.expected, thread_pk, claim.number)).rowcount != 1:
@@ -203,7 +203,7 @@ def _write_steps(conn: Any, execute: Any, steps: Sequence[EncodedStep]) -> tuple
         if step.row is not None:
             checkpoints.append(_checkpoint_columns(space_pk, step.row))
         if step.writes:
-            _write_rows(conn, space_pk, step.writes, whole)
+            _write_tasks(conn, space_pk, step.writes, whole)
     try:
         if payloads:
             _insert(conn, _PAYLOAD, payloads)
@@ -266,36 +266,40 @@ def _insert(conn: Any, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
 def add_writes(conn: Any, space_pk: int, writes: Sequence[WriteRow], *, replace: bool = False) -> None:
     """Insert task rows: slot 0 stays as it is stored unless `replace`, slots below 0 are replaced."""
     whole: list[tuple[Any, ...]] = []
-    _write_rows(conn, space_pk, writes, whole, replace=replace)
+    _write_tasks(conn, space_pk, writes, whole, replace=replace)
     if whole:
         _insert(conn, _TASK, whole)
 
 
-def _write_rows(
+def _write_tasks(
     conn: Any, space_pk: int, writes: Sequence[WriteRow], whole: list[tuple[Any, ...]], *, replace: bool = False
 ) -> None:
-    """Make way for task rows; insert those in parts, and add the others to `whole`, to be inserted together."""
+    """Add task rows to `whole`, to be inserted together; those that take more statements are stored at once."""
     for rev, task, slot, path, tag, body in writes:
         task_id = id_column(task)
         crc = crc32(body, (rev ^ slot) & _MASK)
+        in_parts = PART < len(body) <= PARTED_LIMIT
+        if whole and (slot or replace or in_parts):
+            # Which row of a key stays depends on their order.
+            _insert(conn, _TASK, whole)
+            whole.clear()
         if slot or replace:
             conn.execute(_DROP_TASK, (space_pk, rev, task_id, slot))
-        if len(body) <= PART or len(body) > PARTED_LIMIT:
+        if in_parts:
+            _write_parted_task(conn, (space_pk, rev, task_id, slot), path, tag, crc, body)
+        else:
             whole.append((space_pk, rev, task_id, slot, 0, path, tag, crc, body))
-            continue
-        pieces = _parts(body)
-        head = (space_pk, rev, task_id, slot, 0, path, tag, crc, pieces[0])
-        # Part 0 decides whether this body is the first one.
-        if conn.execute(_TASK, head).rowcount == 1:
-            _insert(
-                conn,
-                _TASK,
-                [
-                    (space_pk, rev, task_id, slot, part, None, None, None, piece)
-                    for part, piece in enumerate(pieces)
-                    if part
-                ],
-            )
+
+
+def _write_parted_task(
+    conn: Any, key: tuple[Any, ...], path: str | None, tag: str | None, crc: int, body: bytes
+) -> None:
+    pieces = _parts(body)
+    # Part 0 decides whether this body is the first one.
+    if conn.execute(_TASK, (*key, 0, path, tag, crc, pieces[0])).rowcount == 1:
+        _insert(
+            conn, _TASK, [(*key, part, None, None, None, piece) for part, piece in enumerate(pieces) if part]
+        )
 
 
 def refusal(conn: Any, step: EncodedStep) -> CheckpointConflictError:

@@ -25,11 +25,13 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice, takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -47,7 +49,7 @@ from checkpoint.chains import EncodedStep
 from checkpoint.rows import RowSaver
 from checkpoint.sqlite import core
 from checkpoint.sqlite.migrations import check_sqlite, migrate
-from checkpoint.workers import LoopThread, Outcome, Worker
+from checkpoint.workers import LoopThread, Worker
 
 if TYPE_CHECKING:
     import aiosqlite
@@ -64,6 +66,9 @@ WAL_LIMIT: Final = 12 * 1024 * 1024
 """At this size the committing connection folds the WAL back itself: the background thread is gone or stalled."""
 GROUP_LIMIT: Final = 256
 """Queued commits that go into one transaction at most."""
+
+LINGER_S: Final = 0.01
+"""How long a commit waits for others to be grouped with before the timer looks at it again, and writes it."""
 
 _BUSY_MS: Final = 5000
 _BUSY_CODES: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -103,6 +108,14 @@ class _Connections:
         if readonly:
             conn.execute("PRAGMA query_only = ON")
         return conn
+
+    def check_process(self) -> None:
+        """Raise `SaverClosedError` in a child of the process that opened the files."""
+        if self.pid != os.getpid():
+            raise SaverClosedError(
+                "the saver was opened before this process was forked; SQLite files cannot be shared that way; make a "
+                "new saver in the child"
+            )
 
     def set_mode(self, mode: str) -> None:
         """`full` and `normal` wait for a lock held elsewhere, `inline` does not. Only outside a transaction."""
@@ -144,9 +157,12 @@ class _SqliteSaver(RowSaver):
         self._writer = Worker("checkpoint-writer")
         self._reader = Worker("checkpoint-reader")
         self._folder = Worker("checkpoint-wal")
-        self._queue: deque[_Queued] = deque()
+        self._timer = Worker("checkpoint-timer")
         self._unwritten: dict[str, deque[_Queued]] = {}
+        """Thread of checkpoints -> submitted commits, in order."""
         self._queue_lock = threading.Lock()
+        self._lingers = False
+        """Does the timer run?"""
         self._wal_bytes = 0
         self._folding = False
         self._short_fold = False
@@ -173,7 +189,7 @@ class _SqliteSaver(RowSaver):
                 except BaseException:
                     connections.close()
                     raise
-                workers = self._writer, self._reader, self._folder
+                workers = self._writer, self._reader, self._folder, self._timer
                 self._closer = weakref.finalize(self, _finish, connections, workers)
                 self._connections = connections
             return self._connections
@@ -201,11 +217,7 @@ class _SqliteSaver(RowSaver):
         connections = self._connections
         if connections is None or self._closed:
             connections = self._open()
-        if connections.pid != os.getpid():
-            raise SaverClosedError(
-                "the saver was opened before this process was forked; SQLite files cannot be shared that way; make a "
-                "new saver in the child"
-            )
+        connections.check_process()
         return connections
 
     def close(self) -> None:
@@ -214,7 +226,9 @@ class _SqliteSaver(RowSaver):
             if self._closed:
                 return
             self._closed = True
-        for worker in (self._writer, self._reader, self._folder):
+        for thread_id in list(self._unwritten):
+            self._settle(thread_id)
+        for worker in (self._timer, self._writer, self._reader, self._folder):
             worker.stop()
         if self._closer is not None:
             self._closer()
@@ -239,37 +253,41 @@ class _SqliteSaver(RowSaver):
 
         `"async"` leaves it to the operating system when it reaches the disk; `"sync"` and `"exit"` wait for that.
         """
-        steps: list[EncodedStep] = []
-        for encoded in batch:
-            _flatten(encoded, steps)
+        steps = _flat(batch)
         if not steps:
             return
         connections = self._live()
         claim = steps[0].claim
         if claim.thread_id in self._unwritten:
             self._settle(claim.thread_id)
+        mode = "normal" if durability == "async" else "full"
         with connections.write_lock:
-            connections.set_mode("normal" if durability == "async" else "full")
+            if connections.mode != mode:
+                connections.set_mode(mode)
             self._store(connections, claim, steps)
 
-    def submit(self, encoded: EncodedCommit) -> Outcome | None:
+    def submit(self, encoded: EncodedCommit) -> _Queued | None:
         """Store soon, after everything submitted for the thread before. None: it is stored already.
 
-        Small commits are written here and now when nobody else writes. The outcome's `result` raises the write's error;
-        an error here and now is raised here.
+        With a lag of 1, small commits are written here and now when nobody else writes. With a higher one they wait for
+        more of their kind: until somebody waits for one, or for at most twice `LINGER_S`. The outcome's `result` raises
+        the write's error; an error here and now is raised here.
         """
-        steps: list[EncodedStep] = []
-        _flatten(encoded, steps)
         connections = self._live()
+        steps = _flat((encoded,))
         claim = steps[0].claim
+        is_small = encoded.size <= INLINE_BYTES if len(steps) == 1 else sum(s.size for s in steps) <= INLINE_BYTES
+        groups = self.max_checkpoint_lag > 1
         if (
-            sum(step.size for step in steps) <= INLINE_BYTES
+            is_small
+            and not groups
             and claim.thread_id not in self._unwritten
-            and connections.write_lock.acquire(blocking=False)
+            and connections.write_lock.acquire(False)
         ):
             try:
-                connections.set_mode("inline")
-                self._store(connections, claim, steps, poisons_on_busy=False)
+                if connections.mode != "inline":
+                    connections.set_mode("inline")
+                self._store(connections, claim, steps, retried=_is_busy)
                 return None
             except sqlite3.OperationalError as busy:
                 # Another process writes: the queue waits for it, this thread does not.
@@ -277,11 +295,20 @@ class _SqliteSaver(RowSaver):
                     raise
             finally:
                 connections.write_lock.release()
-        queued = _Queued(claim, steps)
+        queued = _Queued(self, claim, steps)
         with self._queue_lock:
-            self._unwritten.setdefault(claim.thread_id, deque()).append(queued)
-            self._queue.append(queued)
-        self._writer.post(self._drain)
+            waiting = self._unwritten.get(claim.thread_id)
+            if waiting is None:
+                self._unwritten[claim.thread_id] = deque((queued,))
+            else:
+                waiting.append(queued)
+            must_linger = groups and not self._lingers
+            if must_linger:
+                self._lingers = True
+        if must_linger:
+            self._timer.post(self._linger)
+        if not (is_small and groups):
+            self._writer.post(partial(self._settle, claim.thread_id))
         return queued
 
     def _store(
@@ -290,16 +317,17 @@ class _SqliteSaver(RowSaver):
         claim: Claim,
         steps: Sequence[EncodedStep],
         *,
-        poisons_on_busy: bool = True,
+        retried: Callable[[BaseException], bool] | None = None,
     ) -> None:
-        """One transaction, on the writer connection, under its lock."""
+        """One transaction, on the writer connection, under its lock. `retried`: errors after which the caller does so;
+        any other spoils the claim."""
         if claim.poisoned is not None:
             raise claim.poisoned
         try:
             core.store(connections.writer, steps)
         except BaseException as error:
             # An interrupt that came after the commit has spoiled nothing.
-            if (poisons_on_busy or not _is_busy(error)) and not steps[0].stored:
+            if not steps[0].stored and (retried is None or not retried(error)):
                 claim.poisoned = error
                 if not isinstance(error, CheckpointError):
                     error.add_note(f"thread {claim.thread_id!r}: nothing from step {steps[0].step} on is stored")
@@ -307,64 +335,69 @@ class _SqliteSaver(RowSaver):
         if connections.single is None:
             self._count_wal(connections, steps)
 
-    def _drain(self) -> None:
-        """On the writer thread: write what is queued, in one transaction per claim."""
-        connections = self._live_for_drain()
-        while True:
-            with self._queue_lock:
-                group = [self._queue.popleft() for _ in range(min(len(self._queue), GROUP_LIMIT))]
-            if not group:
-                return
-            # Claims are independent of each other; within one the order stays.
-            by_claim: dict[int, list[_Queued]] = {}
-            for queued in group:
-                by_claim.setdefault(id(queued.claim), []).append(queued)
-            for batch in by_claim.values():
-                if self.max_checkpoint_lag > 1:
-                    self._write_queued(connections, batch)
-                else:
-                    for queued in batch:
-                        self._write_queued(connections, [queued])
-
-    def _live_for_drain(self) -> _Connections:
-        # `close` drains after it has set `_closed`.
-        assert self._connections is not None
-        return self._connections
-
-    def _write_queued(self, connections: _Connections, batch: Sequence[_Queued]) -> None:
-        claim = batch[0].claim
-        failure: BaseException | None = None
-        try:
-            with connections.write_lock:
-                connections.set_mode("normal")
-                self._store(connections, claim, [step for queued in batch for step in queued.steps])
-        except BaseException as error:  # noqa: BLE001 - reported by the outcome
-            failure = error
-        with self._queue_lock:
-            waiting = self._unwritten[claim.thread_id]
-            for queued in batch:
-                waiting.remove(queued)
-            if not waiting:
-                del self._unwritten[claim.thread_id]
-        for queued in batch:
-            queued.end(error=failure)
-
     def _settle(self, thread_id: str) -> None:
-        """Wait until what was submitted for the thread is stored or refused."""
+        """Write what was submitted for the thread, in order, on any thread; wait if another one is at it.
+
+        Errors are those of the submitted commits. After an interrupt, what is not stored is still queued.
+        """
+        if thread_id not in self._unwritten:
+            return
+        connections = self._connections
+        assert connections is not None
+        connections.check_process()
+        with connections.write_lock:
+            while batch := self._next_batch(thread_id):
+                claim = batch[0].claim
+                failure: BaseException | None = None
+                try:
+                    # They are, if an interrupt came right after the commit.
+                    if not batch[0].steps[0].stored:
+                        if connections.mode != "normal":
+                            connections.set_mode("normal")
+                        steps = [step for queued in batch for step in queued.steps]
+                        self._store(connections, claim, steps, retried=_is_interrupt)
+                except Exception as error:  # noqa: BLE001 - reported by the outcome
+                    failure = error
+                for queued in batch:
+                    queued.error = failure
+                    queued.ended = True
+
+    def _next_batch(self, thread_id: str) -> list[_Queued]:
+        """The next submitted commits of a thread that go into one transaction: of one claim, and one alone if the lag
+        is 1. They stay queued until they have ended."""
+        with self._queue_lock:
+            waiting = self._unwritten.get(thread_id)
+            while waiting and waiting[0].ended:
+                waiting.popleft()
+            if not waiting:
+                self._unwritten.pop(thread_id, None)
+                return []
+            limit = GROUP_LIMIT if self.max_checkpoint_lag > 1 else 1
+            claim = waiting[0].claim
+            return list(takewhile(lambda queued: queued.claim is claim, islice(waiting, limit)))
+
+    def _linger(self) -> None:
+        """On the timer's thread: write what nobody has waited for in a while; ends when nothing is left."""
+        before: dict[str, _Queued] = {}
         while True:
+            time.sleep(LINGER_S)
             with self._queue_lock:
-                waiting = self._unwritten.get(thread_id)
-                last = waiting[-1] if waiting else None
-            if last is None or threading.current_thread() is self._writer.thread:
-                return
-            last.wait()
+                if not self._unwritten:
+                    self._lingers = False
+                    return
+                oldest = {thread_id: waiting[0] for thread_id, waiting in self._unwritten.items()}
+            for thread_id, queued in oldest.items():
+                if before.get(thread_id) is queued:
+                    self._settle(thread_id)
+            before = oldest
 
     # ---- the WAL
 
     def _count_wal(self, connections: _Connections, steps: Sequence[EncodedStep]) -> None:
         # Four tables and their parents' pages per transaction, and the bodies; the next checkpoint gives the true
         # figure.
-        self._wal_bytes += 5 * PAGE_BYTES + sum(step.size for step in steps) * 5 // 4
+        n_bytes = steps[0].size if len(steps) == 1 else sum(step.size for step in steps)
+        self._wal_bytes += 5 * PAGE_BYTES + n_bytes * 5 // 4
         if self._short_fold:
             self._short_fold = False
             self._fold(connections.writer)
@@ -584,15 +617,36 @@ class _Rows:
         return self._rows
 
 
-class _Queued(Outcome):
-    """A submitted commit that is not written yet."""
+class _Queued:
+    """A submitted commit that was not written at once. Who waits for it writes it (and what is queued with it), so
+    that it costs no change of threads."""
 
-    __slots__ = ("claim", "steps")
+    __slots__ = ("claim", "ended", "error", "saver", "steps")
 
-    def __init__(self, claim: Claim, steps: Sequence[EncodedStep]) -> None:
-        super().__init__()
+    def __init__(self, saver: _SqliteSaver, claim: Claim, steps: Sequence[EncodedStep]) -> None:
+        self.saver = saver
         self.claim = claim
         self.steps = steps
+        self.ended = False
+        self.error: BaseException | None = None
+
+    def done(self) -> bool:
+        """Has it ended, well or badly?"""
+        return self.ended
+
+    def result(self) -> None:
+        """Wait for the end; raise the write's error."""
+        if not self.ended:
+            self.saver._settle(self.claim.thread_id)
+        if self.error is not None:
+            raise self.error
+
+    async def aresult(self) -> None:
+        """Async form of `result`."""
+        if not self.ended:
+            await self.saver._writer.post(self.result).aresult()
+        elif self.error is not None:
+            raise self.error
 
 
 def _finish(connections: _Connections, workers: Sequence[Worker]) -> None:
@@ -616,14 +670,23 @@ def _fold_in_background(reference: weakref.ref[_SqliteSaver]) -> None:
         saver._folding = False
 
 
-def _flatten(encoded: Any, steps: list[EncodedStep]) -> None:
-    for other in encoded.others:
-        _flatten(other, steps)
-    steps.append(encoded)
+def _flat(batch: Sequence[Any]) -> Sequence[EncodedStep]:
+    """The steps of commits, each after those that belong into its transaction."""
+    if len(batch) == 1 and not batch[0].others:
+        return batch
+    steps: list[EncodedStep] = []
+    for encoded in batch:
+        steps += _flat(encoded.others)
+        steps.append(encoded)
+    return steps
 
 
 def _is_busy(error: BaseException) -> bool:
     return isinstance(error, sqlite3.OperationalError) and (error.sqlite_errorcode & 0xFF) in _BUSY_CODES
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    return not isinstance(error, Exception)
 
 
 def _file_of(database_list: Sequence[Any]) -> str | None:

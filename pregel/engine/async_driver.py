@@ -146,7 +146,7 @@ class AsyncDriver:
                         writes = await in_context(acall(scope), copy_context())
                         if run.notices:
                             self.warn()
-                    except BaseException as error:  # noqa: BLE001 - the run decides what an error means
+                    except BaseException as error:
                         scope.close()
                         if self.pumping is not None:
                             await self.take_back()
@@ -439,7 +439,7 @@ class AsyncDriver:
             if not await self.again(self.run.settle(task, timed_out(task, now))) and task.future is not None:
                 await self.resolve(task)
         if self.deadline is not None and now >= self.deadline:
-            raise asyncio.TimeoutError(
+            raise TimeoutError(
                 f"step {self.run.step} took longer than step_timeout={self.step_timeout} seconds; "
                 f"still running: {', '.join(t.name for t in self.run.tasks if not t.settled) or 'nothing'}"
             )

@@ -50,7 +50,7 @@ class Run(RunState):
 
     # ---- what the driver calls, in life-cycle order
 
-    def start(self, input: Any) -> list[StepCommit]:  # noqa: A002 - the field's name
+    def start(self, input: Any) -> list[StepCommit]:
         """Take the input, or find out what to resume. Returns what must be stored before any node starts, in order.
 
         Raises:
@@ -307,11 +307,11 @@ class Run(RunState):
         """The answer to the task's next question, or `GraphInterrupt`."""
         return pause.ask(self, scope, value, response_schema)
 
-    def read(self, scope: TaskScope, select: str | list[str], writes: list[Write] | None) -> Any:  # noqa: ARG002
+    def read(self, scope: TaskScope, select: str | list[str], writes: list[Write] | None) -> Any:
         """Channel values as the step began, or with the given writes applied to copies."""
         return view.read(self, select, writes)
 
-    def custom(self, scope: TaskScope, value: Any) -> None:  # noqa: ARG002
+    def custom(self, scope: TaskScope, value: Any) -> None:
         """A chunk of mode custom."""
         if "custom" in self.sees:
             self.emit("custom", value)

@@ -42,7 +42,7 @@ class Writer(Protocol):
         """
 
 
-class Returned(Exception):  # noqa: N818 - a message from a writer to the body, not an error
+class Returned(Exception):
     """Raised by a writer: the node returned something to be run in its place, with the node's input."""
 
     def __init__(self, call: Call) -> None:

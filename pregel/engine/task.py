@@ -76,7 +76,7 @@ class Task:
         "writes",
     )
 
-    def __init__(self, node: Node, input: Any, index: int = -1) -> None:  # noqa: A002 - the field's name
+    def __init__(self, node: Node, input: Any, index: int = -1) -> None:
         self.node = node
         self.name = node.name
         self.input = input

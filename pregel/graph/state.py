@@ -15,11 +15,11 @@ import typing
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Generic, Self
 
-from pregel._call import Call, prepare
+from pregel._call import prepare
 from pregel.channels import LastValue
 from pregel.constants import END, NS_END, NS_SEP, START
 from pregel.errors import shown

@@ -143,7 +143,7 @@ class InMemoryStore(BaseStore):
         """
         batch = self._prepared(ops)
         if self.embeddings is None:
-            return self._carry_out(batch._replace(queries=[]), [], [])
+            return self._carry_out(batch, [], [])
         documents = self.embeddings.embed_documents(batch.documents) if batch.documents else []
         return self._carry_out(batch, documents, [self.embeddings.embed_query(query) for query in batch.queries])
 
@@ -151,7 +151,7 @@ class InMemoryStore(BaseStore):
         """Async form of `batch`."""
         batch = self._prepared(ops)
         if self.embeddings is None:
-            return self._carry_out(batch._replace(queries=[]), [], [])
+            return self._carry_out(batch, [], [])
         documents = await self.embeddings.aembed_documents(batch.documents) if batch.documents else []
         queries = [await self.embeddings.aembed_query(query) for query in batch.queries]
         return self._carry_out(batch, documents, queries)
@@ -163,12 +163,14 @@ class InMemoryStore(BaseStore):
 
     def _prepared(self, ops: Iterable[Op]) -> _Batch:
         checked = [_with_own_value(op) if isinstance(op, PutOp) else op for op in checked_ops(ops)]
+        if self.embeddings is None:
+            return _Batch(checked, [[] for _ in checked], [], [])
         texts = [self._texts(op) if isinstance(op, PutOp) else [] for op in checked]
         queries = [op.query for op in checked if isinstance(op, SearchOp) and op.query]
         return _Batch(checked, texts, list(dict.fromkeys(chain(*texts))), list(dict.fromkeys(queries)))
 
     def _texts(self, op: PutOp) -> list[str]:
-        if self.embeddings is None or op.value is None or op.index is False:
+        if op.value is None or op.index is False:
             return []
         fields = self._fields if op.index is None else [tokenize_path(path) for path in op.index]
         return [text for tokens in fields for text in get_text_at_path(op.value, tokens)]
@@ -199,13 +201,15 @@ class InMemoryStore(BaseStore):
         return results
 
     def _check_widths(self, vectors: Iterable[Vector]) -> None:
+        width = self._width
         for vector in vectors:
-            self._width = self._width or len(vector)
-            if len(vector) != self._width:
+            width = width or len(vector)
+            if len(vector) != width:
                 raise ValueError(
-                    f"{shown(self.embeddings)} gave vectors of {self._width} and of {len(vector)} numbers; vectors of "
+                    f"{shown(self.embeddings)} gave vectors of {width} and of {len(vector)} numbers; vectors of "
                     f"different lengths cannot be compared, use one embedding per store"
                 )
+        self._width = width
 
     # Items are made with the stored value; `_carry_out` copies it before it gives them away.
 

@@ -113,7 +113,7 @@ def test_ready_bodies_run_side_by_side(colour):
         barrier.wait(LIMIT)
         return {"log": [1]}
 
-    done = drive(colour, program_of(**{name: meet for name in "abcde"}))
+    done = drive(colour, program_of(**dict.fromkeys("abcde", meet)))
     assert (done.error, done["log"]) == (None, [1] * 5)
 
 
@@ -141,7 +141,7 @@ def test_context_variables_do_not_leak_out_of_a_node(colour, kind, count):
 
     names = "abc"[:count]
     fn = abody if kind == "async" else body
-    program = program_of(**{name: fn for name in names}, after=node("log", fn=lambda log: seen.append(VAR.get())))
+    program = program_of(**dict.fromkeys(names, fn), after=node("log", fn=lambda log: seen.append(VAR.get())))
     done = drive(colour, program)
     assert (done.error, done["log"]) == (None, ["leaked"] * count)
     assert seen == ["unset"] * (count + 1)
@@ -298,7 +298,7 @@ def test_a_question_stops_the_run(colour, names):
         interrupt("?")
 
     saver = Ledger()
-    done = drive(colour, program_of(**{name: body for name in names}), saver=saver)
+    done = drive(colour, program_of(**dict.fromkeys(names, body)), saver=saver)
     assert (done.error, done.run.status) == (None, "interrupted")
     assert [question.value for question in done.run.interrupts] == ["?"] * len(names)
     rows = [slot for commit in saver.commits[1:] for slot, _ in rows_of(commit)]
@@ -728,7 +728,7 @@ def test_a_strict_graph_raises_them_as_the_failure_of_the_task(colour, names):
     def body(x):
         current().host.notice("code", "place", "text")
 
-    done = drive(colour, program_of(**{name: body for name in names}), strict=True)
+    done = drive(colour, program_of(**dict.fromkeys(names, body)), strict=True)
     assert isinstance(done.error, PregelWarning)
     assert any("'a'" in note for note in done.error.__notes__)
 
@@ -739,7 +739,7 @@ def test_a_warning_that_is_an_error_fails_the_task(colour, names):
     def body(x):
         current().host.notice("code", f"place-{colour}-{names}", "text")
 
-    assert isinstance(drive(colour, program_of(**{name: body for name in names})).error, PregelWarning)
+    assert isinstance(drive(colour, program_of(**dict.fromkeys(names, body))).error, PregelWarning)
 
 
 # ---- chunks

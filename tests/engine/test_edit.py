@@ -14,7 +14,18 @@ from pregel.constants import COPY, END, INPUT, NO_WRITES, START
 from pregel.engine.edit import Edit, check
 from pregel.errors import InvalidUpdateError
 from pregel.types import StateUpdate
-from tests.support.dummies import dummy_loaded, dummy_program, dummy_run, id_in, match, node, null, rows_of, stored, values
+from tests.support.dummies import (
+    dummy_loaded,
+    dummy_program,
+    dummy_run,
+    id_in,
+    match,
+    node,
+    null,
+    rows_of,
+    stored,
+    values,
+)
 
 CHANNELS = {
     "x": LastValue(int),

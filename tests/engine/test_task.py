@@ -7,7 +7,18 @@ import pytest
 
 from pregel._scope import TaskScope, current
 from pregel.constants import PARENT
-from pregel.engine.task import Task, acall, acall_routers, call, call_node, digest, interrupt_id, order, path_text, task_id
+from pregel.engine.task import (
+    Task,
+    acall,
+    acall_routers,
+    call,
+    call_node,
+    digest,
+    interrupt_id,
+    order,
+    path_text,
+    task_id,
+)
 from pregel.errors import ParentCommand
 from pregel.types import Command
 from tests.support.dummies import dummy_program, dummy_run, node, writer

@@ -43,7 +43,7 @@ def first_call(
 @pytest.mark.parametrize("place", ["strike_at", "strike_encode", "strike_load"])
 def test_every_call(is_async: bool, durability: str, lags: bool, place: str) -> None:
     struck = 0
-    for seed, graph, thread in good_graphs(3 if is_async else 5):
+    for seed, graph, thread in good_graphs(3 if is_async else 4):
         number = 1
         while True:
             saver, world = FaultySaver(lags=lags), World()

@@ -464,6 +464,10 @@ def test_failing_embeddings_change_nothing(colour: Colour) -> None:
         with pytest.raises(error):
             calls.batch([PutOp(("n",), "1", {"x": "a"}), PutOp(("n",), "2", {"x": "bb"})])
         assert calls.keys(()) == []
+    calls.put(("n",), "k", {"x": "bb"})  # nor is the length of the refused vectors kept
+    assert calls.scores("bb") == [("k", 1.0)]
+    with pytest.raises(ValueError, match="2 and of 3"):
+        calls.scores("bbb")
 
 
 def test_the_score_is_the_cosine(colour: Colour) -> None:

@@ -17,7 +17,7 @@ from pregel._call import prepare
 from pregel.constants import RETURN
 from pregel.engine.async_driver import AsyncDriver
 from pregel.engine.core import Run
-from pregel.engine.program import Node, Program, PregelNode, Write
+from pregel.engine.program import Node, PregelNode, Program, Write
 from pregel.engine.sync_driver import Gate, SyncDriver
 from tests.support.dummies import dummy_run
 

@@ -18,7 +18,7 @@ from pregel.channels.base import BaseChannel
 from pregel.constants import NULL_TASK_ID, TASKS
 from pregel.engine.core import Run
 from pregel.engine.effects import Effect
-from pregel.engine.program import Program, PregelNode, Write
+from pregel.engine.program import PregelNode, Program, Write
 from pregel.engine.state import Request
 from pregel.engine.task import COPIERS, Task
 from pregel.types import Send
