@@ -397,13 +397,28 @@ def return_annotation(subject: Any) -> Any:
     return _resolved(found[0].__annotations__.get("return"), found[0])
 
 
-def annotations_of(subject: Any, seen: Container[int] = ()) -> list[Any]:
-    """All annotations of a callable that can be resolved, except those whose `id` is in `seen`."""
+def annotations_of(subject: Any, seen: Container[int] = (), texts: set[Any] | None = None) -> list[Any]:
+    """All annotations of a callable that can be resolved, except those whose `id` is in `seen`.
+
+    Text that was resolved in the same place before is left out too, if `texts` remembers it: evaluating it costs more than
+    all the rest, and functions of one module mostly name the same types.
+    """
     found = _function_of(subject)
     if found is None:
         return []
-    values = found[0].__annotations__.values()
-    return [it for a in values if id(a) not in seen and (it := _resolved(a, found[0])) is not None]
+    function = found[0]
+    resolved = []
+    for annotation in function.__annotations__.values():
+        if id(annotation) in seen:
+            continue
+        if texts is not None and isinstance(annotation, str):
+            place = annotation, id(function.__globals__), function.__code__.co_freevars and function.__code__
+            if place in texts:
+                continue
+            texts.add(place)
+        if (it := _resolved(annotation, function)) is not None:
+            resolved.append(it)
+    return resolved
 
 
 def _has_text(annotation: Any) -> bool:

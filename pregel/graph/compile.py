@@ -444,9 +444,10 @@ def _register_types(builder: Declared, nodes: Mapping[str, StateNodeSpec]) -> No
     calls = [spec.runnable for spec in nodes.values()]
     calls.extend(branch.call for branches in builder.branches.values() for branch in branches.values())
     equal: set[Any] = set()  # `dict[str, Any]` is a new object in every function
+    texts: set[Any] = set()
     for call in calls:
         modules[getattr(call.subject, "__module__", None) or ""] = None
-        for annotation in annotations_of(call.subject, seen):
+        for annotation in annotations_of(call.subject, seen, texts):
             try:
                 if annotation in equal:
                     continue
