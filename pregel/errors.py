@@ -221,7 +221,7 @@ class NodeTimeoutError(Exception):
         self.idle_timeout = idle_timeout
 
     def __reduce__(self) -> tuple[Any, ...]:
-        limits = {"kind": self.kind, "run_timeout": self.run_timeout, "idle_timeout": self.idle_timeout}
+        limits: dict[str, Any] = {"kind": self.kind, "run_timeout": self.run_timeout, "idle_timeout": self.idle_timeout}
         return partial(NodeTimeoutError, self.node, self.elapsed, **limits), ()
 
 
@@ -248,7 +248,7 @@ class UnknownInterruptError(Exception):
         self.pending_ids = tuple(pending_ids)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        ids = {"reason": self.reason, "interrupt_ids": self.interrupt_ids, "pending_ids": self.pending_ids}
+        ids: dict[str, Any] = {"reason": self.reason, "interrupt_ids": self.interrupt_ids, "pending_ids": self.pending_ids}
         return partial(UnknownInterruptError, *self.args, **ids), ()
 
 

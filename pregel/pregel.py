@@ -20,6 +20,7 @@ from pregel._launch import Outlet
 from pregel._scope import TaskScope
 from pregel.channels import BaseChannel, Topic
 from pregel.constants import RESERVED, TASKS
+from pregel.drawing.draw import Graph, NodeInfo, build_channel_graph
 from pregel.engine.program import PregelNode, Program, Returned, Write
 from pregel.engine.sync_driver import SyncDriver
 from pregel.errors import InvalidUpdateError, shown
@@ -819,6 +820,32 @@ class Pregel(_launch.Graph):
         for item in self.get_subgraphs(namespace, recurse=recurse):
             yield item
 
+    # ---- pictures
+
+    def get_graph(self, config: Any = None, *, xray: bool | int = False) -> Graph:  # noqa: ARG002 - the peer's shape
+        """The drawing of this graph; with `xray` nested graphs are drawn in place, n levels deep or all the way."""
+        return build_channel_graph(
+            [
+                NodeInfo(
+                    name,
+                    data=node.bound.subject if node.bound is not None else None,
+                    metadata=node.metadata,
+                    subgraph=partial(_inner_drawing, node.subgraphs[0]) if node.subgraphs else None,
+                )
+                for name, node in self.nodes.items()
+            ],
+            triggers={name: node.triggers for name, node in self.nodes.items()},
+            writes={name: [e[0] for e in getattr(node.write, "entries", ())] for name, node in self.nodes.items()},
+            input_channels=[self.input_channels] if isinstance(self.input_channels, str) else self.input_channels,
+            interrupt_before=self.interrupt_before_nodes,
+            interrupt_after=self.interrupt_after_nodes,
+            xray=xray,
+        )
+
+    async def aget_graph(self, config: Any = None, *, xray: bool | int = False) -> Graph:
+        """Async form of `get_graph`."""
+        return self.get_graph(config, xray=xray)
+
     # ---- schemas
 
     @property
@@ -881,6 +908,11 @@ class Pregel(_launch.Graph):
         if isinstance(names, str):
             return getattr(self.channels[names], kind)
         return {name: getattr(self.channels[name], kind) for name in names}
+
+
+def _inner_drawing(graph: Any, xray: bool | int) -> Graph:
+    drawing: Graph = graph.get_graph(xray=xray)
+    return drawing
 
 
 def _jsonschema() -> Any:

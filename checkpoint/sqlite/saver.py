@@ -61,6 +61,8 @@ MAX_READERS: Final = 4
 INLINE_BYTES: Final = 64 * 1024
 """A larger commit is never written on the calling thread under `"async"` durability."""
 PAGE_BYTES: Final = 4096
+ROW_BYTES: Final = 1200
+"""What a commit adds to the WAL beyond its bodies when it shares its pages with others (measured)."""
 WAL_TRIGGER: Final = 4 * 1024 * 1024
 WAL_LIMIT: Final = 12 * 1024 * 1024
 """At this size the committing connection folds the WAL back itself: the background thread is gone or stalled."""
@@ -74,6 +76,19 @@ _BUSY_MS: Final = 5000
 _BUSY_CODES: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
+_n_forks = 0
+"""How often this process is a fork of the one that imported this module: `os.getpid()` per commit is a system call."""
+
+
+def _count_fork() -> None:
+    global _n_forks
+    _n_forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_fork)
+
+
 class _Connections:
     """What is open. Apart from the saver, so that a saver that is collected closes its files."""
 
@@ -81,7 +96,7 @@ class _Connections:
         self.path = path
         self.single = single
         self.owned = owned
-        self.pid = os.getpid()
+        self.n_forks = _n_forks
         self.closed = False
         self.write_lock = threading.RLock() if single is not None else threading.Lock()
         self.mode = ""
@@ -111,7 +126,7 @@ class _Connections:
 
     def check_process(self) -> None:
         """Raise `SaverClosedError` in a child of the process that opened the files."""
-        if self.pid != os.getpid():
+        if self.n_forks != _n_forks:
             raise SaverClosedError(
                 "the saver was opened before this process was forked; SQLite files cannot be shared that way; make a "
                 "new saver in the child"
@@ -126,7 +141,7 @@ class _Connections:
             self.mode = mode
 
     def close(self) -> None:
-        if self.closed or os.getpid() != self.pid:
+        if self.closed or self.n_forks != _n_forks:
             return
         self.closed = True
         with self.write_lock:
@@ -276,7 +291,7 @@ class _SqliteSaver(RowSaver):
         connections = self._live()
         steps = _flat((encoded,))
         claim = steps[0].claim
-        is_small = encoded.size <= INLINE_BYTES if len(steps) == 1 else sum(s.size for s in steps) <= INLINE_BYTES
+        is_small = sum([step.size for step in steps]) <= INLINE_BYTES
         groups = self.max_checkpoint_lag > 1
         if (
             is_small
@@ -287,7 +302,7 @@ class _SqliteSaver(RowSaver):
             try:
                 if connections.mode != "inline":
                     connections.set_mode("inline")
-                self._store(connections, claim, steps, retried=_is_busy)
+                self._store(connections, claim, steps, _is_busy)
                 return None
             except sqlite3.OperationalError as busy:
                 # Another process writes: the queue waits for it, this thread does not.
@@ -316,7 +331,6 @@ class _SqliteSaver(RowSaver):
         connections: _Connections,
         claim: Claim,
         steps: Sequence[EncodedStep],
-        *,
         retried: Callable[[BaseException], bool] | None = None,
     ) -> None:
         """One transaction, on the writer connection, under its lock. `retried`: errors after which the caller does so;
@@ -355,7 +369,7 @@ class _SqliteSaver(RowSaver):
                         if connections.mode != "normal":
                             connections.set_mode("normal")
                         steps = [step for queued in batch for step in queued.steps]
-                        self._store(connections, claim, steps, retried=_is_interrupt)
+                        self._store(connections, claim, steps, _is_interrupt)
                 except Exception as error:  # noqa: BLE001 - reported by the outcome
                     failure = error
                 for queued in batch:
@@ -394,10 +408,11 @@ class _SqliteSaver(RowSaver):
     # ---- the WAL
 
     def _count_wal(self, connections: _Connections, steps: Sequence[EncodedStep]) -> None:
-        # Four tables and their parents' pages per transaction, and the bodies; the next checkpoint gives the true
-        # figure.
-        n_bytes = steps[0].size if len(steps) == 1 else sum(step.size for step in steps)
-        self._wal_bytes += 5 * PAGE_BYTES + n_bytes * 5 // 4
+        # A page of each table, then what rows and bodies take beyond it; the next checkpoint gives the true figure.
+        n_bytes = 4 * PAGE_BYTES
+        for step in steps:
+            n_bytes += ROW_BYTES + step.size * 5 // 4
+        self._wal_bytes += n_bytes
         if self._short_fold:
             self._short_fold = False
             self._fold(connections.writer)

@@ -37,7 +37,7 @@ from pregel.constants import END, MISSING, PARENT, ROOT, START, TAG_HIDDEN, TASK
 from pregel.errors import ErrorCode, InvalidUpdateError, ParentCommand, shown
 from pregel.graph.branch import UNKNOWN_NODE, BranchRouter
 from pregel.graph.declared import Declared, StateNodeSpec
-from pregel.graph.draw import Graph, NodeInfo, build_graph
+from pregel.drawing.draw import Graph, NodeInfo, build_graph
 from pregel.graph.schema import Schema, describe, nearest, updates_of
 from pregel.graph.subgraphs import find_subgraphs
 from pregel.messages import Message

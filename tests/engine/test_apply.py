@@ -18,7 +18,7 @@ from pregel.engine.apply import apply_tasks, apply_writes
 from pregel.engine.task import Task
 from pregel.errors import EmptyChannelError, ErrorCode, InvalidUpdateError
 from pregel.types import Send
-from tests.support.dummies import dummy_program, dummy_run, node, values
+from tests.support.dummies import dummy_claim, dummy_loaded, dummy_program, dummy_run, node, values
 
 
 def concat():
@@ -456,3 +456,12 @@ def test_a_topic_takes_lists_and_single_values():
     run = run_of({"x": LastValue(int), "t": Topic(int)})
     apply(run, a=[("t", [1, 2])], b=[("t", 3)])
     assert run.channels["t"].get() == [1, 2, 3]
+
+
+def test_versions_of_a_foreign_saver_are_its_own():
+    claim = dummy_claim(make_version=lambda current: "1.r" if current is None else f"{int(current[0]) + 1}.r")
+    run = run_of(loaded=dummy_loaded(claim=claim))
+    apply_writes(run, [("x", 1)], "input")
+    apply(run, a=[("y", 1)])
+    assert run.versions == {"x": "1.r", "y": "2.r"}
+    assert run.seen["a"] == {"x": "1.r"}

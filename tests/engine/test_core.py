@@ -799,3 +799,34 @@ def test_a_start_node_copies_the_input_one_version_later():
     run = started(program)
     superstep(run, {START: [("x", 1)]})
     assert run.entry_version() == run.versions["x"]
+
+
+# ---- corners of showing
+
+
+def test_a_run_that_is_out_of_steps_shows_where_it_stopped():
+    run = started(dummy_program({"a": node("x")}), stores=True, limit=1, modes={"checkpoints"})
+    for n in range(2):
+        superstep(run, {"a": [("x", n)]})
+    assert run.plan() is None
+    assert [chunk["next"] for chunk in chunks_of(run).of("checkpoints")] == [["a"]] * 3
+
+
+def test_a_task_that_waits_for_another_answer_is_shown_again():
+    loaded = dummy_loaded(values={"x": 1}, updated_channels=["x"])
+    asked = {name: Interrupt("?", digit * 32) for name, digit in (("a", "1"), ("b", "2"))}
+    loaded.writes = [stored(id_in(PAIR, loaded, name), [(INTERRUPT, [asked[name]])], slot=-3) for name in "ab"]
+    run = started(PAIR, Command(resume={"1" * 32: "yes"}), loaded, modes={"updates"})
+    assert names(run.plan()) == ["a"]
+    assert chunks_of(run).of("updates") == [{INTERRUPT: (asked["b"],)}]
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+def test_a_stable_nested_run_tells_its_parent_where_it_stopped(deferred):
+    outer = started(PAIR, stores=True, deferred=deferred)
+    scope = outer.open(outer.plan()[0])
+    run = started(stores=True, deferred=deferred, stable_ns=True, ns="a", parent=scope, parent_run=outer)
+    superstep(run, {"a": [("y", 3)]})
+    assert run.plan() is None
+    run.close()
+    assert outer.sub_changed == {"a": run.rev}

@@ -247,3 +247,17 @@ def test_a_join_is_due_when_it_is_complete():
     assert plan.next_tasks(run) == []
     run.channels["join"].update(["q"])
     assert names(plan.next_tasks(run)) == ["a"]
+
+
+def test_a_node_that_could_not_read_is_asked_again_when_nothing_else_happens():
+    run = run_with(dummy_program({"a": node("y", on="x")}), channels={"x": 1}, updated=["x"])
+    assert plan.next_tasks(run) == []
+    assert plan.next_tasks(run) == []
+    run.channels["y"].update([5])
+    run.updated = []
+    assert [(task.name, task.input) for task in plan.next_tasks(run)] == [("a", 5)]
+
+
+def test_when_nothing_changed_nobody_else_is_asked():
+    run = run_with(channels={"x": 1, TASKS: [Send("a", 1)]}, updated=[])
+    assert plan.next_tasks(run) == []

@@ -197,3 +197,24 @@ def test_a_deferred_run_on_an_empty_thread_has_no_parent():
     run = run_of(deferred=True, loaded=dummy_loaded())
     snapshot.checkpoint(run, "input")
     match(snapshot.final(run, []), parent_rev=None, parent_id=None)
+
+
+def test_pending_sends_are_stored_without_untracked_values():
+    run = run_of()
+    apply_writes(run, [(TASKS, Send("a", {"u": 1, "x": 2}))], "input")
+    commit = snapshot.checkpoint(run, "input")
+    assert commit.ops[TASKS].value == [Send("a", {"x": 2})]
+    assert run.channels[TASKS].get() == [Send("a", {"u": 1, "x": 2})]
+
+
+def test_what_the_next_run_of_a_stable_namespace_would_load():
+    run = run_of(loaded=dummy_loaded(values={"x": 1, "log": [1]}), ns="a", deferred=True)
+    run.program = PROGRAM
+    step(run, [("log", [2]), ("u", 3)])
+    snapshot.checkpoint(run, "loop")
+    kept = snapshot.kept(run)
+    match(kept, claim=run.claim, checkpoint_ns="a", checkpoint_id=run.checkpoint_id, rev=run.rev, step=1, source="loop")
+    assert kept.values == {"x": 1, "log": [1, 2]}
+    assert kept.versions == run.versions
+    assert kept.versions is not run.versions
+    assert kept.seen == {"a": {"x": 1}}

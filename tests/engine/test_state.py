@@ -1,5 +1,7 @@
 """The fields of a run and the facts that follow from them."""
 
+import pytest
+
 from checkpoint.base import Claim
 from pregel._scope import TaskScope
 from pregel.channels import EphemeralValue, LastValue
@@ -191,3 +193,22 @@ def test_versions_of_a_foreign_saver_are_its_own():
     claim: Claim = dummy_claim(make_version=lambda current: "1.r" if current is None else f"{int(current[0]) + 1}.r")
     run = dummy_run(loaded=dummy_loaded(claim=claim))
     assert [run.next_version(), run.next_version()] == ["1.r", "2.r"]
+
+
+# ---- namespaces that are worked out when asked for
+
+
+@pytest.mark.parametrize(("stable", "number", "expected"), [(False, 0, "a:{id}"), (False, 2, "a:{id}|2"), (True, 0, "a"), (True, 1, "a|1")])
+def test_the_namespace_of_a_nested_run(stable, number, expected):
+    outer = dummy_run()
+    run = nested(outer, ns=None, stable_ns=stable, call_number=number)
+    task = run.request.parent.task
+    assert run.ns == run.ns == expected.format(id=outer.id_of(task))
+
+
+def test_a_transplanted_run_stores_everything_anew():
+    run = dummy_run(loaded=dummy_loaded(values={"x": 1}, seen={"a": {"x": 1}}))
+    run.transplant()
+    match(run, rev=0, parent_rev=None, parent_id=None, loaded=None, changed={"x": None})
+    assert set(run.seen_changed) == {"a"}
+    assert run.channels["x"].get() == 1

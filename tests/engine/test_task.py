@@ -1,12 +1,15 @@
 """Identity and order of tasks, and what a body is."""
 
 import asyncio
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 
 import pytest
 
+from pregel._call import prepare
 from pregel._scope import TaskScope, current
 from pregel.constants import PARENT
+from pregel.engine import task as module
+from pregel.engine.program import Returned
 from pregel.engine.task import (
     Task,
     acall,
@@ -14,12 +17,14 @@ from pregel.engine.task import (
     call,
     call_node,
     digest,
+    in_context,
     interrupt_id,
     order,
     path_text,
     task_id,
 )
 from pregel.errors import ParentCommand
+from pregel.runtime import Runtime
 from pregel.types import Command
 from tests.support.dummies import dummy_program, dummy_run, node, writer
 
@@ -167,8 +172,6 @@ def test_writes_on_the_side_come_first():
 
 
 def test_injection_is_given_the_scope():
-    from pregel.runtime import Runtime
-
     def body(x, runtime: Runtime):
         return {"y": runtime}
 
@@ -229,3 +232,129 @@ def test_the_dummy_writer_takes_dicts():
     writer({"a": 1}, None, writes)
     writer(None, None, writes)
     assert writes == [("a", 1)]
+
+
+# ---- what a node returns to be run in its place
+
+
+def running_it(result, scope, writes):
+    """A writer that has anything but a dict run."""
+    if callable(result):
+        raise Returned(prepare(result))
+    writes.extend(result.items())
+
+
+def inner(x):
+    return {"y": x * 2}
+
+
+async def ainner(x):
+    return {"y": x * 3}
+
+
+def with_runtime(x, runtime: Runtime):
+    return {"y": runtime[0]}
+
+
+async def awith_runtime(x, runtime: Runtime):
+    return {"y": runtime[0]}
+
+
+@pytest.mark.parametrize(("returned", "value"), [(inner, 10), (with_runtime, "runtime")])
+def test_a_callable_that_is_returned_gets_the_input_of_the_node(returned, value):
+    spec = node(fn=lambda x: returned, write=running_it)
+    assert copy_context().run(call, scope_of(spec)) == [("y", value)]
+    assert copy_context().run(call_node, scope_of(spec))[1] == [("y", value)]
+
+
+@pytest.mark.parametrize(
+    ("returned", "value"), [(inner, 10), (with_runtime, "runtime"), (ainner, 15), (awith_runtime, "runtime")]
+)
+def test_a_callable_that_an_async_node_returns(returned, value):
+    async def body(x):
+        return returned
+
+    assert asyncio.run(acall(scope_of(node(fn=body, write=running_it)))) == [("y", value)]
+
+
+def test_an_async_callable_cannot_be_run_in_place_of_a_sync_body():
+    with pytest.raises(TypeError):
+        copy_context().run(call, scope_of(node(fn=lambda x: ainner, write=running_it)))
+
+
+# ---- a coroutine in a context of its own
+
+VAR = ContextVar("test_task_var", default="outside")
+
+
+def test_the_context_of_a_body_is_its_own_and_its_result_comes_back():
+    async def body():
+        VAR.set("inside")
+        await asyncio.sleep(0)
+        return VAR.get()
+
+    async def main():
+        return await in_context(body(), copy_context()), VAR.get()
+
+    assert asyncio.run(main()) == ("inside", "outside")
+
+
+def test_cancellation_goes_where_the_body_waits():
+    seen = []
+
+    async def body():
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            seen.append(VAR.get())
+            await asyncio.sleep(0)
+            seen.append("cleaned up")
+            raise
+
+    async def outer():
+        context = copy_context()
+        context.run(VAR.set, "inside")
+        await in_context(body(), context)
+
+    async def main():
+        task = asyncio.ensure_future(outer())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert seen == ["inside", "cleaned up"]
+
+
+def test_a_body_that_is_left_alone_is_closed():
+    seen = []
+
+    async def body():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.append("closed")
+
+    async def outer():
+        await in_context(body(), copy_context())
+
+    async def main():
+        waiting = outer()
+        waiting.send(None)
+        waiting.close()
+
+    asyncio.run(main())
+    assert seen == ["closed"]
+
+
+def test_many_ids_take_a_bounded_memory(monkeypatch):
+    monkeypatch.setattr(module, "MAX_TAILS", 3)
+    module._tails.clear()
+    pull = tasks()[0]
+    checkpoint = "1f0c4e9a-0000-6000-8000-000000000000"
+    first = task_id(checkpoint, "n0", 1, pull)
+    for n in range(10):
+        task_id(checkpoint, f"n{n}", 1, pull)
+    assert len(module._tails) <= 3
+    assert task_id(checkpoint, "n0", 1, pull) == first

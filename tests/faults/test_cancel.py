@@ -144,9 +144,7 @@ PLACES = [
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize(("owner", "name"), PLACES, ids=[f"{owner.__name__}.{name}" for owner, name in PLACES])
-def test_ctrl_c_in_the_driver(
-    owner: Any, name: str, late: bool, durability: str
-) -> None:
+def test_ctrl_c_in_the_driver(owner: Any, name: str, late: bool, durability: str) -> None:
     """Wherever the owner's thread is: what is stored is a whole number of steps, and the rest is done again."""
     for seed, graph, thread in good_graphs(2):
         for number in range(1, 30):

@@ -34,9 +34,11 @@ def kill_points(seed: int, graph: Graph, thread: Thread, *, is_async: bool, dura
     return died
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("durability", "lags"), [("sync", False), ("async", False), ("async", True), ("exit", False)])
 @pytest.mark.parametrize("is_async", [False, True])
 def test_kill_points(is_async: bool, durability: str, lags: bool) -> None:
+    """Slow: each kill point is a thread of its own, played to its end."""
     died = 0
     for seed, graph, thread in good_graphs(4 if is_async else 6):
         died += kill_points(seed, graph, thread, is_async=is_async, durability=durability, lags=lags)

@@ -8,6 +8,7 @@ import random
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -18,6 +19,8 @@ from tests.support.savers import FaultySaver
 from tests.support.schedule import scheduled
 
 LIMIT = 6
+
+pytestmark = pytest.mark.slow  # every example is a sequence of up to ten calls
 
 
 class Machine(RuleBasedStateMachine):

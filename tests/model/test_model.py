@@ -48,19 +48,21 @@ def check(graph: Graph, seed: int, saver: Any, *, is_async: bool, durability: st
             assert saver.ledger.breaches == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
 @pytest.mark.parametrize("is_async", [False, True])
 @given(graph=graphs(), seed=st.integers(0, 2**16), streams=st.booleans(), lags=st.booleans())
 @settings(STEADY, max_examples=60)
 def test_memory(is_async: bool, durability: str, graph: Graph, seed: int, streams: bool, lags: bool) -> None:
-    """With a saver that keeps the ledger, at once or late."""
+    """With a saver that keeps the ledger, at once or late. Slow: the examples are conversations."""
     check(graph, seed, FaultySaver(lags=lags), is_async=is_async, durability=durability, streams=streams)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
 @pytest.mark.parametrize("is_async", [False, True])
 def test_seeds(is_async: bool, durability: str) -> None:
-    """Graphs larger than those that hypothesis likes to draw."""
+    """Graphs larger than those that hypothesis likes to draw. Slow: many conversations of several calls each."""
     for seed in range(80):
         check(
             seeded(seed), seed, FaultySaver(lags=seed % 2 == 0), is_async=is_async, durability=durability, streams=True

@@ -161,5 +161,7 @@ def test_is_noticed(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
         suite()
 
 
+@pytest.mark.slow
 def test_without_a_fault() -> None:
+    """Slow: the whole part of the suite, since nothing ends it early."""
     suite()

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from pregel.graph.picture import Edge, Node
+from pregel.drawing.picture import Edge, Node
 
 __all__ = ["CurveStyle", "Mermaid", "NodeStyles", "front_matter"]
 

@@ -21,9 +21,9 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, 
 from dataclasses import dataclass, field
 
 from pregel.constants import END, START
-from pregel.graph.boxes import boxes
-from pregel.graph.mermaid import CurveStyle, Mermaid, NodeStyles, front_matter
-from pregel.graph.picture import Edge, Node
+from pregel.drawing.boxes import boxes
+from pregel.drawing.mermaid import CurveStyle, Mermaid, NodeStyles, front_matter
+from pregel.drawing.picture import Edge, Node
 
 __all__ = [
     "CurveStyle",

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from pregel.graph.picture import Edge, Node
+from pregel.drawing.picture import Edge, Node
 
 __all__ = ["boxes"]
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from pregel.constants import END, START
-from pregel.graph.draw import (
+from pregel.drawing.draw import (
     CurveStyle,
     Edge,
     Graph,
