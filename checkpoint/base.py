@@ -435,6 +435,7 @@ class EncodedCommit(Protocol):
     @property
     def size(self) -> int:
         """Bytes of all bodies."""
+        ...
 
 
 class Ack(Protocol):
@@ -442,6 +443,7 @@ class Ack(Protocol):
 
     def done(self) -> bool:
         """Has it ended, well or badly?"""
+        ...
 
     def result(self) -> None:
         """Wait for the end; raise the write's error."""
@@ -472,6 +474,7 @@ class NativeSaver(Protocol):
         `up_rev` is the given one, (2) `at_rev`, (3) nothing. A config with a `checkpoint_id` names it outright.
         Reads this run's own writes, also those that are not durable yet.
         """
+        ...
 
     async def aload(
         self,
@@ -482,9 +485,11 @@ class NativeSaver(Protocol):
         at_rev: int | None = None,
     ) -> LoadedCheckpoint:
         """Async form of `load`."""
+        ...
 
     def encode(self, commit: StepCommit) -> EncodedCommit:
         """Bytes of a commit. CPU only. Raises `UnregisteredTypeError` for a value that cannot be stored."""
+        ...
 
     def write(self, batch: Sequence[EncodedCommit], *, durability: Durability) -> None:
         """Store the batch in one transaction; durable in the sense of `durability` when it returns."""
@@ -494,6 +499,7 @@ class NativeSaver(Protocol):
 
     def submit(self, encoded: EncodedCommit) -> Ack | None:
         """Store soon, after everything submitted for the thread before. None: it is stored already."""
+        ...
 
     def history(
         self,
@@ -504,6 +510,7 @@ class NativeSaver(Protocol):
         limit: int | None = None,
     ) -> Iterator[LoadedCheckpoint]:
         """Checkpoints of one namespace, newest first; never holds a lock over a yield."""
+        ...
 
     def ahistory(
         self,
@@ -514,6 +521,7 @@ class NativeSaver(Protocol):
         limit: int | None = None,
     ) -> AsyncIterator[LoadedCheckpoint]:
         """Async form of `history`."""
+        ...
 
 
 # ---- helpers of the public interface

@@ -124,12 +124,15 @@ class Rows(Protocol):
 
     def address(self, thread_id: str, ns: str) -> Address | None:
         """The thread, if it is stored."""
+        ...
 
     def checkpoint(self, space_pk: Any, rev: int) -> Found | None:
         """One checkpoint with its header chain."""
+        ...
 
     def alias(self, space_pk: Any, checkpoint_id: str) -> int | None:
         """Rev of an id that does not carry it."""
+        ...
 
     def chains(self, space_pk: Any, wanted: Sequence[tuple[int, int, int]]) -> Mapping[int, StoredChain]:
         """Channel number -> its rows, for each (channel number, root, seq)."""
@@ -141,9 +144,11 @@ class Rows(Protocol):
 
     def open_child(self, space_pk: Any, up_rev: int) -> int | None:
         """The newest checkpoint of a nested namespace that works under this one."""
+        ...
 
     def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
         """Rev of an id in any namespace of a thread."""
+        ...
 
     def entries(self, thread_id: str | None, ns: str | None, below: int | None, limit: int | None) -> list[Entry]:
         """Checkpoints of a thread (or of all: then in any order), newest rev first, with rev < `below`."""
@@ -155,9 +160,11 @@ class Transaction(Rows, Protocol):
 
     def take(self, thread_id: str, salt: int) -> Any:
         """Make the thread if needed and let its next claim number hold it. Returns the thread's key."""
+        ...
 
     def open_space(self, thread_pk: Any, ns: str) -> Any:
         """Make a namespace without a head. Returns its key."""
+        ...
 
     def put_checkpoint(self, space_pk: Any, row: CheckpointRow) -> None:
         """Insert, or replace the row of the same rev."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import typing_extensions
 from pydantic import BaseModel, RootModel, TypeAdapter, create_model
@@ -41,7 +41,8 @@ def context_schema(schema: Any) -> dict[str, Any] | None:
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return schema.model_json_schema()
     if typing_extensions.is_typeddict(schema) or dataclasses.is_dataclass(schema):
-        return TypeAdapter(schema).json_schema()
+        adapter: TypeAdapter[Any] = TypeAdapter(cast("Any", schema))
+        return adapter.json_schema()
     raise ValueError(f"context schema {schema!r} has no JSON schema; expected a pydantic model, dataclass or TypedDict")
 
 

@@ -24,15 +24,19 @@ class Host(Protocol):
 
     def config_of(self, scope: TaskScope) -> Any:
         """The task's config dict, built on first use."""
+        ...
 
     def runtime_of(self, scope: TaskScope) -> Any:
         """The task's `Runtime`, built on first use."""
+        ...
 
     def ask(self, scope: TaskScope, value: Any, response_schema: Any) -> Any:
         """The answer to the task's next question; raises `GraphInterrupt` when there is none yet."""
+        ...
 
     def read(self, scope: TaskScope, select: str | list[str], writes: list[tuple[str, Any]] | None) -> Any:
         """Channel values at the start of the step, or with `writes` applied on top. Unavailable ones are left out."""
+        ...
 
     def custom(self, scope: TaskScope, value: Any) -> None:
         """Emit a chunk of mode custom."""
@@ -42,9 +46,11 @@ class Host(Protocol):
 
     def spawn(self, scope: TaskScope, node: Any, argument: Any) -> Any:
         """Start a child task; returns its future."""
+        ...
 
     def now(self) -> float:
         """Seconds of a clock that only goes forward."""
+        ...
 
 
 class TaskScope:

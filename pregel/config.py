@@ -39,7 +39,9 @@ def merge(*configs: Mapping[str, Any] | None) -> dict[str, Any]:
             elif key == "tags":
                 merged["tags"] = [*merged.get("tags", ()), *value]
             elif key in ("metadata", "configurable"):
-                merged[key] = {**merged.get(key, {}), **value}
+                joined: dict[str, Any] = dict(merged.get(key, {}))
+                joined.update(value)
+                merged[key] = joined
             elif key == "callbacks":
                 merged["callbacks"] = _callbacks(merged.get("callbacks"), value)
             else:

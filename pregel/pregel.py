@@ -185,7 +185,8 @@ class NodeBuilder:
 
 
 def _checked(entry: Any) -> tuple[str, Any, bool, Callable[[Any], Any] | None]:
-    channel, value, skip_none, mapper = (*entry, PASSTHROUGH, False, None)[: 4] if len(entry) == 1 else entry
+    full: Any = (*entry, *(PASSTHROUGH, False, None)[len(entry) - 1 :])
+    channel, value, skip_none, mapper = full
     if channel == TASKS:
         raise InvalidUpdateError(f"channel {TASKS!r} is reserved for Send; return or route to a Send instead of writing it")
     return channel, value, skip_none, mapper

@@ -59,7 +59,9 @@ def test_a_timeout_of_a_node_is_not_the_builtin_one():
 
 
 def test_everything_is_exported():
-    public = {name for name, value in vars(errors).items() if isinstance(value, type) and value.__module__ == errors.__name__}
+    public = {
+        name for name, value in vars(errors).items() if isinstance(value, type) and value.__module__ == errors.__name__
+    }
     assert public <= set(errors.__all__)
 
 
@@ -138,7 +140,9 @@ def test_a_timeout(kind, limits, timeout):
     assert all(part in str(error) for part in ("'a'", kind, "2.000s", f"{timeout:.3f}s"))
 
 
-@pytest.mark.parametrize(("kind", "limits"), [("run", {"idle_timeout": 1.0}), ("idle", {"run_timeout": 1.0}), ("run", {})])
+@pytest.mark.parametrize(
+    ("kind", "limits"), [("run", {"idle_timeout": 1.0}), ("idle", {"run_timeout": 1.0}), ("run", {})]
+)
 def test_a_timeout_needs_the_limit_that_fired(kind, limits):
     with pytest.raises(ValueError, match=kind):
         NodeTimeoutError("a", 2.0, kind=kind, **limits)

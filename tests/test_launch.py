@@ -166,9 +166,15 @@ def test_limits():
     assert nested.gate is made.gate
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, ["a"]), ([], ["a"]), ("*", "*"), ("b", ["b"]), (("b", "c"), ["b", "c"])])
+@pytest.mark.parametrize(
+    ("given", "expected"), [(None, ["a"]), ([], ["a"]), ("*", "*"), ("b", ["b"]), (("b", "c"), ["b", "c"])]
+)
 def test_breakpoints(given, expected):
-    made = request(on=graph(interrupt_before_nodes=["a"], interrupt_after_nodes=["a"]), interrupt_before=given, interrupt_after=given)
+    made = request(
+        on=graph(interrupt_before_nodes=["a"], interrupt_after_nodes=["a"]),
+        interrupt_before=given,
+        interrupt_after=given,
+    )
     assert (made.interrupt_before, made.interrupt_after) == (expected, expected)
 
 
@@ -213,7 +219,11 @@ def test_store_and_switch_are_inherited():
 
 
 def test_outlets():
-    plain, deep, own = Outlet(frozenset({"values"})), Outlet(frozenset({"updates"}), subgraphs=True), Outlet(frozenset({"custom"}))
+    plain, deep, own = (
+        Outlet(frozenset({"values"})),
+        Outlet(frozenset({"updates"}), subgraphs=True),
+        Outlet(frozenset({"custom"})),
+    )
     assert request(outlet=plain).outlets == (plain,)
     assert request(outlet=plain).modes == {"values"}
     nested, scope = inside(outer=request(outlet=deep), outlet=own)
@@ -254,7 +264,9 @@ def test_a_root_graph_needs_a_saver_of_its_own():
 
 
 def test_a_stored_run():
-    made = request({"configurable": {"thread_id": 7, "k": "v"}, "metadata": {"user": 1}}, on=graph(checkpointer=InMemorySaver()))
+    made = request(
+        {"configurable": {"thread_id": 7, "k": "v"}, "metadata": {"user": 1}}, on=graph(checkpointer=InMemorySaver())
+    )
     match(made, stores=True, thread_id="7", durability="async", deferred=False, checkpoint_id=None)
     assert made.stored_metadata["user"] == 1
     assert _launch.load(made).checkpoint_id is None
@@ -292,7 +304,15 @@ def test_which_checkpoint_is_loaded():
     newest = request(THREAD, on=on)
     assert _launch.load_arguments(newest) == {"config": {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}}
     of_nested = request(
-        {"configurable": {"thread_id": "t", "checkpoint_ns": "a:1", "checkpoint_id": "i", "checkpoint_map": {"": "c", "a:1": "i"}}}, on=on
+        {
+            "configurable": {
+                "thread_id": "t",
+                "checkpoint_ns": "a:1",
+                "checkpoint_id": "i",
+                "checkpoint_map": {"": "c", "a:1": "i"},
+            }
+        },
+        on=on,
     )
     assert of_nested.checkpoint_id == "c"
 
@@ -321,7 +341,14 @@ def test_what_a_root_run_continues(checkpoint_id, value, is_head, replaying, mov
 def test_the_runtime_of_a_task():
     outlet = Outlet(frozenset({"custom"}))
     made = request(
-        {"run_id": "r", "configurable": {"thread_id": "t", "assistant_id": "as", "langgraph_auth_user": SimpleNamespace(identity="u")}},
+        {
+            "run_id": "r",
+            "configurable": {
+                "thread_id": "t",
+                "assistant_id": "as",
+                "langgraph_auth_user": SimpleNamespace(identity="u"),
+            },
+        },
         on=graph(checkpointer=InMemorySaver(), store="store"),
         context="context",
         outlet=outlet,

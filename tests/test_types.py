@@ -220,7 +220,8 @@ class Entered:
 
 
 @pytest.mark.parametrize(
-    ("given", "hint"), [("sqlite.db", False), (InMemorySaver, False), (Entered(), True), (SimpleNamespace(get_tuple=1, put=2), False)]
+    ("given", "hint"),
+    [("sqlite.db", False), (InMemorySaver, False), (Entered(), True), (SimpleNamespace(get_tuple=1, put=2), False)],
 )
 def test_what_cannot_be_a_checkpointer(given, hint):
     with pytest.raises(TypeError) as caught:

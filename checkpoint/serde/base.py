@@ -16,9 +16,11 @@ class UntypedSerializerProtocol(Protocol):
 
     def dumps(self, obj: Any) -> bytes:
         """Value -> bytes."""
+        ...
 
     def loads(self, data: bytes) -> Any:
         """Bytes -> value."""
+        ...
 
 
 @runtime_checkable
@@ -27,9 +29,11 @@ class SerializerProtocol(Protocol):
 
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
         """Value -> (format tag, bytes)."""
+        ...
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
         """(format tag, bytes) -> value."""
+        ...
 
 
 @runtime_checkable
@@ -38,9 +42,11 @@ class CipherProtocol(Protocol):
 
     def encrypt(self, plaintext: bytes) -> tuple[str, bytes]:
         """Plain bytes -> (name of the cipher, bytes)."""
+        ...
 
     def decrypt(self, ciphername: str, ciphertext: bytes) -> bytes:
         """(Name of the cipher, bytes) -> plain bytes."""
+        ...
 
 
 class SerializerCompat:

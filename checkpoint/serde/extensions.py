@@ -29,18 +29,23 @@ class Writer(Protocol):
     @property
     def path(self) -> str:
         """Where the value is, as far as known."""
+        ...
 
     def pack(self, value: Any) -> bytes:
         """Bytes of a value that belongs to the current one."""
+        ...
 
     def can_pack(self, value: Any) -> bool:
         """Would `pack` take the value? For parts that may be left out."""
+        ...
 
     def pack_headed(self, head: Any, value: Any) -> bytes:
         """Bytes of `[head, value]`; paths to what is inside name `value` only."""
+        ...
 
     def pack_pairs(self, items: Mapping[Any, Any], *head: Any) -> bytes:
         """Bytes of `[*head, key, value, key, value, ...]`."""
+        ...
 
 
 class Reader(Protocol):
@@ -48,9 +53,11 @@ class Reader(Protocol):
 
     def unpack(self, body: bytes) -> Any:
         """The value of bytes that `Writer.pack` and its kin made."""
+        ...
 
     def find(self, name: str) -> tuple[type, bool]:
         """The class of a stored name, and whether it is registered. Raises `UnknownTypeError`."""
+        ...
 
 
 Encoder = Callable[[Any, Writer], Ext]

@@ -31,25 +31,32 @@ class ChannelProtocol(Protocol[Value, Update, C]):
     @property
     def ValueType(self) -> Any:
         """Type of the value."""
+        ...
 
     @property
     def UpdateType(self) -> Any:
         """Type of one update."""
+        ...
 
     def checkpoint(self) -> C | None:
         """What to store."""
+        ...
 
     def from_checkpoint(self, checkpoint: C | None) -> Self:
         """A channel that holds what was stored."""
+        ...
 
     def update(self, values: Sequence[Update]) -> bool:
         """Apply one superstep's writes. True if the value changed."""
+        ...
 
     def get(self) -> Value:
         """The value."""
+        ...
 
     def consume(self) -> bool:
         """A task has read it. True if the value changed."""
+        ...
 
 
 @runtime_checkable

@@ -41,7 +41,9 @@ def apply_tasks(run: RunState, tasks: Sequence[Task], *, releases: bool = True) 
     consumed: list[str] = []
     spent: dict[str, BaseChannel[Any, Any, Any]] = {}
     if program.consuming:
-        consumed = list(dict.fromkeys(t for task in tasks if task.is_pull for t in task.triggers if t in program.consuming))
+        consumed = list(
+            dict.fromkeys(t for task in tasks if task.is_pull for t in task.triggers if t in program.consuming)
+        )
         spent = _consume_copies(run, consumed)
     try:
         staged = stage(run, by_channel, run.live)

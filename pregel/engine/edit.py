@@ -30,11 +30,15 @@ def check(supersteps: Sequence[Sequence[StateUpdate]]) -> list[list[StateUpdate]
     """
     if not supersteps:
         raise ValueError("no supersteps were given: pass a list of lists of StateUpdate")
-    steps = [[update if isinstance(update, StateUpdate) else StateUpdate(*update) for update in s] for s in supersteps]
+    steps = [[_as_update(update) for update in updates] for updates in supersteps]
     for number, updates in enumerate(steps):
         if not updates:
             raise ValueError(f"superstep {number} has no updates: every superstep needs at least one StateUpdate")
     return steps
+
+
+def _as_update(given: Any) -> StateUpdate:
+    return given if isinstance(given, StateUpdate) else StateUpdate(*given)
 
 
 class Edit:

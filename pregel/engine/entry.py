@@ -166,8 +166,7 @@ def _check(run: RunState, command: Command[Any]) -> None:
 
 def _blank_input(run: RunState) -> list[Write]:
     """What a `Command` on a fresh thread gives to START, so that its edges run once."""
-    channels = run.program.input_channels
-    return [(channels, {})] if channels == START else []
+    return [(START, {})] if run.program.input_channels == START else []
 
 
 def _input(run: RunState, writes: Sequence[Write]) -> StepCommit | None:

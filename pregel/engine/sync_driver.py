@@ -543,9 +543,7 @@ class Spawned:
 
     __slots__ = ("argument", "context", "future", "index", "node", "scope")
 
-    def __init__(
-        self, scope: TaskScope, node: Any, argument: Any, index: int, future: Any, context: Context
-    ) -> None:
+    def __init__(self, scope: TaskScope, node: Any, argument: Any, index: int, future: Any, context: Context) -> None:
         self.scope = scope
         self.node = node
         self.argument = argument
@@ -623,4 +621,6 @@ def note(error: BaseException, run: Run, commit: StepCommit | None) -> None:
     """Say on a saver's error what was not stored (D47)."""
     step = run.step if commit is None else commit.step
     what = "task writes" if commit is not None and commit.kind == "tasks" else f"step {step}"
-    error.add_note(f"Storing {what} of thread {run.request.thread_id!r} (namespace {run.ns!r}) failed; it is not stored")
+    error.add_note(
+        f"Storing {what} of thread {run.request.thread_id!r} (namespace {run.ns!r}) failed; it is not stored"
+    )

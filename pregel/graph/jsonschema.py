@@ -143,7 +143,7 @@ def _without_qualifiers(annotation: Any) -> Any:
     """The annotation without Required and the like; of `Annotated` only what stands for the JSON schema is kept."""
     origin = typing.get_origin(annotation)
     if origin is Annotated:
-        return Annotated.__class_getitem__(
+        return typing.cast("Any", Annotated).__class_getitem__(
             (_without_qualifiers(typing.get_args(annotation)[0]), *annotation.__metadata__)
         )
     if _qualifiers(annotation):
@@ -160,7 +160,7 @@ def _portable(annotation: Any) -> Any:
     if origin is Annotated:
         bare = _portable(args[0])
         extras = [m for m in annotation.__metadata__ if type(m).__module__.startswith(("pydantic", "annotated_types"))]
-        return Annotated.__class_getitem__((bare, *extras)) if extras else bare
+        return typing.cast("Any", Annotated).__class_getitem__((bare, *extras)) if extras else bare
     if origin is None or not args or origin is typing.Literal:
         return annotation
     changed = tuple(_portable(arg) if not isinstance(arg, list) else [_portable(a) for a in arg] for arg in args)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from copy import copy
 from functools import partial
 from operator import attrgetter, itemgetter
-from typing import Annotated, Any, Literal, overload
+from typing import Annotated, Any, Literal, cast, overload
 
 from typing_extensions import TypedDict
 
@@ -75,7 +75,7 @@ def add_messages(left: Any = None, right: Any = None, *, format: str | None = No
         NotImplementedError: An element is no message.
     """
     if left is None and right is None:
-        return partial(add_messages, format=format)
+        return partial(cast("Any", add_messages), format=format)
     if left is None or right is None:
         given = "left" if right is None else "right"
         raise ValueError(
@@ -187,7 +187,7 @@ def _split_blocks(message: Message) -> list[Message]:
     blocks: list[Any] = []
     calls: list[dict[str, Any]] = []
     results: list[Message] = []
-    for block in message["content"]:
+    for block in cast("list[Any]", message["content"]):
         kind = "text" if isinstance(block, str) else block.get("type")
         if kind == "text":
             blocks.append({"type": "text", "text": block if isinstance(block, str) else block["text"]})

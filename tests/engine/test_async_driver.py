@@ -34,7 +34,9 @@ def test_async_bodies_run_on_the_loop_and_sync_ones_never(names, how):
     assert done.ident not in done["log"]
 
 
-@pytest.mark.parametrize(("how", "own"), [({}, True), ({"inline": False}, False), ({"limit": 1}, False), ({"timeout": 60.0}, False)])
+@pytest.mark.parametrize(
+    ("how", "own"), [({}, True), ({"inline": False}, False), ({"limit": 1}, False), ({"timeout": 60.0}, False)]
+)
 def test_a_single_async_body_is_awaited_in_the_task_of_the_caller(how, own):
     seen = []
 

@@ -414,7 +414,10 @@ def test_a_handler_has_no_handler():
 def test_a_handled_failure_of_an_earlier_run_leaves_the_handler_to_run():
     loaded = dummy_loaded(values={"x": 1})
     id_ = id_in(HANDLED, loaded, "a")
-    loaded.writes = [stored(id_, [(ERROR_SOURCE_NODE, "a")], slot=-2), stored(id_, [(ERROR, "OSError('boom')")], slot=-1)]
+    loaded.writes = [
+        stored(id_, [(ERROR_SOURCE_NODE, "a")], slot=-2),
+        stored(id_, [(ERROR, "OSError('boom')")], slot=-1),
+    ]
     run = started(HANDLED, None, loaded)
     assert names(run.plan()) == ["b", "h"]
     handler = run.tasks[2]
@@ -643,7 +646,9 @@ def test_a_deferred_run_with_nothing_to_store():
     assert run.close() is None
 
 
-@pytest.mark.parametrize(("stable", "fails", "parked"), [(False, False, 0), (True, False, 1), (False, True, 1), (True, True, 1)])
+@pytest.mark.parametrize(
+    ("stable", "fails", "parked"), [(False, False, 0), (True, False, 1), (False, True, 1), (True, True, 1)]
+)
 def test_a_deferred_nested_run_parks_its_commit_at_the_root(stable, fails, parked):
     outer = started(PAIR, stores=True, deferred=True)
     scope = outer.open(outer.plan()[0])
@@ -830,3 +835,17 @@ def test_a_stable_nested_run_tells_its_parent_where_it_stopped(deferred):
     assert run.plan() is None
     run.close()
     assert outer.sub_changed == {"a": run.rev}
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+def test_a_run_caught_in_the_middle_of_a_commit_is_never_snapshotted(deferred):
+    run = started(PAIR, stores=True, deferred=deferred)
+    run.plan()
+    act(run, {"a": [("y", 1)], "b": []})
+    run.phase = "committing"  # as Ctrl-C between two lines of `commit` leaves it
+    commit = run.close()
+    if deferred:
+        assert commit is None
+    else:
+        match(commit, kind="tasks")
+        assert rows_of(commit) == [(0, [("y", 1)]), (0, [(NO_WRITES, None)])]

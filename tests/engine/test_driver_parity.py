@@ -46,7 +46,11 @@ def program_of(**nodes):
 def fanned(fn, count, **fields):
     """A program whose node s sends 0..count-1 to w."""
     return program_of(
-        s=node("x", fn=lambda x: None, write=lambda result, scope, writes: writes.extend((TASKS, Send("w", i)) for i in range(count))),
+        s=node(
+            "x",
+            fn=lambda x: None,
+            write=lambda result, scope, writes: writes.extend((TASKS, Send("w", i)) for i in range(count)),
+        ),
         w=node("x", on=[], fn=fn, **fields),
     )
 
@@ -80,7 +84,9 @@ def test_a_run_of_three_steps(colour):
     async def second(y):
         return {"log": [y]}
 
-    program = program_of(a=lambda x: {"y": x + 1}, b=node("y", fn=second if colour == "async" else lambda y: {"log": [y]}))
+    program = program_of(
+        a=lambda x: {"y": x + 1}, b=node("y", fn=second if colour == "async" else lambda y: {"log": [y]})
+    )
     done = drive(colour, program, 4)
     assert (done.error, done["y"], done["log"], done.run.status) == (None, 5, [5], "done")
 
@@ -436,7 +442,9 @@ def test_progress_puts_an_idle_limit_off(colour, refresh_on):
         return {"y": 1}
 
     pause = threading.Event()
-    done = drive(colour, program_of(a=node("x", fn=body, timeout=TimeoutPolicy(idle_timeout=limit, refresh_on=refresh_on))))
+    done = drive(
+        colour, program_of(a=node("x", fn=body, timeout=TimeoutPolicy(idle_timeout=limit, refresh_on=refresh_on)))
+    )
     assert (done.error, done["y"]) == (None, 1)
 
 
@@ -613,7 +621,12 @@ def test_what_is_stored_in_which_order(colour):
 @BOTH
 def test_async_durability_stores_later_and_waits_at_the_end(colour):
     saver = Ledger()
-    done = drive(colour, program_of(a=lambda x: {"y": 1}, b=node("y", fn=lambda y: {"log": [y]})), saver=saver, durability="async")
+    done = drive(
+        colour,
+        program_of(a=lambda x: {"y": 1}, b=node("y", fn=lambda y: {"log": [y]})),
+        saver=saver,
+        durability="async",
+    )
     assert done.error is None
     assert saver.kinds == ["input", "loop", "loop"]
     assert saver.durabilities == ["async", "later", "later"]

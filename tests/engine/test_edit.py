@@ -193,7 +193,9 @@ class Router:
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_routers_run_and_see_the_update(is_async):
-    program = dummy_program({"a": node("x", routers=[Router()]), "r": node("x", write=None, routers=[Router()])}, CHANNELS)
+    program = dummy_program(
+        {"a": node("x", routers=[Router()]), "r": node("x", write=None, routers=[Router()])}, CHANNELS
+    )
     edit = edit_of(dummy_loaded(values={"x": 1, "log": [0]}), program)
     apply(edit, ({"log": [9]}, "a"), is_async=is_async)
     assert values(edit.run)["y"] == 9
@@ -229,7 +231,9 @@ def test_two_candidates_are_not_clear(seen):
 def test_a_single_node_and_a_graph_that_has_not_started():
     single = edit_of(program=dummy_program({"a": node()}))
     assert single.prepare([StateUpdate({"x": 1})])[0][0].name == "a"
-    program = dummy_program({START: node(START), "a": node()}, {START: EphemeralValue(int), "x": LastValue(int)}, input_channels=START)
+    program = dummy_program(
+        {START: node(START), "a": node()}, {START: EphemeralValue(int), "x": LastValue(int)}, input_channels=START
+    )
     assert edit_of(program=program).prepare([StateUpdate({"x": 1})])[0][0].name == START
     several = dummy_program(NODES, CHANNELS, input_channels=["x", "y"])
     with pytest.raises(InvalidUpdateError):

@@ -189,7 +189,9 @@ def test_new_input_on_a_thread_with_nothing_open():
 
 
 def test_stored_writes_of_nobody_are_applied_first():
-    run, _ = begin(PLAIN, None, dummy_loaded(values={"x": 1}, writes=[null([("y", 1), ("x", 2)]), null([("z", 1)], slot=-4)]))
+    run, _ = begin(
+        PLAIN, None, dummy_loaded(values={"x": 1}, writes=[null([("y", 1), ("x", 2)]), null([("z", 1)], slot=-4)])
+    )
     assert values(run)["y"] == 1
     assert run.versions["x"] == 2
 
@@ -376,7 +378,13 @@ def test_a_resume_may_bring_an_update():
 
 @pytest.mark.parametrize(
     ("source", "is_head", "forks"),
-    [("loop", True, True), ("loop", False, True), ("fork", True, False), ("update", True, False), ("update", False, True)],
+    [
+        ("loop", True, True),
+        ("loop", False, True),
+        ("fork", True, False),
+        ("update", True, False),
+        ("update", False, True),
+    ],
 )
 def test_a_replay_starts_from_a_copy(source, is_head, forks):
     loaded = dummy_loaded(values={"x": 1}, source=source, is_head=is_head)

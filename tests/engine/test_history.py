@@ -113,4 +113,13 @@ def test_addresses_of_nested_checkpoints_name_those_around():
 
 
 def test_nothing_is_stored_there():
-    match(history.nothing(CONFIG), values={}, next=(), config=CONFIG, metadata=None, created_at=None, tasks=(), interrupts=())
+    match(
+        history.nothing(CONFIG),
+        values={},
+        next=(),
+        config=CONFIG,
+        metadata=None,
+        created_at=None,
+        tasks=(),
+        interrupts=(),
+    )

@@ -24,7 +24,9 @@ def test_stable_drops_task_ids_and_keeps_counters(ns, expected):
     assert namespace.stable(ns) == expected
 
 
-@pytest.mark.parametrize(("ns", "expected"), [("", ()), ("a:1", ("a",)), ("a:1|12|b:2", ("a", "b")), ("a|b:2", ("a", "b"))])
+@pytest.mark.parametrize(
+    ("ns", "expected"), [("", ()), ("a:1", ("a",)), ("a:1|12|b:2", ("a", "b")), ("a|b:2", ("a", "b"))]
+)
 def test_names_of_knows_no_counters(ns, expected):
     assert namespace.names_of(ns) == expected
 

@@ -13,7 +13,13 @@ from pregel.messages import Message
 from pregel.types import Send, TimeoutPolicy
 from tests.support.dummies import dummy_program, dummy_run, names, node
 
-NODES = {"b": node("x"), "a": node("x"), "c": node("y"), "d": node(["x", "y"], on=["x", "y"]), "idle": node("z", write=None)}
+NODES = {
+    "b": node("x"),
+    "a": node("x"),
+    "c": node("y"),
+    "d": node(["x", "y"], on=["x", "y"]),
+    "idle": node("z", write=None),
+}
 
 
 def run_with(program=None, *, channels=(), versions=None, seen=None, updated=None, **fields):
@@ -35,13 +41,17 @@ def run_with(program=None, *, channels=(), versions=None, seen=None, updated=Non
     ("facts", "expected"),
     [
         pytest.param({}, [], id="nothing ever happened"),
-        pytest.param({"channels": {"x": 1}}, ["a", "b", "d"], id="unknown updates: every node is asked, in definition order"),
+        pytest.param(
+            {"channels": {"x": 1}}, ["a", "b", "d"], id="unknown updates: every node is asked, in definition order"
+        ),
         pytest.param({"channels": {"x": 1}, "updated": ["x"]}, ["a", "b", "d"], id="alphabetical"),
         pytest.param({"channels": {"y": 1}, "updated": ["y"]}, ["c", "d"], id="only who waits for it"),
         pytest.param({"channels": {"x": 1, "y": 1}, "updated": ["y", "x"]}, ["a", "b", "c", "d"], id="each once"),
         pytest.param({"channels": {"x": 1, "y": 1}, "updated": ["y"]}, ["c", "d"], id="only what was updated wakes"),
         pytest.param({"channels": {"z": 1}, "updated": ["z"]}, [], id="nobody waits for it"),
-        pytest.param({"channels": {"x": 1}, "seen": {"a": {"x": 1}, "d": {"x": 0}}, "updated": ["x"]}, ["b", "d"], id="seen"),
+        pytest.param(
+            {"channels": {"x": 1}, "seen": {"a": {"x": 1}, "d": {"x": 0}}, "updated": ["x"]}, ["b", "d"], id="seen"
+        ),
         pytest.param({"channels": {"x": 1}, "seen": {"a": {}}, "updated": ["x"]}, ["a", "b", "d"], id="seen nothing"),
         pytest.param({"versions": {"x": 1}, "updated": ["x"]}, [], id="a version without a value"),
         pytest.param({"channels": {"x": 1}, "updated": []}, [], id="nothing was updated: nobody is asked"),
@@ -117,7 +127,11 @@ def test_sends_are_ignored_while_they_are_no_news():
 
 @pytest.mark.parametrize(
     ("packet", "code", "place"),
-    [("text", "invalid-send", TASKS), (Send("nobody", 1), "unknown-send", "nobody"), (Send(END, 1), "unknown-send", END)],
+    [
+        ("text", "invalid-send", TASKS),
+        (Send("nobody", 1), "unknown-send", "nobody"),
+        (Send(END, 1), "unknown-send", END),
+    ],
 )
 def test_a_wrong_packet_is_skipped_with_a_notice_and_keeps_its_place(packet, code, place):
     run = run_with(channels={TASKS: [packet, Send("a", 1)]}, updated=[TASKS])
@@ -128,7 +142,9 @@ def test_a_wrong_packet_is_skipped_with_a_notice_and_keeps_its_place(packet, cod
 def test_a_send_may_bring_a_timeout():
     policy = TimeoutPolicy(run_timeout=3.0)
     run = run_with(
-        dummy_program({"a": node(timeout=1.0)}), channels={TASKS: [Send("a", 1, timeout=policy), Send("a", 1)]}, updated=[TASKS]
+        dummy_program({"a": node(timeout=1.0)}),
+        channels={TASKS: [Send("a", 1, timeout=policy), Send("a", 1)]},
+        updated=[TASKS],
     )
     assert [t.timeout.run_timeout for t in plan.next_tasks(run)] == [3.0, 1.0]
 
@@ -146,7 +162,8 @@ def test_an_argument_is_copied_one_level():
 
 
 @pytest.mark.parametrize(
-    "value", [[1], {1}, deque([1]), OrderedDict(a=1), defaultdict(int, a=1), Counter("a"), Message(role="user", content="c")]
+    "value",
+    [[1], {1}, deque([1]), OrderedDict(a=1), defaultdict(int, a=1), Counter("a"), Message(role="user", content="c")],
 )
 def test_containers_of_known_types_are_copied(value):
     copied = plan.own_copy(dummy_run(), value)
@@ -171,7 +188,9 @@ CHANNELS = {"x": LastValue(list), "n": LastValue(int), "topic": Topic(list), "an
 
 
 def read(spec, channels, program=None, **fields):
-    program = program or dummy_program({"a": spec}, CHANNELS, managed={"left": RemainingStepsManager, "last": IsLastStepManager})
+    program = program or dummy_program(
+        {"a": spec}, CHANNELS, managed={"left": RemainingStepsManager, "last": IsLastStepManager}
+    )
     run = run_with(program, channels=channels, **fields)
     run.step = 3
     return plan.read_input(run, run.program.nodes["a"]), run
@@ -205,7 +224,9 @@ def test_a_dict_input_has_what_is_available_in_listed_order():
 
 def test_a_mixed_input_reads_managed_values_and_topics():
     value = [1]
-    got, run = read(node(["topic", "left", "n", "x", "last", "nowhere"], on="x"), {"x": value, "topic": [[1], [2]], "n": 4})
+    got, run = read(
+        node(["topic", "left", "n", "x", "last", "nowhere"], on="x"), {"x": value, "topic": [[1], [2]], "n": 4}
+    )
     assert got == {"topic": [[1], [2]], "left": run.stop - 3, "n": 4, "x": [1], "last": False}
     assert got["x"] is not value
     assert read(node(["topic", "n"], on="x"), {"n": 1})[0] == {"n": 1}
@@ -232,7 +253,9 @@ def test_open_tasks_are_sends_then_nodes_in_definition_order_without_inputs():
     def fail(value):
         raise AssertionError("mapper was called")
 
-    program = dummy_program({"b": node("x", mapper=fail), "a": node("x"), "quiet": node("x", write=None), "c": node("y")})
+    program = dummy_program(
+        {"b": node("x", mapper=fail), "a": node("x"), "quiet": node("x", write=None), "c": node("y")}
+    )
     run = run_with(program, channels={"x": 1, TASKS: [Send("c", 3)]})
     assert [(t.name, t.index, t.input) for t in plan.open_tasks(run)] == [("c", 0, 3), ("b", -1, None), ("a", -1, None)]
 
@@ -242,7 +265,9 @@ def test_no_open_tasks_before_anything_happened():
 
 
 def test_a_join_is_due_when_it_is_complete():
-    program = dummy_program({"a": node([], on="join")}, {"x": LastValue(int), "join": NamedBarrierValue(str, {"p", "q"})})
+    program = dummy_program(
+        {"a": node([], on="join")}, {"x": LastValue(int), "join": NamedBarrierValue(str, {"p", "q"})}
+    )
     run = run_with(program, channels={"join": "p"}, updated=["join"])
     assert plan.next_tasks(run) == []
     run.channels["join"].update(["q"])

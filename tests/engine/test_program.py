@@ -2,9 +2,10 @@
 
 import pytest
 
+from pregel._call import prepare
 from pregel.channels import EphemeralValue, LastValue, NamedBarrierValue, Topic, UntrackedValue
 from pregel.constants import TAG_HIDDEN, TASKS
-from pregel.engine.program import PregelNode
+from pregel.engine.program import PregelNode, Returned
 from pregel.managed import RemainingStepsManager
 from pregel.types import RetryPolicy, TimeoutPolicy
 from tests.support.dummies import dummy_program, node
@@ -30,7 +31,12 @@ def test_a_node_without_body_and_writes_is_inert_and_never_woken():
 
 def test_what_a_node_reads():
     program = dummy_program(
-        {"one": node("x"), "many": node(["y", "x", "y"], on="x"), "none": node([], on="x"), "mixed": node(["x", "left"], on="x")},
+        {
+            "one": node("x"),
+            "many": node(["y", "x", "y"], on="x"),
+            "none": node([], on="x"),
+            "mixed": node(["x", "left"], on="x"),
+        },
         managed={"left": RemainingStepsManager},
     )
     one, many, none, mixed = program.nodes.values()
@@ -60,7 +66,9 @@ def test_channels_that_need_a_visit():
     assert program.tracked == {"x", "e", "b", TASKS}
 
 
-@pytest.mark.parametrize(("keys", "can_clear"), [("x", False), ("e", True), (["x"], False), (["x", "e"], True), (["b"], True)])
+@pytest.mark.parametrize(
+    ("keys", "can_clear"), [("x", False), ("e", True), (["x"], False), (["x", "e"], True), (["b"], True)]
+)
 def test_can_an_output_lose_its_value(keys, can_clear):
     channels = {"x": LastValue(int), "e": EphemeralValue(int), "b": NamedBarrierValue(str, {"a"})}
     assert dummy_program(channels=channels, output_channels=keys).output_can_clear is can_clear
@@ -98,7 +106,13 @@ def test_async_routers_are_known():
 def test_the_public_description_normalises_its_fields():
     policy = RetryPolicy(max_attempts=2)
     spec = PregelNode(
-        channels=("x", "y"), triggers=("x",), retry_policy=policy, timeout=2.0, tags=["t"], metadata={"k": 1}, subgraphs=[3]
+        channels=("x", "y"),
+        triggers=("x",),
+        retry_policy=policy,
+        timeout=2.0,
+        tags=["t"],
+        metadata={"k": 1},
+        subgraphs=[3],
     )
     assert (spec.channels, spec.triggers, spec.retry_policy) == (["x", "y"], ["x"], (policy,))
     assert spec.timeout == TimeoutPolicy(run_timeout=2.0)
@@ -118,3 +132,9 @@ def test_a_copy_replaces_some_fields():
 def test_hidden_nodes():
     program = dummy_program({"a": node(tags=[TAG_HIDDEN]), "b": node()})
     assert [n.hidden for n in program.nodes.values()] == [True, False]
+
+
+def test_what_a_writer_wants_run_is_named():
+    call = prepare(print)
+    assert Returned(call).call is call
+    assert str(Returned(call)) == "print"

@@ -132,9 +132,7 @@ def test_a_nested_run_names_the_checkpoints_around_it():
     outer = run_of()
     snapshot.checkpoint(outer, "input")
     inner = run_of(parent_run=outer, ns="a:1")
-    match(
-        snapshot.checkpoint(inner, "input"), checkpoint_ns="a:1", up_rev=outer.rev, parents={"": outer.checkpoint_id}
-    )
+    match(snapshot.checkpoint(inner, "input"), checkpoint_ns="a:1", up_rev=outer.rev, parents={"": outer.checkpoint_id})
 
 
 def test_without_a_saver_only_the_number_moves():

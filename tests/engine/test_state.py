@@ -1,12 +1,15 @@
 """The fields of a run and the facts that follow from them."""
 
+import operator
+
 import pytest
 
 from checkpoint.base import Claim
 from pregel._scope import TaskScope
-from pregel.channels import EphemeralValue, LastValue
+from pregel.channels import BinaryOperatorAggregate, EphemeralValue, LastValue
 from pregel.engine.state import Answers, Channels
 from pregel.engine.task import Task
+from pregel.types import Overwrite
 from pregel.warnings import Notice
 from tests.support.dummies import (
     Chunks,
@@ -198,7 +201,9 @@ def test_versions_of_a_foreign_saver_are_its_own():
 # ---- namespaces that are worked out when asked for
 
 
-@pytest.mark.parametrize(("stable", "number", "expected"), [(False, 0, "a:{id}"), (False, 2, "a:{id}|2"), (True, 0, "a"), (True, 1, "a|1")])
+@pytest.mark.parametrize(
+    ("stable", "number", "expected"), [(False, 0, "a:{id}"), (False, 2, "a:{id}|2"), (True, 0, "a"), (True, 1, "a|1")]
+)
 def test_the_namespace_of_a_nested_run(stable, number, expected):
     outer = dummy_run()
     run = nested(outer, ns=None, stable_ns=stable, call_number=number)
@@ -212,3 +217,39 @@ def test_a_transplanted_run_stores_everything_anew():
     match(run, rev=0, parent_rev=None, parent_id=None, loaded=None, changed={"x": None})
     assert set(run.seen_changed) == {"a"}
     assert run.channels["x"].get() == 1
+
+
+# ---- what the next commit must say
+
+
+@pytest.mark.parametrize(
+    ("edits", "kept"),
+    [
+        ([[1]], 0),
+        ([[1], [2]], 0),
+        ([None, [2]], 1),
+        ([None, [2], [3]], 1),
+        ([None, [2], None, [3]], 2),
+        ([[1], Overwrite([5])], None),
+    ],
+)
+def test_how_much_of_a_channel_is_kept(edits, kept):
+    """None stands for a commit; before the first one there is the element 0, if it comes first."""
+    program = dummy_program(channels={"x": LastValue(int), "log": BinaryOperatorAggregate(list, operator.add)})
+    run = dummy_run(program, stores=True)
+    if edits[0] is None:
+        run.channels["log"].update([[0]])
+    for edit in edits:
+        if edit is None:
+            run.changed.clear()
+        else:
+            run.channels["log"].update([edit])
+            run.bump("log", run.next_version())
+    assert run.changed == {"log": kept}
+    assert run.versions == {"log": run.version}
+
+
+def test_without_a_saver_nothing_is_remembered():
+    run = dummy_run()
+    run.bump("x", run.next_version())
+    assert (run.changed, run.versions) == ({}, {"x": 1})

@@ -95,9 +95,16 @@ def test_a_limit_in_the_step_of_a_helping_thread_fires():
         "a": node("x", fn=fail, error_handler="h"),
         "b": node("x", fn=slow),
         "c": node("x", fn=slow),
-        "h": node("x", on=[], fn=hang, is_error_handler=True, timeout=0.02, retry_policy=RetryPolicy(
-            initial_interval=0.0, jitter=False, max_attempts=2, retry_on=lambda error: free.set() or True
-        )),
+        "h": node(
+            "x",
+            on=[],
+            fn=hang,
+            is_error_handler=True,
+            timeout=0.02,
+            retry_policy=RetryPolicy(
+                initial_interval=0.0, jitter=False, max_attempts=2, retry_on=lambda error: free.set() or True
+            ),
+        ),
     }
     done = drive("sync", program_of(**nodes))
     assert (done.error, free.is_set()) == (None, True)

@@ -353,8 +353,8 @@ def test_many_ids_take_a_bounded_memory(monkeypatch):
     module._tails.clear()
     pull = tasks()[0]
     checkpoint = "1f0c4e9a-0000-6000-8000-000000000000"
-    first = task_id(checkpoint, "n0", 1, pull)
+    first = task_id(checkpoint, "n0", pull)
     for n in range(10):
-        task_id(checkpoint, f"n{n}", 1, pull)
+        task_id(checkpoint, f"n{n}", pull)
     assert len(module._tails) <= 3
-    assert task_id(checkpoint, "n0", 1, pull) == first
+    assert task_id(checkpoint, "n0", pull) == first

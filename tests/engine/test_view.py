@@ -142,7 +142,9 @@ def test_a_breakpoint():
 
 
 def test_starts():
-    run = run_of("tasks", "debug", config={"metadata": {"user": 1, "langgraph_step": 3, "thread_id": "t"}, "tags": ["t"]})
+    run = run_of(
+        "tasks", "debug", config={"metadata": {"user": 1, "langgraph_step": 3, "thread_id": "t"}, "tags": ["t"]}
+    )
     a, h = task_of(run), task_of(run, "h")
     view.starts(run, [a, h])
     payload = {
@@ -276,7 +278,9 @@ class Graph:
 
 def test_a_checkpoint_event():
     loaded = dummy_loaded(values={"x": 1}, parent_id="p", source="loop", step=4)
-    run = run_of("checkpoints", "debug", loaded=loaded, stored_metadata={"user": 1}, configurable={"thread_id": THREAD, "k": 2})
+    run = run_of(
+        "checkpoints", "debug", loaded=loaded, stored_metadata={"user": 1}, configurable={"thread_id": THREAD, "k": 2}
+    )
     a, b = task_of(run, writes=[("y", 1), ("log", [1])]), task_of(run, "b", error=OSError("boom"))
     c = task_of(run, interrupts=(ASKED,))
     payload = planned(run, a, b, c)

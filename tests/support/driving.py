@@ -21,7 +21,7 @@ from pregel.engine.program import Node, PregelNode, Program, Write
 from pregel.engine.sync_driver import Gate, SyncDriver
 from tests.support.dummies import dummy_run
 
-LIMIT = 2.0
+LIMIT = 10.0
 """Seconds until a test counts as deadlocked; never reached in a passing one."""
 
 

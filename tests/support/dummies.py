@@ -46,7 +46,10 @@ def writer(result: Any, scope: Any, writes: list[Write]) -> None:
 
 
 def node(
-    reads: str | Sequence[str] = "x", on: str | Sequence[str] | None = None, fn: Callable[..., Any] | None = None, **fields: Any
+    reads: str | Sequence[str] = "x",
+    on: str | Sequence[str] | None = None,
+    fn: Callable[..., Any] | None = None,
+    **fields: Any,
 ) -> PregelNode:
     """A node that reads channels, and is woken by them unless `on` names others. Returned dicts are its writes."""
     triggers = reads if on is None else on

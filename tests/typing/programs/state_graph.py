@@ -2,9 +2,9 @@
 
 import operator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, assert_type
 
-from typing_extensions import TypedDict, assert_type
+from typing_extensions import TypedDict
 
 from checkpoint.memory import InMemorySaver
 from pregel.graph import END, START, StateGraph

@@ -1,9 +1,7 @@
 """User values and policies. Lines marked `wrong` must be refused by both checkers."""
 
 from datetime import timedelta
-from typing import Any
-
-from typing_extensions import assert_type
+from typing import Any, assert_type
 
 from pregel.config import get_config, get_stream_writer
 from pregel.constants import END, START
