@@ -78,8 +78,6 @@ SOURCE_NAMES: Final = {number: name for name, number in SOURCES.items()}
 CHANNEL_OF_SLOT: Final = {-1: "__error__", -2: "__scheduled__", -3: "__interrupt__", -4: "__resume__"}
 
 _NIL: Final = packb(None)
-_new_row: Final = tuple.__new__
-"""Makes a named tuple of one that is complete, without the frame of its constructor."""
 _SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None), complex})
 
 Body = tuple[str | None, bytes]
@@ -111,6 +109,18 @@ class CheckpointRow(NamedTuple):
     """JSON of what the columns do not hold."""
 
 
+PlainCheckpoint = tuple[
+    int, str, int | None, str | None, int | None, int | str, int, int, int, str | None, int, bytes, str | None
+]
+"""A `CheckpointRow` without names. What is kept in memory is one of these: the collector of cycles stops looking at a
+plain tuple of texts and numbers, and it would look at every checkpoint of a long process again and again."""
+REV: Final = 0
+ID: Final = 1
+UP_REV: Final = 4
+RUN_ID: Final = 9
+HEADER_ROOT: Final = 10
+HEADER: Final = 11
+
 PayloadRow = tuple[int, int, int, int, str | None, bytes]
 """(channel number, root, seq, kind, tag, body)."""
 
@@ -124,6 +134,10 @@ class WriteRow(NamedTuple):
     path: str
     tag: str | None
     body: bytes
+
+
+PlainWrite = tuple[int, str, int, str, str | None, bytes]
+"""A `WriteRow` without names."""
 
 
 # ---- values <-> bytes
@@ -301,11 +315,11 @@ class EncodedStep:
         self,
         claim: Claim,
         space: Space,
-        row: CheckpointRow | None,
+        row: PlainCheckpoint | None,
         expected: int | None,
         must_exist: int | None,
         payloads: list[PayloadRow],
-        writes: list[WriteRow],
+        writes: list[PlainWrite],
         size: int,
         step: int,
         others: Sequence[EncodedStep],
@@ -345,7 +359,7 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
         )
     others = [encode_commit(other, codec) for other in commit.others] if commit.others else ()
     size = 0
-    writes: list[WriteRow] = []
+    writes: list[PlainWrite] = []
     for task in commit.writes:
         write = encode_task(task, codec)
         size += len(write[5])
@@ -506,7 +520,7 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
         space.header_ops = 0
 
     parent_rev = commit.parent_rev
-    row = (
+    row: PlainCheckpoint = (
         rev,
         commit.checkpoint_id,
         parent_rev,
@@ -524,7 +538,7 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
     encoded = EncodedStep(
         claim,
         space,
-        _new_row(CheckpointRow, row),
+        row,
         space.head,
         space.must_exist,
         payloads,
@@ -560,7 +574,7 @@ def _encode_append(op: Append, chain: Chain, pack: Callable[[Any], Body]) -> Bod
     return body
 
 
-def encode_task(task: TaskWrites, codec: Codec) -> WriteRow:
+def encode_task(task: TaskWrites, codec: Codec) -> PlainWrite:
     """The row of a task's writes. A refusal names the channel."""
     writes = task.writes
     tag: str | None = None
@@ -581,7 +595,7 @@ def encode_task(task: TaskWrites, codec: Codec) -> WriteRow:
         for channel, written in writes:
             codec.pack_channel(channel, written)
         raise
-    return _new_row(WriteRow, (task.rev, task.task_id, task.slot, task.path, tag, data))
+    return task.rev, task.task_id, task.slot, task.path, tag, data
 
 
 def metadata_text(metadata: Mapping[str, Any], parents: Mapping[str, str], run_id: str | None) -> str | None:

@@ -29,7 +29,21 @@ from checkpoint.base import (
     EncodedCommit,
     ThreadDeletedError,
 )
-from checkpoint.chains import CheckpointRow, EncodedStep, PayloadRow, StoredChain, WriteRow
+from checkpoint.chains import (
+    HEADER,
+    HEADER_ROOT,
+    ID,
+    REV,
+    RUN_ID,
+    UP_REV,
+    CheckpointRow,
+    EncodedStep,
+    PayloadRow,
+    PlainCheckpoint,
+    PlainWrite,
+    StoredChain,
+    WriteRow,
+)
 from checkpoint.rows import Address, Entry, Found, RowSaver
 
 P = ParamSpec("P")
@@ -46,12 +60,12 @@ class _Space:
     def __init__(self, ns: str) -> None:
         self.ns = ns
         self.head: int | None = None
-        self.checkpoints: dict[int, CheckpointRow] = {}
+        self.checkpoints: dict[int, PlainCheckpoint] = {}
         self.lines: dict[int, list[int]] = {}
         """Root of a header chain -> its revs, ascending."""
         self.payloads: dict[tuple[int, int], list[tuple[str | None, bytes]]] = {}
         """(channel number, root) -> bodies by seq."""
-        self.writes: dict[int, dict[tuple[str, int], WriteRow]] = {}
+        self.writes: dict[int, dict[tuple[str, int], PlainWrite]] = {}
         """rev -> (task id, slot) -> row."""
         self.aliases: dict[str, int] = {}
         """Ids that do not carry their rev."""
@@ -200,21 +214,21 @@ class InMemorySaver(RowSaver):
             head = heads.get(ns, space.head if space is not None else None)
             if head != step.expected:
                 raise self._conflict(step, thread)
-            heads[ns] = step.row.rev
+            heads[ns] = step.row[REV]
 
     def _conflict(self, step: EncodedStep, thread: _Thread | None) -> CheckpointConflictError:
         space = thread.spaces.get(step.space.ns) if thread is not None else None
 
         def id_of(rev: int | None) -> str | None:
             row = space.checkpoints.get(rev) if space is not None and rev is not None else None
-            return row.id if row is not None else None
+            return row[ID] if row is not None else None
 
         return CheckpointConflictError(
             thread_id=step.claim.thread_id,
             ns=step.space.ns,
             expected=id_of(step.expected if step.row is not None else step.space.head),
             actual=id_of(space.head if space is not None else None),
-            run_id=step.row.run_id if step.row is not None else None,
+            run_id=step.row[RUN_ID] if step.row is not None else None,
         )
 
     # ---- whole threads
@@ -270,10 +284,10 @@ def _flatten(encoded: Any, steps: list[EncodedStep]) -> None:
     steps.append(encoded)
 
 
-def _add_step(space: _Space, step: EncodedStep, row: CheckpointRow | None) -> None:
+def _add_step(space: _Space, step: EncodedStep, row: PlainCheckpoint | None) -> None:
     if row is not None:
-        root = row.header_root
-        rev = space.head = row.rev
+        root = row[HEADER_ROOT]
+        rev = space.head = row[REV]
         space.checkpoints[rev] = row
         if root == rev:
             space.lines[rev] = [rev]
@@ -295,7 +309,7 @@ def _add_payloads(space: _Space, payloads: Sequence[PayloadRow]) -> None:
         rows.append((tag, data))
 
 
-def _add_writes(space: _Space, writes: Sequence[WriteRow], replace: bool = False) -> None:
+def _add_writes(space: _Space, writes: Sequence[PlainWrite], replace: bool = False) -> None:
     for write in writes:
         rev, task_id, slot, _, _, _ = write
         key = task_id, slot
@@ -307,8 +321,9 @@ def _add_writes(space: _Space, writes: Sequence[WriteRow], replace: bool = False
 
 
 def _newest_first(thread: _Thread, space: _Space, below: int | None) -> Iterator[Entry]:
-    for row in reversed(space.checkpoints.values()):
-        if below is None or row.rev < below:
+    for plain in reversed(space.checkpoints.values()):
+        if below is None or plain[REV] < below:
+            row = CheckpointRow._make(plain)
             yield Entry(
                 thread.thread_id,
                 space.ns,
@@ -345,13 +360,14 @@ class _View:
         )
 
     def checkpoint(self, space_pk: _Space, rev: int) -> Found | None:
-        row = space_pk.checkpoints.get(rev)
-        if row is None:
-            return None
         checkpoints = space_pk.checkpoints
-        headers = [(at, checkpoints[at].header) for at in space_pk.lines[row.header_root] if at <= rev]
+        plain = checkpoints.get(rev)
+        if plain is None:
+            return None
+        row = CheckpointRow._make(plain)
+        headers = [(at, checkpoints[at][HEADER]) for at in space_pk.lines[row.header_root] if at <= rev]
         parent = checkpoints.get(row.parent_rev) if row.parent_rev is not None else None
-        return Found(row, headers, parent.id if parent is not None else None)
+        return Found(row, headers, parent[ID] if parent is not None else None)
 
     def alias(self, space_pk: _Space, checkpoint_id: str) -> int | None:
         return space_pk.aliases.get(checkpoint_id)
@@ -364,16 +380,16 @@ class _View:
         return stored
 
     def tasks(self, space_pk: _Space, rev: int) -> list[WriteRow]:
-        rows = space_pk.writes.get(rev)
-        return sorted(rows.values(), key=lambda row: (row.path, row.task_id, row.slot)) if rows else []
+        rows = map(WriteRow._make, space_pk.writes.get(rev, {}).values())
+        return sorted(rows, key=lambda row: (row.path, row.task_id, row.slot))
 
     def open_child(self, space_pk: _Space, up_rev: int) -> int | None:
         # Rows are in the order of their revs, and a child's is greater than its parent's.
         for row in reversed(space_pk.checkpoints.values()):
-            if row.rev <= up_rev:
+            if row[REV] <= up_rev:
                 break
-            if row.up_rev == up_rev:
-                return row.rev
+            if row[UP_REV] == up_rev:
+                return row[REV]
         return None
 
     def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
@@ -383,7 +399,7 @@ class _View:
         carried = ids.rev_of(checkpoint_id, thread.salt)
         for space in thread.spaces.values():
             row = space.checkpoints.get(carried) if carried is not None else None
-            if row is not None and row.id == checkpoint_id:
+            if row is not None and row[ID] == checkpoint_id:
                 return carried
             if checkpoint_id in space.aliases:
                 return space.aliases[checkpoint_id]
@@ -418,8 +434,8 @@ class _View:
     def put_checkpoint(self, space_pk: _Space, row: CheckpointRow) -> None:
         old = space_pk.checkpoints.get(row.rev)
         if old is not None:
-            space_pk.lines[old.header_root].remove(row.rev)
-        space_pk.checkpoints[row.rev] = row
+            space_pk.lines[old[HEADER_ROOT]].remove(row.rev)
+        space_pk.checkpoints[row.rev] = tuple(row)
         revs = space_pk.lines.setdefault(row.header_root, [])
         revs.append(row.rev)
         revs.sort()
@@ -428,7 +444,7 @@ class _View:
         return [at for at in space_pk.lines[header_root] if at > rev]
 
     def set_header(self, space_pk: _Space, rev: int, header_root: int, header: bytes | None) -> None:
-        row = space_pk.checkpoints[rev]
+        row = CheckpointRow._make(space_pk.checkpoints[rev])
         kept = row.header if header is None else header
         self.put_checkpoint(space_pk, row._replace(header_root=header_root, header=kept))
 
@@ -441,5 +457,5 @@ class _View:
     def add_payloads(self, space_pk: _Space, payloads: Sequence[PayloadRow]) -> None:
         _add_payloads(space_pk, payloads)
 
-    def add_writes(self, space_pk: _Space, writes: Sequence[WriteRow], *, replace: bool = False) -> None:
+    def add_writes(self, space_pk: _Space, writes: Sequence[PlainWrite], *, replace: bool = False) -> None:
         _add_writes(space_pk, writes, replace)

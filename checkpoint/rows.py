@@ -56,6 +56,7 @@ from checkpoint.chains import (
     Codec,
     EncodedStep,
     PayloadRow,
+    PlainWrite,
     Space,
     StoredChain,
     WriteRow,
@@ -185,7 +186,7 @@ class Transaction(Rows, Protocol):
     def add_payloads(self, space_pk: Any, payloads: Sequence[PayloadRow]) -> None:
         """Insert chain rows."""
 
-    def add_writes(self, space_pk: Any, writes: Sequence[WriteRow], *, replace: bool = False) -> None:
+    def add_writes(self, space_pk: Any, writes: Sequence[PlainWrite], *, replace: bool = False) -> None:
         """Insert task rows: slot 0 stays as it is stored unless `replace`, slots below 0 are replaced."""
 
 

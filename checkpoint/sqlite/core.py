@@ -27,7 +27,18 @@ from checkpoint.base import (
     CorruptCheckpointError,
     ThreadDeletedError,
 )
-from checkpoint.chains import STUB, CheckpointRow, EncodedStep, PayloadRow, StoredChain, WriteRow
+from checkpoint.chains import (
+    REV,
+    RUN_ID,
+    STUB,
+    CheckpointRow,
+    EncodedStep,
+    PayloadRow,
+    PlainCheckpoint,
+    PlainWrite,
+    StoredChain,
+    WriteRow,
+)
 from checkpoint.rows import Address, Entry, Found
 
 PART: Final = 800
@@ -92,7 +103,7 @@ def _header_crc(rev: int, header: bytes, metadata: str | None) -> int:
     return crc if metadata is None else crc32(metadata.encode("utf-8", "surrogatepass"), crc)
 
 
-def _checkpoint_columns(space_pk: int, row: CheckpointRow) -> tuple[Any, ...]:
+def _checkpoint_columns(space_pk: int, row: PlainCheckpoint) -> tuple[Any, ...]:
     rev, own_id, parent_rev, parent_id, up_rev, ts, step, source, flags, run_id, root, header, metadata = row
     return (
         space_pk,
@@ -166,7 +177,7 @@ def _write_steps(conn: Any, execute: Any, steps: Sequence[EncodedStep]) -> tuple
     for step in steps:
         if step.row is not None:
             ns = step.space.ns
-            moves[ns] = (moves[ns][0] if ns in moves else step), step.row.rev
+            moves[ns] = (moves[ns][0] if ns in moves else step), step.row[REV]
     for step, rev in moves.values():
         if step.space.pk is not None:
             if execute(_HEAD, (rev, step.space.pk, step.expected, thread_pk, claim.number)).rowcount != 1:
@@ -263,7 +274,7 @@ def _insert(conn: Any, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         conn.executemany(statement, rows)
 
 
-def add_writes(conn: Any, space_pk: int, writes: Sequence[WriteRow], *, replace: bool = False) -> None:
+def add_writes(conn: Any, space_pk: int, writes: Sequence[PlainWrite], *, replace: bool = False) -> None:
     """Insert task rows: slot 0 stays as it is stored unless `replace`, slots below 0 are replaced."""
     whole: list[tuple[Any, ...]] = []
     _write_tasks(conn, space_pk, writes, whole, replace=replace)
@@ -272,7 +283,7 @@ def add_writes(conn: Any, space_pk: int, writes: Sequence[WriteRow], *, replace:
 
 
 def _write_tasks(
-    conn: Any, space_pk: int, writes: Sequence[WriteRow], whole: list[tuple[Any, ...]], *, replace: bool = False
+    conn: Any, space_pk: int, writes: Sequence[PlainWrite], whole: list[tuple[Any, ...]], *, replace: bool = False
 ) -> None:
     """Add task rows to `whole`, to be inserted together; those that take more statements are stored at once."""
     for rev, task, slot, path, tag, body in writes:
@@ -326,7 +337,7 @@ def refusal(conn: Any, step: EncodedStep) -> CheckpointConflictError:
         ns=space.ns,
         expected=None if expected_id is None else id_text(expected_id),
         actual=None if actual_id is None else id_text(actual_id),
-        run_id=step.row.run_id if step.row is not None else None,
+        run_id=step.row[RUN_ID] if step.row is not None else None,
     )
 
 
@@ -617,7 +628,7 @@ class Writer(Reader):
         if rows:
             _insert(self.conn, _PAYLOAD, rows)
 
-    def add_writes(self, space_pk: int, writes: Sequence[WriteRow], *, replace: bool = False) -> None:
+    def add_writes(self, space_pk: int, writes: Sequence[PlainWrite], *, replace: bool = False) -> None:
         """As `Transaction.add_writes`."""
         add_writes(self.conn, space_pk, writes, replace=replace)
 

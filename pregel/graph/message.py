@@ -188,9 +188,12 @@ def _split_blocks(message: Message) -> list[Message]:
     calls: list[dict[str, Any]] = []
     results: list[Message] = []
     for block in cast("list[Any]", message["content"]):
-        kind = "text" if isinstance(block, str) else block.get("type")
+        if isinstance(block, str):
+            blocks.append({"type": "text", "text": block})
+            continue
+        kind = block.get("type")
         if kind == "text":
-            blocks.append({"type": "text", "text": block if isinstance(block, str) else block["text"]})
+            blocks.append({"type": "text", "text": block["text"]})
         elif kind == "image":
             blocks.append({"type": "image_url", "image_url": {"url": _image_url(block)}})
         elif kind == "tool_use":

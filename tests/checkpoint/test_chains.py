@@ -7,7 +7,7 @@ import pytest
 
 from checkpoint import chains
 from checkpoint.base import CorruptCheckpointError
-from checkpoint.chains import APPEND, FULL, Chain, Space, fold_header
+from checkpoint.chains import APPEND, FULL, HEADER, Chain, Space, fold_header
 from checkpoint.memory import InMemorySaver
 from tests.checkpoint.runs import GONE, ScriptedRun, Store
 
@@ -52,7 +52,7 @@ def test_an_equal_value_costs_no_row(run: ScriptedRun) -> None:
     before = run.values["l"]
     equal = encode(run, {"l": [message()], "small": 1})
     assert rows(equal) == []
-    assert len(equal.row.header) < 10
+    assert len(equal.row[HEADER]) < 10
     assert rows(encode(run, {"l": [*before]})) == []
     again = ScriptedRun(run.store)
     assert rows(encode(again, {"l": [message()]})) == []
@@ -126,7 +126,7 @@ def test_headers_of_a_loop_are_small(run: ScriptedRun) -> None:
     for n in range(300):
         new = message(n)
         changes = {"l": [*run.values["l"], new], "go": None}
-        sizes.append(len(encode(run, changes, seen={"node": {"go": n + 1}}).row.header))
+        sizes.append(len(encode(run, changes, seen={"node": {"go": n + 1}}).row[HEADER]))
     assert sum(sizes) / len(sizes) <= 25
 
 
@@ -138,7 +138,7 @@ def test_headers_of_a_wide_graph_are_small(run: ScriptedRun) -> None:
         at, to = n % 50, (n + 1) % 50
         changes: dict[str, Any] = {f"branch:to:{at}": GONE, f"branch:to:{to}": None, f"key{n % 20}": n}
         seen = {f"n{at}": {f"branch:to:{at}": run.versions[f"branch:to:{at}"]}}
-        sizes.append(len(encode(run, changes, seen=seen).row.header))
+        sizes.append(len(encode(run, changes, seen=seen).row[HEADER]))
     assert sum(sizes) / len(sizes) <= 60
     for stored in run.stored[::97]:
         stored.check(run.store)
