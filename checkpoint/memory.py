@@ -435,7 +435,7 @@ class _View:
         old = space_pk.checkpoints.get(row.rev)
         if old is not None:
             space_pk.lines[old[HEADER_ROOT]].remove(row.rev)
-        space_pk.checkpoints[row.rev] = tuple(row)
+        space_pk.checkpoints[row.rev] = (*row,)
         revs = space_pk.lines.setdefault(row.header_root, [])
         revs.append(row.rev)
         revs.sort()

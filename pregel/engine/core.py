@@ -285,13 +285,15 @@ class Run(RunState):
         return None
 
     def entry_version(self) -> int:
-        """Counter of the version that the input left on what it was copied to; what nodes wrote is newer."""
+        """Counter of the version that the input left on what it was copied to; what nodes wrote is newer.
+
+        A graph without a START node that continues in another process does not know it any more: then everything counts
+        as written, as it does in LangGraph.
+        """
         seen = self.seen.get(START)
         if seen and START in seen:
             return count_of(seen[START]) + 1
-        names = self.program.input_channels
-        versions = [self.versions.get(name, 0) for name in ([names] if isinstance(names, str) else names)]
-        return max(map(count_of, versions), default=0)
+        return 0 if self.entered is None else count_of(self.entered)
 
     # ---- what running tasks ask for (_scope.Host)
 

@@ -182,6 +182,7 @@ def _input(run: RunState, writes: Sequence[Write]) -> StepCommit | None:
     run.pending = []
     if writes:
         apply_writes(run, writes, INPUT)
+        run.entered = run.version
     run.seen.setdefault(INPUT, {})
     run.seen_changed[INPUT] = run.seen[INPUT]
     commit = snapshot.checkpoint(run, "input")

@@ -185,6 +185,7 @@ class RunState:
         "continues",
         "copiers",
         "emitted",
+        "entered",
         "failure",
         "finished",
         "held",
@@ -270,6 +271,8 @@ class RunState:
         """Does this run continue from a stored state? Only until its first superstep has ended."""
         self.replaying = False
         """Does it run again what an addressed checkpoint came before? (Stored results are not used then.)"""
+        self.entered: Version | None = None
+        """The version that the input got; None if the run continues from a stored state."""
         self.replayed = False
         """Did this run begin as a replay?"""
         self.continues = False

@@ -313,7 +313,7 @@ async def by_await(futures):
 
 
 async def by_wait(futures):
-    done, pending = await asyncio.wait(futures, timeout=LIMIT)
+    _, pending = await asyncio.wait(futures, timeout=LIMIT)
     assert not pending
     return [future.result() for future in futures]
 
@@ -376,7 +376,7 @@ def test_children_of_a_body_in_a_worker(where):
     def body():
         futures = [current().spawn(target, n) for n in range(4)]
         assert all(isinstance(future, Future) for future in futures)
-        done, pending = wait(futures, timeout=LIMIT)
+        _, pending = wait(futures, timeout=LIMIT)
         assert not pending
         return [future.result() for future in futures]
 

@@ -533,7 +533,7 @@ def test_a_called_task_belongs_to_the_step():
     run.finish(child, [("__return__", 3)])
     act(run, {"a": [("y", 1)], "b": []})
     commit = run.commit()
-    assert [(row.slot, list(row.writes)) for row in commit.writes][0] == (0, [("__return__", 3)])
+    assert rows_of(commit)[0] == (0, [("__return__", 3)])
     assert values(run) == {"x": 1, "y": 1, "log": []}
 
 

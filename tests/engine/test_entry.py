@@ -245,7 +245,7 @@ def test_a_bare_answer_reaches_the_question_of_a_nested_run_that_was_edited_mean
 def test_a_nested_run_that_does_not_continue_takes_its_input():
     outer = dummy_run(PLAIN, dummy_loaded(values={"x": 1}))
     scope = TaskScope(outer, Task(PLAIN.nodes["a"], None), None)
-    run, commits = begin(PLAIN, 99, dummy_loaded(values={"x": 1}), ns="a:1", parent=scope, parent_run=outer)
+    _, commits = begin(PLAIN, 99, dummy_loaded(values={"x": 1}), ns="a:1", parent=scope, parent_run=outer)
     assert [commit.source for commit in commits] == ["input"]
 
 

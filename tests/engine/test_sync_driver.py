@@ -118,7 +118,7 @@ def by_result(futures):
 
 
 def by_wait(futures):
-    done, pending = wait(futures, timeout=LIMIT)
+    _, pending = wait(futures, timeout=LIMIT)
     assert not pending
     return [future.result() for future in futures]
 
@@ -204,6 +204,17 @@ def test_children_of_children_of_children(way, where):
 
     target = child(work)
     assert run_parent(lambda: way([current().spawn(target, 3)])[0], where) == 8
+
+
+def test_the_run_changes_hands_many_times():
+    """Bodies on the driver's thread and on workers spawn at the same time, while that thread takes the run back."""
+
+    def work(n):
+        return 1 if n == 0 else sum(by_wait([current().spawn(target, n - 1) for _ in range(2)]))
+
+    target = child(work)
+    for _ in range(60):
+        assert run_parent(lambda: by_wait([current().spawn(target, 3)])[0], {"beside": True}) == 8
 
 
 @pytest.mark.parametrize("limit", [None, 1])

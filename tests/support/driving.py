@@ -1,7 +1,7 @@
 """Runs driven to their end, in either colour, under a time limit, with a saver that only remembers.
 
-Decides how a test drives: on a thread of its own, so that a deadlock fails one test and not the suite. Knows the drivers
-and nothing above them.
+Decides how a test drives: on a thread of its own, so that a deadlock fails one test and not the suite. Knows the
+drivers and nothing above them.
 """
 
 from __future__ import annotations

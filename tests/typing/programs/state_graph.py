@@ -72,9 +72,9 @@ graph.invoke(Command(resume="yes"), {"configurable": {"thread_id": "1"}})
 graph.invoke(None, {"configurable": {"thread_id": "1"}})
 
 for chunk in graph.stream({"topic": "graphs"}, stream_mode="updates"):
-    print(chunk)
+    assert chunk
 for chunk in graph.stream({"topic": "graphs"}, stream_mode=["values", "updates"], subgraphs=True):
-    print(chunk)
+    assert chunk
 
 snapshot = graph.get_state({"configurable": {"thread_id": "1"}})
 assert_type(snapshot, StateSnapshot)
@@ -87,7 +87,7 @@ for entry in graph.get_state_history({"configurable": {"thread_id": "1"}}, limit
 async def main() -> None:
     await graph.ainvoke({"topic": "graphs"})
     async for part in graph.astream({"topic": "graphs"}, stream_mode="custom"):
-        print(part)
+        assert part
     assert_type(await graph.aget_state({"configurable": {"thread_id": "1"}}), StateSnapshot)
 
 
