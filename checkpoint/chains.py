@@ -393,11 +393,7 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
             raise UnregisteredTypeError(refusal.type, refusal.path, channel=name) from None
         staged.append((name, tag, data, None))
     parents, run_id = commit.parents, commit.run_id
-    if (
-        space.metadata_of is not commit.metadata
-        or space.metadata_run_id != run_id
-        or space.metadata_parents != parents
-    ):
+    if space.metadata_of is not commit.metadata or space.metadata_run_id != run_id or space.metadata_parents != parents:
         space.metadata_text = metadata_text(commit.metadata, parents, run_id)
         space.metadata_of = commit.metadata
         space.metadata_run_id = run_id
@@ -503,7 +499,9 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
             marker = -1
         elif ops.keys() != set(updated):
             marker = [space.number(name, new) for name in updated] or -2
-        content = [version, changed, extended, rooted, inlined, gone, seen, new, sub, marker, specials]
+        content = [version, changed, extended, rooted, inlined, gone, seen]
+        if new or sub or marker or specials:
+            content += (new, sub, marker, specials)
         while content and not content[-1]:
             content.pop()
         op = packb(content)

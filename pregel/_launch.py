@@ -27,9 +27,8 @@ from pregel.engine import namespace, view
 from pregel.engine.core import Run, count_of
 from pregel.engine.program import Program
 from pregel.engine.state import Request, RunState
-from pregel.engine.sync_driver import Gate
 from pregel.engine.task import COPIERS, NO_COPIES
-from pregel.engine.workers import Job, workers
+from pregel.engine.workers import Gate, Job, workers
 from pregel.errors import EmptyChannelError, shown
 from pregel.runtime import ExecutionInfo, RunControl, Runtime, ServerInfo, no_write
 from pregel.types import GraphOutput
@@ -156,7 +155,7 @@ def request_for(graph: Graph, call: Call) -> Request:
     request.interrupt_before = _names(call.interrupt_before or graph.interrupt_before_nodes)
     request.interrupt_after = _names(call.interrupt_after or graph.interrupt_after_nodes)
     request.retry_policy = graph.retry_policy
-    request.copiers = COPIERS if graph.isolate == "shallow" else NO_COPIES
+    request.copiers = NO_COPIES if graph.isolate == "off" else COPIERS
     request.strict = graph.strict
     request.clock = time.time
     request.monotonic = time.monotonic

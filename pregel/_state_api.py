@@ -26,7 +26,6 @@ from pregel._launch import NOTHING, Graph, runtime_of
 from pregel.engine import edit, history, namespace, view
 from pregel.engine.core import Run
 from pregel.engine.state import Request
-from pregel.engine.sync_driver import emit_notices
 from pregel.engine.task import COPIERS, in_context
 from pregel.types import StateSnapshot, StateUpdate
 
@@ -225,7 +224,7 @@ def _edited(address: Address, work: edit.Edit) -> tuple[list[StepCommit], Runnab
     assert loaded is not None
     # Unknown keys of a value that no node returned are the caller's own affair (D42).
     run.notices = [notice for notice in run.notices if notice.code != "unknown-key"]
-    emit_notices(run)
+    run.warn()
     for commit in work.commits:
         commit.parents, commit.up_rev = loaded.parents, loaded.up_rev
     configurable: dict[str, Any] = {

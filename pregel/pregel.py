@@ -278,8 +278,8 @@ class Pregel(_launch.Graph):
         self.context_schema = context_schema
         self.config = dict(config) if config else None
         self.name = name
-        if isolate not in ("shallow", "off"):
-            raise ValueError(f"isolate must be 'shallow' or 'off', got {shown(isolate)}")
+        if isolate not in ("shallow", "deep", "off"):
+            raise ValueError(f"isolate must be 'shallow', 'deep' or 'off', got {shown(isolate)}")
         self.isolate = isolate
         self.strict = strict
         self._program: Program | None = None
@@ -301,6 +301,7 @@ class Pregel(_launch.Graph):
                 input_channels=self.input_channels,
                 output_channels=self.output_channels,
                 stream_channels=self.stream_channels_asis,
+                watch=self.isolate == "deep",
             )
         return self._program
 
@@ -823,7 +824,7 @@ class Pregel(_launch.Graph):
 
     # ---- pictures
 
-    def get_graph(self, config: Any = None, *, xray: bool | int = False) -> Graph:  # noqa: ARG002 - the peer's shape
+    def get_graph(self, config: Any = None, *, xray: bool | int = False) -> Graph:
         """The drawing of this graph; with `xray` nested graphs are drawn in place, n levels deep or all the way."""
         return build_channel_graph(
             [

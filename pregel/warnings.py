@@ -6,6 +6,8 @@ emitted once per (graph, code, place).
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable
 from typing import NamedTuple
 
 __all__ = ["PregelWarning"]
@@ -25,3 +27,14 @@ class Notice(NamedTuple):
     code: str
     place: str
     text: str
+
+
+def emit(notices: Iterable[Notice], warned: set[tuple[str, str]], *, strict: bool) -> None:
+    """Emit notices as warnings, each once per graph (`warned` remembers) and place; under strict the first is raised."""
+    for notice in notices:
+        if strict:
+            raise PregelWarning(notice.text)
+        key = (notice.code, notice.place)
+        if key not in warned:
+            warned.add(key)
+            warnings.warn(notice.text, PregelWarning, stacklevel=4)

@@ -139,6 +139,7 @@ def store(conn: Any, steps: Sequence[EncodedStep]) -> None:
     try:
         written = _write_steps(conn, execute, steps)
         execute("COMMIT")
+        _settle_claim(steps, *written)
     except BaseException as error:
         if conn.in_transaction:
             execute("ROLLBACK")
@@ -146,7 +147,6 @@ def store(conn: Any, steps: Sequence[EncodedStep]) -> None:
             # An interrupt that arrived when the commit was done already: the steps are stored.
             _settle_claim(steps, *written)
         raise
-    _settle_claim(steps, *written)
 
 
 def _settle_claim(steps: Sequence[EncodedStep], thread_pk: int, space_pks: Mapping[str, int]) -> None:
@@ -308,9 +308,7 @@ def _write_parted_task(
     pieces = _parts(body)
     # Part 0 decides whether this body is the first one.
     if conn.execute(_TASK, (*key, 0, path, tag, crc, pieces[0])).rowcount == 1:
-        _insert(
-            conn, _TASK, [(*key, part, None, None, None, piece) for part, piece in enumerate(pieces) if part]
-        )
+        _insert(conn, _TASK, [(*key, part, None, None, None, piece) for part, piece in enumerate(pieces) if part])
 
 
 def refusal(conn: Any, step: EncodedStep) -> CheckpointConflictError:

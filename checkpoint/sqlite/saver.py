@@ -293,12 +293,7 @@ class _SqliteSaver(RowSaver):
         claim = steps[0].claim
         is_small = sum([step.size for step in steps]) <= INLINE_BYTES
         groups = self.max_checkpoint_lag > 1
-        if (
-            is_small
-            and not groups
-            and claim.thread_id not in self._unwritten
-            and connections.write_lock.acquire(False)
-        ):
+        if is_small and not groups and claim.thread_id not in self._unwritten and connections.write_lock.acquire(False):
             try:
                 if connections.mode != "inline":
                     connections.set_mode("inline")
@@ -364,12 +359,10 @@ class _SqliteSaver(RowSaver):
                 claim = batch[0].claim
                 failure: BaseException | None = None
                 try:
-                    # They are, if an interrupt came right after the commit.
-                    if not batch[0].steps[0].stored:
-                        if connections.mode != "normal":
-                            connections.set_mode("normal")
-                        steps = [step for queued in batch for step in queued.steps]
-                        self._store(connections, claim, steps, _is_interrupt)
+                    if connections.mode != "normal":
+                        connections.set_mode("normal")
+                    steps = [step for queued in batch for step in queued.steps]
+                    self._store(connections, claim, steps, _is_interrupt)
                 except Exception as error:  # noqa: BLE001 - reported by the outcome
                     failure = error
                 for queued in batch:
@@ -381,8 +374,9 @@ class _SqliteSaver(RowSaver):
         is 1. They stay queued until they have ended."""
         with self._queue_lock:
             waiting = self._unwritten.get(thread_id)
-            while waiting and waiting[0].ended:
-                waiting.popleft()
+            # Those that are stored and have not ended were written when an interrupt came.
+            while waiting and (waiting[0].ended or waiting[0].steps[0].stored):
+                waiting.popleft().ended = True
             if not waiting:
                 self._unwritten.pop(thread_id, None)
                 return []

@@ -20,21 +20,12 @@ from typing import Any
 from checkpoint.base import Ack, CheckpointConflictError, Durability, NativeSaver, StepCommit
 from pregel._scope import TaskScope
 from pregel.engine.core import Run
-from pregel.engine.effects import Effect, Retry, Start
+from pregel.engine.effects import HAND_BACK, Effect, Retry, Spawned, Start
+from pregel.engine.limits import deadline_of, own_error, timed_out
 from pregel.engine.program import Write
-from pregel.engine.sync_driver import (
-    HAND_BACK,
-    Gate,
-    Spawned,
-    deadline_of,
-    emit_notices,
-    give_outcome,
-    note,
-    own_error,
-    timed_out,
-)
+from pregel.engine.snapshot import note_unstored
 from pregel.engine.task import Task, acall, acall_routers, call, call_node, in_context
-from pregel.engine.workers import Job, future_type, workers
+from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, workers
 
 
 class Inbox:
@@ -115,7 +106,7 @@ class AsyncDriver:
         """Start the run; returns when its input or answers are stored."""
         commits = self.run.start(value)
         if self.run.notices:
-            self.warn()
+            self.run.warn()
         for commit in commits:
             await self.store(commit, wait=True)
 
@@ -132,7 +123,7 @@ class AsyncDriver:
                 self.fence.check()
             tasks = run.plan()
             if run.notices:
-                self.warn()
+                self.run.warn()
             if tasks is None:
                 return False
             if self.acks:
@@ -145,7 +136,7 @@ class AsyncDriver:
                     try:
                         writes = await in_context(acall(scope), copy_context())
                         if run.notices:
-                            self.warn()
+                            self.run.warn()
                     except BaseException as error:
                         scope.close()
                         if self.pumping is not None:
@@ -175,7 +166,7 @@ class AsyncDriver:
             self.fence.check()
         commit = run.commit()
         if run.notices:
-            self.warn()
+            self.run.warn()
         if commit is not None:
             await self.store(commit)
         return run.phase == "idle"
@@ -208,6 +199,8 @@ class AsyncDriver:
         for task in run.tasks:
             if task.scope is not None and not task.settled:
                 task.scope.close()
+            if task.future is not None:
+                abandon_future(task.future)
         left = [body for body in self.bodies if not body.done()]
         for body in left:
             body.cancel()
@@ -367,7 +360,7 @@ class AsyncDriver:
         if error is None:
             try:
                 if run.notices:
-                    self.warn()
+                    self.run.warn()
             except Exception as warning:  # noqa: BLE001 - a warning that is an error fails the task
                 error = warning
         scope.close()
@@ -438,6 +431,8 @@ class AsyncDriver:
                 workers.abandon()
             if not await self.again(self.run.settle(task, timed_out(task, now))) and task.future is not None:
                 await self.resolve(task)
+        if self.run.failure is not None:
+            self.withdraw()
         if self.deadline is not None and now >= self.deadline:
             raise TimeoutError(
                 f"step {self.run.step} took longer than step_timeout={self.step_timeout} seconds; "
@@ -529,7 +524,7 @@ class AsyncDriver:
                 await saver.awrite([encoded], durability=self.durability)
         except BaseException as error:
             self.broken = True
-            note(error, self.run, commit)
+            note_unstored(self.run, commit, error)
             raise
 
     async def store_held(self) -> None:
@@ -555,12 +550,8 @@ class AsyncDriver:
             await ack.aresult()
         except BaseException as error:
             self.broken = True
-            note(error, self.run, None)
+            note_unstored(self.run, None, error)
             raise
-
-    def warn(self) -> None:
-        """Emit the run's notices, each once per graph and place."""
-        emit_notices(self.run)
 
 
 def count_cancels() -> int:

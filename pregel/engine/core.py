@@ -106,6 +106,8 @@ class Run(RunState):
         for task in self.waiting:
             view.paused(self, task)
         ready = [task for task in tasks if not task.settled]
+        for task in ready:
+            task.start_over()
         self.unsettled = len(ready)
         return ready
 
@@ -171,6 +173,7 @@ class Run(RunState):
             entry.reapply(self, [child])
         self.tasks.append(child)
         if not child.settled:
+            child.start_over()
             self.unsettled += 1
         if self.sees:
             view.starts(self, [child])
@@ -273,14 +276,19 @@ class Run(RunState):
             return ended
         if self.status == "out_of_steps":
             ready = self.ready
-            left = f"{len(ready)} tasks still ready ({', '.join(map(repr, ready[:5]))})" if ready else "no step to spare"
+            left = (
+                f"{len(ready)} tasks still ready ({', '.join(map(repr, ready[:5]))})" if ready else "no step to spare"
+            )
             return GraphRecursionError(
                 f"step limit {self.request.limit} reached with {left}; raise recursion_limit in the config, or check the "
                 f"condition that ends the loop [{ErrorCode.GRAPH_RECURSION_LIMIT.value}]"
             )
         if self.status == "draining":
             return GraphDrained(self.request.control.drain_reason or "shutdown")
-        if self.status in ("interrupted", "interrupt_before", "interrupt_after") and self.request.parent_run is not None:
+        if (
+            self.status in ("interrupted", "interrupt_before", "interrupt_after")
+            and self.request.parent_run is not None
+        ):
             return GraphInterrupt(self.interrupts)
         return None
 

@@ -136,7 +136,9 @@ class Edit:
         run = self.run
         writes = entry.map_input(run.program, values)
         if not writes:
-            raise InvalidUpdateError(f"as_node='__input__' got no input for {run.program.input_channels!r}: {shown(values)}")
+            raise InvalidUpdateError(
+                f"as_node='__input__' got no input for {run.program.input_channels!r}: {shown(values)}"
+            )
         apply_tasks(run, [_blank(task) for task in self._open()])
         run.updated = None
         apply_writes(run, writes, INPUT)
@@ -269,5 +271,3 @@ def _written(task: Task, scope: TaskScope, values: Any) -> list[Write]:
 def _blank(task: Task) -> Task:
     task.writes = []
     return task
-
-

@@ -1,4 +1,4 @@
-"""What the core may ask a driver to do, besides storing: run again later, start one more task.
+"""What a driver may be asked to do, besides storing: run again later, start one more task, start a called one.
 
 What is to be stored is a `checkpoint.base.StepCommit`; it is the third effect. Slotted and unfrozen: one of these may be
 built per superstep.
@@ -6,6 +6,10 @@ built per superstep.
 
 from __future__ import annotations
 
+from contextvars import Context
+from typing import Any
+
+from pregel._scope import TaskScope
 from pregel.engine.task import Task
 
 
@@ -29,3 +33,20 @@ class Start:
 
 
 Effect = Retry | Start
+
+HAND_BACK: Any = object()
+"""Tells the pump of a driver that the inline body has ended."""
+
+
+class Spawned:
+    """A child task that a running body wants started."""
+
+    __slots__ = ("argument", "context", "future", "index", "node", "scope")
+
+    def __init__(self, scope: TaskScope, node: Any, argument: Any, index: int, future: Any, context: Context) -> None:
+        self.scope = scope
+        self.node = node
+        self.argument = argument
+        self.index = index
+        self.future = future
+        self.context = context

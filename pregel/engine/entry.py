@@ -294,4 +294,3 @@ def restore_task(task: Task, entries: Sequence[TaskWrites]) -> None:
 
 def _answered(run: RunState, task: Task) -> bool:
     return any(question.id in run.answers.by_id for question in task.interrupts)
-

@@ -22,8 +22,10 @@ HEX = frozenset("0123456789abcdef")
 
 def is_id_map(value: Any) -> bool:
     """Does a resume value name its questions? (A non-empty dict whose keys all look like interrupt ids.)"""
-    return isinstance(value, dict) and bool(value) and all(
-        isinstance(key, str) and len(key) == 32 and set(key) <= HEX for key in value
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(key, str) and len(key) == 32 and set(key) <= HEX for key in value)
     )
 
 

@@ -14,13 +14,15 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, Protocol
 
 from pregel._call import Call
 from pregel._scope import TaskScope
 from pregel.channels.base import BaseChannel
 from pregel.constants import PULL, TAG_HIDDEN
+from pregel.errors import StateMutationError, shown
 from pregel.managed import ManagedValue
 from pregel.types import CachePolicy, RetryPolicy, TimeoutPolicy
 
@@ -163,12 +165,15 @@ class Node:
         "write",
     )
 
-    def __init__(self, name: str, spec: PregelNode, specs: Mapping[str, Channel]) -> None:
+    def __init__(self, name: str, spec: PregelNode, specs: Mapping[str, Channel], *, watch: bool = False) -> None:
         self.name = name
         self.spec = spec
         bound = spec.bound
         self.fn = bound.fn if bound else _same
         self.afn = bound.afn if bound else None
+        if watch and bound is not None:
+            self.fn = watched(name, self.fn) if self.fn is not None else None
+            self.afn = awatched(name, self.afn) if self.afn is not None else None
         self.inject = bound.inject if bound else None
         self.needs_worker = bound is not None and self.afn is None
         """Under the async API: does the body have to leave the loop? (Sync user code never runs on it.)"""
@@ -205,6 +210,52 @@ def _same(value: Any) -> Any:
     return value
 
 
+def watched(node: str, fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A node's function that refuses to edit its input in place (`isolate="deep"`, for debugging: two deep copies)."""
+
+    def run(value: Any, **injected: Any) -> Any:
+        before = deepcopy(value)
+        result = fn(value, **injected)
+        refuse_edits(node, before, value)
+        return result
+
+    return run
+
+
+def awatched(node: str, fn: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Async form of `watched`."""
+
+    async def run(value: Any, **injected: Any) -> Any:
+        before = deepcopy(value)
+        result = await fn(value, **injected)
+        refuse_edits(node, before, value)
+        return result
+
+    return run
+
+
+def refuse_edits(node: str, before: Any, after: Any) -> None:
+    """Compare a node's input with its copy from before the node ran.
+
+    Raises:
+        StateMutationError: they differ; the keys are named.
+    """
+    if isinstance(before, dict) and isinstance(after, dict):
+        edited = [
+            key for key in {**before, **after} if key not in before or key not in after or before[key] != after[key]
+        ]
+        if edited:
+            raise StateMutationError(
+                f"node {node!r} edited {', '.join(map(repr, edited))} of its input in place; other nodes must not see "
+                f"that: return the new value as an update, or edit a copy"
+            )
+    elif before != after:
+        raise StateMutationError(
+            f"node {node!r} edited its input in place: it was {shown(before)} and is {shown(after)}; return the new value "
+            f"as an update, or edit a copy"
+        )
+
+
 class Program:
     """A compiled graph."""
 
@@ -234,11 +285,13 @@ class Program:
         input_channels: str | Sequence[str],
         output_channels: str | Sequence[str],
         stream_channels: str | Sequence[str],
+        watch: bool = False,
     ) -> None:
+        """`watch`: refuse nodes that edit their input in place."""
         self.channels = dict(channels)
         """Name -> specification; runs make their own channels from these."""
         self.managed = dict(managed)
-        self.nodes = {name: Node(name, spec, self.channels) for name, spec in nodes.items()}
+        self.nodes = {name: Node(name, spec, self.channels, watch=watch) for name, spec in nodes.items()}
         """In definition order."""
         wakes: dict[str, list[str]] = {}
         for node in self.nodes.values():

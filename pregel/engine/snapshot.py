@@ -126,7 +126,9 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
 def kept(run: RunState) -> LoadedCheckpoint:
     """The state of a run as its next run would load it, for a stable namespace whose commits are not stored yet."""
     assert run.claim is not None
-    values = {name: channel.dump() for name, channel in run.channels.items() if channel.tracked and name in run.versions}
+    values = {
+        name: channel.dump() for name, channel in run.channels.items() if channel.tracked and name in run.versions
+    }
     return LoadedCheckpoint(
         run.claim,
         run.ns,
@@ -143,3 +145,12 @@ def kept(run: RunState) -> LoadedCheckpoint:
         updated_channels=run.updated,
         sub=dict(run.sub),
     )
+
+
+def note_unstored(run: RunState, commit: StepCommit | None, error: BaseException) -> None:
+    """Say on a saver's error, once, what was not stored (D47)."""
+    step = run.step if commit is None else commit.step
+    what = "task writes" if commit is not None and commit.kind == "tasks" else f"step {step}"
+    text = f"Storing {what} of thread {run.request.thread_id!r} (namespace {run.ns!r}) failed; it is not stored"
+    if not any(line.startswith("Storing ") for line in getattr(error, "__notes__", ())):
+        error.add_note(text)

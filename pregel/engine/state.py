@@ -23,11 +23,19 @@ from pregel.engine import namespace
 from pregel.engine.program import Program
 from pregel.engine.task import Task, digest, task_id
 from pregel.errors import Interrupt
-from pregel.warnings import Notice
+from pregel.warnings import Notice, emit
 
 Phase = Literal["new", "idle", "running", "committing", "done"]
 Status = Literal[
-    "input", "pending", "done", "interrupt_before", "interrupt_after", "out_of_steps", "draining", "interrupted", "failed"
+    "input",
+    "pending",
+    "done",
+    "interrupt_before",
+    "interrupt_after",
+    "out_of_steps",
+    "draining",
+    "interrupted",
+    "failed",
 ]
 
 LATER = object()
@@ -43,9 +51,7 @@ class Answers:
 
     __slots__ = ("bare", "by_id", "given", "loose")
 
-    def __init__(
-        self, by_id: Mapping[str, Any] | None = None, loose: Any = MISSING, bare: str | None = None
-    ) -> None:
+    def __init__(self, by_id: Mapping[str, Any] | None = None, loose: Any = MISSING, bare: str | None = None) -> None:
         self.by_id: dict[str, Any] = dict(by_id or {})
         self.loose: list[Any] = [] if loose is MISSING else [loose]
         self.bare = bare
@@ -398,6 +404,11 @@ class RunState:
     def notice(self, code: str, place: str, text: str) -> None:
         """Record a warning for the driver to emit."""
         self.notices.append(Notice(code, place, text))
+
+    def warn(self) -> None:
+        """Emit what was recorded; called by the driver, where the user's stack is."""
+        notices, self.notices = self.notices, []
+        emit(notices, self.program.warned, strict=self.request.strict)
 
     def next_version(self) -> Version:
         """The version that everything which changes now gets; one per barrier."""

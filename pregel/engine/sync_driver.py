@@ -15,7 +15,6 @@ leave while it runs, or a limit of concurrent bodies is set.
 from __future__ import annotations
 
 import time
-import warnings
 from _queue import Empty, SimpleQueue
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -26,86 +25,13 @@ from typing import Any
 
 from checkpoint.base import Ack, CheckpointConflictError, Durability, NativeSaver, StepCommit
 from pregel._scope import TaskScope
-from pregel.constants import RETURN
 from pregel.engine.core import Run
-from pregel.engine.effects import Effect, Retry, Start
+from pregel.engine.effects import HAND_BACK, Effect, Retry, Spawned, Start
+from pregel.engine.limits import deadline_of, own_error, timed_out
 from pregel.engine.program import Write
+from pregel.engine.snapshot import note_unstored
 from pregel.engine.task import Task, call
-from pregel.engine.workers import Job, future_type, here, workers
-from pregel.errors import GraphInterrupt, NodeCancelledError, NodeTimeoutError
-from pregel.warnings import PregelWarning
-
-HAND_BACK: Any = object()
-"""Tells the pump that the inline body has ended."""
-
-
-class Gate:
-    """`max_concurrency`: how many leaf bodies of a root run may run at once, over all its nested runs (D12).
-
-    A body that may be waiting for nested runs or child tasks gives its place back (`step_out`) and takes one without
-    asking when the last of them is done (`step_in`), so waiting never blocks the work that is waited for.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._free = limit
-        self._lock = Lock()
-        self._queue: deque[Callable[[], None]] = deque()
-
-    def enter(self, start: Callable[[], None]) -> None:
-        """Call `start` as soon as there is a place; in the order of asking."""
-        with self._lock:
-            if self._free <= 0:
-                self._queue.append(start)
-                return
-            self._free -= 1
-        start()
-
-    def withdraw(self, start: Callable[[], None]) -> bool:
-        """Forget a start that has not happened; False if it has."""
-        with self._lock:
-            try:
-                self._queue.remove(start)
-            except ValueError:
-                return False
-        return True
-
-    def leave(self) -> None:
-        """Give a place back."""
-        with self._lock:
-            self._free += 1
-            if self._free <= 0 or not self._queue:
-                return
-            self._free -= 1
-            start = self._queue.popleft()
-        start()
-
-    def force(self) -> None:
-        """Take a place, whether there is one or not."""
-        with self._lock:
-            self._free -= 1
-
-    def step_out(self, scope: TaskScope) -> None:
-        """The body starts something that it may wait for."""
-        with self._lock:
-            scope.away += 1
-            gives_back = scope.away == 1 and not scope.ended
-        if gives_back:
-            self.leave()
-
-    def step_in(self, scope: TaskScope) -> None:
-        """Something that the body may have waited for is done."""
-        with self._lock:
-            scope.away -= 1
-            if scope.away == 0 and not scope.ended:
-                self._free -= 1
-
-    def end(self, scope: TaskScope) -> None:
-        """The body is over, or abandoned; a place that it still has is free."""
-        with self._lock:
-            gives_back = scope.away == 0 and not scope.ended
-            scope.ended = True
-        if gives_back:
-            self.leave()
+from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, here, workers
 
 
 class SyncDriver:
@@ -158,7 +84,7 @@ class SyncDriver:
         """Start the run; returns when its input or answers are stored."""
         commits = self.run.start(value)
         if self.run.notices:
-            self.warn()
+            self.run.warn()
         for commit in commits:
             self.store(commit, wait=True)
 
@@ -175,7 +101,7 @@ class SyncDriver:
                 self.fence.check()
             tasks = run.plan()
             if run.notices:
-                self.warn()
+                self.run.warn()
             if tasks is None:
                 return False
             if self.acks:
@@ -187,7 +113,7 @@ class SyncDriver:
                     try:
                         writes = copy_context().run(call, scope)
                         if run.notices:
-                            self.warn()
+                            self.run.warn()
                     except BaseException as error:  # noqa: BLE001 - the run decides what an error means
                         scope.close()
                         if self.pumping:
@@ -213,7 +139,7 @@ class SyncDriver:
             self.fence.check()
         commit = run.commit()
         if run.notices:
-            self.warn()
+            self.run.warn()
         if commit is not None:
             self.store(commit)
         return run.phase == "idle"
@@ -258,6 +184,8 @@ class SyncDriver:
         for task in run.tasks:
             if task.scope is not None and not task.settled:
                 task.scope.close()
+            if task.future is not None:
+                abandon_future(task.future)
         try:
             commit = None if self.broken else run.close()
             if commit is not None:
@@ -351,7 +279,7 @@ class SyncDriver:
         if error is None:
             try:
                 if run.notices:
-                    self.warn()
+                    self.run.warn()
             except Exception as warning:  # noqa: BLE001 - a warning that is an error fails the task
                 error = warning
         scope.close()
@@ -410,6 +338,8 @@ class SyncDriver:
                 self.gate.end(task.scope)
             if not self.again(self.run.settle(task, timed_out(task, now))) and task.future is not None:
                 self.resolve(task)
+        if self.run.failure is not None:
+            self.withdraw()
         if self.deadline is not None and now >= self.deadline:
             raise TimeoutError(
                 f"step {self.run.step} took longer than step_timeout={self.step_timeout} seconds; "
@@ -504,7 +434,7 @@ class SyncDriver:
                 saver.write([encoded], durability=self.durability)
         except BaseException as error:
             self.broken = True
-            note(error, self.run, commit)
+            note_unstored(self.run, commit, error)
             raise
 
     def store_held(self) -> None:
@@ -530,97 +460,5 @@ class SyncDriver:
             ack.result()
         except BaseException as error:
             self.broken = True
-            note(error, self.run, None)
+            note_unstored(self.run, None, error)
             raise
-
-    def warn(self) -> None:
-        """Emit the run's notices, each once per graph and place."""
-        emit_notices(self.run)
-
-
-class Spawned:
-    """A child task that a running body wants started."""
-
-    __slots__ = ("argument", "context", "future", "index", "node", "scope")
-
-    def __init__(self, scope: TaskScope, node: Any, argument: Any, index: int, future: Any, context: Context) -> None:
-        self.scope = scope
-        self.node = node
-        self.argument = argument
-        self.index = index
-        self.future = future
-        self.context = context
-
-
-def give_outcome(task: Task, gate: Gate | None) -> None:
-    """Resolve the future of a settled child; its caller counts as running again when it was the last one."""
-    if gate is not None and task.caller is not None:
-        gate.step_in(task.caller)
-    future = task.future
-    if future.done():
-        return
-    if task.error is not None:
-        future.set_exception(task.error)
-    elif task.writes is not None:
-        future.set_result(next((value for channel, value in task.writes if channel == RETURN), None))
-    else:
-        future.set_exception(GraphInterrupt(task.interrupts))
-
-
-def emit_notices(run: Run) -> None:
-    """Emit a run's notices as warnings, each once per graph and place; under strict the first one is raised."""
-    notices, run.notices = run.notices, []
-    warned = run.program.warned
-    for notice in notices:
-        if run.request.strict:
-            raise PregelWarning(notice.text)
-        key = (notice.code, notice.place)
-        if key not in warned:
-            warned.add(key)
-            warnings.warn(notice.text, PregelWarning, stacklevel=2)
-
-
-def own_error(task: Task, error: BaseException) -> BaseException:
-    """A body that raises CancelledError itself has failed: nobody cancelled it (engine.md 8.2)."""
-    if type(error).__name__ == "CancelledError" and type(error).__module__.startswith(("asyncio", "concurrent")):
-        failure = NodeCancelledError(task.name)
-        failure.__cause__ = error
-        return failure
-    return error
-
-
-def deadline_of(task: Task) -> float | None:
-    """When a task's attempt is over its limit, in the clock of `time.monotonic`; None if it has none."""
-    policy, scope = task.timeout, task.scope
-    if policy is None or scope is None or scope.closed:
-        return None
-    limits = []
-    if policy.run_timeout is not None:
-        limits.append(task.started_at + policy.run_timeout)  # type: ignore[operator]
-    if policy.idle_timeout is not None:
-        limits.append(scope.moved_at + policy.idle_timeout)  # type: ignore[operator]
-    return min(limits)
-
-
-def timed_out(task: Task, now: float) -> NodeTimeoutError:
-    """The error of an attempt that is over its limit."""
-    policy = task.timeout
-    assert policy is not None
-    run_s, idle_s = policy.run_timeout, policy.idle_timeout
-    by_run = run_s is not None and now >= task.started_at + run_s  # type: ignore[operator]
-    return NodeTimeoutError(
-        task.name,
-        now - task.started_at,
-        kind="run" if by_run else "idle",
-        run_timeout=run_s,  # type: ignore[arg-type]
-        idle_timeout=idle_s,  # type: ignore[arg-type]
-    )
-
-
-def note(error: BaseException, run: Run, commit: StepCommit | None) -> None:
-    """Say on a saver's error what was not stored (D47)."""
-    step = run.step if commit is None else commit.step
-    what = "task writes" if commit is not None and commit.kind == "tasks" else f"step {step}"
-    error.add_note(
-        f"Storing {what} of thread {run.request.thread_id!r} (namespace {run.ns!r}) failed; it is not stored"
-    )

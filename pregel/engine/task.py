@@ -109,6 +109,11 @@ class Task:
         self.started_at = 0.0
         self.first_attempt_at = 0.0
 
+    def start_over(self) -> None:
+        """Forget the outcome that an earlier run stored; what it was answered stays."""
+        self.interrupts = ()
+        self.error = None
+
     @property
     def is_pull(self) -> bool:
         """Woken by a channel, as opposed to sent, called or handling a failure."""

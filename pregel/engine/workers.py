@@ -24,6 +24,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from pregel._scope import TaskScope
+from pregel.constants import RETURN
+from pregel.errors import AttemptClosedError, GraphInterrupt
+
 FIRST: Final = 2
 LIMIT: Final = 256
 PATIENCE_S: Final = 0.001
@@ -210,7 +214,7 @@ def future_type() -> type[Any]:
                 return super().exception(timeout)
 
             def _help(self, timeout: float | None) -> None:
-                if timeout is None and self.job is not None and self.job.claim():
+                if timeout is None and not self.done() and self.job is not None and self.job.claim():
                     self.job.run()
 
         _future_types.append(TaskFuture)
@@ -218,3 +222,99 @@ def future_type() -> type[Any]:
 
 
 _future_types: list[type[Any]] = []
+
+
+def give_outcome(task: Any, gate: Gate | None) -> None:
+    """Resolve the future of a settled child; its caller counts as running again when it was the last one."""
+    if gate is not None and task.caller is not None:
+        gate.step_in(task.caller)
+    future = task.future
+    if future.done():
+        return
+    if task.error is not None:
+        future.set_exception(task.error)
+    elif task.writes is not None:
+        future.set_result(next((value for channel, value in task.writes if channel == RETURN), None))
+    else:
+        future.set_exception(GraphInterrupt(task.interrupts))
+
+
+def abandon_future(future: Any) -> None:
+    """The run is over: whoever still waits for a child that was not settled is told so."""
+    if not future.done():
+        try:
+            future.set_exception(AttemptClosedError("the run of this task has ended before the task had"))
+        except Exception:  # noqa: BLE001 - resolved or cancelled in between, by another thread
+            return
+        retrieved = getattr(future, "exception", None)
+        if retrieved is not None and future.done():
+            retrieved()
+
+
+class Gate:
+    """`max_concurrency`: how many leaf bodies of a root run may run at once, over all its nested runs (D12).
+
+    A body that may be waiting for nested runs or child tasks gives its place back (`step_out`) and takes one without
+    asking when the last of them is done (`step_in`), so waiting never blocks the work that is waited for.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._free = limit
+        self._lock = threading.Lock()
+        self._queue: deque[Callable[[], None]] = deque()
+
+    def enter(self, start: Callable[[], None]) -> None:
+        """Call `start` as soon as there is a place; in the order of asking."""
+        with self._lock:
+            if self._free <= 0:
+                self._queue.append(start)
+                return
+            self._free -= 1
+        start()
+
+    def withdraw(self, start: Callable[[], None]) -> bool:
+        """Forget a start that has not happened; False if it has."""
+        with self._lock:
+            try:
+                self._queue.remove(start)
+            except ValueError:
+                return False
+        return True
+
+    def leave(self) -> None:
+        """Give a place back."""
+        with self._lock:
+            self._free += 1
+            if self._free <= 0 or not self._queue:
+                return
+            self._free -= 1
+            start = self._queue.popleft()
+        start()
+
+    def force(self) -> None:
+        """Take a place, whether there is one or not."""
+        with self._lock:
+            self._free -= 1
+
+    def step_out(self, scope: TaskScope) -> None:
+        """The body starts something that it may wait for."""
+        with self._lock:
+            scope.away += 1
+            gives_back = scope.away == 1 and not scope.ended
+        if gives_back:
+            self.leave()
+
+    def step_in(self, scope: TaskScope) -> None:
+        """Something that the body may have waited for is done."""
+        with self._lock:
+            scope.away -= 1
+            if scope.away == 0 and not scope.ended:
+                self._free -= 1
+
+    def end(self, scope: TaskScope) -> None:
+        """The body is over, or abandoned; a place that it still has is free."""
+        with self._lock:
+            gives_back = scope.away == 0 and not scope.ended
+            scope.ended = True
+        if gives_back:
+            self.leave()

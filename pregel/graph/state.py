@@ -357,7 +357,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
         interrupt_after: All | Sequence[str] | None = None,
         debug: bool = False,
         name: str | None = None,
-        isolate: typing.Literal["shallow", "off"] = "shallow",
+        isolate: typing.Literal["shallow", "deep", "off"] = "shallow",
         strict: bool = False,
     ) -> CompiledStateGraph[StateT, ContextT, InputT, OutputT]:
         """The graph, ready to run.
@@ -372,6 +372,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             debug: print what happens.
             name: of the graph, `"LangGraph"` if None.
             isolate: `"shallow"`: every task gets its own top-level containers. `"off"`: the very objects of the state.
+                `"deep"`: for debugging, a node that edits its input in place fails with `StateMutationError`.
             strict: errors instead of warnings.
 
         Raises:

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from pregel.errors import StateMutationError
 from pregel.graph import END, START, StateGraph
 from pregel.types import Command, Send, interrupt
-from tests.support.scenarios import Colour, Log, LogX
+from tests.support.scenarios import Colour, Log, LogX, refused
 
 PLAIN = "design.md D8, D40, amendments Y5: top-level containers are the task's own"
 
@@ -102,3 +103,22 @@ def test_a_returned_value_is_the_nodes_no_longer(colour: Colour, saver: Any, thr
     colour.invoke(graph, {"l": []}, thread)
     kept[0]["k"] = 2
     assert colour.get_state(graph, thread).values == {"l": ["b"], "x": {"k": 1}}
+
+
+@pytest.mark.differs("design.md D8")
+@pytest.mark.parametrize(
+    ("edit", "key"),
+    [
+        (lambda state: state["l"].append(1), "'l'"),
+        (lambda state: state["l"][0].update(k=1), "'l'"),
+        (lambda state: state.update(new=1), "'new'"),
+        (lambda state: state.pop("l"), "'l'"),
+    ],
+)
+def test_watched_nodes_may_not_edit_their_input(colour: Colour, edit: Any, key: str) -> None:
+    builder = StateGraph(Log)
+    builder.add_node("clean", colour.node(lambda state: {"l": [*state["l"]][:0]}))
+    builder.add_node("editor", colour.node(lambda state: edit(state) and None))
+    builder.add_edge(START, "clean").add_edge("clean", "editor")
+    with refused(StateMutationError, "editor", key):
+        colour.invoke(builder.compile(isolate="deep"), {"l": [{}]})

@@ -41,7 +41,18 @@ def test_rev_reads_back_through_the_salt(rev, salt):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1", "x" * 36, "1EF4D8D2-3C1F-6C8E-8001-0242AC120002", "1ef4d8d23c1f6c8e80010242ac120002"]
+    "text",
+    [
+        "",
+        "1",
+        "x" * 36,
+        "1EF4D8D2-3C1F-6C8E-8001-0242AC120002",
+        "1ef4d8d23c1f6c8e80010242ac120002",
+        "1ef4d8d2-3c1f-6c8e-80010242-ac120002",
+        "1ef4d8d2-3c1f-6c8e-8001-0242ac12  02",
+        "1ef4d8d2-3c1f-6c8e-8001-0242ac12000\u0662",
+        "1ef4d8d2-3c1f-6c8e-8001-0242ac120002\n",
+    ],
 )
 def test_other_texts_are_not_ids(text):
     assert ids.rev_of(text, 0) is None

@@ -1,6 +1,7 @@
 """What only `InMemorySaver` promises."""
 
 import asyncio
+import gc
 import threading
 from typing import Any
 
@@ -38,6 +39,18 @@ def test_submit_is_immediate() -> None:
     commit = run.prepare({"a": 1})
     assert saver.submit(saver.encode(commit)) is None  # type: ignore[func-returns-value]
     run.stored[-1].check(run.store)
+
+
+def test_the_collector_of_cycles_skips_what_is_stored() -> None:
+    saver = InMemorySaver()
+    run = ScriptedRun(Store(saver, False))
+    for n in range(3):
+        run.step({"n": n, "l": ["x" * 100] * n}, writes=[run.task("t", [("n", n)])] if n else [])
+    gc.collect()
+    space = saver._threads["t"].spaces[""]
+    rows = [*space.checkpoints.values(), *(row for rows in space.writes.values() for row in rows.values())]
+    assert len(rows) == 5
+    assert not any(map(gc.is_tracked, rows))
 
 
 def test_a_refused_write_stores_nothing_of_the_batch() -> None:

@@ -23,7 +23,7 @@ from checkpoint.sqlite import SqliteSaver
 from checkpoint.sqlite.aio import AsyncSqliteSaver
 from tests.checkpoint.runs import GONE, ScriptedRun, Store, config
 
-KINDS = ["memory", "sqlite", "sqlite-memory", "aio", "aio-memory"]
+KINDS = ["memory", "sqlite", "sqlite-memory", "sqlite-grouping", "aio", "aio-memory"]
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -38,6 +38,8 @@ def opened(kind: str, path: Path) -> Iterator[Any]:
         return
     if kind == "sqlite":
         saver: Any = SqliteSaver(path)
+    elif kind == "sqlite-grouping":
+        saver = SqliteSaver(path, max_checkpoint_lag=16)
     elif kind == "sqlite-memory":
         saver = SqliteSaver.from_conn_string(":memory:")
     else:
@@ -55,7 +57,7 @@ def store(request: pytest.FixtureRequest, is_async: bool, tmp_path: Path) -> Ite
         yield Store(saver, is_async)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "sqlite-grouping"])
 def plain(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """One store of each kind, for what does not depend on the colour."""
     with opened(request.param, tmp_path / "threads.sqlite") as saver:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +301,127 @@ def test_submitted_commits_keep_their_order(path: Path, lag: int) -> None:
         assert n_transactions == 9 if lag == 1 else 1 <= n_transactions <= 2
         for stored in run.stored:
             stored.check(run.store)
+
+
+def submitted(saver: SqliteSaver, run: ScriptedRun, n_commits: int) -> list[Any]:
+    """Acks of commits that each append to the channel "l"."""
+    acks = []
+    for n in range(n_commits):
+        commit = run.prepare({"l": [*run.values.get("l", []), message(n)]})
+        acks.append(saver.submit(saver.encode(commit)))
+    return acks
+
+
+@pytest.fixture
+def grouping(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteSaver]:
+    """A saver with lag 16 whose timer never ends its first nap, and that has stored a first commit."""
+    ended = threading.Event()
+    monkeypatch.setattr(saver_module.time, "sleep", lambda _: ended.wait())
+    with SqliteSaver(path, max_checkpoint_lag=16) as saver:
+        yield saver
+        ended.set()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_who_waits_for_one_commit_gets_all_written_in_one_transaction(grouping: SqliteSaver, is_async: bool) -> None:
+    run = ScriptedRun(Store(grouping, False))
+    run.step({"l": []})
+    assert grouping._connections is not None
+    statements = traced(grouping._connections.writer)
+    acks = submitted(grouping, run, 9)
+    assert not any(ack.done() for ack in acks)
+    assert statements == []
+    if is_async:
+        asyncio.run(acks[0].aresult())
+    else:
+        acks[0].result()
+    assert all(ack.done() for ack in acks)
+    kinds = [statement.split()[0] for statement in statements]
+    assert [kinds.count(kind) for kind in ("BEGIN", "UPDATE", "COMMIT")] == [1, 1, 1]
+    for stored in run.stored:
+        stored.check(run.store)
+
+
+def test_commits_that_nobody_waits_for_are_written_by_the_timer(path: Path) -> None:
+    with SqliteSaver(path, max_checkpoint_lag=16) as saver:
+        run = ScriptedRun(Store(saver, False))
+        run.step({"l": []})
+        for _ in range(2):
+            acks = submitted(saver, run, 3)
+            # The timer's thread is free again when there is nothing left to write.
+            saver._timer.call(lambda: None)
+            assert all(ack.done() for ack in acks)
+        for stored in run.stored:
+            stored.check(run.store)
+
+
+def test_closing_writes_what_was_submitted(path: Path) -> None:
+    saver = SqliteSaver(path, max_checkpoint_lag=16)
+    run = ScriptedRun(Store(saver, False))
+    acks = submitted(saver, run, 3)
+    saver.close()
+    assert all(ack.done() for ack in acks)
+    with SqliteSaver(path) as again:
+        for stored in run.stored:
+            stored.check(Store(again, False))
+
+
+def test_order_of_task_rows_in_a_group(grouping: SqliteSaver) -> None:
+    """Slot 0: the first row of a task stays, whatever its size. Below: the last one does."""
+    store = Store(grouping, False)
+    run = ScriptedRun(store)
+    run.step({"n": 0})
+    rows = [
+        [run.task("t1", [("n", 1)]), run.task("t2", [("__resume__", "old")], slot=-4)],
+        [run.task("t1", [("n", "x" * 2000)]), run.task("t3", [("n", "y" * 2000)])],
+        [run.task("t2", [("__resume__", "new")], slot=-4), run.task("t3", [("n", 3)])],
+    ]
+    assert run.rev is not None
+    parent = run.stored[-1]
+    for n, tasks in enumerate(rows):
+        grouping.submit(grouping.encode(run.prepare({"n": n}, writes=tasks)))
+    writes = store.get_tuple(parent.config).pending_writes
+    assert writes == [("t1", "n", 1), ("t2", "__resume__", "new"), ("t3", "n", "y" * 2000)]
+
+
+@pytest.mark.parametrize("when", ["before the commit", "after the commit"])
+def test_an_interrupt_of_who_waits_loses_nothing(
+    grouping: SqliteSaver, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    run = ScriptedRun(Store(grouping, False))
+    run.step({"l": []})
+    acks = submitted(grouping, run, 3)
+    store = core.store
+
+    def interrupted(conn: Any, steps: Any) -> None:
+        if when == "after the commit":
+            store(conn, steps)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(core, "store", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            acks[0].result()
+    assert run.claim.poisoned is None
+    acks += submitted(grouping, run, 2)
+    for ack in acks:
+        ack.result()
+    for stored in run.stored:
+        stored.check(run.store)
+
+
+def test_a_refused_group_is_refused_as_a_whole(grouping: SqliteSaver) -> None:
+    store = Store(grouping, False)
+    run = ScriptedRun(store)
+    run.step({"n": 0})
+    acks = submitted(grouping, run, 3)
+    with SqliteSaver(grouping.conn) as other:
+        ScriptedRun(Store(other, False)).step({"n": 1})
+    acks += submitted(grouping, run, 1)
+    for ack in acks:
+        with pytest.raises(CheckpointConflictError):
+            ack.result()
+    assert len(store.list(config())) == 2
 
 
 def test_a_lock_held_by_another_process_sends_a_commit_to_the_queue(path: Path) -> None:

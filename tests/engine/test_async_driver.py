@@ -47,7 +47,7 @@ def test_a_single_async_body_is_awaited_in_the_task_of_the_caller(how, own):
     run = dummy_run(program_of(a=node("x", fn=body, timeout=timeout)))
 
     async def main():
-        from pregel.engine.sync_driver import Gate
+        from pregel.engine.workers import Gate
 
         gate = Gate(how["limit"]) if "limit" in how else None
         driver = AsyncDriver(run, None, "sync", inline=how.get("inline", True), gate=gate)

@@ -13,7 +13,8 @@ from pregel._scope import TaskScope, current
 from pregel.channels import BinaryOperatorAggregate, LastValue
 from pregel.constants import TASKS
 from pregel.engine.async_driver import AsyncDriver
-from pregel.engine.sync_driver import Gate, SyncDriver
+from pregel.engine.sync_driver import SyncDriver
+from pregel.engine.workers import Gate
 from pregel.errors import AttemptClosedError, GraphInterrupt, InvalidUpdateError, NodeCancelledError, NodeTimeoutError
 from pregel.types import RetryPolicy, Send, TimeoutPolicy, interrupt
 from pregel.warnings import PregelWarning

@@ -7,7 +7,9 @@ import pytest
 
 from pregel._scope import current
 from pregel.constants import ERROR
-from pregel.engine.sync_driver import Gate, SyncDriver, deadline_of
+from pregel.engine.limits import deadline_of
+from pregel.engine.sync_driver import SyncDriver
+from pregel.engine.workers import Gate
 from pregel.errors import GraphInterrupt, NodeTimeoutError
 from pregel.types import RetryPolicy, TimeoutPolicy, interrupt
 from tests.engine.test_driver_parity import AGAIN, VAR, fanned, program_of

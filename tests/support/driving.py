@@ -18,7 +18,8 @@ from pregel.constants import RETURN
 from pregel.engine.async_driver import AsyncDriver
 from pregel.engine.core import Run
 from pregel.engine.program import Node, PregelNode, Program, Write
-from pregel.engine.sync_driver import Gate, SyncDriver
+from pregel.engine.sync_driver import SyncDriver
+from pregel.engine.workers import Gate
 from tests.support.dummies import dummy_run
 
 LIMIT = 10.0

@@ -1,8 +1,8 @@
 """Facts for instruction tables: programs, requests, claims, loaded checkpoints and runs, made of almost nothing.
 
-Decides the defaults: no saver, nobody listens, shallow copies, time that stands still, ids that count. A test names only
-the fields that it is about. Knows no driver: nothing here runs user code, `act` plays the part of the driver with given
-writes and errors. Source of the idea: the `.dummy()` constructors of distributed's worker state machine tests.
+Decides the defaults: no saver, nobody listens, shallow copies, time that stands still, ids that count. A test names
+only the fields that it is about. Knows no driver: nothing here runs user code, `act` plays the part of the driver with
+given writes and errors. Source of the idea: the `.dummy()` constructors of distributed's worker state machine tests.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def dummy_loaded(**fields: Any) -> LoadedCheckpoint:
 def dummy_run(
     program: Program | None = None, loaded: LoadedCheckpoint | None = None, *, stores: bool | None = None, **fields: Any
 ) -> Run:
-    """A run that has not started. It stores if something was loaded, or if told so. `modes`: chunks go to `run.outlets[0]`."""
+    """A run that has not started. It stores if something was loaded, or if told so; with `modes`, see `chunks_of`."""
     program = program or dummy_program()
     if stores is None:
         stores = loaded is not None

@@ -1,0 +1,43 @@
+"""Time limits of an attempt, and what an outcome really is. Pure: the driver tells the time and watches the clock."""
+
+from __future__ import annotations
+
+from pregel.engine.task import Task
+from pregel.errors import NodeCancelledError, NodeTimeoutError
+
+
+def own_error(task: Task, error: BaseException) -> BaseException:
+    """A body that raises CancelledError itself has failed: nobody cancelled it (engine.md 8.2)."""
+    if type(error).__name__ == "CancelledError" and type(error).__module__.startswith(("asyncio", "concurrent")):
+        failure = NodeCancelledError(task.name)
+        failure.__cause__ = error
+        return failure
+    return error
+
+
+def deadline_of(task: Task) -> float | None:
+    """When a task's attempt is over its limit, in the clock of `time.monotonic`; None if it has none."""
+    policy, scope = task.timeout, task.scope
+    if policy is None or scope is None or scope.closed:
+        return None
+    limits = []
+    if policy.run_timeout is not None:
+        limits.append(task.started_at + policy.run_timeout)  # type: ignore[operator]
+    if policy.idle_timeout is not None:
+        limits.append(scope.moved_at + policy.idle_timeout)  # type: ignore[operator]
+    return min(limits)
+
+
+def timed_out(task: Task, now: float) -> NodeTimeoutError:
+    """The error of an attempt that is over its limit."""
+    policy = task.timeout
+    assert policy is not None
+    run_s, idle_s = policy.run_timeout, policy.idle_timeout
+    by_run = run_s is not None and now >= task.started_at + run_s  # type: ignore[operator]
+    return NodeTimeoutError(
+        task.name,
+        now - task.started_at,
+        kind="run" if by_run else "idle",
+        run_timeout=run_s,  # type: ignore[arg-type]
+        idle_timeout=idle_s,  # type: ignore[arg-type]
+    )
