@@ -169,7 +169,9 @@ def request_for(graph: Graph, call: Call) -> Request:
     else:
         for key in [keys] if isinstance(keys, str) else keys:
             if key not in program.channels:
-                raise ValueError(f"output key {key!r} is not a channel of graph {graph.name!r}: {list(program.channels)}")
+                raise ValueError(
+                    f"output key {key!r} is not a channel of graph {graph.name!r}: {list(program.channels)}"
+                )
     request.output_keys = keys
     context = _context(graph.context_schema, call.context)
     outlets: tuple[Any, ...] = ()
@@ -447,9 +449,7 @@ def _context(schema: Any, given: Any) -> Any:
 # ---- the shapes in which chunks and results are delivered
 
 
-def shape(
-    chunk: tuple[tuple[str, ...], str, Any], *, many: bool, subgraphs: bool, v2: bool, graph: Any
-) -> Any:
+def shape(chunk: tuple[tuple[str, ...], str, Any], *, many: bool, subgraphs: bool, v2: bool, graph: Any) -> Any:
     """A chunk as the caller sees it (engine.md 3.7)."""
     path, mode, payload = chunk
     if v2:
@@ -488,7 +488,6 @@ def own_writes(run: Run) -> Any:
         return value
     entered = run.entry_version()
     return {key: item for key, item in value.items() if key in run.versions and count_of(run.versions[key]) > entered}
-
 
 
 def is_live(request: Request) -> bool:

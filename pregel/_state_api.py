@@ -140,9 +140,7 @@ def get(graph: Any, config: RunnableConfig, *, subgraphs: bool) -> StateSnapshot
     return _snapshot(address, address.saver.load(address.stored()), config, subgraphs=subgraphs)
 
 
-def _snapshot(
-    address: Address, loaded: LoadedCheckpoint, config: RunnableConfig, *, subgraphs: bool
-) -> StateSnapshot:
+def _snapshot(address: Address, loaded: LoadedCheckpoint, config: RunnableConfig, *, subgraphs: bool) -> StateSnapshot:
     if loaded.checkpoint_id is None:
         return history.nothing(_echo(config))
     run, tasks = history.opened(address.graph.program, address.request, loaded)
@@ -274,9 +272,7 @@ async def awalk(
         yield _past(address, loaded)
 
 
-async def aupdate(
-    graph: Any, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
-) -> RunnableConfig:
+async def aupdate(graph: Any, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]) -> RunnableConfig:
     """Async form of `update`."""
     steps = edit.check(supersteps)
     address = Address(graph, config)

@@ -59,9 +59,7 @@ NULL_TASK_ID: Final = "00000000-0000-0000-0000-000000000000"
 NS_SEP: Final = "|"
 NS_END: Final = ":"
 
-CONTROL_WRITES: Final = frozenset(
-    {NO_WRITES, PUSH, RESUME, INTERRUPT, RETURN, ERROR, ERROR_SOURCE_NODE}
-)
+CONTROL_WRITES: Final = frozenset({NO_WRITES, PUSH, RESUME, INTERRUPT, RETURN, ERROR, ERROR_SOURCE_NODE})
 """Write targets that no channel receives: they are facts about the task."""
 
 RESERVED: Final = frozenset(

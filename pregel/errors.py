@@ -248,7 +248,11 @@ class UnknownInterruptError(Exception):
         self.pending_ids = tuple(pending_ids)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        ids: dict[str, Any] = {"reason": self.reason, "interrupt_ids": self.interrupt_ids, "pending_ids": self.pending_ids}
+        ids: dict[str, Any] = {
+            "reason": self.reason,
+            "interrupt_ids": self.interrupt_ids,
+            "pending_ids": self.pending_ids,
+        }
         return partial(UnknownInterruptError, *self.args, **ids), ()
 
 

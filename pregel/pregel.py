@@ -188,7 +188,9 @@ def _checked(entry: Any) -> tuple[str, Any, bool, Callable[[Any], Any] | None]:
     full: Any = (*entry, *(PASSTHROUGH, False, None)[len(entry) - 1 :])
     channel, value, skip_none, mapper = full
     if channel == TASKS:
-        raise InvalidUpdateError(f"channel {TASKS!r} is reserved for Send; return or route to a Send instead of writing it")
+        raise InvalidUpdateError(
+            f"channel {TASKS!r} is reserved for Send; return or route to a Send instead of writing it"
+        )
     return channel, value, skip_none, mapper
 
 
@@ -329,13 +331,17 @@ class Pregel(_launch.Graph):
             if name in RESERVED:
                 raise ValueError(f"node name {name!r} is reserved; choose another one")
             if not isinstance(node, PregelNode):
-                raise TypeError(f"node {name!r} is {shown(node)} ({type(node).__name__}); expected a PregelNode or NodeBuilder")
+                raise TypeError(
+                    f"node {name!r} is {shown(node)} ({type(node).__name__}); expected a PregelNode or NodeBuilder"
+                )
             for channel in [node.channels] if isinstance(node.channels, str) else node.channels:
                 if channel not in self.channels:
                     raise ValueError(f"node {name!r} reads channel {channel!r}, which is none of {shown(known)}")
             for channel in node.triggers:
                 if channel not in self.channels:
-                    raise ValueError(f"node {name!r} subscribes to channel {channel!r}, which is none of {shown(known)}")
+                    raise ValueError(
+                        f"node {name!r} subscribes to channel {channel!r}, which is none of {shown(known)}"
+                    )
                 subscribed.add(channel)
         inputs = [self.input_channels] if isinstance(self.input_channels, str) else list(self.input_channels)
         for channel in inputs:
@@ -495,7 +501,9 @@ class Pregel(_launch.Graph):
         self, input: Any, call: _launch.Call, stream_mode: Any, print_mode: Any, version: str, more: dict[str, Any]
     ) -> Any:
         """`invoke` with chunks: they are the result, or are printed on the way."""
-        view = _View(self, call.config, stream_mode, print_mode, more.get("subgraphs", False), more.get("debug"), version)
+        view = _View(
+            self, call.config, stream_mode, print_mode, more.get("subgraphs", False), more.get("debug"), version
+        )
         call.outlet = view.outlet
         driver = self._enter(call, input, live=view.live)
         view.outlet.wake = driver.inbox.put if view.live else None
@@ -659,7 +667,9 @@ class Pregel(_launch.Graph):
         self, input: Any, call: _launch.Call, stream_mode: Any, print_mode: Any, version: str, more: dict[str, Any]
     ) -> Any:
         """Async form of `_collect`."""
-        view = _View(self, call.config, stream_mode, print_mode, more.get("subgraphs", False), more.get("debug"), version)
+        view = _View(
+            self, call.config, stream_mode, print_mode, more.get("subgraphs", False), more.get("debug"), version
+        )
         call.outlet = view.outlet
         driver = await self._aenter(call, input, live=view.live)
         view.outlet.wake = driver.inbox.put_from_thread if view.live else None
@@ -756,9 +766,7 @@ class Pregel(_launch.Graph):
         """
         return self.bulk_update_state(config, [[StateUpdate(values, as_node, task_id)]])
 
-    def bulk_update_state(
-        self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
-    ) -> RunnableConfig:
+    def bulk_update_state(self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]) -> RunnableConfig:
         """One checkpoint per superstep, chained, stored all or none; returns the config of the last."""
         return _state_api.update(self, config, supersteps)
 
@@ -864,10 +872,11 @@ class Pregel(_launch.Graph):
             return self.channels[self.output_channels].ValueType
         return dict[str, Any]
 
-
     def get_input_schema(self, config: Any = None) -> type[Any]:
         """A pydantic model class for the input, named after the graph."""
-        model: type[Any] = _jsonschema().model_of(self._types(self.input_channels, "UpdateType"), f"{self.get_name()}Input")
+        model: type[Any] = _jsonschema().model_of(
+            self._types(self.input_channels, "UpdateType"), f"{self.get_name()}Input"
+        )
         return model
 
     def get_output_schema(self, config: Any = None) -> type[Any]:
@@ -994,9 +1003,7 @@ class _View:
             if chunk[1] in self.printed:
                 _print(chunk, self.subgraphs)
             if chunk[1] in self.delivered:
-                yield _launch.shape(
-                    chunk, many=self.many, subgraphs=self.subgraphs, v2=self.v2, graph=self.graph
-                )
+                yield _launch.shape(chunk, many=self.many, subgraphs=self.subgraphs, v2=self.v2, graph=self.graph)
 
 
 def _modes(given: Any) -> frozenset[str]:

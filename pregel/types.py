@@ -200,9 +200,7 @@ class Send:
     arg: Any
     timeout: TimeoutPolicy | None
 
-    def __init__(
-        self, /, node: str, arg: Any, *, timeout: float | timedelta | TimeoutPolicy | None = None
-    ) -> None:
+    def __init__(self, /, node: str, arg: Any, *, timeout: float | timedelta | TimeoutPolicy | None = None) -> None:
         self.node = node if type(node) is str else str.__str__(node)
         self.arg = arg
         self.timeout = None if timeout is None else TimeoutPolicy.coerce(timeout)

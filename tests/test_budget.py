@@ -64,12 +64,15 @@ def loop(steps: int, *, is_async: bool = False):
         builder.add_edge(source, target)
     graph = builder.compile()
 
+    def invoke() -> None:
+        if is_async:
+            asyncio.run(graph.ainvoke({"n": 0}, {"recursion_limit": steps}))
+        else:
+            graph.invoke({"n": 0}, {"recursion_limit": steps})
+
     def run() -> None:
         with pytest.raises(GraphRecursionError):
-            if is_async:
-                asyncio.run(graph.ainvoke({"n": 0}, {"recursion_limit": steps}))
-            else:
-                graph.invoke({"n": 0}, {"recursion_limit": steps})
+            invoke()
 
     return run
 

@@ -14,9 +14,9 @@ from pregel._scope import TaskScope, enter
 from pregel.channels import LastValue
 from pregel.constants import PREVIOUS, SCOPE_KEY
 from pregel.engine.core import Run
-from pregel.engine.workers import Gate
 from pregel.engine.task import COPIERS, NO_COPIES, Task
 from pregel.engine.view import Asked
+from pregel.engine.workers import Gate
 from pregel.errors import Interrupt
 from pregel.runtime import RunControl
 from tests.support.driving import LIMIT, Count

@@ -44,7 +44,8 @@ def describe(
     per task, where its nested graph keeps its state, or that state.
     """
     loaded = run.loaded
-    assert loaded is not None and loaded.checkpoint_id is not None
+    assert loaded is not None
+    assert loaded.checkpoint_id is not None
     finished = [task for task in tasks if task.writes is not None]
     writes = [write for task in sorted(finished, key=order) for write in task.writes or ()] if latest else []
     shown = tuple(

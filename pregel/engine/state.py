@@ -172,7 +172,8 @@ class Request:
     def ns(self) -> str:
         """The namespace of the run; worked out when first asked for, since most nested runs without a saver never are."""
         if self.ns_ is None:
-            assert self.parent_run is not None and self.parent is not None
+            assert self.parent_run is not None
+            assert self.parent is not None
             around = self.parent_run.ns_of(self.parent.task)
             self.ns_ = namespace.nested_ns(namespace.stable(around) if self.stable_ns else around, self.call_number)
         return self.ns_
