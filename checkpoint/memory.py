@@ -435,7 +435,7 @@ class _View:
         old = space_pk.checkpoints.get(row.rev)
         if old is not None:
             space_pk.lines[old[HEADER_ROOT]].remove(row.rev)
-        space_pk.checkpoints[row.rev] = (*row,)
+        space_pk.checkpoints[row.rev] = row[:]  # without names
         revs = space_pk.lines.setdefault(row.header_root, [])
         revs.append(row.rev)
         revs.sort()

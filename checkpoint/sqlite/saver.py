@@ -3,10 +3,13 @@
 Decides on which thread and connection a statement runs, when a write is durable, and when the WAL is folded back.
 Decides nothing about rows: `core` has the SQL, `checkpoint.rows` the interface.
 
-One writer connection behind a lock; up to `MAX_READERS` read connections; one connection for WAL checkpoints. A commit
-under `"async"` durability that is small goes out on the calling thread at once if the lock is free; any other waits in
-one queue per saver, whose thread writes in order and puts what is queued of one claim into one transaction (design.md
-D32).
+One writer connection behind a lock; up to `MAX_READERS` read connections; one connection for WAL checkpoints. Under
+`"async"` durability with a lag of 1, a small commit goes out on the calling thread at once if the lock is free
+(design.md D32). Every other commit is queued behind those of its thread of checkpoints. What is queued of one claim goes
+into one transaction if the lag is above 1. It is written by whoever comes first: the thread that waits for one of the
+commits, or reads or writes that thread of checkpoints; the writer's thread, which is asked for large commits, by
+coroutines, and if the lag is 1; a timer. Above all it is not written by another thread for each superstep: two threads
+that take turns at the interpreter's lock cost more than the transaction.
 
 WAL. Automatic checkpoints are off. Past `WAL_TRIGGER` a thread runs a passive one; the next commit on the writer then
 ends with a second, short one, while nobody else writes, after which the WAL starts over. Without the second one it
@@ -17,6 +20,7 @@ Invariants
 2. A read sees what this process has submitted for the thread.
 3. After a failed write no later write of that claim is tried.
 4. No lock and no read transaction is held between two pages of a listing.
+5. A commit leaves its queue only after its transaction has ended, so an interrupt of who writes it loses nothing.
 """
 
 from __future__ import annotations
@@ -284,15 +288,15 @@ class _SqliteSaver(RowSaver):
     def submit(self, encoded: EncodedCommit) -> _Queued | None:
         """Store soon, after everything submitted for the thread before. None: it is stored already.
 
-        With a lag of 1, small commits are written here and now when nobody else writes. With a higher one they wait for
-        more of their kind: until somebody waits for one, or for at most twice `LINGER_S`. The outcome's `result` raises
-        the write's error; an error here and now is raised here.
+        With a lag of 1, or one connection for everything, small commits are written here and now when nobody else
+        writes. Otherwise they wait for more of their kind: until somebody waits for one, or about twice `LINGER_S`. The
+        outcome's `result` raises the write's error; an error here and now is raised here.
         """
         connections = self._live()
         steps = _flat((encoded,))
         claim = steps[0].claim
         is_small = sum([step.size for step in steps]) <= INLINE_BYTES
-        groups = self.max_checkpoint_lag > 1
+        groups = self.max_checkpoint_lag > 1 and connections.single is None
         if is_small and not groups and claim.thread_id not in self._unwritten and connections.write_lock.acquire(False):
             try:
                 if connections.mode != "inline":
