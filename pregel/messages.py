@@ -437,6 +437,30 @@ def as_langchain(messages: list[Any], library: ModuleType) -> list[Any]:
     return converted
 
 
+def messages_in(values: Iterable[Any]) -> list[Any]:
+    """Return the message objects among `values`, and in the lists and tuples among them; nothing deeper is searched.
+
+    Only a `Message` or an object of langchain-core counts: of a dict, a pair or a string it is the reducer that decides.
+    """
+    library = sys.modules.get("langchain_core.messages")
+    kinds = (Message,) if library is None else (Message, library.BaseMessage)
+    found: list[Any] = []
+    for value in values:
+        if isinstance(value, kinds):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += [item for item in value if isinstance(item, kinds)]
+    return found
+
+
+def give_id(message: Any) -> None:
+    """Give a message that has no id a new one, in place."""
+    if isinstance(message, dict):
+        message["id"] = new_id()
+    else:
+        message.id = new_id()
+
+
 def new_id() -> str:
     """Return a random id for a message that has none, in the form of a UUID of version 4 (RFC 9562, section 5.4)."""
     bits = int.from_bytes(os.urandom(16)) & ~(0xF << 76 | 0x3 << 62) | 4 << 76 | 2 << 62

@@ -146,7 +146,8 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
             run.held += rows
         else:
             commits.append(snapshot.rows(run, rows))
-    if run.replaying and (run.source not in ("update", "fork") or (run.loaded is not None and not run.loaded.is_head)):
+    if run.replaying and (run.source not in ("update", "fork") or run.loaded is None or not run.loaded.is_head):
+        # Also when it was transplanted: its namespace has no checkpoint yet that task writes could belong to.
         commits.append(_fork(run))
     run.seen[INTERRUPT] = dict(run.versions)
     run.seen_changed[INTERRUPT] = run.seen[INTERRUPT]

@@ -7,7 +7,8 @@ Projections of a run's facts, one function per fact; each emits to the modes tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from checkpoint import ids
@@ -18,6 +19,7 @@ from pregel.engine.program import Write
 from pregel.engine.state import LATER, RunState
 from pregel.engine.task import Task, order
 from pregel.errors import Interrupt
+from pregel.messages import Message, give_id, message_id, messages_in
 
 PROPAGATED = ("thread_id", "checkpoint_id", "checkpoint_ns", "task_id", "run_id", "assistant_id", "graph_id")
 """Configurable keys that are copied into metadata, unless metadata has them (engine.md 9.1)."""
@@ -124,6 +126,8 @@ def stopped(run: RunState) -> None:
 
 def starts(run: RunState, tasks: Sequence[Task]) -> None:
     """Tasks are about to run."""
+    if "messages" in run.sees:
+        _heard(run, tasks)
     if "tasks" not in run.sees and "debug" not in run.sees:
         return
     for task in tasks:
@@ -153,6 +157,8 @@ def finished(run: RunState, task: Task) -> None:
     """A task finished."""
     if task.node.hidden:
         return
+    if "messages" in run.sees:
+        _spoken(run, task)
     if "updates" in run.sees:
         run.emit("updates", _update(run, task))
     task_result(run, task)
@@ -226,6 +232,42 @@ def written(task: Task, keys: Sequence[str]) -> dict[str, Any]:
         if channel in keys or channel == RETURN:
             found.setdefault(channel, []).append(value)
     return {c: v[0] if len(v) == 1 else {"$writes": v} for c, v in found.items()}
+
+
+# ---- messages
+
+
+def _heard(run: RunState, tasks: Sequence[Task]) -> None:
+    """What a node was given is no news when it returns it (frontends.md 4.3)."""
+    given = [
+        message_id(message) for task in tasks if not task.node.hidden for message in messages_in(_fields(task.input))
+    ]
+    path = namespace.path_of(run.ns)
+    for outlet in run.outlets:
+        if outlet.shows(path):
+            outlet.spoken.update(given)
+
+
+def _spoken(run: RunState, task: Task) -> None:
+    """The messages that a task returned, each once to every caller. One without an id gets it here, so that the chunk and
+    the state agree."""
+    path = namespace.path_of(run.ns)
+    for message in messages_in(value for _, value in task.writes or ()):
+        if message_id(message) is None:
+            give_id(message)
+        for outlet in run.outlets:
+            if outlet.shows(path) and message_id(message) not in outlet.spoken:
+                outlet.spoken.add(message_id(message))
+                outlet.append((path, "messages", (message, metadata(run, task))))
+
+
+def _fields(given: Any) -> Iterable[Any]:
+    """The top-level values of a task's input: of a dict, a model, a dataclass; anything else is one value."""
+    if isinstance(given, dict) and not isinstance(given, Message):
+        return given.values()
+    if is_dataclass(given) and not isinstance(given, type):
+        return [getattr(given, field.name) for field in fields(given)]
+    return vars(given).values() if hasattr(given, "model_fields_set") and not messages_in([given]) else [given]
 
 
 # ---- checkpoints

@@ -23,6 +23,7 @@ from pregel.messages import (
     RemoveMessage,
     as_langchain,
     as_message,
+    give_id,
     langchain_in_use,
     message_id,
     message_type,
@@ -105,7 +106,7 @@ add_messages.keeps_prefix = True  # type: ignore[attr-defined]  # read by Binary
 def _merge(old: list[Any], new: list[Any], id_of: Callable[[Any], Any]) -> list[Any]:
     for message in new:
         if id_of(message) is None:
-            _set_id(message)
+            give_id(message)
     new_ids = list(map(id_of, new))
     if REMOVE_ALL_MESSAGES in new_ids:
         last = len(new_ids) - 1 - new_ids[::-1].index(REMOVE_ALL_MESSAGES)
@@ -149,16 +150,9 @@ def _with_ids(messages: list[Any], id_of: Callable[[Any], Any]) -> tuple[list[An
 _ID_KEY = itemgetter("id")
 
 
-def _set_id(message: Any) -> None:
-    if isinstance(message, dict):
-        message["id"] = new_id()
-    else:
-        message.id = new_id()
-
-
 def _copy_with_id(message: Any) -> Any:
     twin = message.model_copy() if hasattr(message, "model_copy") else copy(message)
-    _set_id(twin)
+    give_id(twin)
     return twin
 
 
