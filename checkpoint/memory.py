@@ -65,8 +65,8 @@ class _Space:
         """Root of a header chain -> its revs, ascending."""
         self.payloads: dict[tuple[int, int], list[tuple[str | None, bytes]]] = {}
         """(channel number, root) -> bodies by seq."""
-        self.writes: dict[int, dict[tuple[str, int], PlainWrite]] = {}
-        """rev -> (task id, slot) -> row."""
+        self.writes: dict[int, PlainWrite | dict[tuple[str, int], PlainWrite]] = {}
+        """rev -> (task id, slot) -> row; the row itself while there is one, as in most supersteps."""
         self.aliases: dict[str, int] = {}
         """Ids that do not carry their rev."""
 
@@ -77,7 +77,9 @@ class _Space:
         copied.checkpoints = dict(self.checkpoints)
         copied.lines = {root: list(revs) for root, revs in self.lines.items()}
         copied.payloads = {key: list(rows) for key, rows in self.payloads.items()}
-        copied.writes = {rev: dict(rows) for rev, rows in self.writes.items()}
+        copied.writes = {
+            rev: dict(rows) if isinstance(rows, dict) else rows for rev, rows in self.writes.items()
+        }
         copied.aliases = dict(self.aliases)
         return copied
 
@@ -312,11 +314,14 @@ def _add_payloads(space: _Space, payloads: Sequence[PayloadRow]) -> None:
 def _add_writes(space: _Space, writes: Sequence[PlainWrite], replace: bool = False) -> None:
     for write in writes:
         rev, task_id, slot, _, _, _ = write
-        key = task_id, slot
         rows = space.writes.get(rev)
         if rows is None:
-            space.writes[rev] = {key: write}
-        elif slot or replace or key not in rows:
+            space.writes[rev] = write
+            continue
+        if not isinstance(rows, dict):
+            rows = space.writes[rev] = {(rows[1], rows[2]): rows}
+        key = task_id, slot
+        if slot or replace or key not in rows:
             rows[key] = write
 
 
@@ -380,7 +385,8 @@ class _View:
         return stored
 
     def tasks(self, space_pk: _Space, rev: int) -> list[WriteRow]:
-        rows = map(WriteRow._make, space_pk.writes.get(rev, {}).values())
+        found = space_pk.writes.get(rev, {})
+        rows = map(WriteRow._make, found.values() if isinstance(found, dict) else [found])
         return sorted(rows, key=lambda row: (row.path, row.task_id, row.slot))
 
     def open_child(self, space_pk: _Space, up_rev: int) -> int | None:

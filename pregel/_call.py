@@ -36,6 +36,7 @@ __all__ = [
     "Injector",
     "annotations_of",
     "declared_ends",
+    "enclosed_classes",
     "first_annotation",
     "injection",
     "is_graph",
@@ -421,6 +422,26 @@ def annotations_of(subject: Any, seen: Container[int] = (), texts: set[Any] | No
     return resolved
 
 
+def enclosed_classes(subject: Any) -> list[type]:
+    """Classes that a callable uses and that are local to a function around it."""
+    found = _function_of(subject)
+    if found is None:
+        return []
+    # `type(...)`, because `isinstance` would run the `__class__` property of lazy proxies.
+    return [value for value in _enclosed(found[0]).values() if issubclass(type(value), type)]
+
+
+def _enclosed(function: types.FunctionType) -> dict[str, Any]:
+    """What a function uses of the functions around it, by name."""
+    values = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        try:
+            values[name] = cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+    return values
+
+
 def _has_text(annotation: Any) -> bool:
     """Whether there is text in a type expression that still has to be evaluated."""
     if isinstance(annotation, (str, typing.ForwardRef)):
@@ -437,15 +458,9 @@ def _resolved(annotation: Any, function: types.FunctionType) -> Any:
         names = function.__globals__
         found = names[annotation] if annotation in names else getattr(builtins, annotation, None)
         return None if isinstance(found, str) else found
-    local = {}
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
-        try:
-            local[name] = cell.cell_contents
-        except ValueError:  # not assigned yet
-            continue
     holder = types.SimpleNamespace(__annotations__={"it": annotation})
     try:
-        return typing.get_type_hints(holder, function.__globals__, local, include_extras=True)["it"]
+        return typing.get_type_hints(holder, function.__globals__, _enclosed(function), include_extras=True)["it"]
     except Exception:  # noqa: BLE001 - names for type checkers only, and whatever evaluating text may raise
         return None
 

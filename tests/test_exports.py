@@ -25,6 +25,8 @@ NAMES = {
         DeltaChannel NamedBarrierValue NamedBarrierValueAfterFinish Topic
     """,
     "pregel.managed": "IsLastStep RemainingSteps",
+    "pregel.managed.base": "ManagedValue",
+    "pregel.managed.is_last_step": "IsLastStep RemainingSteps",
     "pregel.graph": "START END StateGraph add_messages MessagesState",
     "pregel.graph.state": "StateGraph CompiledStateGraph",
     "pregel.graph.message": "add_messages MessagesState",

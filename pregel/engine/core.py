@@ -43,6 +43,10 @@ from pregel.errors import (
 )
 
 
+NOTHING_WRITTEN = ((NO_WRITES, None),)
+"""Stored for a task that finished and wrote nothing, so that it counts as finished."""
+
+
 class Run(RunState):
     """One run of one graph in one namespace."""
 
@@ -123,8 +127,9 @@ class Run(RunState):
         task.scope = None
         self.unsettled -= 1
         if self.stores:
-            stored = snapshot.stored_writes(self.program, writes) or [(NO_WRITES, None)]
-            self.held.append(TaskWrites(self.rev, self.checkpoint_id, self.id_of(task), task.path_text, 0, stored))
+            stored = writes if self.program.keeps_all else snapshot.stored_writes(self.program, writes)
+            row = TaskWrites(self.rev, self.checkpoint_id, self.id_of(task), task.path_text, 0, stored or NOTHING_WRITTEN)
+            self.held.append(row)
             if task.answers:
                 self._hold_answers(task)
         if self.sees and self.failure is None:

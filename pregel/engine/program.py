@@ -265,6 +265,7 @@ class Program:
         "consuming",
         "finishing",
         "input_channels",
+        "keeps_all",
         "managed",
         "nodes",
         "output_can_clear",
@@ -306,6 +307,8 @@ class Program:
         self.finishing = tuple(n for n, c in self.channels.items() if c.can_finish)
         self.consuming = frozenset(n for n, c in self.channels.items() if c.can_consume)
         self.tracked = frozenset(n for n, c in self.channels.items() if c.tracked)
+        self.keeps_all = len(self.tracked) == len(self.channels)
+        """Is every channel stored?"""
         self.input_channels = input_channels
         self.output_channels = output_channels
         self.stream_channels = stream_channels

@@ -19,9 +19,9 @@ from pregel.types import Send
 
 def stored_writes(program: Program, writes: Sequence[Write]) -> Sequence[Write]:
     """The writes of a task that may be stored: nothing of untracked channels, also not inside a Send's dict."""
-    tracked = program.tracked
-    if len(tracked) == len(program.channels):
+    if program.keeps_all:
         return writes
+    tracked = program.tracked
     return [
         (channel, tracked_send(program, value) if channel == TASKS else value)
         for channel, value in writes
@@ -76,20 +76,24 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
     ops: dict[str, ChannelOp] = {}
     gone: list[str] = []
     versions: dict[str, Version] | None = None
+    channels, own_versions, keeps_all = run.channels, run.versions, run.program.keeps_all
     for name, kept in run.changed.items():
-        channel = run.channels[name]
-        value: Any = channel.dump() if channel.tracked else MISSING
-        if name == TASKS and value and len(run.program.tracked) < len(run.program.channels):
-            value = [tracked_send(run.program, packet) for packet in value]
+        channel = channels[name]
+        value: Any = channel.dump()
+        if not keeps_all:
+            if not channel.tracked:
+                value = MISSING
+            elif name == TASKS and value:
+                value = [tracked_send(run.program, packet) for packet in value]
         if value is MISSING:
             gone.append(name)
         elif kept is None:
             ops[name] = Full(value)
         else:
             ops[name] = Append(value, kept, value[kept:])
-        if run.versions[name] != version:
+        if own_versions[name] != version:
             versions = {} if versions is None else versions
-            versions[name] = run.versions[name]
+            versions[name] = own_versions[name]
     around = request.parent_run
     made = StepCommit(
         run.claim,

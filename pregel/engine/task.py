@@ -131,7 +131,7 @@ class Task:
     @property
     def path_text(self) -> str:
         """The path as text, which is also the key of the order in which writes are applied."""
-        return self.node.path_text if self.is_pull else path_text(self.path)
+        return self.node.path_text if self.index < 0 and self.parent is None else path_text(self.path)
 
     @property
     def triggers(self) -> tuple[str, ...]:

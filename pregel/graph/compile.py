@@ -22,7 +22,7 @@ from typing import Any, Final, Generic
 from typing_extensions import TypeVar
 
 from checkpoint import registry
-from pregel._call import annotations_of, is_graph, is_runnable, prepare
+from pregel._call import annotations_of, enclosed_classes, is_graph, is_runnable, prepare
 from pregel._scope import TaskScope
 from pregel.channels import (
     BaseChannel,
@@ -38,7 +38,7 @@ from pregel.drawing.draw import Graph, NodeInfo, build_graph
 from pregel.errors import ErrorCode, InvalidUpdateError, ParentCommand, shown
 from pregel.graph.branch import UNKNOWN_NODE, BranchRouter
 from pregel.graph.declared import Declared, StateNodeSpec
-from pregel.graph.schema import Schema, describe, nearest, updates_of
+from pregel.graph.schema import DefaultedAggregate, Schema, describe, nearest, updates_of
 from pregel.graph.subgraphs import find_subgraphs
 from pregel.messages import Message
 from pregel.pregel import Pregel, PregelNode, Returned
@@ -68,11 +68,12 @@ class StateWriter:
         ignored: Further declared names that are dropped without a word: managed values.
         targets: Node name -> the write that starts it.
         static: Writes of the node's static edges, made whenever it ran.
+        starts: Channel name -> the default that it starts with (D54), where the schema declares one worth counting.
         is_exempt: Unknown keys are no mistake here: the input, the result of a nested graph, or keys for a path (D49).
         strict: What would be a notice is an `InvalidUpdateError`.
     """
 
-    __slots__ = ("ignored", "is_exempt", "known", "node", "static", "strict", "targets")
+    __slots__ = ("ignored", "is_exempt", "known", "node", "starts", "static", "strict", "targets")
 
     def __init__(
         self,
@@ -82,6 +83,7 @@ class StateWriter:
         *,
         targets: Mapping[str, Write],
         static: tuple[Write, ...] = (),
+        starts: Mapping[str, Any] = types.MappingProxyType({}),
         is_exempt: bool = False,
         strict: bool = False,
     ) -> None:
@@ -90,6 +92,7 @@ class StateWriter:
         self.ignored = ignored
         self.targets = targets
         self.static = static
+        self.starts = starts
         self.is_exempt = is_exempt
         self.strict = strict
 
@@ -154,9 +157,19 @@ class StateWriter:
         elif isinstance(update, Send):
             self._add_gotos(update, scope, writes)
         elif (found := None if isinstance(update, Message) else updates_of(update, self.known)) is not None:
-            writes += found
+            writes += self._counted(found, scope) if self.starts else found
         else:
             raise self._invalid(update)
+
+    def _counted(self, found: list[Write], scope: TaskScope) -> list[Write]:
+        """The writes of an object without the defaults that it carries along and the state has started from already."""
+        starts = self.starts
+        current = scope.host.read(scope, [name for name, _ in found if name in starts], None)
+        return [
+            (name, value)
+            for name, value in found
+            if not (name in current and _is_same(value, starts[name]) and _is_same(current[name], value))
+        ]
 
     def _add_command_update(self, update: Any, scope: TaskScope, writes: list[Write]) -> None:
         if update is None:
@@ -167,7 +180,7 @@ class StateWriter:
         elif isinstance(update, dict) and not isinstance(update, Message):
             self._add_update(update, scope, writes)
         elif (found := None if isinstance(update, Message) else updates_of(update, self.known)) is not None:
-            writes += found
+            writes += self._counted(found, scope) if self.starts else found
         elif not isinstance(update, (list, tuple)) or update:
             if ROOT in self.known:
                 writes.append((ROOT, update))
@@ -271,6 +284,21 @@ def _are_pairs(items: Iterable[Any]) -> bool:
     return all(isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) for item in items)
 
 
+def _is_empty(value: Any) -> bool:
+    """Adds nothing when it is counted twice."""
+    return value is None or (type(value).__module__ == "builtins" and not value)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Equal values of one type; what cannot tell, such as arrays, is not the same."""
+    if one is other:
+        return True
+    try:
+        return type(one) is type(other) and bool(one == other)
+    except Exception:  # noqa: BLE001 - the user's own `__eq__`
+        return False
+
+
 # ---- builder -> nodes and channels
 
 
@@ -355,6 +383,11 @@ class _Wiring:
         self.strict = strict
         self.known = {name: name for name in builder.channels}
         self.ignored = frozenset(builder.managed)
+        self.starts = {
+            name: channel.value
+            for name, channel in builder.channels.items()
+            if isinstance(channel, DefaultedAggregate) and not _is_empty(channel.value)
+        }
         self.adapters = _adapters(builder.state_schema) if strict else {}
         self.writer = RootWriter if [*builder.channels, *builder.managed] == [ROOT] else StateWriter
 
@@ -368,6 +401,7 @@ class _Wiring:
                 {name: name for name in schema.channels},
                 targets=self.targets,
                 static=tuple(self.static[START]),
+                starts=self.starts,
                 is_exempt=True,
                 strict=self.strict,
             ),
@@ -384,6 +418,7 @@ class _Wiring:
             self.ignored,
             targets=self.targets,
             static=tuple(self.static[name]),
+            starts=self.starts,
             is_exempt=is_graph(subject) or is_runnable(subject) or self._is_read_raw(name),
             strict=self.strict,
         )
@@ -432,7 +467,7 @@ def _adapters(schema: Any) -> dict[str, Any]:
 
 
 def _register_types(builder: Declared, nodes: Mapping[str, StateNodeSpec]) -> None:
-    """Let everything be stored that the graph's schemas, annotations and modules name (D35)."""
+    """Let everything be stored that the graph's schemas, annotations, functions and modules name (D35)."""
     seen: dict[int, Any] = {}
     modules: dict[str, None] = {}
     for schema in (*builder.schemas, builder.context_schema):
@@ -455,6 +490,8 @@ def _register_types(builder: Declared, nodes: Mapping[str, StateNodeSpec]) -> No
             except TypeError:  # Annotated with unhashable metadata
                 pass
             registry.register_reachable(annotation, seen)
+        for cls in enclosed_classes(call.subject):
+            registry.register_reachable(cls, seen)
     for module in modules:
         registry.register_module(module)
 

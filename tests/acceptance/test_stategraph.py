@@ -162,6 +162,30 @@ def test_declared_default_is_the_start_of_a_reducer_key(colour: Colour) -> None:
     assert colour.invoke(graph, {"n": 5}) == {"n": 16}
 
 
+@pytest.mark.parametrize("given", [None, 10, 5])
+@pytest.mark.parametrize("kind", ["model", "dataclass"])
+def test_a_default_that_an_object_carries_along_is_not_counted_again(
+    colour: Colour, kind: str, given: int | None
+) -> None:
+    class Model(BaseModel):
+        n: Annotated[int, operator.add] = 10
+        who: str = ""
+
+    @dataclasses.dataclass
+    class Data:
+        n: Annotated[int, operator.add] = 10
+        who: str = ""
+
+    counted: Any = Model if kind == "model" else Data
+    item = counted() if given is None else counted(n=given)
+    start = 15 if given == 5 else 10
+    assert colour.invoke(single(colour, counted, colour.node(lambda state: {"n": 1})), item) == {
+        "n": start + 1,
+        "who": "",
+    }
+    assert colour.invoke(single(colour, counted, colour.node(lambda state: item)), {"who": "me"})["n"] == start
+
+
 def test_a_plain_key_with_a_default_stays_absent_until_written(colour: Colour) -> None:
     """design.md D54: only keys with a reducer start from their default."""
     graph = single(colour, Data, colour.node(lambda state: None))

@@ -48,7 +48,7 @@ def test_the_collector_of_cycles_skips_what_is_stored() -> None:
         run.step({"n": n, "l": ["x" * 100] * n}, writes=[run.task("t", [("n", n)])] if n else [])
     gc.collect()
     space = saver._threads["t"].spaces[""]
-    rows = [*space.checkpoints.values(), *(row for rows in space.writes.values() for row in rows.values())]
+    rows = [*space.checkpoints.values(), *space.writes.values()]
     assert len(rows) == 5
     assert not any(map(gc.is_tracked, rows))
 
