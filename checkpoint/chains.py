@@ -77,11 +77,11 @@ SOURCES: Final = {"input": 1, "loop": 2, "update": 3, "fork": 4}
 SOURCE_NAMES: Final = {number: name for name, number in SOURCES.items()}
 CHANNEL_OF_SLOT: Final = {-1: "__error__", -2: "__scheduled__", -3: "__interrupt__", -4: "__resume__"}
 
-_NIL: Final = packb(None)
 _SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None), complex})
 
 Body = tuple[str | None, bytes]
 """(format tag, bytes); the tag is None for the codec's own format."""
+_NIL: Final[Body] = (None, packb(None))
 
 
 # ---- rows
@@ -373,25 +373,25 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
     ops = commit.ops
     chains = space.chains
     dumps = codec.dumps
-    staged: list[tuple[str, str | None, bytes, Chain | None]] = []
+    staged: list[tuple[str, Body, Chain | None]] = []
     for name, change in ops.items():
         value = change.value
-        tag: str | None = None
         try:
             if type(change) is Append and name in chains:
                 chain = chains[name]
                 delta = _encode_append(change, chain, codec.pack)
                 if delta is not None:
-                    staged.append((name, delta[0], delta[1], chain))
+                    staged.append((name, delta, chain))
                     continue
             if dumps is None:
-                tag, data = codec.pack(value)
+                body = codec.pack(value)
+            elif value is None:
+                body = _NIL  # Most channels of a graph are triggers, whose value is this.
             else:
-                # Most channels of a graph are triggers, whose value is None.
-                data = _NIL if value is None else dumps(value)
+                body = None, dumps(value)
         except UnregisteredTypeError as refusal:
             raise UnregisteredTypeError(refusal.type, refusal.path, channel=name) from None
-        staged.append((name, tag, data, None))
+        staged.append((name, body, None))
     parents, run_id = commit.parents, commit.run_id
     if space.metadata_of is not commit.metadata or space.metadata_run_id != run_id or space.metadata_parents != parents:
         space.metadata_text = metadata_text(commit.metadata, parents, run_id)
@@ -408,27 +408,26 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
     rooted: list[int] = []
     inlined: list[Any] = []
     specials: list[Any] = []
-    for name, tag, data, chain in staged:
+    for name, body, chain in staged:
         number = index[name] if name in index else space.number(name, new)
         versions[name] = version
         if special and (own := special.get(name, version)) != version:
             versions[name] = own
             specials += (number, own)
-        n_bytes = len(data)
+        n_bytes = len(body[1])
         if chain is not None:
             if n_bytes:
                 chain.seq = seq = chain.seq + 1
                 chain.ops += n_bytes
                 chain.digest = None
                 size += n_bytes
-                payloads.append((number, chain.root, seq, APPEND, tag, data))
+                payloads.append((number, chain.root, seq, APPEND, *body))
                 extended.append(number)
                 if chain.positions is not None:
                     chain.index(ops[name].value)
             else:
                 changed.append(number)
         elif n_bytes <= INLINE_LIMIT:
-            body = tag, data
             if inline.get(name) == body:
                 changed.append(number)
                 continue
@@ -436,10 +435,10 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
             if name in chains:
                 del chains[name]
             size += n_bytes
-            inlined += (number, data if tag is None else [tag, data])
+            inlined += (number, body[1] if body[0] is None else [*body])
         else:
             old = chains.get(name)
-            digest = hash(data) if tag is None else hash((tag, data))
+            digest = hash(body[1] if body[0] is None else body)
             if old is not None and old.digest == digest and old.full == n_bytes:
                 # Equal bytes, but other objects than those that were looked at.
                 old.positions = None
@@ -448,7 +447,7 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
             inline.pop(name, None)
             chains[name] = Chain(rev, 0, n_bytes, digest=digest)
             size += n_bytes
-            payloads.append((number, rev, 0, FULL, tag, data))
+            payloads.append((number, rev, 0, FULL, *body))
             rooted.append(number)
 
     gone: list[int] = []

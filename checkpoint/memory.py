@@ -77,9 +77,7 @@ class _Space:
         copied.checkpoints = dict(self.checkpoints)
         copied.lines = {root: list(revs) for root, revs in self.lines.items()}
         copied.payloads = {key: list(rows) for key, rows in self.payloads.items()}
-        copied.writes = {
-            rev: dict(rows) if isinstance(rows, dict) else rows for rev, rows in self.writes.items()
-        }
+        copied.writes = {rev: dict(rows) if isinstance(rows, dict) else rows for rev, rows in self.writes.items()}
         copied.aliases = dict(self.aliases)
         return copied
 

@@ -60,6 +60,8 @@ _DEEP: Final = 4
 _PLAIN_DEPTH_WHEN_DEEP: Final = 20
 
 # No NON_STR_KEYS: with it, a UUID, enum or date as a key silently becomes a string. Such dicts take another way.
+_ATOMS: Final = frozenset({str, int, float, bool, bytes, type(None)})
+"""Types of values in which there is nothing else."""
 _WRITE: Final = (
     ormsgpack.OPT_PASSTHROUGH_BIG_INT
     | ormsgpack.OPT_PASSTHROUGH_DATACLASS
@@ -112,7 +114,7 @@ class Serde:
             return self._dumps_lifting(obj)
         # ormsgpack writes a bytearray as bytes without a word. It cannot have if the body holds no marker of bytes;
         # most bodies that hold one of these numbers do so by chance, so then the value is asked.
-        if (0xC4 in body or 0xC5 in body or 0xC6 in body) and not _is_plain(obj):
+        if type(obj) not in _ATOMS and (0xC4 in body or 0xC5 in body or 0xC6 in body) and not _is_plain(obj):
             return self._dumps_carefully(obj)
         return body if len(body) <= MAX_BYTES else _too_large(len(body))
 

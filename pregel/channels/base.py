@@ -51,6 +51,8 @@ class BaseChannel(ABC, Generic[Value, Update, Checkpoint]):
     plain_value: ClassVar[bool] = False
     """Whether the readable value is exactly the attribute `value`, and the channel is empty iff that is MISSING. Then
     the engine reads `channel.value` instead of calling `get()`."""
+    plain_dump: ClassVar[bool] = False
+    """Whether `dump()` is exactly the attribute `value`. Then the engine reads that instead of calling."""
     tracked: ClassVar[bool] = True
     """False if neither the value nor the writes of this channel may ever be stored."""
     stages_in_place: ClassVar[bool] = False
@@ -89,6 +91,8 @@ class BaseChannel(ABC, Generic[Value, Update, Checkpoint]):
             cls.can_finish = own.get("can_finish", True)
         if "get" in own or "is_available" in own:
             cls.plain_value = own.get("plain_value", False)
+        if not own.keys().isdisjoint(("checkpoint", "dump", "get")):
+            cls.plain_dump = own.get("plain_dump", False)
 
     @property
     def ValueType(self) -> Any:
@@ -199,6 +203,7 @@ class ValueChannel(BaseChannel[Value, Value, Value]):
     __slots__ = ("value",)
 
     plain_value: ClassVar[bool] = True
+    plain_dump: ClassVar[bool] = True
     can_consume: ClassVar[bool] = False
     can_finish: ClassVar[bool] = False
 

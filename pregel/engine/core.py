@@ -42,7 +42,6 @@ from pregel.errors import (
     StoredFailure,
 )
 
-
 NOTHING_WRITTEN = ((NO_WRITES, None),)
 """Stored for a task that finished and wrote nothing, so that it counts as finished."""
 
@@ -128,7 +127,14 @@ class Run(RunState):
         self.unsettled -= 1
         if self.stores:
             stored = writes if self.program.keeps_all else snapshot.stored_writes(self.program, writes)
-            row = TaskWrites(self.rev, self.checkpoint_id, self.id_of(task), task.path_text, 0, stored or NOTHING_WRITTEN)
+            row = TaskWrites(
+                self.rev,
+                self.checkpoint_id_ or self.checkpoint_id,
+                self.id_of(task),
+                task.path_text,
+                0,
+                stored or NOTHING_WRITTEN,
+            )
             self.held.append(row)
             if task.answers:
                 self._hold_answers(task)
@@ -226,6 +232,8 @@ class Run(RunState):
         else:
             made = self.checkpoint_id_ = None
         self.pending = []
+        if self.resumed and self.request.parent_run is None:
+            self.answers.loose.clear()  # it was meant for this superstep: a question of a later one is asked
         self.resumed = self.replaying = False
         self.step += 1
         self.phase = "idle"
@@ -265,6 +273,8 @@ class Run(RunState):
             return None
         if request.parent_run is None:
             made = snapshot.final(self, held)
+            if made is None and self.parked:
+                made = snapshot.rows(self, held)  # this run did nothing, but nested ones did
             if made is not None:
                 made.others = self.parked
             return made

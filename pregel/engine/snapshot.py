@@ -46,12 +46,12 @@ def rows(run: RunState, writes: Sequence[TaskWrites]) -> StepCommit:
 
 def checkpoint(run: RunState, source: Source, held: Sequence[TaskWrites] = ()) -> StepCommit | None:
     """Number the next checkpoint of the run, and describe it; None if it is not to be stored now."""
-    parent_rev, parent_id = (run.rev, run.checkpoint_id_) if run.rev else (None, None)
+    parent_rev, parent_id = run.rev or None, run.checkpoint_id_
     run.source, run.made_step = source, run.step
     run.number(run.step)
     if not run.stores or run.request.deferred:
         return None
-    run.parent_rev, run.parent_id = parent_rev, parent_id
+    run.parent_rev, run.parent_id = parent_rev, parent_id if parent_rev else None
     return commit(run, held)
 
 
@@ -79,7 +79,7 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
     channels, own_versions, keeps_all = run.channels, run.versions, run.program.keeps_all
     for name, kept in run.changed.items():
         channel = channels[name]
-        value: Any = channel.dump()
+        value: Any = channel.value if channel.plain_dump else channel.dump()  # type: ignore[attr-defined]
         if not keeps_all:
             if not channel.tracked:
                 value = MISSING

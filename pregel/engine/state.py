@@ -46,7 +46,8 @@ class Answers:
     """What a resume brought, shared by all nested runs below the one that was resumed.
 
     `by_id`: interrupt id -> answer; each is taken once. `loose`: at most one value that was given while no question was
-    pending; the first question that comes up takes it. Taking is one dict or list operation, so any thread may.
+    pending; the first question of the superstep that is resumed takes it. Taking is one dict or list operation, so any
+    thread may.
     """
 
     __slots__ = ("bare", "by_id", "given", "loose")
@@ -344,7 +345,8 @@ class RunState:
     @property
     def ns(self) -> str:
         """The namespace of the run, "" for a root run."""
-        return self.request.ns
+        ns = self.request.ns_
+        return self.request.ns if ns is None else ns
 
     @property
     def root(self) -> RunState:
@@ -372,15 +374,16 @@ class RunState:
         """Give the next checkpoint its number and id."""
         if self.claim is None:
             self.checkpoint_id_ = None
-            return
-        self.rev, self.checkpoint_id_ = self.claim.numbered(step)
+        else:
+            self.rev, self.checkpoint_id_ = self.claim.numbered(step)
 
     def id_of(self, task: Task) -> str:
         """The id of a task of the current step."""
-        if task.id_ is None:
+        id_ = task.id_
+        if id_ is None:
             parent = None if task.parent is None else self.id_of(task.parent)
-            task.id_ = task_id(self.checkpoint_id, self.ns, task, parent)
-        return task.id_
+            id_ = task.id_ = task_id(self.checkpoint_id_ or self.checkpoint_id, self.ns, task, parent)
+        return id_
 
     def ns_of(self, task: Task) -> str:
         """The namespace of a task: where its first nested run lives."""
