@@ -37,12 +37,14 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import count, islice
 from typing import Any, Final, NamedTuple
 
 from ormsgpack import packb, unpackb
 
 from checkpoint.base import (
     Append,
+    ChannelOp,
     CheckpointError,
     Claim,
     CorruptCheckpointError,
@@ -82,6 +84,10 @@ _SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None), complex})
 Body = tuple[str | None, bytes]
 """(format tag, bytes); the tag is None for the codec's own format."""
 _NIL: Final[Body] = (None, packb(None))
+Staged = tuple[str, Body, Append | None]
+"""(channel, its bytes, the append if they go behind what is stored)."""
+Places = tuple[list[int], list[int], list[int], list[Any]]
+"""Channels of a commit by where they went: (unchanged bytes, chain extended, chain begun, flat list for the header)."""
 
 
 # ---- rows
@@ -244,6 +250,16 @@ def _is_frozen(value: Any) -> bool:
     return type(value) in (tuple, frozenset) and all(_is_frozen(element) for element in value)
 
 
+class Names(dict[str, int]):
+    """Name of a channel, node or namespace -> its integer in the headers; a name not met before gets the next one."""
+
+    __slots__ = ()
+
+    def __missing__(self, name: str) -> int:
+        number = self[name] = len(self)
+        return number
+
+
 @dataclass(slots=True)
 class Space:
     """One namespace of one thread as a run knows it: the folded header and where its channels are stored.
@@ -260,14 +276,13 @@ class Space:
     """The checkpoint this state stands for."""
     must_exist: int | None = None
     """Loaded rev that is not the head: the first write checks that it was not pruned meanwhile."""
-    names: list[str] = field(default_factory=list)
-    index: dict[str, int] = field(default_factory=dict)
+    index: Names = field(default_factory=Names)
     versions: dict[str, Version] = field(default_factory=dict)
     inline: dict[str, Body] = field(default_factory=dict)
     chains: dict[str, Chain] = field(default_factory=dict)
     seen: dict[str, dict[str, Version]] = field(default_factory=dict)
     sub: dict[str, int] = field(default_factory=dict)
-    updated: list[str] | None = None
+    updated: Sequence[str] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     """What a public `put` gave beyond the fields of a checkpoint; of this one checkpoint only."""
     header_root: int = 0
@@ -280,15 +295,6 @@ class Space:
     metadata_parents: Mapping[str, str] = field(default_factory=dict)
     metadata_text: str | None = None
     """JSON of the three above; it is the same from one commit of a run to the next."""
-
-    def number(self, name: str, new: list[str]) -> int:
-        """The integer of a name; a name not met before gets the next one and joins `new`."""
-        number = self.index.get(name)
-        if number is None:
-            number = self.index[name] = len(self.names)
-            self.names.append(name)
-            new.append(name)
-        return number
 
 
 class EncodedStep:
@@ -370,28 +376,7 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
 
     # Everything that can refuse comes first: values, then metadata.
     rev = commit.rev
-    ops = commit.ops
-    chains = space.chains
-    dumps = codec.dumps
-    staged: list[tuple[str, Body, Chain | None]] = []
-    for name, change in ops.items():
-        value = change.value
-        try:
-            if type(change) is Append and name in chains:
-                chain = chains[name]
-                delta = _encode_append(change, chain, codec.pack)
-                if delta is not None:
-                    staged.append((name, delta, chain))
-                    continue
-            if dumps is None:
-                body = codec.pack(value)
-            elif value is None:
-                body = _NIL  # Most channels of a graph are triggers, whose value is this.
-            else:
-                body = None, dumps(value)
-        except UnregisteredTypeError as refusal:
-            raise UnregisteredTypeError(refusal.type, refusal.path, channel=name) from None
-        staged.append((name, body, None))
+    staged = _bodies(commit.ops, space.chains, codec)
     parents, run_id = commit.parents, commit.run_id
     if space.metadata_of is not commit.metadata or space.metadata_run_id != run_id or space.metadata_parents != parents:
         space.metadata_text = metadata_text(commit.metadata, parents, run_id)
@@ -399,123 +384,11 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
         space.metadata_run_id = run_id
         space.metadata_parents = dict(parents)
 
-    payloads: list[PayloadRow] = []
-    index, versions, inline = space.index, space.versions, space.inline
-    version, special = commit.version, commit.versions
-    new: list[str] = []
-    changed: list[int] = []
-    extended: list[int] = []
-    rooted: list[int] = []
-    inlined: list[Any] = []
-    specials: list[Any] = []
-    for name, body, chain in staged:
-        number = index[name] if name in index else space.number(name, new)
-        versions[name] = version
-        if special and (own := special.get(name, version)) != version:
-            versions[name] = own
-            specials += (number, own)
-        n_bytes = len(body[1])
-        if chain is not None:
-            if n_bytes:
-                chain.seq = seq = chain.seq + 1
-                chain.ops += n_bytes
-                chain.digest = None
-                size += n_bytes
-                payloads.append((number, chain.root, seq, APPEND, *body))
-                extended.append(number)
-                if chain.positions is not None:
-                    chain.index(ops[name].value)
-            else:
-                changed.append(number)
-        elif n_bytes <= INLINE_LIMIT:
-            if inline.get(name) == body:
-                changed.append(number)
-                continue
-            inline[name] = body
-            if name in chains:
-                del chains[name]
-            size += n_bytes
-            inlined += (number, body[1] if body[0] is None else [*body])
-        else:
-            old = chains.get(name)
-            digest = hash(body[1] if body[0] is None else body)
-            if old is not None and old.digest == digest and old.full == n_bytes:
-                # Equal bytes, but other objects than those that were looked at.
-                old.positions = None
-                changed.append(number)
-                continue
-            inline.pop(name, None)
-            chains[name] = Chain(rev, 0, n_bytes, digest=digest)
-            size += n_bytes
-            payloads.append((number, rev, 0, FULL, *body))
-            rooted.append(number)
-
-    gone: list[int] = []
-    for name in commit.gone:
-        number = index[name] if name in index else space.number(name, new)
-        versions[name] = version
-        if special and (own := special.get(name, version)) != version:
-            versions[name] = own
-            specials += (number, own)
-        if inline.pop(name, None) is None:
-            chains.pop(name, None)
-        gone.append(number)
-
-    seen: list[Any] = []
-    for node, consumed in commit.seen.items():
-        known = space.seen.get(node)
-        news: list[Any] = []
-        if known is None:
-            known = space.seen[node] = {}
-            seen += (space.number(node, new), news)
-        for name, own in consumed.items():
-            if known.get(name) != own:
-                known[name] = own
-                news += (index[name] if name in index else space.number(name, new), own)
-        if len(known) > len(consumed):
-            # A channel the node no longer listens to.
-            space.seen[node] = dict(consumed)
-            news = [item for name, own in consumed.items() for item in (space.number(name, new), own)]
-            seen += (-1 - space.number(node, new), news)
-        elif news and (not seen or seen[-1] is not news):
-            seen += (index[node], news)
-
-    sub: list[Any] = []
-    if commit.sub:
-        for name, nested_rev in commit.sub.items():
-            if space.sub.get(name) != nested_rev:
-                space.sub[name] = nested_rev
-                sub += (space.number(name, new), nested_rev)
-
-    updated = commit.updated_channels
-    space.updated = None if updated is None else [*updated]
-    if space.extra:
-        space.extra = {}
-    header: bytes | None = None
-    if 0 < space.header_rows < MAX_HEADER_ROWS:
-        marker: Any = 0
-        if updated is None:
-            marker = -1
-        elif ops.keys() != set(updated):
-            marker = [space.number(name, new) for name in updated] or -2
-        content = [version, changed, extended, rooted, inlined, gone, seen]
-        if new or sub or marker or specials:
-            content += (new, sub, marker, specials)
-        while content and not content[-1]:
-            content.pop()
-        op = packb(content)
-        n_op_bytes = space.header_ops + len(op)
-        if n_op_bytes <= MIN_HEADER_OPS or n_op_bytes <= 2 * space.header_full:
-            header = op
-            space.header_ops = n_op_bytes
-            space.header_rows += 1
-    if header is None:
-        header = full_header(space, rev)
-        space.header_root = rev
-        space.header_rows = 1
-        space.header_full = len(header)
-        space.header_ops = 0
-
+    n_names = len(space.index)
+    payloads, places = _place(space, rev, staged)
+    header = _header(space, commit, places, n_names)
+    for payload in payloads:
+        size += len(payload[5])
     parent_rev = commit.parent_rev
     row: PlainCheckpoint = (
         rev,
@@ -547,6 +420,148 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
     space.head = space.rev = rev
     space.must_exist = None
     return encoded
+
+
+def _bodies(ops: Mapping[str, ChannelOp], chains: Mapping[str, Chain], codec: Codec) -> list[Staged]:
+    """The bytes of every changed channel. Raises `UnregisteredTypeError` that names the channel."""
+    dumps = codec.dumps
+    if dumps is not None and not chains:
+        try:
+            # Most channels of a graph are triggers, whose value is None.
+            return [(name, (None, dumps(op.value)) if op.value is not None else _NIL, None) for name, op in ops.items()]
+        except UnregisteredTypeError:
+            pass  # once more, one by one: whose value was it?
+    staged: list[Staged] = []
+    for name, op in ops.items():
+        try:
+            if type(op) is Append and name in chains:
+                delta = _encode_append(op, chains[name], codec.pack)
+                if delta is not None:
+                    staged.append((name, delta, op))
+                    continue
+            staged.append((name, codec.pack(op.value), None))
+        except UnregisteredTypeError as refusal:
+            raise UnregisteredTypeError(refusal.type, refusal.path, channel=name) from None
+    return staged
+
+
+def _place(space: Space, rev: int, staged: Sequence[Staged]) -> tuple[list[PayloadRow], Places]:
+    """Decide where each body is stored, and move the namespace on: a row of its own, the header, or where it is."""
+    index, inline, chains = space.index, space.inline, space.chains
+    payloads: list[PayloadRow] = []
+    changed: list[int] = []
+    extended: list[int] = []
+    rooted: list[int] = []
+    inlined: list[Any] = []
+    for name, body, op in staged:
+        n_bytes = len(body[1])
+        if op is not None:
+            chain = chains[name]
+            if n_bytes:
+                chain.seq = seq = chain.seq + 1
+                chain.ops += n_bytes
+                chain.digest = None
+                payloads.append((index[name], chain.root, seq, APPEND, *body))
+                extended.append(index[name])
+                if chain.positions is not None:
+                    chain.index(op.value)
+            else:
+                changed.append(index[name])
+        elif n_bytes <= INLINE_LIMIT:
+            if inline.get(name) == body:
+                changed.append(index[name])
+                continue
+            inline[name] = body
+            if name in chains:
+                del chains[name]
+            inlined += (index[name], body[1] if body[0] is None else [*body])
+        else:
+            old = chains.get(name)
+            digest = hash(body)
+            if old is not None and old.digest == digest and old.full == n_bytes:
+                # Equal bytes, but other objects than those that were looked at.
+                old.positions = None
+                changed.append(index[name])
+                continue
+            inline.pop(name, None)
+            chains[name] = Chain(rev, 0, n_bytes, digest=digest)
+            payloads.append((index[name], rev, 0, FULL, *body))
+            rooted.append(index[name])
+    return payloads, (changed, extended, rooted, inlined)
+
+
+def _header(space: Space, commit: StepCommit, places: Places, n_names: int) -> bytes:
+    """The header of a commit: what differs from the one before, or all of it if that is due."""
+    index, versions, ops, version = space.index, space.versions, commit.ops, commit.version
+    changed, extended, rooted, inlined = places
+    versions.update(dict.fromkeys(ops, version))
+    gone: list[int] = []
+    for name in commit.gone:
+        versions[name] = version
+        if space.inline.pop(name, None) is None:
+            space.chains.pop(name, None)
+        gone.append(index[name])
+    specials: list[Any] = []
+    if commit.versions:
+        for name, own in commit.versions.items():
+            if own != version:
+                versions[name] = own
+                specials += (index[name], own)
+
+    seen: list[Any] = []
+    for node, consumed in commit.seen.items():
+        known = space.seen.get(node)
+        news: list[Any] = []
+        if known is None:
+            known = space.seen[node] = {}
+            seen += (index[node], news)
+        for name, own in consumed.items():
+            if known.get(name) != own:
+                known[name] = own
+                news += (index[name], own)
+        if len(known) > len(consumed):
+            # A channel the node no longer listens to.
+            space.seen[node] = dict(consumed)
+            news = [item for name, own in consumed.items() for item in (index[name], own)]
+            seen += (-1 - index[node], news)
+        elif news and (not seen or seen[-1] is not news):
+            seen += (index[node], news)
+
+    sub: list[Any] = []
+    if commit.sub:
+        for name, nested_rev in commit.sub.items():
+            if space.sub.get(name) != nested_rev:
+                space.sub[name] = nested_rev
+                sub += (index[name], nested_rev)
+
+    updated = commit.updated_channels
+    space.updated = updated
+    if space.extra:
+        space.extra = {}
+    if 0 < space.header_rows < MAX_HEADER_ROWS:
+        marker: Any = 0
+        if updated is None:
+            marker = -1
+        elif ops.keys() != set(updated):
+            marker = [index[name] for name in updated] or -2
+        content: list[Any] = [version, changed, extended, rooted, inlined, gone, seen]
+        new = [*islice(index, n_names, None)] if len(index) > n_names else None
+        if new or sub or marker or specials:
+            content += (new or (), sub, marker, specials)
+        while content and not content[-1]:
+            content.pop()
+        header = packb(content)
+        n_op_bytes = space.header_ops + len(header)
+        if n_op_bytes <= MIN_HEADER_OPS or n_op_bytes <= 2 * space.header_full:
+            space.header_ops = n_op_bytes
+            space.header_rows += 1
+            return header
+    header = full_header(space, commit.rev)
+    space.header_root = commit.rev
+    space.header_rows = 1
+    space.header_full = len(header)
+    space.header_ops = 0
+    return header
 
 
 def _encode_append(op: Append, chain: Chain, pack: Callable[[Any], Body]) -> Body | None:
@@ -629,31 +644,28 @@ def _is_utf8(text: str) -> bool:
 def full_header(space: Space, rev: int) -> bytes:
     """The folded header of a namespace, self-contained."""
     index = space.index
-    new: list[str] = []
-    number = space.number
     versions: list[Any] = []
     for name, version in space.versions.items():
-        versions += (number(name, new), version)
+        versions += (index[name], version)
     refs: list[Any] = []
     for name, chain in space.chains.items():
-        refs += (number(name, new), rev - chain.root, chain.seq)
+        refs += (index[name], rev - chain.root, chain.seq)
     inline: list[Any] = []
     for name, (tag, data) in space.inline.items():
-        inline += (number(name, new), data if tag is None else [tag, data])
+        inline += (index[name], data if tag is None else [tag, data])
     seen: list[Any] = []
     for node, consumed in space.seen.items():
         flat: list[Any] = []
         for name, version in consumed.items():
-            flat += (number(name, new), version)
-        seen += (number(node, new), flat)
+            flat += (index[name], version)
+        seen += (index[node], flat)
     sub: list[Any] = []
     for name, nested_rev in space.sub.items():
-        sub += (number(name, new), nested_rev)
-    updated: Any = -1 if space.updated is None else [number(name, new) for name in space.updated]
-    header = [space.names, versions, refs, inline, seen, sub, updated, space.extra]
+        sub += (index[name], nested_rev)
+    updated: Any = -1 if space.updated is None else [index[name] for name in space.updated]
+    header = [list(index), versions, refs, inline, seen, sub, updated, space.extra]
     if not space.extra:
         header.pop()
-    assert len(index) == len(space.names)
     return packb(header)
 
 
@@ -673,14 +685,15 @@ def fold_header(space: Space, rows: Sequence[tuple[int, bytes]]) -> None:
 
     Chains get root and seq only; sizes and tips are the business of `read_chains`. Raises `CorruptCheckpointError`.
     """
+    names: list[str] = []
     try:
         for position, (rev, header) in enumerate(rows):
             content = unpackb(header)
             if position:
-                _fold_op(space, rev, content)
+                _fold_op(space, rev, content, names)
                 space.header_ops += len(header)
             else:
-                _fold_full(space, rev, content)
+                names = _fold_full(space, rev, content)
                 space.header_root = rev
                 space.header_full = len(header)
     except (ValueError, TypeError, IndexError, KeyError) as error:
@@ -689,10 +702,10 @@ def fold_header(space: Space, rows: Sequence[tuple[int, bytes]]) -> None:
     space.header_rows = len(rows)
 
 
-def _fold_full(space: Space, rev: int, content: list[Any]) -> None:
+def _fold_full(space: Space, rev: int, content: list[Any]) -> list[str]:
+    names: list[str]
     names, versions, refs, inline, seen, sub, updated = content[:7]
-    space.names = names
-    space.index = {name: number for number, name in enumerate(names)}
+    space.index = Names(zip(names, count()))
     space.versions = {names[number]: version for number, version in _pairs(versions)}
     space.chains = {
         names[refs[at]]: Chain(rev - refs[at + 1], refs[at + 2], 0, tip=False) for at in range(0, len(refs), 3)
@@ -702,12 +715,12 @@ def _fold_full(space: Space, rev: int, content: list[Any]) -> None:
     space.sub = {names[number]: nested for number, nested in _pairs(sub)}
     space.updated = None if updated == -1 else [names[number] for number in updated]
     space.extra = content[7] if len(content) > 7 else {}
+    return names
 
 
-def _fold_op(space: Space, rev: int, content: list[Any]) -> None:
+def _fold_op(space: Space, rev: int, content: list[Any], names: list[str]) -> None:
     content += [[]] * (11 - len(content))
     version, changed, extended, rooted, inline, gone, seen, new, sub, updated, special = content
-    names = space.names
     for name in new:
         space.index[name] = len(names)
         names.append(name)
@@ -792,7 +805,7 @@ def read_chains(
             chain.tip = not further and not chain.root >> 20 & 1
             if chain.seq == 0:
                 tag, data = rows[0]
-                chain.digest = hash(data) if tag is None else hash((tag, data))
+                chain.digest = hash((tag, data))
     return values
 
 

@@ -693,7 +693,7 @@ class RowSaver(BaseCheckpointSaver[int]):
         if parent is not None:
             fold_header(base, parent.headers)
         versions = dict(checkpoint["channel_versions"])
-        space = Space(ns, names=base.names, index=base.index, versions=versions)
+        space = Space(ns, index=base.index, versions=versions)
         payloads: list[PayloadRow] = []
         for name, value in checkpoint["channel_values"].items():
             if name not in new_versions and name in versions and base.versions.get(name) == versions[name]:
@@ -708,7 +708,7 @@ class RowSaver(BaseCheckpointSaver[int]):
                 space.inline[name] = tag, data
             else:
                 space.chains[name] = Chain(root, 0, len(data))
-                payloads.append((space.number(name, []), root, 0, 0, tag, data))
+                payloads.append((space.index[name], root, 0, 0, tag, data))
         space.seen = {node: dict(consumed) for node, consumed in checkpoint["versions_seen"].items()}
         updated = checkpoint.get("updated_channels")
         space.updated = list(updated) if updated is not None else None
