@@ -27,4 +27,5 @@ def test_mypy_strict():
 
 
 def test_pyright():
-    run("pyright")
+    # It would look for the dependencies next to the first `python` on PATH, which need not be this one.
+    run("pyright", "--pythonpath", sys.executable)
