@@ -268,6 +268,22 @@ people: what the test suite holds are the budgets of `tests/test_budget.py`, whi
 Last table:
 
 {table}
+
+## What keeps rows from their aim
+
+Counted with `sys.settrace` (bytecodes per unit, our code only) and `cProfile`; one bytecode is 6 to 7 ns here.
+
+- *Loop, InMemorySaver* (floor and aim). A superstep is 3,100 bytecodes: 1,500 are those of a superstep without saver;
+  620 encode the commit (200 of them the header, the rest the bodies and where they go), 220 and the constructors of six
+  small objects (120) describe it, 130 make its number and id, 130 the row of the task's writes and its id, 160 check the
+  claim and store. No single piece is left to take out. The floor needs a fifth less: fewer objects between the engine's
+  description of a commit and its rows.
+- *Fan-out to a subgraph*. A nested run of two nodes is three supersteps, because the input is one, of 1,500 bytecodes,
+  and 1,200 for the request, the channels and the driver: 36 us for a bare `invoke` of the same graph. Passing the task
+  to a thread and back is the rest.
+- *SQLite at FULL, and lag 16*. BEGIN and COMMIT are system calls (16 us of 22 for a bare transaction of the same
+  statements); behind a group of 16 commits the superstep itself, as above, is two thirds of the row.
+- *Loop, streamed*. The generator is resumed and one chunk is built per superstep: 2.6 us on top of 4.5.
 """
 
 
