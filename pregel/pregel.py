@@ -361,8 +361,11 @@ class Pregel(_launch.Graph):
         return self
 
     def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
-        """The name of the graph, which a node that wraps it gets too."""
-        return name or self.name
+        """The name of the graph, which a node that wraps it gets too; with a suffix, `GraphInput` or `graph_input`."""
+        name = name or self.name
+        if not suffix:
+            return name
+        return name + suffix.title() if name[:1].isupper() else f"{name}_{suffix.lower()}"
 
     def copy(self, update: Mapping[str, Any] | None = None) -> Self:
         """A graph with some attributes replaced."""
@@ -875,14 +878,14 @@ class Pregel(_launch.Graph):
     def get_input_schema(self, config: Any = None) -> type[Any]:
         """A pydantic model class for the input, named after the graph."""
         model: type[Any] = _jsonschema().model_of(
-            self._types(self.input_channels, "UpdateType"), f"{self.get_name()}Input"
+            self._types(self.input_channels, "UpdateType"), self.get_name("Input")
         )
         return model
 
     def get_output_schema(self, config: Any = None) -> type[Any]:
         """A pydantic model class for the output, named after the graph."""
         types = self._types(self.output_channels, "ValueType")
-        model: type[Any] = _jsonschema().model_of(types, f"{self.get_name()}Output")
+        model: type[Any] = _jsonschema().model_of(types, self.get_name("Output"))
         return model
 
     def get_input_jsonschema(self, config: Any = None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ A builder (`state`) reads schemas (`schema`) and conditional edges (`branch`), a
 """
 
 from pregel.constants import END, START
-from pregel.graph.message import MessagesState, add_messages
+from pregel.graph.message import MessageGraph, MessagesState, add_messages
 from pregel.graph.state import StateGraph
 
-__all__ = ["END", "START", "MessagesState", "StateGraph", "add_messages"]
+__all__ = ["END", "START", "MessageGraph", "MessagesState", "StateGraph", "add_messages"]

@@ -541,12 +541,12 @@ class CompiledStateGraph(Pregel, Generic[StateT, ContextT, InputT, OutputT]):
 
     def get_input_jsonschema(self, config: Any = None) -> dict[str, Any]:
         """JSON schema of the input, by the rules of the schema's kind (amendments C4)."""
-        found: dict[str, Any] = _jsonschema().of_state(self.builder.input_schema, f"{self.get_name()}Input")
+        found: dict[str, Any] = _jsonschema().of_state(self.builder.input_schema, self.get_name("Input"))
         return found
 
     def get_output_jsonschema(self, config: Any = None) -> dict[str, Any]:
         """JSON schema of the output."""
-        found: dict[str, Any] = _jsonschema().of_state(self.builder.output_schema, f"{self.get_name()}Output")
+        found: dict[str, Any] = _jsonschema().of_state(self.builder.output_schema, self.get_name("Output"))
         return found
 
     def get_context_jsonschema(self) -> dict[str, Any] | None:
@@ -560,12 +560,12 @@ class CompiledStateGraph(Pregel, Generic[StateT, ContextT, InputT, OutputT]):
 
     def get_input_schema(self, config: Any = None) -> type[Any]:
         """A pydantic model class for the input: the schema itself if it is one, else one named after the graph."""
-        found: type[Any] = _jsonschema().input_model(self.builder.input_schema, f"{self.get_name()}Input")
+        found: type[Any] = _jsonschema().input_model(self.builder.input_schema, self.get_name("Input"))
         return found
 
     def get_output_schema(self, config: Any = None) -> type[Any]:
         """A pydantic model class for the output, named after the graph; every key may be absent."""
-        found: type[Any] = _jsonschema().output_model(self.builder.output_schema, f"{self.get_name()}Output")
+        found: type[Any] = _jsonschema().output_model(self.builder.output_schema, self.get_name("Output"))
         return found
 
     @property

@@ -1,4 +1,4 @@
-"""Lists of messages as state: the reducer `add_messages` and the schema `MessagesState`.
+"""Lists of messages as state: the reducer `add_messages`, the schema `MessagesState`, the old builder `MessageGraph`.
 
 Decides how two lists of messages become one: by id, replacing, removing, appending. What a message is,
 `pregel.messages` decides.
@@ -7,6 +7,7 @@ Invariants: neither list is edited. Messages on the left keep their identity unl
 store an append as an append; one on the left that lacks an id is replaced by a copy that has one.
 """
 
+import warnings
 from collections.abc import Callable
 from copy import copy
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Literal, cast, overload
 from typing_extensions import TypedDict
 
 from pregel.errors import shown
+from pregel.graph.state import StateGraph
 from pregel.messages import (
     REMOVE_ALL_MESSAGES,
     AnyMessage,
@@ -29,8 +31,9 @@ from pregel.messages import (
     message_type,
     new_id,
 )
+from pregel.warnings import PregelDeprecationWarning
 
-__all__ = ["REMOVE_ALL_MESSAGES", "MessagesState", "RemoveMessage", "add_messages"]
+__all__ = ["REMOVE_ALL_MESSAGES", "MessageGraph", "MessagesState", "RemoveMessage", "add_messages"]
 
 Messages = Any
 """One message-like value or a list of them; see `pregel.messages.convert_to_messages`."""
@@ -223,3 +226,14 @@ class MessagesState(TypedDict):
     """State with one key, `messages`, merged by `add_messages`. Subclass it to add keys."""
 
     messages: Annotated[list[AnyMessage], add_messages]
+
+
+class MessageGraph(StateGraph[Any]):
+    """Builder of a graph whose whole state is one list of messages. Deprecated: `StateGraph(MessagesState)` says more."""
+
+    def __init__(self) -> None:
+        warnings.warn(
+            "MessageGraph is deprecated; use StateGraph(MessagesState)", PregelDeprecationWarning, stacklevel=2
+        )
+        state: Any = Annotated[list[AnyMessage], add_messages]
+        super().__init__(state)

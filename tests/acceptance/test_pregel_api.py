@@ -889,10 +889,13 @@ def test_context_json_schema() -> None:
 
 def test_schema_classes() -> None:
     """amendments A14."""
-    graph = StateGraph(Log).add_node("n", lambda state: None).add_edge(START, "n").compile(name="Mine")
-    for model, name in [(graph.get_input_schema(), "MineInput"), (graph.get_output_schema(), "MineOutput")]:
-        assert issubclass(model, BaseModel)
-        assert model.__name__ == name
+    builder = StateGraph(Log).add_node("n", lambda state: None).add_edge(START, "n")
+    for given, names in [("Mine", ("MineInput", "MineOutput")), ("my_flow", ("my_flow_input", "my_flow_output"))]:
+        graph = builder.compile(name=given)
+        for model, name in zip((graph.get_input_schema(), graph.get_output_schema()), names, strict=True):
+            assert issubclass(model, BaseModel)
+            assert model.__name__ == name
+        assert (graph.get_name(), graph.get_name("Input"), graph.get_name(name="q")) == (given, names[0], "q")
 
 
 def test_get_subgraphs() -> None:

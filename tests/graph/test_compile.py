@@ -374,15 +374,15 @@ def test_json_schemas() -> None:
     assert bare == {"default": None, "items": {"type": "integer"}, "title": "LangGraphInput", "type": "array"}
     data = graph(Update).get_output_jsonschema()
     assert (data["title"], data["required"], data["properties"]["nope"]["default"]) == ("LangGraphOutput", ["x"], 0)
-    assert graph(Narrow, name="g").get_input_schema().__name__ == "gInput"
-    assert graph(Narrow, name="g").input_schema.model_json_schema()["title"] == "gInput"
+    assert graph(Narrow, name="g").get_input_schema().__name__ == "g_input"
+    assert graph(Narrow, name="g").input_schema.model_json_schema()["title"] == "g_input"
     assert graph(Model).get_input_schema() is Model
     assert graph(Model, name="g").output_schema.model_json_schema() == {
         "properties": {
             "x": {"default": None, "title": "X", "type": "integer"},
             "l": {"default": None, "items": {"type": "integer"}, "title": "L", "type": "array"},
         },
-        "title": "gOutput",
+        "title": "g_output",
         "type": "object",
     }
     assert graph().get_context_jsonschema() is None

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pregel.channels import BinaryOperatorAggregate
-from pregel.graph.message import REMOVE_ALL_MESSAGES, MessagesState, add_messages
+from pregel.graph import START
+from pregel.graph.message import REMOVE_ALL_MESSAGES, MessageGraph, MessagesState, add_messages
 from pregel.messages import Message, RemoveMessage
 
 
@@ -299,3 +300,11 @@ def test_messages_state() -> None:
     hints = get_type_hints(Mine, include_extras=True)
     assert hints["messages"] == Annotated[list[Message], add_messages]
     assert set(hints) == {"messages", "extra"}
+
+
+def test_a_graph_whose_state_is_a_list_of_messages() -> None:
+    with pytest.deprecated_call():
+        builder = MessageGraph()
+    builder.add_node("bot", lambda messages: ("ai", f"re: {messages[-1].content}")).add_edge(START, "bot")
+    builder.set_finish_point("bot")
+    assert [(m.type, m.content) for m in builder.compile().invoke("hey")] == [("human", "hey"), ("ai", "re: hey")]
