@@ -134,6 +134,7 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
         if given:
             apply_writes(run, given, "Command")
         if not resuming:
+            run.answers.loose.clear()  # nothing was asked on an empty thread
             return _present(_input(run, _blank_input(run)))
         if given:
             rows.append(_null_row(run, 0, given, nulls))
@@ -229,7 +230,7 @@ def _answers(run: RunState, command: Command[Any]) -> list[TaskWrites]:
         if unknown:
             run.notice(
                 "unknown-interrupt",
-                unknown[0],
+                "resume",
                 f"Command(resume=...) answers interrupt {unknown[0]!r}, which is not pending; pending are {open_ids!r}",
             )
         by_id = dict(value)
@@ -242,6 +243,14 @@ def _answers(run: RunState, command: Command[Any]) -> list[TaskWrites]:
         bare = open_ids[0]
         by_id = {bare: value}
     else:
+        if not plan.open_tasks(run):
+            state = "has finished" if run.versions else "is empty"
+            run.notice(
+                "unasked-resume",
+                "resume",
+                f"Command(resume=...) answers nothing: thread {run.request.thread_id!r} {state}, so no interrupt and no "
+                f"breakpoint is pending; check the thread_id, or pass an input",
+            )
         run.answers = Answers(loose=value)
         if run.versions and run.stores:
             return [_null_row(run, -4, [(RESUME, value)])]

@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 from pregel.errors import EmptyInputError, GraphInterrupt, InvalidUpdateError
 from pregel.graph import END, START, StateGraph
 from pregel.types import Command, Interrupt, Send, interrupt
+from pregel.warnings import PregelWarning
 from tests.support.scenarios import Colour, Log, LogX, refused, steps
 
 # ---------------------------------------------------------------------------------------------------- one interrupt
@@ -372,6 +373,26 @@ def test_dynamic_interrupt_behind_a_breakpoint(colour: Colour, saver: Any, threa
     assert colour.invoke(graph, {"l": ["in"]}, thread) == {"l": ["in"]}
     assert values(colour.invoke(graph, None, thread)["__interrupt__"]) == ["q"]
     assert colour.invoke(graph, Command(resume="R"), thread) == {"l": ["in", "R", "after"]}
+
+
+def test_an_answer_to_a_breakpoint_does_not_answer_a_later_question(colour: Colour, saver: Any, thread: Any) -> None:
+    """The value serves the superstep that is resumed; what asks in a later one, or on an empty thread, is asked."""
+    builder = StateGraph(Log).add_node("a", colour.letter("a")).add_node("b", colour.letter("b"))
+    builder.add_node("ask", colour.node(lambda state: {"l": [interrupt("sure?")]}))
+    builder.add_edge(START, "a").add_edge("a", "b").add_edge("b", "ask")
+    graph = builder.compile(checkpointer=saver, interrupt_before=["b"])
+    colour.invoke(graph, {"l": []}, thread)
+    result = colour.invoke(graph, Command(resume=True), thread)
+    assert (result["l"], values(result["__interrupt__"])) == (["a", "b"], ["sure?"])
+    assert colour.invoke(graph, Command(resume="yes"), thread) == {"l": ["a", "b", "yes"]}
+    at_once = StateGraph(Log).add_node("ask", colour.node(lambda state: {"l": [interrupt("sure?")]}))
+    with pytest.warns(PregelWarning, match="thread 'new' is empty"):
+        empty = colour.invoke(
+            at_once.add_edge(START, "ask").compile(checkpointer=saver),
+            Command(resume=1),
+            {"configurable": {"thread_id": "new"}},
+        )
+    assert values(empty["__interrupt__"]) == ["sure?"]
 
 
 def test_after_covers_reapplied_tasks(colour: Colour, saver: Any, thread: Any) -> None:

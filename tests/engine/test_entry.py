@@ -339,7 +339,24 @@ def test_an_answer_to_no_question_is_kept_with_a_notice():
     other = Q + "9"
     run, _ = begin(PLAIN, Command(resume={ONE: 1, other: 2}), paused(ONE))
     assert run.answers.by_id == {ONE: 1, other: 2}
-    assert [(n.code, n.place) for n in run.notices] == [("unknown-interrupt", other)]
+    ((code, place, text),) = ((n.code, n.place, n.text) for n in run.notices)
+    assert (code, place) == ("unknown-interrupt", "resume")
+    assert other in text
+
+
+@pytest.mark.parametrize(
+    "loaded",
+    [dummy_loaded(values={}), dummy_loaded(values={"x": 1}, seen={"a": {"x": 1}, "b": {"x": 1}})],
+    ids=["empty thread", "finished thread"],
+)
+def test_an_answer_that_nobody_waits_for_is_noticed(loaded):
+    run, _ = begin(PLAIN, Command(resume=1), loaded)
+    assert [(n.code, n.place) for n in run.notices] == [("unasked-resume", "resume")]
+
+
+def test_an_answer_to_a_breakpoint_is_none_for_a_notice():
+    run, _ = begin(PLAIN, Command(resume=1), dummy_loaded(values={"x": 1}))
+    assert run.notices == []
 
 
 def test_answers_that_were_not_asked_for_yet_stay_with_the_new_ones():
@@ -355,9 +372,9 @@ def test_a_bare_answer_before_any_question_waits_for_the_first():
     assert rows_of(commit) == [(-4, [(RESUME, "yes")])]
 
 
-def test_an_answer_on_an_empty_thread_is_not_stored():
+def test_an_answer_on_an_empty_thread_is_not_kept():
     run, (commit,) = begin(STATE, Command(resume="yes"), stores=True)
-    assert run.answers.loose == ["yes"]
+    assert run.answers.loose == []
     match(commit, source="input")
 
 
