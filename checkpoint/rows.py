@@ -587,7 +587,13 @@ class RowSaver(BaseCheckpointSaver[int]):
         replace: bool = False,
     ) -> None:
         """Async form of `put_writes`."""
-        await self._off_loop_write(self.put_writes, config, writes, task_id, task_path, replace=replace)
+        # An override may know fewer parameters: it is given only those that say something.
+        if replace:
+            await self._off_loop_write(self.put_writes, config, writes, task_id, task_path, replace=True)
+        elif task_path:
+            await self._off_loop_write(self.put_writes, config, writes, task_id, task_path)
+        else:
+            await self._off_loop_write(self.put_writes, config, writes, task_id)
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Async form of `delete_thread`."""

@@ -138,6 +138,23 @@ class Quiet(InMemorySaver):
         return (current or 0) + 10
 
 
+class Narrow(InMemorySaver):
+    """An override with no more parameters than the engine of old gave."""
+
+    def put_writes(self, config: Any, writes: Any, task_id: str) -> None:  # type: ignore[override]
+        super().put_writes(config, [("narrow", 1), *writes], task_id)
+
+
+def test_an_override_with_fewer_parameters_is_called_in_both_colours(is_async: bool) -> None:
+    saver = Narrow()
+    run = ScriptedRun(Store(adapt(saver), is_async))
+    run.step({"a": 1})
+    run.tasks(run.task("task", [("a", 2)], path="p"))
+    entry = saver.get_tuple(config())
+    assert entry is not None
+    assert entry.pending_writes == [("task", "narrow", 1), ("task", "a", 2)]
+
+
 def test_who_is_adapted() -> None:
     ours = InMemorySaver()
     assert adapt(ours) is ours
