@@ -424,6 +424,8 @@ def annotations_of(subject: Any, seen: Container[int] = (), texts: set[Any] | No
 
 def enclosed_classes(subject: Any) -> list[type]:
     """Classes that a callable uses and that are local to a function around it."""
+    while isinstance(subject, functools.partial):
+        subject = subject.func
     found = _function_of(subject)
     if found is None:
         return []

@@ -99,7 +99,9 @@ def profile(call: Callable[[], None]) -> Counter[tuple[str, str]]:
 def per_superstep(is_async: bool) -> dict[tuple[str, str], float]:
     long, short = profile(loop(LONG, is_async=is_async)), profile(loop(SHORT, is_async=is_async))
     long.subtract(short)
-    return {key: count / (LONG - SHORT) for key, count in long.items() if count}
+    costs = {key: count / (LONG - SHORT) for key, count in long.items()}
+    # What happens once or twice in a run differs from run to run: the event loop looks for tasks that are left.
+    return {key: cost for key, cost in costs.items() if abs(cost) >= 0.05}
 
 
 COLOURS = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])

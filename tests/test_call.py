@@ -7,7 +7,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from pregel._call import Call, annotations_of, first_annotation, prepare, return_annotation
+from pregel._call import Call, annotations_of, enclosed_classes, first_annotation, prepare, return_annotation
 from pregel._scope import TaskScope
 from pregel.errors import NodeError
 from pregel.types import Command, RunnableConfig, StreamWriter
@@ -314,6 +314,25 @@ def test_declared_ends() -> None:
     assert prepare(several).ends == ("a", "b")
     assert prepare(none).ends == prepare(broken).ends == prepare(lambda x: x).ends == ()
     assert return_annotation(broken) is None
+
+
+def test_enclosed_classes() -> None:
+    class One: ...
+
+    class Two: ...
+
+    number, later = 3, Two
+
+    def node(x: Any) -> Any:
+        return One, number, later
+
+    @functools.wraps(node)
+    def wrapper(*args: Any) -> Any: ...
+
+    assert (
+        enclosed_classes(node) == enclosed_classes(wrapper) == enclosed_classes(functools.partial(node)) == [One, Two]
+    )
+    assert enclosed_classes(int) == enclosed_classes(print) == enclosed_classes(lambda x: x) == []
 
 
 def test_annotations_of_methods_objects_and_wrappers() -> None:

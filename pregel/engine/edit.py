@@ -182,11 +182,13 @@ class Edit:
         open_tasks = self._open()
         # A fixed step in which earlier finished tasks count is applied only when it is closed by END; an update stands
         # beside it, so their stored results are shown in history and not applied here.
+        # A checkpoint that the thread went on from already keeps the results that it has.
+        shows = run.rev > 0 and (run.loaded is None or run.loaded.rev != run.rev or run.loaded.is_head)
         held: list[TaskWrites] = []
         for task, update in zip(tasks, updates, strict=True):
             match = next((t for t in open_tasks if t.name == task.name and t.writes is None), None)
             task_id = update.task_id or (run.id_of(match) if match is not None else run.id_of(task))
-            if run.rev:
+            if shows:
                 path = (match or task).path_text
                 stored = snapshot.stored_writes(run.program, task.writes or []) or [(NO_WRITES, None)]
                 held.append(TaskWrites(run.rev, run.checkpoint_id, task_id, path, 0, stored))

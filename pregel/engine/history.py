@@ -40,14 +40,22 @@ def describe(
 ) -> StateSnapshot:
     """The snapshot of an opened checkpoint.
 
-    `latest`: the newest was asked for without naming it; then finished tasks of the open step count as applied. `states`:
-    per task, where its nested graph keeps its state, or that state.
+    `latest`: the newest was asked for without naming it; then finished tasks of the open step count as applied, unless
+    the channels refuse their writes. `states`: per task, where its nested graph keeps its state, or that state.
     """
     loaded = run.loaded
     assert loaded is not None
     assert loaded.checkpoint_id is not None
     finished = [task for task in tasks if task.writes is not None]
     writes = [write for task in sorted(finished, key=order) for write in task.writes or ()] if latest else []
+    try:
+        values = view.state_values(run, writes)
+    except Exception:
+        if not writes:
+            raise
+        # The step could not be closed with these writes, and cannot be shown closed: it is shown as it began.
+        latest = False
+        values = view.state_values(run)
     shown = tuple(
         PregelTask(
             run.id_of(task),
@@ -61,7 +69,7 @@ def describe(
         for task, state in zip(tasks, states, strict=True)
     )
     return StateSnapshot(
-        view.state_values(run, writes),
+        values,
         tuple(task.name for task in tasks if not (latest and task.writes is not None)),
         config,
         loaded.metadata,  # type: ignore[arg-type]

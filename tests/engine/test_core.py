@@ -666,6 +666,24 @@ def test_a_deferred_nested_run_parks_its_commit_at_the_root(stable, fails, parke
     assert len(outer.close().others) == parked
 
 
+def test_what_only_nested_runs_did_is_stored_too():
+    loaded = dummy_loaded(values={"x": 1})
+    outer = dummy_run(PAIR, loaded, deferred=True)
+    outer.start(None)
+    scope = outer.open(outer.plan()[0])
+    run = started(stores=True, deferred=True, ns="a:1", parent=scope, parent_run=outer)
+    run.plan()
+    act(run, {"a": BOOM})
+    run.commit()
+    assert run.close() is None
+    for task in outer.tasks:
+        outer.settle(task, GraphInterrupt(()))
+    outer.commit()
+    commit = outer.close()
+    match(commit, kind="tasks", writes=[])
+    assert [other.checkpoint_ns for other in commit.others] == ["a:1"]
+
+
 def test_a_deferred_nested_run_with_nothing_to_store_parks_nothing():
     outer = started(PAIR, stores=True, deferred=True)
     scope = outer.open(outer.plan()[0])

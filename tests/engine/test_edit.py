@@ -126,6 +126,11 @@ def test_the_writes_of_an_update_are_stored_with_the_task_it_stands_for():
     match(row, task_id=id_in(PROGRAM, loaded, "a"), slot=0, writes=[("y", 1)], rev=7, checkpoint_id="stored-0")
 
 
+def test_a_checkpoint_that_the_thread_went_on_from_is_left_alone():
+    commit = apply(edit_of(dummy_loaded(values={"x": 1}, is_head=False)), ({"y": 1}, "a"))
+    assert (commit.kind, commit.writes) == ("checkpoint", [])
+
+
 def test_a_given_task_id_counts():
     (row,) = apply(edit_of(dummy_loaded(values={"x": 1})), ({"y": 1}, "a", "given")).writes
     assert row.task_id == "given"

@@ -71,6 +71,14 @@ def test_the_newest_counts_finished_tasks_as_applied():
     assert (b.result, b.error, b.interrupts) == (None, "OSError('boom')", (ASKED,))
 
 
+def test_finished_tasks_whose_writes_are_refused_do_not_count_as_applied():
+    loaded = dummy_loaded(values={"x": 1, "log": []})
+    loaded.writes = [stored(id_in(PROGRAM, loaded, name), [("y", 2), ("log", [name])]) for name in "ab"]
+    snapshot = describe(loaded, latest=True)
+    match(snapshot, values={"x": 1, "log": []}, next=("b", "a"))
+    assert [task.result for task in snapshot.tasks] == [{"y": 2, "log": ["b"]}, {"y": 2, "log": ["a"]}]
+
+
 def test_an_addressed_checkpoint_is_shown_as_it_was():
     loaded = dummy_loaded(values={"x": 1, "log": []})
     loaded.writes = rows(loaded)

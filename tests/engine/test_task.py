@@ -23,7 +23,7 @@ from pregel.engine.task import (
     path_text,
     task_id,
 )
-from pregel.errors import ParentCommand
+from pregel.errors import Interrupt, ParentCommand
 from pregel.runtime import Runtime
 from pregel.types import Command
 from tests.support.dummies import dummy_program, dummy_run, node, writer
@@ -41,6 +41,13 @@ def tasks():
     handler = Task(program.nodes["b"], None)
     handler.parent = second
     return pull, second, tenth, child, grandchild, handler
+
+
+def test_starting_over_forgets_the_outcome_and_keeps_the_answers():
+    task = tasks()[0]
+    task.interrupts, task.error, task.answers = (Interrupt("?", "0" * 32),), ValueError("boom"), [1]
+    task.start_over()
+    assert (task.interrupts, task.error, task.answers) == ((), None, [1])
 
 
 def test_paths():
