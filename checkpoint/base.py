@@ -283,8 +283,8 @@ class Claim:
     poisoned: BaseException | None = None
     """The error of the first failed write; every later write of this run raises it again."""
     spaces: dict[str, Any] = field(default_factory=dict)
-    queue: Any = None
-    """Private to the saver: writes of this thread that are not durable yet, in order."""
+    memory: Any = None
+    """Private to the saver: what it must remember of this run beside `spaces`."""
     make_version: Callable[[Version | None], Version] | None = None
     """The saver's `get_next_version`, when versions are not plain counting integers."""
     _numbers: Iterator[int] = field(default_factory=partial(count, 1), repr=False, compare=False)

@@ -114,7 +114,7 @@ def _from_plain_one(value: Any) -> Any:
 
 @dataclass(slots=True)
 class _Ids:
-    """Ids of the checkpoints a run has met, by the revs it uses for them. Kept as `Claim.queue`."""
+    """Ids of the checkpoints a run has met, by the revs it uses for them. Kept as `Claim.memory`."""
 
     id_by_rev: dict[int, str] = field(default_factory=dict)
     rev_by_id: dict[str, int] = field(default_factory=dict)
@@ -703,9 +703,9 @@ def _flat(batch: Sequence[Any]) -> list[_Calls]:
 
 
 def _ids_of(claim: Claim) -> _Ids:
-    if claim.queue is None:
-        claim.queue = _Ids()
-    known: _Ids = claim.queue
+    if claim.memory is None:
+        claim.memory = _Ids()
+    known: _Ids = claim.memory
     return known
 
 
