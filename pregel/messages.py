@@ -453,12 +453,12 @@ def messages_in(values: Iterable[Any]) -> list[Any]:
     return found
 
 
-def give_id(message: Any) -> None:
-    """Give a message that has no id a new one, in place."""
+def give_id(message: Any, identity: str) -> None:
+    """Give a message that has no id this one, in place."""
     if isinstance(message, dict):
-        message["id"] = new_id()
+        message["id"] = identity
     else:
-        message.id = new_id()
+        message.id = identity
 
 
 def new_id() -> str:

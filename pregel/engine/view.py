@@ -17,7 +17,7 @@ from pregel.constants import INTERRUPT, METADATA, MISSING, RETURN, SCOPE_KEY
 from pregel.engine import namespace
 from pregel.engine.program import Write
 from pregel.engine.state import LATER, RunState
-from pregel.engine.task import Task, order
+from pregel.engine.task import Task, digest, order
 from pregel.errors import Interrupt
 from pregel.messages import Message, give_id, message_id, messages_in
 
@@ -249,12 +249,12 @@ def _heard(run: RunState, tasks: Sequence[Task]) -> None:
 
 
 def _spoken(run: RunState, task: Task) -> None:
-    """The messages that a task returned, each once to every caller. One without an id gets it here, so that the chunk and
-    the state agree."""
+    """The messages that a task returned, each once to every caller. One without an id gets one here, made of the task's,
+    so that the chunk and the state agree, and a task that runs again says the same."""
     path = namespace.path_of(run.ns)
-    for message in messages_in(value for _, value in task.writes or ()):
+    for number, message in enumerate(messages_in(value for _, value in task.writes or ())):
         if message_id(message) is None:
-            give_id(message)
+            give_id(message, digest([run.id_of(task), "message", str(number)]))
         for outlet in run.outlets:
             if outlet.shows(path) and message_id(message) not in outlet.spoken:
                 outlet.spoken.add(message_id(message))

@@ -109,7 +109,7 @@ add_messages.keeps_prefix = True  # type: ignore[attr-defined]  # read by Binary
 def _merge(old: list[Any], new: list[Any], id_of: Callable[[Any], Any]) -> list[Any]:
     for message in new:
         if id_of(message) is None:
-            give_id(message)
+            give_id(message, new_id())
     new_ids = list(map(id_of, new))
     if REMOVE_ALL_MESSAGES in new_ids:
         last = len(new_ids) - 1 - new_ids[::-1].index(REMOVE_ALL_MESSAGES)
@@ -155,7 +155,7 @@ _ID_KEY = itemgetter("id")
 
 def _copy_with_id(message: Any) -> Any:
     twin = message.model_copy() if hasattr(message, "model_copy") else copy(message)
-    give_id(twin)
+    give_id(twin, new_id())
     return twin
 
 
