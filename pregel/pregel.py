@@ -904,8 +904,12 @@ class Pregel(_launch.Graph):
         Raises:
             ValueError: the context schema is neither a model, a dataclass nor a TypedDict.
         """
-        found: dict[str, Any] | None = _jsonschema().context_schema(self.context_schema)
+        found: dict[str, Any] | None = _jsonschema().context_schema(self._context_type())
         return found
+
+    def _context_type(self) -> Any:
+        """The declared context, as pydantic takes it."""
+        return self.context_schema
 
     @property
     def input_schema(self) -> type[Any]:

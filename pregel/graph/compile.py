@@ -549,14 +549,8 @@ class CompiledStateGraph(Pregel, Generic[StateT, ContextT, InputT, OutputT]):
         found: dict[str, Any] = _jsonschema().of_state(self.builder.output_schema, self.get_name("Output"))
         return found
 
-    def get_context_jsonschema(self) -> dict[str, Any] | None:
-        """JSON schema of the context, or None if the graph declares none.
-
-        Raises:
-            ValueError: the context schema is neither a model, a dataclass nor a TypedDict.
-        """
-        found: dict[str, Any] | None = _jsonschema().of_context(self.builder.context_schema)
-        return found
+    def _context_type(self) -> Any:
+        return _jsonschema().portable(self.builder.context_schema)
 
     def get_input_schema(self, config: Any = None) -> type[Any]:
         """A pydantic model class for the input: the schema itself if it is one, else one named after the graph."""

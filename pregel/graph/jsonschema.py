@@ -18,7 +18,7 @@ from pydantic import BaseModel, PydanticInvalidForJsonSchema, RootModel, TypeAda
 
 from pregel.graph.schema import describe
 
-__all__ = ["input_model", "of_context", "of_state", "output_model"]
+__all__ = ["input_model", "of_state", "output_model", "portable"]
 
 
 def of_state(schema: Any, title: str) -> dict[str, Any]:
@@ -31,23 +31,8 @@ def of_state(schema: Any, title: str) -> dict[str, Any]:
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return schema.model_json_schema()
     if typing_extensions.is_typeddict(schema) and not describe(schema).is_root:
-        return TypeAdapter(_portable(schema)).json_schema()
+        return TypeAdapter(portable(schema)).json_schema()
     return _built(schema, title).model_json_schema()
-
-
-def of_context(schema: Any) -> dict[str, Any] | None:
-    """JSON schema of a context schema, None for none.
-
-    Raises:
-        ValueError: it is neither a model, a dataclass nor a TypedDict.
-    """
-    if schema is None:
-        return None
-    if isinstance(schema, type) and issubclass(schema, BaseModel):
-        return schema.model_json_schema()
-    if typing_extensions.is_typeddict(schema) or dataclasses.is_dataclass(schema):
-        return TypeAdapter(_portable(schema)).json_schema()
-    raise ValueError(f"context schema {schema!r} has no JSON schema; expected a pydantic model, dataclass or TypedDict")
 
 
 def input_model(schema: Any, title: str) -> type[BaseModel]:
@@ -55,7 +40,7 @@ def input_model(schema: Any, title: str) -> type[BaseModel]:
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return schema
     if typing_extensions.is_typeddict(schema) or dataclasses.is_dataclass(schema):
-        made: type[BaseModel] = create_model(title, __base__=_root_model(_portable(schema)))
+        made: type[BaseModel] = create_model(title, __base__=_root_model(portable(schema)))
         try:
             made.model_json_schema()
         except PydanticInvalidForJsonSchema:
@@ -70,7 +55,7 @@ def output_model(schema: Any, title: str) -> type[BaseModel]:
         return _built(schema, title, has_default=False)
     hints = typing_extensions.get_type_hints(schema, include_extras=True)
     fields: dict[str, Any] = {
-        name: (_portable(_without_qualifiers(hints.get(name, Any))), None) for name in describe(schema).channels
+        name: (portable(_without_qualifiers(hints.get(name, Any))), None) for name in describe(schema).channels
     }
     return create_model(title, **fields)
 
@@ -79,13 +64,13 @@ def _built(schema: Any, title: str, *, has_default: bool = True) -> type[BaseMod
     """A model with one field per channel of the schema, or a root model for a bare state."""
     found = describe(schema)
     if found.is_root:
-        bare = _portable(found.channels["__root__"].UpdateType)
+        bare = portable(found.channels["__root__"].UpdateType)
         default: dict[str, Any] = {"root": (bare, None)} if has_default else {}
         return create_model(title, __base__=_root_model(bare), **default)
     hints = typing_extensions.get_type_hints(schema)
     fields: dict[str, Any] = {}
     for name in found.channels:
-        annotation = _portable(hints.get(name, Any))
+        annotation = portable(hints.get(name, Any))
         fields[name] = (annotation, _default_of(schema, name, annotation))
     return create_model(title, **fields)
 
@@ -113,7 +98,7 @@ def _portable_class(cls: Any) -> Any:
     for name, annotation in hints.items():
         bare = _without_qualifiers(annotation)
         wrap = typing_extensions.Required if name in _required(cls) else typing_extensions.NotRequired
-        fields[name] = wrap[_portable(bare)]
+        fields[name] = wrap[portable(bare)]
     made = typing_extensions.TypedDict(cls.__name__, fields)  # type: ignore[misc]
     made.__module__, made.__doc__ = cls.__module__, cls.__doc__
     return made
@@ -151,19 +136,19 @@ def _without_qualifiers(annotation: Any) -> Any:
     return annotation
 
 
-def _portable(annotation: Any) -> Any:
+def portable(annotation: Any) -> Any:
     """The annotation with every TypedDict in it as pydantic takes it, and without reducers, channels and managers."""
     if typing_extensions.is_typeddict(annotation):
         return _portable_class(annotation)
     origin = typing.get_origin(annotation)
     args = typing.get_args(annotation)
     if origin is Annotated:
-        bare = _portable(args[0])
+        bare = portable(args[0])
         extras = [m for m in annotation.__metadata__ if type(m).__module__.startswith(("pydantic", "annotated_types"))]
         return typing.cast("Any", Annotated).__class_getitem__((bare, *extras)) if extras else bare
     if origin is None or not args or origin is typing.Literal:
         return annotation
-    changed = tuple(_portable(arg) if not isinstance(arg, list) else [_portable(a) for a in arg] for arg in args)
+    changed = tuple(portable(arg) if not isinstance(arg, list) else [portable(a) for a in arg] for arg in args)
     if changed == args:
         return annotation
     if origin in (typing.Union, types.UnionType):
