@@ -133,7 +133,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             metadata: merged into the metadata of its tasks.
             input_schema: what the node receives; else the annotation of its first parameter, else the state schema.
             retry_policy: one, or several of which the first that matches is used.
-            cache_policy: reuse results for equal inputs.
+            cache_policy: reuse results for equal inputs, in a graph that has a cache.
             error_handler: runs in place of the node when its retries are used up.
             timeout: seconds, timedelta or policy, for each attempt.
             destinations: where its Commands may go, or destination -> label; for validation and drawing only.
@@ -365,7 +365,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
         Args:
             checkpointer: keeps the state of threads. None: none, or the parent graph's; True: the parent's, with state
                 that outlives one call; False: never any.
-            cache: where nodes with a cache policy keep results.
+            cache: where nodes with a cache policy keep results; refused until there are caches.
             store: key-value store, `runtime.store`.
             interrupt_before: nodes to stop before, or `"*"` for all.
             interrupt_after: nodes to stop after, or `"*"` for all.

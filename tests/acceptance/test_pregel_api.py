@@ -944,3 +944,9 @@ def test_unknown_channel_is_dropped_with_a_warning(colour: Colour) -> None:
     node = NodeBuilder().subscribe_only("a").do(plus(colour, 1)).write_to("zz", "out")
     with diagnosed("n", "zz"):
         assert colour.invoke(hand_made({"n": node}), 1) == 2
+
+
+def test_a_cache_is_refused_rather_than_ignored() -> None:
+    builder = StateGraph(Log).add_node("a", lambda state: {"l": ["a"]}).add_edge(START, "a")
+    with pytest.raises(NotImplementedError, match="cache"):
+        builder.compile(cache=object())
