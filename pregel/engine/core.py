@@ -19,11 +19,11 @@ Source: Valiant 1990 (bulk-synchronous model); Malewicz et al. 2010, "Pregel", s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from checkpoint.base import WRITES_IDX_MAP, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
-from pregel.constants import ERROR, ERROR_SOURCE_NODE, INTERRUPT, NO_WRITES, NULL_TASK_ID, RESUME, START
+from pregel.constants import ERROR, ERROR_SOURCE_NODE, INTERRUPT, NULL_TASK_ID, RESUME, START
 from pregel.engine import entry, pause, plan, retry, snapshot, view
 from pregel.engine.apply import apply_tasks
 from pregel.engine.effects import Effect, Retry, Start
@@ -41,9 +41,6 @@ from pregel.errors import (
     NodeError,
     StoredFailure,
 )
-
-NOTHING_WRITTEN = ((NO_WRITES, None),)
-"""Stored for a task that finished and wrote nothing, so that it counts as finished."""
 
 
 class Run(RunState):
@@ -126,16 +123,7 @@ class Run(RunState):
         task.scope = None
         self.unsettled -= 1
         if self.stores:
-            stored = writes if self.program.keeps_all else snapshot.stored_writes(self.program, writes)
-            row = TaskWrites(
-                self.rev,
-                self.checkpoint_id_ or self.checkpoint_id,
-                self.id_of(task),
-                task.path_text,
-                0,
-                stored or NOTHING_WRITTEN,
-            )
-            self.held.append(row)
+            self.held.append(self._row(task, 0, snapshot.stored_writes(self.program, writes)))
             if task.answers:
                 self._hold_answers(task)
         if self.sees and self.failure is None:
@@ -476,3 +464,10 @@ class Run(RunState):
 def count_of(version: Version) -> int:
     """The counting part of a version of any kind."""
     return int(version.partition(".")[0]) if isinstance(version, str) else int(version)
+
+
+if TYPE_CHECKING:
+    from pregel._scope import Host
+
+    def _as_bodies_see_it(run: Run) -> Host:
+        return run

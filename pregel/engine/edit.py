@@ -12,7 +12,7 @@ from typing import Any
 
 from checkpoint.base import StepCommit, TaskWrites
 from pregel._scope import TaskScope, enter
-from pregel.constants import COPY, END, INPUT, NO_WRITES
+from pregel.constants import COPY, END, INPUT
 from pregel.engine import entry, plan, snapshot
 from pregel.engine.apply import apply_tasks, apply_writes
 from pregel.engine.core import Run, count_of
@@ -190,7 +190,7 @@ class Edit:
             task_id = update.task_id or (run.id_of(match) if match is not None else run.id_of(task))
             if shows:
                 path = (match or task).path_text
-                stored = snapshot.stored_writes(run.program, task.writes or []) or [(NO_WRITES, None)]
+                stored = snapshot.stored_writes(run.program, task.writes or [])
                 held.append(TaskWrites(run.rev, run.checkpoint_id, task_id, path, 0, stored))
             if match is not None:
                 open_tasks.remove(match)

@@ -1,8 +1,7 @@
-"""Between a run and its stored form: what a commit contains, and what a stored checkpoint looks like to users.
+"""Between a run and its stored form: what a commit contains.
 
-Decides how a changed channel is described to the saver (D23: the whole value, or the tail behind a kept prefix), which
-writes may be stored, and the fields of a `StateSnapshot` (engine.md 7.1, 7.5). Knows shapes from `checkpoint.base`, no
-saver, no clock.
+Decides how a changed channel is described to the saver (D23: the whole value, or the tail behind a kept prefix), and which
+writes may be stored. Knows shapes from `checkpoint.base`, no saver; the time is asked of the request.
 """
 
 from __future__ import annotations
@@ -11,22 +10,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from checkpoint.base import Append, ChannelOp, Full, LoadedCheckpoint, Source, StepCommit, TaskWrites, Version
-from pregel.constants import MISSING, TASKS
+from pregel.constants import MISSING, NO_WRITES, TASKS
 from pregel.engine.program import Program, Write
 from pregel.engine.state import RunState
 from pregel.types import Send
 
+NOTHING_WRITTEN: tuple[Write, ...] = ((NO_WRITES, None),)
+"""Stored for a task that finished and wrote nothing, so that it counts as finished."""
+
 
 def stored_writes(program: Program, writes: Sequence[Write]) -> Sequence[Write]:
-    """The writes of a task that may be stored: nothing of untracked channels, also not inside a Send's dict."""
-    if program.keeps_all:
-        return writes
-    tracked = program.tracked
-    return [
-        (channel, tracked_send(program, value) if channel == TASKS else value)
-        for channel, value in writes
-        if channel not in program.channels or channel in tracked
-    ]
+    """What is stored of a finished task's writes: nothing of untracked channels, also not inside a Send's dict."""
+    if not program.keeps_all:
+        writes = [
+            (channel, tracked_send(program, value) if channel == TASKS else value)
+            for channel, value in writes
+            if channel not in program.channels or channel in program.tracked
+        ]
+    return writes or NOTHING_WRITTEN
 
 
 def tracked_send(program: Program, packet: Any) -> Any:
