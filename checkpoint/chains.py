@@ -67,11 +67,9 @@ MIN_HEADER_OPS: Final = 2048
 
 FULL: Final = 0
 APPEND: Final = 1
-TEXT: Final = 4
 
 STUB: Final = 1
 """Flag: only the header of a pruned checkpoint is kept."""
-PARENT_PRUNED: Final = 2
 LANE: Final = 4
 PUBLIC_PUT: Final = 8
 
@@ -508,25 +506,7 @@ def _header(space: Space, commit: StepCommit, places: Places, n_names: int) -> b
                 versions[name] = own
                 specials += (index[name], own)
 
-    seen: list[Any] = []
-    for node, consumed in commit.seen.items():
-        known = space.seen.get(node)
-        news: list[Any] = []
-        if known is None:
-            known = space.seen[node] = {}
-            seen += (index[node], news)
-        for name, own in consumed.items():
-            if known.get(name) != own:
-                known[name] = own
-                news += (index[name], own)
-        if len(known) > len(consumed):
-            # A channel the node no longer listens to.
-            space.seen[node] = dict(consumed)
-            news = [item for name, own in consumed.items() for item in (index[name], own)]
-            seen += (-1 - index[node], news)
-        elif news and (not seen or seen[-1] is not news):
-            seen += (index[node], news)
-
+    seen = _consumed(space, commit.seen)
     sub: list[Any] = []
     if commit.sub:
         for name, nested_rev in commit.sub.items():
@@ -562,6 +542,30 @@ def _header(space: Space, commit: StepCommit, places: Places, n_names: int) -> b
     space.header_full = len(header)
     space.header_ops = 0
     return header
+
+
+def _consumed(space: Space, changed: Mapping[str, Mapping[str, Version]]) -> list[Any]:
+    """What nodes have seen since the checkpoint before, for the header: node, then channel and version in turn."""
+    index = space.index
+    seen: list[Any] = []
+    for node, consumed in changed.items():
+        known = space.seen.get(node)
+        news: list[Any] = []
+        if known is None:
+            known = space.seen[node] = {}
+            seen += (index[node], news)
+        for name, own in consumed.items():
+            if known.get(name) != own:
+                known[name] = own
+                news += (index[name], own)
+        if len(known) > len(consumed):
+            # A channel the node no longer listens to.
+            space.seen[node] = dict(consumed)
+            news = [item for name, own in consumed.items() for item in (index[name], own)]
+            seen += (-1 - index[node], news)
+        elif news and (not seen or seen[-1] is not news):
+            seen += (index[node], news)
+    return seen
 
 
 def _encode_append(op: Append, chain: Chain, pack: Callable[[Any], Body]) -> Body | None:

@@ -25,7 +25,6 @@ import time
 from datetime import UTC, datetime
 from typing import Final
 
-NODE_BITS: Final = 48
 _SEQ_MASK: Final = (1 << 14) - 1
 _GREGORIAN: Final = 0x01B21DD213814000
 """Units of 100 ns between 1582-10-15 and 1970-01-01."""
