@@ -57,16 +57,23 @@ def checkpoint(run: RunState, source: Source, held: Sequence[TaskWrites] = ()) -
 
 
 def final(run: RunState, held: Sequence[TaskWrites]) -> StepCommit | None:
-    """Durability `exit`: one checkpoint for all that the run did since it loaded, or only rows if it did no step."""
-    loaded = run.loaded
-    stored = loaded is not None and loaded.checkpoint_id is not None
-    if stored and loaded is not None and loaded.rev == run.rev:
+    """Durability `exit`: one checkpoint for all that the run did since it was stored; only rows if it did no step."""
+    base = run.base
+    if base is not None and base[0] == run.rev:
         return rows(run, held) if held else None
     if run.rev == 0:
         return None
-    run.parent_rev = loaded.rev if stored and loaded is not None else None
-    run.parent_id = loaded.checkpoint_id if loaded is not None else None
+    run.parent_rev, run.parent_id = (None, None) if base is None else base
+    run.base = run.rev, run.checkpoint_id
     return commit(run, held)
+
+
+def periodic(run: RunState) -> StepCommit | None:
+    """Durability `Every`, root run, between two steps: what `final` would store, with what nested runs want stored."""
+    made = final(run, ())
+    if made is not None:
+        made.others, run.parked = run.parked, []
+    return made
 
 
 def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
