@@ -54,6 +54,7 @@ from checkpoint.base import (
     UnregisteredTypeError,
     Version,
 )
+from checkpoint.sealing import SEALED, Sealer, seal_step
 from checkpoint.serde.msgpack import FORMAT_TAG, Serde
 
 INLINE_LIMIT: Final = 64
@@ -151,14 +152,19 @@ class Codec:
     """The serde of a saver as `encode` and the folds use it.
 
     Our own serde is called by its untyped pair, and its rows have no tag; any other one by `dumps_typed` and
-    `loads_typed`.
+    `loads_typed`. Of a serializer that encrypts this is the inner one; its rows are sealed after they were made.
     """
 
-    __slots__ = ("dumps", "is_plain", "pack", "serde", "unpack", "unpack_opaque")
+    __slots__ = ("dumps", "inner", "is_plain", "pack", "sealer", "serde", "unpack", "unpack_opaque")
 
     def __init__(self, serde: Any) -> None:
-        kind = type(serde)
         self.serde = serde
+        self.sealer: Sealer | None = serde if isinstance(serde, Sealer) else None
+        """What encrypts whole rows."""
+        if self.sealer is not None:
+            serde = self.sealer.inner
+        self.inner = serde
+        kind = type(serde)
         self.is_plain = False
         """Are rows without tag plain msgpack?"""
         self.pack: Callable[[Any], Body] = serde.dumps_typed
@@ -176,14 +182,14 @@ class Codec:
                 self.is_plain = True
 
     def _unpack_own(self, tag: str | None, body: bytes) -> Any:
-        return self.serde.loads(body) if tag is None else self.serde.loads_typed((tag, body))
+        return self.inner.loads(body) if tag is None else self.inner.loads_typed((tag, body))
 
     def _unpack_known(self, tag: str | None, body: bytes) -> Any:
         """The value, or with `Opaque` in it if this process does not know all of its types."""
         try:
             return self.unpack(tag, body)
         except UnknownTypeError:
-            return self.serde.loads_typed((tag or FORMAT_TAG, body), opaque=True)
+            return self.inner.loads_typed((tag or FORMAT_TAG, body), opaque=True)
 
     def pack_channel(self, channel: str, value: Any) -> Body:
         """Bytes of a channel's value; a refusal names the channel."""
@@ -370,7 +376,10 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
         writes.append(write)
     if commit.kind == "tasks":
         must_exist, space.must_exist = space.must_exist, None
-        return EncodedStep(claim, space, None, None, must_exist, [], writes, size, commit.step, others)
+        encoded = EncodedStep(claim, space, None, None, must_exist, [], writes, size, commit.step, others)
+        if codec.sealer is not None:
+            seal_step(encoded, codec.sealer, None)
+        return encoded
 
     # Everything that can refuse comes first: values, then metadata.
     rev = commit.rev
@@ -415,6 +424,8 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
         commit.step,
         others,
     )
+    if codec.sealer is not None:
+        seal_step(encoded, codec.sealer, space.rev)
     space.head = space.rev = rev
     space.must_exist = None
     return encoded
@@ -701,6 +712,9 @@ def fold_header(space: Space, rows: Sequence[tuple[int, bytes]]) -> None:
                 space.header_root = rev
                 space.header_full = len(header)
     except (ValueError, TypeError, IndexError, KeyError) as error:
+        if any(header[:1] == bytes((SEALED,)) for _, header in rows):
+            reason = "it is encrypted; give the saver the EncryptedSerializer it was written with"
+            raise CorruptCheckpointError(reason, ns=space.ns) from None
         raise CorruptCheckpointError(f"header does not decode ({error!r})", ns=space.ns) from error
     space.rev = rows[-1][0]
     space.header_rows = len(rows)

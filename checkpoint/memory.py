@@ -55,10 +55,12 @@ _numbers = count(1)
 class _Space:
     """Rows of one namespace."""
 
-    __slots__ = ("aliases", "checkpoints", "head", "lines", "ns", "payloads", "writes")
+    __slots__ = ("aliases", "checkpoints", "head", "lines", "ns", "payloads", "salt", "writes")
 
-    def __init__(self, ns: str) -> None:
+    def __init__(self, ns: str, salt: int) -> None:
         self.ns = ns
+        self.salt = salt
+        """That of the thread."""
         self.head: int | None = None
         self.checkpoints: dict[int, PlainCheckpoint] = {}
         self.lines: dict[int, list[int]] = {}
@@ -72,7 +74,7 @@ class _Space:
 
     def copy(self) -> _Space:
         """The same rows under own dicts."""
-        copied = _Space(self.ns)
+        copied = _Space(self.ns, self.salt)
         copied.head = self.head
         copied.checkpoints = dict(self.checkpoints)
         copied.lines = {root: list(revs) for root, revs in self.lines.items()}
@@ -177,7 +179,7 @@ class InMemorySaver(RowSaver):
             ns = step.space.ns
             space = thread.spaces.get(ns)
             if space is None:
-                space = thread.spaces[ns] = _Space(ns)
+                space = thread.spaces[ns] = _Space(ns, thread.salt)
             _add_step(space, step, step.row)
 
     def _check_claim(self, step: EncodedStep, thread: _Thread | None) -> None:
@@ -260,13 +262,13 @@ class InMemorySaver(RowSaver):
     @contextmanager
     def _reading(self) -> Iterator[_View]:
         with self._lock:
-            yield self._view
+            yield self._opened(self._view)
 
     @contextmanager
     def _writing(self) -> Iterator[_View]:
         # `RowSaver` does everything that can be refused before its first write.
         with self._lock:
-            yield self._view
+            yield self._opened(self._view)
 
     async def _off_loop(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return call(*args, **kwargs)
@@ -362,6 +364,9 @@ class _View:
             root.head if root is not None else None,
         )
 
+    def place(self, space_pk: _Space) -> tuple[int, str]:
+        return space_pk.salt, space_pk.ns
+
     def checkpoint(self, space_pk: _Space, rev: int) -> Found | None:
         checkpoints = space_pk.checkpoints
         plain = checkpoints.get(rev)
@@ -432,7 +437,7 @@ class _View:
     def open_space(self, thread_pk: int, ns: str) -> _Space:
         for thread in self._threads.values():
             if thread.key == thread_pk:
-                return thread.spaces.setdefault(ns, _Space(ns))
+                return thread.spaces.setdefault(ns, _Space(ns, thread.salt))
         raise KeyError(thread_pk)
 
     def put_checkpoint(self, space_pk: _Space, row: CheckpointRow) -> None:

@@ -20,7 +20,7 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
-from typing import Any, ClassVar, Final, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, Self, TypeVar, cast
 
 from typing_extensions import ParamSpec
 
@@ -69,9 +69,11 @@ from checkpoint.chains import (
     read_task,
     wanted_chains,
 )
+from checkpoint.sealing import SealedRows
 
 P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R")
 
 PAGE: Final = 50
 """Checkpoints of a listing that are read at a time."""
@@ -126,6 +128,10 @@ class Rows(Protocol):
     def address(self, thread_id: str, ns: str) -> Address | None:
         """The thread, if it is stored."""
         ...
+
+    def place(self, space_pk: Any) -> tuple[int, str]:
+        """(salt of the thread, namespace) of a space."""
+        raise NotImplementedError
 
     def checkpoint(self, space_pk: Any, rev: int) -> Found | None:
         """One checkpoint with its header chain."""
@@ -280,6 +286,11 @@ class RowSaver(BaseCheckpointSaver[int]):
         if self._made_codec.serde is not self.serde:
             self._made_codec = Codec(self.serde)
         return self._made_codec
+
+    def _opened(self, rows: R) -> R:
+        """The rows as everything here reads and writes them; a subclass gives its rows through this."""
+        sealer = self._codec().sealer
+        return rows if sealer is None else cast("R", SealedRows(rows, sealer))
 
     def _make_version(self, current: Version | None) -> Version:
         # A subclass with an own `get_next_version` may count in any kind of version.
@@ -895,6 +906,11 @@ class _Listing:
         *,
         native: bool,
     ) -> None:
+        if filter and saver._codec().sealer is not None:
+            raise ValueError(
+                f"list: filter={dict(filter)!r:.200}, but the metadata of this saver is encrypted and cannot be "
+                f"searched; list without filter and choose from what comes"
+            )
         self.saver = saver
         self.native = native
         self.filter = filter or {}

@@ -30,10 +30,11 @@ Source: the extension mechanism is msgpack's own (msgpack specification, "Extens
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from threading import get_ident
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Self
 
 import ormsgpack
 from ormsgpack import Ext, packb, unpackb
@@ -91,6 +92,9 @@ class Serde:
         for cls in extra:
             registry.register(cls)
         self.strict = strict
+        self._begin()
+
+    def _begin(self) -> None:
         self._encoders: dict[type, Encoder] = dict(_ENCODERS)
         self._interrupted: dict[int, BaseException] = {}
         self._writer = _FastWriter(self, 0)
@@ -160,6 +164,13 @@ class Serde:
             f"format tag {tag!r:.60} is none that this library writes ({FORMAT_TAG!r}, 'bytes', 'bytearray', 'null'); "
             f"was it written by another library, or with a serializer that this saver was not given?"
         )
+
+    def storing_secrets(self) -> Self:
+        """The same serializer, but secrets can be stored in clear: for what encrypts the bytes."""
+        twin = copy.copy(self)
+        twin.stores_secrets = True
+        twin._begin()
+        return twin
 
     def forget_types(self) -> None:
         """The registry changed: look classes up again."""

@@ -360,6 +360,16 @@ class Reader:
         ).fetchone()
         return None if row is None else Address(*row)
 
+    def place(self, space_pk: int) -> tuple[int, str]:
+        """As `Rows.place`."""
+        row = self.conn.execute(
+            "SELECT t.salt, s.ns FROM spaces s JOIN threads t ON t.thread_pk = s.thread_pk WHERE s.space_pk = ?",
+            (space_pk,),
+        ).fetchone()
+        if row is None:
+            raise CorruptCheckpointError(f"namespace {space_pk} has no row")
+        return row[0], row[1]
+
     def checkpoint(self, space_pk: int, rev: int) -> Found | None:
         """As `Rows.checkpoint`."""
         rows = self.conn.execute(

@@ -1,0 +1,248 @@
+"""Stored rows under an encrypting serializer: what is sealed, to which place, and how it is opened again.
+
+Decides the places: each body is bound to the key of its row (thread by its salt, namespace, and the rest of the primary
+key), so a row that was moved, or took the place of another, does not open. The salt stands for the thread because
+copies of a thread keep it. Chain rows are bound to the number of their channel; which name has that number is in the
+header, which is sealed itself. A header is bound to its revision and to that of the header it is an op on (0: it is
+full), so none can be left out of a header chain. Knows no key and no cipher: those are in the serializer.
+
+A commit is sealed after it was encoded, so deltas, hashes and thresholds are those of the plain bytes. All other reading
+and writing goes through `SealedRows`, which looks like the rows it stands before.
+
+Sealed headers start with a byte that is no msgpack, sealed metadata is a JSON string: both are errors, not values, to
+who reads them without the key. Values up to the inline limit are in the header and sealed with it.
+
+Invariants
+1. Nothing that a node, a reducer or a caller gave is stored in clear, except: thread id, namespace, ids, task path, run
+   id, time, step, source, and sizes.
+2. What `SealedRows` gives was sealed for the place it was read from.
+"""
+
+from __future__ import annotations
+
+import json
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol, runtime_checkable
+
+from ormsgpack import packb
+
+from checkpoint.base import CorruptCheckpointError
+
+SEALED: Final = 0xC1
+"""First byte of a sealed header: the one that msgpack never uses."""
+_FORMAT_TAG: Final = "m1"
+_JSON_TAG: Final = "json"
+_TASK: Final = "task"
+_CHAIN: Final = "chain"
+_HEADER: Final = "header"
+_METADATA: Final = "metadata"
+
+
+@runtime_checkable
+class Sealer(Protocol):
+    """A serializer that encrypts bodies that others made."""
+
+    inner: Any
+
+    def seal(self, tag: str, body: bytes, place: bytes = b"") -> tuple[str, bytes]:
+        """(tag, body) as they are stored at a place."""
+        ...
+
+    def unseal(self, tag: str, body: bytes, place: bytes = b"") -> tuple[str, bytes]:
+        """What was given to `seal`. Raises `CorruptCheckpointError` if it was sealed otherwise."""
+        ...
+
+    def is_current(self, tag: str) -> bool:
+        """Was it sealed with the key that seals now?"""
+        ...
+
+
+class Seal:
+    """What seals and opens the rows of one namespace of one thread."""
+
+    __slots__ = ("_ns", "_salt", "sealer")
+
+    def __init__(self, sealer: Sealer, salt: int, ns: str) -> None:
+        self.sealer = sealer
+        self._salt = salt
+        self._ns = ns.encode("utf-8", "surrogatepass")
+
+    def _place(self, kind: str, *key: int | bytes) -> bytes:
+        return packb([kind, self._salt, self._ns, *key])
+
+    def _task(self, rev: int, task_id: str, slot: int) -> bytes:
+        return self._place(_TASK, rev, task_id.encode("utf-8", "surrogatepass"), slot)
+
+    def payload(self, row: tuple[int, int, int, int, str | None, bytes]) -> tuple[int, int, int, int, str, bytes]:
+        """A chain row as it is stored."""
+        number, root, seq, kind, tag, body = row
+        return (
+            number,
+            root,
+            seq,
+            kind,
+            *self.sealer.seal(tag or _FORMAT_TAG, body, self._place(_CHAIN, number, root, seq)),
+        )
+
+    def open_chain(
+        self, number: int, root: int, rows: Sequence[tuple[str | None, bytes]]
+    ) -> list[tuple[str | None, bytes]]:
+        """The rows of one chain from its start, opened."""
+        return [self._opened(tag, body, self._place(_CHAIN, number, root, seq)) for seq, (tag, body) in enumerate(rows)]
+
+    def write(self, row: tuple[int, str, int, str, str | None, bytes]) -> tuple[int, str, int, str, str, bytes]:
+        """A task row as it is stored."""
+        rev, task_id, slot, path, tag, body = row
+        return (rev, task_id, slot, path, *self.sealer.seal(tag or _FORMAT_TAG, body, self._task(rev, task_id, slot)))
+
+    def open_write(self, rev: int, task_id: str, slot: int, tag: str | None, body: bytes) -> tuple[str | None, bytes]:
+        """(tag, body) of a task row, opened."""
+        return self._opened(tag, body, self._task(rev, task_id, slot))
+
+    def header(self, rev: int, previous: int, header: bytes) -> bytes:
+        """A header as it is stored. `previous`: revision of the header it is an op on, 0 for a full one."""
+        tag, body = self.sealer.seal(_FORMAT_TAG, header, self._place(_HEADER, rev, previous))
+        named = tag.encode()
+        return bytes((SEALED, len(named))) + named + body
+
+    def open_headers(self, rows: Sequence[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+        """A header chain from its start, opened."""
+        opened: list[tuple[int, bytes]] = []
+        previous = 0
+        for rev, stored in rows:
+            opened.append((rev, self._open_header(rev, previous, stored)))
+            previous = rev
+        return opened
+
+    def _open_header(self, rev: int, previous: int, stored: bytes) -> bytes:
+        tag, body = _split(stored) if stored[:1] == b"\xc1" else (_FORMAT_TAG, stored)
+        return self.sealer.unseal(tag, body, self._place(_HEADER, rev, previous))[1]
+
+    def metadata(self, rev: int, text: str | None) -> str | None:
+        """Metadata as it is stored."""
+        if text is None:
+            return None
+        tag, body = self.sealer.seal(_JSON_TAG, text.encode("utf-8", "surrogatepass"), self._place(_METADATA, rev))
+        return json.dumps(f"{tag} {b2a_base64(body, newline=False).decode()}")
+
+    def open_metadata(self, rev: int, stored: str | None) -> str | None:
+        """The JSON of metadata, opened."""
+        if stored is None:
+            return None
+        if stored[:1] != '"':
+            self.sealer.unseal(_JSON_TAG, b"")  # raises, unless plain rows may be read
+            return stored
+        try:
+            tag, _, text = json.loads(stored).partition(" ")
+            body = a2b_base64(text, strict_mode=True)
+        except ValueError as error:
+            raise CorruptCheckpointError(f"encrypted metadata does not decode ({error})") from error
+        return self.sealer.unseal(tag, body, self._place(_METADATA, rev))[1].decode("utf-8", "surrogatepass")
+
+    def _opened(self, tag: str | None, body: bytes, place: bytes) -> tuple[str | None, bytes]:
+        inner_tag, plain = self.sealer.unseal(tag or _FORMAT_TAG, body, place)
+        return None if inner_tag == _FORMAT_TAG else inner_tag, plain
+
+
+def _split(stored: bytes) -> tuple[str, bytes]:
+    end = 2 + stored[1] if len(stored) > 1 else 0
+    if not 2 < end <= len(stored):
+        raise CorruptCheckpointError("an encrypted header is cut off")
+    return stored[2:end].decode("utf-8", "replace"), stored[end:]
+
+
+def seal_step(step: Any, sealer: Sealer, previous: int | None) -> None:
+    """Seal the rows of an encoded commit, in place.
+
+    Args:
+        step: an `EncodedStep`.
+        sealer: the serializer.
+        previous: the revision that the namespace stood at before this commit.
+    """
+    seal = Seal(sealer, step.claim.salt, step.space.ns)
+    step.payloads = [seal.payload(row) for row in step.payloads]
+    step.writes = [seal.write(row) for row in step.writes]
+    row = step.row
+    if row is not None:
+        rev, root, header, metadata = row[0], row[-3], row[-2], row[-1]
+        sealed = seal.header(rev, 0 if root == rev else previous or 0, header)
+        step.row = (*row[:-2], sealed, seal.metadata(rev, metadata))
+        step.size += len(sealed) - len(header)
+
+
+class SealedRows:
+    """`Rows` and `Transaction` over sealed rows: opens what is read, seals what is written."""
+
+    def __init__(self, rows: Any, sealer: Sealer) -> None:
+        self._rows = rows
+        self._sealer = sealer
+        self._seals: dict[Any, Seal] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rows, name)
+
+    def _seal(self, space_pk: Any) -> Seal:
+        seal = self._seals.get(space_pk)
+        if seal is None:
+            seal = self._seals[space_pk] = Seal(self._sealer, *self._rows.place(space_pk))
+        return seal
+
+    def checkpoint(self, space_pk: Any, rev: int) -> Any:
+        """As `Rows.checkpoint`."""
+        found = self._rows.checkpoint(space_pk, rev)
+        if found is None:
+            return None
+        seal = self._seal(space_pk)
+        headers = seal.open_headers(found.headers)
+        metadata = seal.open_metadata(rev, found.row.metadata)
+        return found._replace(headers=headers, row=found.row._replace(header=headers[-1][1], metadata=metadata))
+
+    def chains(self, space_pk: Any, wanted: Sequence[tuple[int, int, int]]) -> Mapping[int, Any]:
+        """As `Rows.chains`."""
+        seal = self._seal(space_pk)
+        stored = self._rows.chains(space_pk, wanted)
+        opened: dict[int, Any] = {}
+        for number, root, _ in wanted:
+            if number in stored:
+                rows, further = stored[number]
+                opened[number] = seal.open_chain(number, root, rows), further
+        return opened
+
+    def tasks(self, space_pk: Any, rev: int) -> list[Any]:
+        """As `Rows.tasks`."""
+        seal = self._seal(space_pk)
+        opened: list[Any] = []
+        for row in self._rows.tasks(space_pk, rev):
+            tag, body = seal.open_write(rev, row.task_id, row.slot, row.tag, row.body)
+            opened.append(row._replace(tag=tag, body=body))
+        return opened
+
+    def entries(self, thread_id: str | None, ns: str | None, below: int | None, limit: int | None) -> list[Any]:
+        """As `Rows.entries`."""
+        return [
+            entry._replace(metadata=self._seal(entry.space_pk).open_metadata(entry.rev, entry.metadata))
+            for entry in self._rows.entries(thread_id, ns, below, limit)
+        ]
+
+    def put_checkpoint(self, space_pk: Any, row: Any) -> None:
+        """As `Transaction.put_checkpoint`."""
+        # Only public puts come this way, whose headers are full.
+        seal = self._seal(space_pk)
+        header, metadata = seal.header(row.rev, 0, row.header), seal.metadata(row.rev, row.metadata)
+        self._rows.put_checkpoint(space_pk, row._replace(header=header, metadata=metadata))
+
+    def set_header(self, space_pk: Any, rev: int, header_root: int, header: bytes | None) -> None:
+        """As `Transaction.set_header`; a header that is given is full."""
+        sealed = None if header is None else self._seal(space_pk).header(rev, 0, header)
+        self._rows.set_header(space_pk, rev, header_root, sealed)
+
+    def add_payloads(self, space_pk: Any, payloads: Sequence[Any]) -> None:
+        """As `Transaction.add_payloads`."""
+        seal = self._seal(space_pk)
+        self._rows.add_payloads(space_pk, [seal.payload(row) for row in payloads])
+
+    def add_writes(self, space_pk: Any, writes: Sequence[Any], *, replace: bool = False) -> None:
+        """As `Transaction.add_writes`."""
+        seal = self._seal(space_pk)
+        self._rows.add_writes(space_pk, [seal.write(row) for row in writes], replace=replace)
