@@ -4,7 +4,8 @@ Decides the places: each body is bound to the key of its row (thread by its salt
 key), so a row that was moved, or took the place of another, does not open. The salt stands for the thread because
 copies of a thread keep it. Chain rows are bound to the number of their channel; which name has that number is in the
 header, which is sealed itself. A header is bound to its revision and to that of the header it is an op on (0: it is
-full), so none can be left out of a header chain. Knows no key and no cipher: those are in the serializer.
+full), so none can be left out of a header chain. Metadata is sealed in every row, also if there is none, and bound to
+the row's id, step, source and run id. Knows no key and no cipher: those are in the serializer.
 
 A commit is sealed after it was encoded, so deltas, hashes and thresholds are those of the plain bytes. All other reading
 and writing goes through `SealedRows`, which looks like the rows it stands before.
@@ -68,7 +69,7 @@ class Seal:
         self._salt = salt
         self._ns = ns.encode("utf-8", "surrogatepass")
 
-    def _place(self, kind: str, *key: int | bytes) -> bytes:
+    def _place(self, kind: str, *key: int | str | bytes | None) -> bytes:
         return packb([kind, self._salt, self._ns, *key])
 
     def _task(self, rev: int, task_id: str, slot: int) -> bytes:
@@ -119,26 +120,35 @@ class Seal:
         tag, body = _split(stored) if stored[:1] == b"\xc1" else (_FORMAT_TAG, stored)
         return self.sealer.unseal(tag, body, self._place(_HEADER, rev, previous))[1]
 
-    def metadata(self, rev: int, text: str | None) -> str | None:
-        """Metadata as it is stored."""
-        if text is None:
-            return None
-        tag, body = self.sealer.seal(_JSON_TAG, text.encode("utf-8", "surrogatepass"), self._place(_METADATA, rev))
+    def _metadata(self, rev: int, id: str, step: int, source: int, run_id: str | None) -> bytes:
+        return self._place(
+            _METADATA,
+            rev,
+            id.encode("utf-8", "surrogatepass"),
+            step,
+            source,
+            None if run_id is None else run_id.encode("utf-8", "surrogatepass"),
+        )
+
+    def metadata(self, rev: int, id: str, step: int, source: int, run_id: str | None, text: str | None) -> str:
+        """Metadata as it is stored. The columns given with it cannot be edited unnoticed."""
+        place = self._metadata(rev, id, step, source, run_id)
+        tag, body = self.sealer.seal(_JSON_TAG, (text or "").encode("utf-8", "surrogatepass"), place)
         return json.dumps(f"{tag} {b2a_base64(body, newline=False).decode()}")
 
-    def open_metadata(self, rev: int, stored: str | None) -> str | None:
-        """The JSON of metadata, opened."""
-        if stored is None:
-            return None
-        if stored[:1] != '"':
+    def open_metadata(self, row: Any) -> str | None:
+        """The JSON of the metadata of a row or a line of a listing, opened."""
+        stored = row.metadata
+        if stored is None or stored[:1] != '"':
             self.sealer.unseal(_JSON_TAG, b"")  # raises, unless plain rows may be read
-            return stored
+            return None if stored is None else str(stored)
         try:
             tag, _, text = json.loads(stored).partition(" ")
             body = a2b_base64(text, strict_mode=True)
         except ValueError as error:
             raise CorruptCheckpointError(f"encrypted metadata does not decode ({error})") from error
-        return self.sealer.unseal(tag, body, self._place(_METADATA, rev))[1].decode("utf-8", "surrogatepass")
+        place = self._metadata(row.rev, row.id, row.step, row.source, row.run_id)
+        return self.sealer.unseal(tag, body, place)[1].decode("utf-8", "surrogatepass") or None
 
     def _opened(self, tag: str | None, body: bytes, place: bytes) -> tuple[str | None, bytes]:
         inner_tag, plain = self.sealer.unseal(tag or _FORMAT_TAG, body, place)
@@ -165,9 +175,9 @@ def seal_step(step: Any, sealer: Sealer, previous: int | None) -> None:
     step.writes = [seal.write(row) for row in step.writes]
     row = step.row
     if row is not None:
-        rev, root, header, metadata = row[0], row[-3], row[-2], row[-1]
+        rev, own_id, _, _, _, _, number, source, _, run_id, root, header, metadata = row
         sealed = seal.header(rev, 0 if root == rev else previous or 0, header)
-        step.row = (*row[:-2], sealed, seal.metadata(rev, metadata))
+        step.row = (*row[:-2], sealed, seal.metadata(rev, own_id, number, source, run_id, metadata))
         step.size += len(sealed) - len(header)
 
 
@@ -195,7 +205,7 @@ class SealedRows:
             return None
         seal = self._seal(space_pk)
         headers = seal.open_headers(found.headers)
-        metadata = seal.open_metadata(rev, found.row.metadata)
+        metadata = seal.open_metadata(found.row)
         return found._replace(headers=headers, row=found.row._replace(header=headers[-1][1], metadata=metadata))
 
     def chains(self, space_pk: Any, wanted: Sequence[tuple[int, int, int]]) -> Mapping[int, Any]:
@@ -221,7 +231,7 @@ class SealedRows:
     def entries(self, thread_id: str | None, ns: str | None, below: int | None, limit: int | None) -> list[Any]:
         """As `Rows.entries`."""
         return [
-            entry._replace(metadata=self._seal(entry.space_pk).open_metadata(entry.rev, entry.metadata))
+            entry._replace(metadata=self._seal(entry.space_pk).open_metadata(entry))
             for entry in self._rows.entries(thread_id, ns, below, limit)
         ]
 
@@ -229,7 +239,8 @@ class SealedRows:
         """As `Transaction.put_checkpoint`."""
         # Only public puts come this way, whose headers are full.
         seal = self._seal(space_pk)
-        header, metadata = seal.header(row.rev, 0, row.header), seal.metadata(row.rev, row.metadata)
+        header = seal.header(row.rev, 0, row.header)
+        metadata = seal.metadata(row.rev, row.id, row.step, row.source, row.run_id, row.metadata)
         self._rows.put_checkpoint(space_pk, row._replace(header=header, metadata=metadata))
 
     def set_header(self, space_pk: Any, rev: int, header_root: int, header: bytes | None) -> None:

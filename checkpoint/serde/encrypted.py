@@ -184,7 +184,7 @@ class EncryptedSerializer:
         return self.seal(tag, body)
 
     def loads_typed(self, data: tuple[str, bytes], *, opaque: bool = False) -> Any:
-        """The value of what `dumps_typed` returned. Raises `CorruptCheckpointError` for all else; `opaque` as in `Serde`."""
+        """The value of what `dumps_typed` returned. `opaque` as in `Serde`. Raises `CorruptCheckpointError`."""
         tag, body = self.unseal(*data)
         return self.inner.loads_typed((tag, body), opaque=True) if opaque else self.inner.loads_typed((tag, body))
 
