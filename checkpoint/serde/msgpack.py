@@ -41,7 +41,7 @@ from ormsgpack import Ext, packb, unpackb
 
 from checkpoint import registry
 from checkpoint.base import CheckpointError, CorruptCheckpointError, UnknownTypeError, UnregisteredTypeError
-from checkpoint.serde import classes, standard
+from checkpoint.serde import classes, langchain, standard
 from checkpoint.serde.base import Opaque
 from checkpoint.serde.extensions import FIRST_NAMED, Decoder, Encoder
 
@@ -115,6 +115,8 @@ class Serde:
         try:
             body = packb(obj, self._encode, _WRITE)
         except TypeError:
+            body = None
+        if body is None:  # outside of the handler: how the fast way gave up is not part of the next error
             return self._dumps_lifting(obj)
         # ormsgpack writes a bytearray as bytes without a word. It cannot have if the body holds no marker of bytes;
         # most bodies that hold one of these numbers do so by chance, so then the value is asked.
@@ -199,6 +201,8 @@ class Serde:
         try:
             body = self._lifting_writer.pack(obj)
         except (TypeError, RecursionError):
+            body = None
+        if body is None:
             return self._dumps_carefully(obj)
         return body if len(body) <= MAX_BYTES else _too_large(len(body))
 
@@ -470,7 +474,7 @@ class _Reader:
 
     def find(self, name: str) -> tuple[type, bool]:
         """The class of a stored name, and whether it is registered."""
-        entry = registry.lookup_name(name)
+        entry = registry.lookup_name(name) or langchain.find(name)
         if entry is not None:
             return entry.cls, True
         cls = None if self.serde.strict else registry.resolve_imported(name)

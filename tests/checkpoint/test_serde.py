@@ -960,6 +960,71 @@ def test_numpy():
         SERDE.dumps(numpy.array([object()]))
 
 
+# ---- langchain-core, only if the program uses it
+
+
+@pytest.fixture
+def library(monkeypatch):
+    """Modules that look like langchain-core's, for where it is not installed."""
+    for name in ("langchain_core", "langchain_core.messages", "langchain_core.messages.human"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    human = sys.modules["langchain_core.messages.human"]
+
+    class HumanMessage(pydantic.BaseModel):
+        content: Any
+        made: list[str] = pydantic.Field(default_factory=lambda: ["by its own code"])
+
+    HumanMessage.__module__, HumanMessage.__qualname__ = human.__name__, "HumanMessage"
+    human.HumanMessage = HumanMessage
+    return HumanMessage
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_messages_of_the_library_need_no_registration(library, strict):
+    serde = Serde(strict=strict)
+    value = library(content=("a", 1))
+    assert same(round_trip([value], serde), [value])
+    name = "langchain_core.messages.human:HumanMessage"
+    # As another process does that has not loaded it, and from before it had its newest field.
+    assert serde.loads(body_of(codes.MODEL, name, {"content": 1})).made == ["by its own code"]
+
+
+def test_messages_of_a_library_that_is_not_installed(monkeypatch):
+    for name in list(registry._by_name):
+        if name.startswith("langchain_core."):
+            monkeypatch.delitem(registry._by_name, name)
+    monkeypatch.setitem(sys.modules, "langchain_core.messages.ai", None)
+    monkeypatch.setitem(sys.modules, "langchain_core", None)
+    body = body_of(codes.MODEL, "langchain_core.messages.ai:AIMessage", {"content": 1})
+    with pytest.raises(UnknownTypeError):
+        SERDE.loads(body)
+    assert SERDE.loads(body, opaque=True).payload == {"content": 1}
+
+
+def test_only_listed_names_of_the_library_are_looked_for(library):
+    for name in ("langchain_core.messages.human:os", "langchain_core.utils:x", "langchain_core.messages.human:exec"):
+        with pytest.raises(UnknownTypeError):
+            SERDE.loads(body_of(codes.MODEL, name, {"content": 1}))
+    assert "langchain_core.utils" not in sys.modules
+
+
+def test_the_library_itself():
+    messages = pytest.importorskip("langchain_core.messages")
+    documents = pytest.importorskip("langchain_core.documents")
+    value = [
+        messages.HumanMessage("hi", id="1"),
+        messages.AIMessage("x", tool_calls=[{"name": "a", "args": {"q": (1,)}, "id": "1", "type": "tool_call"}]),
+        messages.ToolMessage("r", tool_call_id="1", artifact={1}),
+        messages.RemoveMessage(id="3"),
+        messages.AIMessageChunk("x"),
+        documents.Document("t", metadata={"a": (1,)}),
+    ]
+    assert same(round_trip(value, Serde(strict=True)), value)
+    text = messages.AIMessage("text").text
+    back = round_trip([text])[0]
+    assert (type(back), back) == (type(text), "text")
+
+
 # ---- names of LangGraph
 
 
