@@ -1,21 +1,21 @@
 """Encryption of everything that a saver stores, and the cipher that does it.
 
-Decides what a sealed body looks like, what it is bound to, and which key opens it. Knows no rows: what calls `seal`
-gives the *place* of a body as bytes, and gets the body back only for the same place (`checkpoint.sealing` makes the
-places of stored rows). Bodies without a place, as `dumps_typed` makes them, can be opened anywhere but in a place.
+Decides what an encrypted body looks like, what it is bound to, and which key opens it. Knows no rows: what calls
+`encrypt_at` gives the *place* of a body as bytes, and gets the body back only for the same place (the places of stored
+rows are made in `checkpoint.encryption`). Bodies without a place, as `dumps_typed` makes them, open in no place.
 
-A sealed body has the tag `<inner tag>+<cipher>`; the cipher of this module calls itself `aes-gcm:<key id>` and writes a
-nonce of 12 bytes, the ciphertext, and a check value of 16 bytes. Tag and place are authenticated with the body.
+An encrypted body has the tag `<inner tag>+<cipher>`; the cipher of this module calls itself `aes-gcm:<key id>` and writes
+a nonce of 12 bytes, the ciphertext, and a check value of 16 bytes. Tag and place are authenticated with the body.
 
 Invariants
-1. A body that was not sealed for exactly this tag and place, with one of the keys, is an error and never data.
-2. What is not sealed is refused, unless `accept_plaintext` says that old rows may be.
+1. A body that was not encrypted for exactly this tag and place, with one of the keys, is an error and never data.
+2. What is not encrypted is refused, unless `accept_plaintext` says that old rows may be.
 3. No error text holds a key or plain text.
 
 Not covered: that rows are there at all. Who can write the file can take it back to an earlier state, or remove the
 newest checkpoints, and sees thread ids, namespaces, task ids, times, steps and sizes.
 
-Source: AES-GCM as in NIST SP 800-38D. One key must not seal more than 2**32 bodies: rotate before.
+Source: AES-GCM as in NIST SP 800-38D. One key must not encrypt more than 2**32 bodies: rotate before.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _NAME: Final = "aes-gcm"
 # pycryptodome's numbers of the modes that authenticate: CCM, EAX, SIV, GCM, OCB. Programs pass them as `mode=`.
 _AUTHENTICATED_MODES: Final = frozenset({8, 9, 10, 11, 12})
 
-Sealing = Callable[[bytes, bytes, bytes], bytes]
-"""(nonce, text, associated data) -> text; the sealed side ends with the check value. Raises if that is wrong."""
+Coding = Callable[[bytes, bytes, bytes], bytes]
+"""(nonce, text, associated data) -> text; the encrypted side ends with the check value. Raises if that is wrong."""
 
 
 class AesGcm:
-    """AES-GCM under one or several keys: the first seals, all of them open. Thread-safe.
+    """AES-GCM under one or several keys: the first encrypts, all of them open. Thread-safe.
 
     Uses `cryptography`, or `pycryptodome` if only that is installed; both read what the other wrote.
     """
@@ -74,17 +74,17 @@ class AesGcm:
                     f"'_', '.' or '-'"
                 )
             _checked_key(key)
-        self._keys = {f"{_NAME}:{key_id}": _sealing(bytes(key)) for key_id, key in named.items()}
+        self._keys = {f"{_NAME}:{key_id}": _coding(bytes(key)) for key_id, key in named.items()}
         self.name: str = next(iter(self._keys))
-        """What `seal` returns as the name of the cipher: method and key id."""
+        """What `encrypt` returns as the name of the cipher: method and key id."""
 
-    def seal(self, plaintext: bytes, associated: bytes) -> tuple[str, bytes]:
+    def encrypt_bound(self, plaintext: bytes, associated: bytes) -> tuple[str, bytes]:
         """Plain bytes -> (name of cipher and key, bytes that only open with the same `associated`)."""
         nonce = os.urandom(_NONCE)
         encrypt, _ = self._keys[self.name]
         return self.name, nonce + encrypt(nonce, plaintext, _bound(self.name, associated))
 
-    def unseal(self, ciphername: str, ciphertext: bytes, associated: bytes) -> bytes:
+    def decrypt_bound(self, ciphername: str, ciphertext: bytes, associated: bytes) -> bytes:
         """The plain bytes. Raises `CorruptCheckpointError` for another key, other associated data or edited bytes."""
         found = self._keys.get(ciphername)
         if found is None:
@@ -104,19 +104,19 @@ class AesGcm:
             ) from error
 
     def encrypt(self, plaintext: bytes) -> tuple[str, bytes]:
-        """`seal` bound to nothing."""
-        return self.seal(plaintext, b"")
+        """`encrypt_bound` bound to nothing."""
+        return self.encrypt_bound(plaintext, b"")
 
     def decrypt(self, ciphername: str, ciphertext: bytes) -> bytes:
-        """`unseal` of what `encrypt` returned."""
-        return self.unseal(ciphername, ciphertext, b"")
+        """`decrypt_bound` of what `encrypt` returned."""
+        return self.decrypt_bound(ciphername, ciphertext, b"")
 
     def __repr__(self) -> str:
         return f"AesGcm({', '.join(self._keys)})"
 
 
 class EncryptedSerializer:
-    """A serializer whose output only opens with the key; savers also seal headers and metadata with it. Thread-safe.
+    """A serializer whose output only opens with the key; savers also encrypt headers and metadata with it. Thread-safe.
 
     Savers of this package bind every body to its row, refuse metadata filters, and store `SecretStr`. Other savers
     call `dumps_typed` and `loads_typed`, which protect the values only.
@@ -136,9 +136,9 @@ class EncryptedSerializer:
         self.serde: Any = JsonPlusSerializer() if serde is None else serde
         """The serializer as given."""
         self.inner: Any = self.serde.storing_secrets() if isinstance(self.serde, Serde) else self.serde
-        """What makes the bytes that are sealed."""
+        """What makes the bytes that are encrypted."""
         self.accept_plaintext = accept_plaintext
-        self._binds = hasattr(cipher, "seal") and hasattr(cipher, "unseal")
+        self._binds = hasattr(cipher, "encrypt_bound") and hasattr(cipher, "decrypt_bound")
 
     @classmethod
     def from_pycryptodome_aes(
@@ -179,13 +179,13 @@ class EncryptedSerializer:
         return cls(AesGcm([key, *previous_keys]), serde, accept_plaintext=accept_plaintext)
 
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
-        """(tag, sealed bytes) of a value, bound to no place."""
+        """(tag, encrypted bytes) of a value, bound to no place."""
         tag, body = self.inner.dumps_typed(obj)
-        return self.seal(tag, body)
+        return self.encrypt_at(tag, body)
 
     def loads_typed(self, data: tuple[str, bytes], *, opaque: bool = False) -> Any:
         """The value of what `dumps_typed` returned. `opaque` as in `Serde`. Raises `CorruptCheckpointError`."""
-        tag, body = self.unseal(*data)
+        tag, body = self.decrypt_at(*data)
         return self.inner.loads_typed((tag, body), opaque=True) if opaque else self.inner.loads_typed((tag, body))
 
     def with_msgpack_allowlist(self, extra_allowlist: Any) -> EncryptedSerializer:
@@ -197,19 +197,19 @@ class EncryptedSerializer:
 
     # ---- bodies
 
-    def seal(self, tag: str, body: bytes, place: bytes = b"") -> tuple[str, bytes]:
+    def encrypt_at(self, tag: str, body: bytes, place: bytes = b"") -> tuple[str, bytes]:
         """(tag, body) as they are to be stored at a place."""
         if self._binds:
-            name, sealed = self.cipher.seal(body, _bound(tag, place))  # type: ignore[attr-defined]
+            name, encrypted = self.cipher.encrypt_bound(body, _bound(tag, place))  # type: ignore[attr-defined]
         else:
             # A cipher that knows no associated data: what it encrypts says where it belongs.
-            name, sealed = self.cipher.encrypt(_digest(tag, place) + body if place else body)
+            name, encrypted = self.cipher.encrypt(_digest(tag, place) + body if place else body)
         if "+" in name:
             raise ValueError(f"the cipher calls itself {name!r:.60}; a name with '+' cannot be part of a tag")
-        return f"{tag}+{name}", sealed
+        return f"{tag}+{name}", encrypted
 
-    def unseal(self, tag: str, body: bytes, place: bytes = b"") -> tuple[str, bytes]:
-        """What was given to `seal`. Raises `CorruptCheckpointError` if it was sealed otherwise, or not at all."""
+    def decrypt_at(self, tag: str, body: bytes, place: bytes = b"") -> tuple[str, bytes]:
+        """What was given to `encrypt_at`. Raises `CorruptCheckpointError` if it was encrypted otherwise, or not at all."""
         inner_tag, plus, name = tag.rpartition("+")
         if not plus:
             if self.accept_plaintext:
@@ -219,7 +219,7 @@ class EncryptedSerializer:
                 f"it was stored before there was encryption, read it with EncryptedSerializer(accept_plaintext=True)"
             )
         if self._binds:
-            return inner_tag, self.cipher.unseal(name, body, _bound(inner_tag, place))  # type: ignore[attr-defined]
+            return inner_tag, self.cipher.decrypt_bound(name, body, _bound(inner_tag, place))  # type: ignore[attr-defined]
         try:
             plain = self.cipher.decrypt(name, body)
         except CorruptCheckpointError:
@@ -234,12 +234,12 @@ class EncryptedSerializer:
         return inner_tag, plain[len(digest) :]
 
     def is_current(self, tag: str) -> bool:
-        """Was a body of this tag sealed with the key that seals now? False if the cipher does not say."""
+        """Was a body of this tag encrypted with the key that encrypts now? False if the cipher does not say."""
         return tag.rpartition("+")[2] == getattr(self.cipher, "name", None)
 
     def rewrap(self, data: tuple[str, bytes], place: bytes = b"") -> tuple[str, bytes]:
-        """The same body sealed with the current key. Neither decodes the value nor needs its class."""
-        return data if self.is_current(data[0]) else self.seal(*self.unseal(*data, place), place)
+        """The same body encrypted with the current key. Neither decodes the value nor needs its class."""
+        return data if self.is_current(data[0]) else self.encrypt_at(*self.decrypt_at(*data, place), place)
 
 
 def _bound(name: str, associated: bytes) -> bytes:
@@ -263,7 +263,7 @@ def _checked_key(key: Any) -> bytes:
     return bytes(key)
 
 
-def _sealing(key: bytes) -> tuple[Sealing, Sealing]:
+def _coding(key: bytes) -> tuple[Coding, Coding]:
     """AES-GCM with this key, from the library that is installed."""
     try:
         aead = importlib.import_module("cryptography.hazmat.primitives.ciphers.aead")
@@ -283,8 +283,8 @@ def _sealing(key: bytes) -> tuple[Sealing, Sealing]:
     def encrypt(nonce: bytes, text: bytes, associated: bytes) -> bytes:
         cipher = aes.new(key, aes.MODE_GCM, nonce=nonce, mac_len=_CHECK)
         cipher.update(associated)
-        sealed, check = cipher.encrypt_and_digest(text)
-        return bytes(sealed + check)
+        encrypted, check = cipher.encrypt_and_digest(text)
+        return bytes(encrypted + check)
 
     def decrypt(nonce: bytes, text: bytes, associated: bytes) -> bytes:
         cipher = aes.new(key, aes.MODE_GCM, nonce=nonce, mac_len=_CHECK)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from checkpoint.base import Append, ChannelOp, Full, LoadedCheckpoint, Source, StepCommit, TaskWrites, Version
+from checkpoint.base import Append, ChannelOp, LoadedCheckpoint, Source, StepCommit, TaskWrites, Version
 from pregel.constants import MISSING, NO_WRITES, TASKS
 from pregel.engine.program import Program, Write
 from pregel.engine.state import RunState
@@ -74,6 +74,7 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
     assert run.claim is not None
     request = run.request
     version: Version = 0 if run.version is None else run.version
+    values: dict[str, Any] = {}
     ops: dict[str, ChannelOp] = {}
     gone: list[str] = []
     versions: dict[str, Version] | None = None
@@ -89,7 +90,7 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
         if value is MISSING:
             gone.append(name)
         elif kept is None:
-            ops[name] = Full(value)
+            values[name] = value
         else:
             ops[name] = Append(value, kept, value[kept:])
         if own_versions[name] != version:
@@ -113,6 +114,7 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
         request.stored_metadata,
         request.run_id,
         version,
+        values,
         ops,
         gone,
         versions,

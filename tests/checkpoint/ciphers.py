@@ -25,12 +25,12 @@ class BindingCipher:
         parts = nonce + len(text).to_bytes(8, "big") + text + name.encode() + b"\0" + associated
         return hmac.digest(self.keys[name], parts, "sha256")[:16]
 
-    def seal(self, plaintext: bytes, associated: bytes) -> tuple[str, bytes]:
+    def encrypt_bound(self, plaintext: bytes, associated: bytes) -> tuple[str, bytes]:
         nonce = os.urandom(12)
         text = _mixed(self.keys[self.name], nonce, plaintext)
         return self.name, nonce + text + self._check(self.name, nonce, text, associated)
 
-    def unseal(self, ciphername: str, ciphertext: bytes, associated: bytes) -> bytes:
+    def decrypt_bound(self, ciphername: str, ciphertext: bytes, associated: bytes) -> bytes:
         if ciphername not in self.keys or len(ciphertext) < 28:
             raise CorruptCheckpointError(f"no key {ciphername!r}, or too short")
         nonce, text, check = ciphertext[:12], ciphertext[12:-16], ciphertext[-16:]
@@ -39,10 +39,10 @@ class BindingCipher:
         return _mixed(self.keys[ciphername], nonce, text)
 
     def encrypt(self, plaintext: bytes) -> tuple[str, bytes]:
-        return self.seal(plaintext, b"")
+        return self.encrypt_bound(plaintext, b"")
 
     def decrypt(self, ciphername: str, ciphertext: bytes) -> bytes:
-        return self.unseal(ciphername, ciphertext, b"")
+        return self.decrypt_bound(ciphername, ciphertext, b"")
 
 
 class PlainCipher:
@@ -52,11 +52,11 @@ class PlainCipher:
         self._cipher = BindingCipher(key)
 
     def encrypt(self, plaintext: bytes) -> tuple[str, bytes]:
-        return "plain", self._cipher.seal(plaintext, b"")[1]
+        return "plain", self._cipher.encrypt_bound(plaintext, b"")[1]
 
     def decrypt(self, ciphername: str, ciphertext: bytes) -> bytes:
         assert ciphername == "plain"
         try:
-            return self._cipher.unseal(self._cipher.name, ciphertext, b"")
+            return self._cipher.decrypt_bound(self._cipher.name, ciphertext, b"")
         except CorruptCheckpointError as error:
             raise ValueError("wrong") from error

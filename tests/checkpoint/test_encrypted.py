@@ -14,8 +14,8 @@ import pytest
 
 from checkpoint import ids
 from checkpoint.base import CheckpointError, CorruptCheckpointError, UnregisteredTypeError
+from checkpoint.encryption import Encrypting
 from checkpoint.memory import InMemorySaver
-from checkpoint.sealing import Sealer
 from checkpoint.serde.base import CipherProtocol, SerializerProtocol
 from checkpoint.serde.encrypted import AesGcm, EncryptedSerializer
 from checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -42,20 +42,28 @@ def library(request, monkeypatch):
 
 
 @pytest.mark.parametrize("key", KEYS, ids=len)
-def test_aes_opens_what_it_sealed_and_nothing_else(library, key):
+def test_aes_opens_what_it_encrypted_and_nothing_else(library, key):
     cipher = AesGcm(key)
-    name, sealed = cipher.seal(b"text", b"place")
+    name, encrypted = cipher.encrypt_bound(b"text", b"place")
     assert name.startswith("aes-gcm:")
-    assert b"text" not in sealed
-    assert cipher.unseal(name, sealed, b"place") == b"text"
-    assert cipher.seal(b"text", b"place")[1] != sealed
+    assert b"text" not in encrypted
+    assert cipher.decrypt_bound(name, encrypted, b"place") == b"text"
+    assert cipher.encrypt_bound(b"text", b"place")[1] != encrypted
     assert cipher.decrypt(*cipher.encrypt(b"")) == b""
-    wrong = [(name, sealed, b"other"), (name, sealed[:-1], b"place"), (name, sealed[:20], b"place"), (name, b"", b"")]
-    wrong += [(name, sealed[:at] + bytes((sealed[at] ^ 1,)) + sealed[at + 1 :], b"place") for at in range(len(sealed))]
-    wrong += [("aes-gcm:00000000", sealed, b"place"), ("", sealed, b"place")]
+    wrong = [
+        (name, encrypted, b"other"),
+        (name, encrypted[:-1], b"place"),
+        (name, encrypted[:20], b"place"),
+        (name, b"", b""),
+    ]
+    wrong += [
+        (name, encrypted[:at] + bytes((encrypted[at] ^ 1,)) + encrypted[at + 1 :], b"place")
+        for at in range(len(encrypted))
+    ]
+    wrong += [("aes-gcm:00000000", encrypted, b"place"), ("", encrypted, b"place")]
     for given in wrong:
         with pytest.raises(CorruptCheckpointError):
-            cipher.unseal(*given)
+            cipher.decrypt_bound(*given)
 
 
 def test_both_libraries_read_each_other(monkeypatch):
@@ -69,7 +77,7 @@ def test_both_libraries_read_each_other(monkeypatch):
                 patch.setitem(modules, module, None)
             ciphers.append(AesGcm(KEYS[2]))
     for one, other in itertools.permutations(ciphers):
-        assert other.unseal(*one.seal(b"text", b"place"), b"place") == b"text"
+        assert other.decrypt_bound(*one.encrypt_bound(b"text", b"place"), b"place") == b"text"
 
 
 def test_without_a_library_the_error_says_what_to_install(monkeypatch):
@@ -82,20 +90,20 @@ def test_without_a_library_the_error_says_what_to_install(monkeypatch):
 
 def test_keys_rotate(library):
     old = AesGcm(KEYS[0])
-    stored = old.seal(b"text", b"p")
+    stored = old.encrypt_bound(b"text", b"p")
     both = AesGcm([KEYS[2], KEYS[0]])
-    assert both.unseal(*stored, b"p") == b"text"
+    assert both.decrypt_bound(*stored, b"p") == b"text"
     assert both.name != old.name == stored[0]
-    renewed = both.seal(b"text", b"p")
-    assert AesGcm(KEYS[2]).unseal(*renewed, b"p") == b"text"
+    renewed = both.encrypt_bound(b"text", b"p")
+    assert AesGcm(KEYS[2]).decrypt_bound(*renewed, b"p") == b"text"
     with pytest.raises(CorruptCheckpointError) as caught:
-        old.unseal(*renewed, b"p")
+        old.decrypt_bound(*renewed, b"p")
     assert renewed[0] in str(caught.value)
     named = AesGcm({"2026-01": KEYS[1], "2025": KEYS[0]})
-    assert named.seal(b"", b"")[0] == "aes-gcm:2026-01"
+    assert named.encrypt_bound(b"", b"")[0] == "aes-gcm:2026-01"
     # Another key under the same id opens nothing.
     with pytest.raises(CorruptCheckpointError):
-        AesGcm({"2026-01": KEYS[2]}).unseal(*named.seal(b"x", b""), b"")
+        AesGcm({"2026-01": KEYS[2]}).decrypt_bound(*named.encrypt_bound(b"x", b""), b"")
 
 
 @pytest.mark.parametrize(
@@ -158,8 +166,8 @@ def test_values_come_back(serde, value):
     back = serde.loads_typed((tag, body))
     assert (type(back), back) == (type(value), value)
     assert isinstance(serde, SerializerProtocol)
-    assert isinstance(serde, Sealer)
-    assert not isinstance(JsonPlusSerializer(), Sealer)
+    assert isinstance(serde, Encrypting)
+    assert not isinstance(JsonPlusSerializer(), Encrypting)
 
 
 def test_plain_rows_are_refused_unless_asked_for(serde):
@@ -172,17 +180,17 @@ def test_plain_rows_are_refused_unless_asked_for(serde):
 
 
 def test_a_body_opens_only_at_its_place(serde):
-    sealed = serde.seal("m1", b"body", b"here")
-    assert serde.unseal(*sealed, b"here") == ("m1", b"body")
+    encrypted = serde.encrypt_at("m1", b"body", b"here")
+    assert serde.decrypt_at(*encrypted, b"here") == ("m1", b"body")
     for place in (b"there", b"her", b"heree"):
         with pytest.raises(CorruptCheckpointError):
-            serde.unseal(*sealed, place)
-    loose = serde.seal("m1", b"body")
-    for tag in (sealed[0].replace("m1", "bytes"), sealed[0].replace("m1", ""), "m1+other", "m1+"):
+            serde.decrypt_at(*encrypted, place)
+    loose = serde.encrypt_at("m1", b"body")
+    for tag in (encrypted[0].replace("m1", "bytes"), encrypted[0].replace("m1", ""), "m1+other", "m1+"):
         with pytest.raises((CorruptCheckpointError, AssertionError)):
-            serde.unseal(tag, sealed[1], b"here")
+            serde.decrypt_at(tag, encrypted[1], b"here")
     with pytest.raises(CorruptCheckpointError):
-        serde.unseal(*loose, b"here")
+        serde.decrypt_at(*loose, b"here")
 
 
 def test_an_edited_tag_is_noticed():
@@ -328,6 +336,7 @@ def test_threads_from_before_there_was_encryption(kind, tmp_path):
     path = tmp_path / "threads.sqlite"
     with saver_of(kind, path, Serde()) as saver:
         run = filled(saver)
+        run.stored[-1].check(Store(saver, False))
         saver.serde = EncryptedSerializer(BindingCipher(b"key"))
         with pytest.raises(CorruptCheckpointError, match="not encrypted"):
             saver.get_tuple(config())
@@ -427,7 +436,6 @@ def test_edited_files_are_errors_and_never_data(tmp_path, edit, cipher):
     with SqliteSaver(path, serde=EncryptedSerializer(CIPHERS[cipher](b"key"))) as saver:
         for thread_id in ("t", "u"):
             run = filled(saver, thread_id)
-            run.claim.spaces[""].metadata_of = None
             meta = {"source": "loop", "by": NEEDLE}
             last = run.prepare({"short": "z"}, metadata=meta, writes=())
             saver.commit(last)

@@ -1,22 +1,22 @@
-"""Stored rows under an encrypting serializer: what is sealed, to which place, and how it is opened again.
+"""Stored rows under an encrypting serializer: what is encrypted, to which place, and how it is opened again.
 
 Decides the places: each body is bound to the key of its row (thread by its salt, namespace, and the rest of the primary
 key), so a row that was moved, or took the place of another, does not open. The salt stands for the thread because
 copies of a thread keep it. Chain rows are bound to the number of their channel; which name has that number is in the
-header, which is sealed itself. A header is bound to its revision and to that of the header it is an op on (0: it is
-full), so none can be left out of a header chain. Metadata is sealed in every row, also if there is none, and bound to
+header, which is encrypted itself. A header is bound to its revision and to that of the header it is an op on (0: it is
+full), so none can be left out of a header chain. Metadata is encrypted in every row, also if there is none, and bound to
 the row's id, step, source and run id. Knows no key and no cipher: those are in the serializer.
 
-A commit is sealed after it was encoded, so deltas, hashes and thresholds are those of the plain bytes. All other reading
-and writing goes through `SealedRows`, which looks like the rows it stands before.
+A commit is encrypted after it was encoded, so deltas, hashes and thresholds are those of the plain bytes. All other reading
+and writing goes through `EncryptedRows`, which looks like the rows it stands before.
 
-Sealed headers start with a byte that is no msgpack, sealed metadata is a JSON string: both are errors, not values, to
-who reads them without the key. Values up to the inline limit are in the header and sealed with it.
+Encrypted headers start with a byte that is no msgpack, encrypted metadata is a JSON string: both are errors, not values, to
+who reads them without the key. Values up to the inline limit are in the header and encrypted with it.
 
 Invariants
 1. Nothing that a node, a reducer or a caller gave is stored in clear, except: thread id, namespace, ids, task path, run
    id, time, step, source, and sizes.
-2. What `SealedRows` gives was sealed for the place it was read from.
+2. What `EncryptedRows` gives was encrypted for the place it was read from.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from ormsgpack import packb
 
 from checkpoint.base import CorruptCheckpointError
 
-SEALED: Final = 0xC1
-"""First byte of a sealed header: the one that msgpack never uses."""
+ENCRYPTED: Final = b"\xc1"
+"""First byte of an encrypted header: the one that msgpack never uses."""
 _FORMAT_TAG: Final = "m1"
 _JSON_TAG: Final = "json"
 _TASK: Final = "task"
@@ -41,31 +41,31 @@ _METADATA: Final = "metadata"
 
 
 @runtime_checkable
-class Sealer(Protocol):
+class Encrypting(Protocol):
     """A serializer that encrypts bodies that others made."""
 
     inner: Any
 
-    def seal(self, tag: str, body: bytes, place: bytes = b"") -> tuple[str, bytes]:
+    def encrypt_at(self, tag: str, body: bytes, place: bytes = b"") -> tuple[str, bytes]:
         """(tag, body) as they are stored at a place."""
         ...
 
-    def unseal(self, tag: str, body: bytes, place: bytes = b"") -> tuple[str, bytes]:
-        """What was given to `seal`. Raises `CorruptCheckpointError` if it was sealed otherwise."""
+    def decrypt_at(self, tag: str, body: bytes, place: bytes = b"") -> tuple[str, bytes]:
+        """What was given to `encrypt_at`. Raises `CorruptCheckpointError` if it was encrypted otherwise."""
         ...
 
     def is_current(self, tag: str) -> bool:
-        """Was it sealed with the key that seals now?"""
+        """Was it encrypted with the key that encrypts now?"""
         ...
 
 
-class Seal:
-    """What seals and opens the rows of one namespace of one thread."""
+class RowCipher:
+    """What encrypts and opens the rows of one namespace of one thread."""
 
-    __slots__ = ("_ns", "_salt", "sealer")
+    __slots__ = ("_ns", "_salt", "encrypting")
 
-    def __init__(self, sealer: Sealer, salt: int, ns: str) -> None:
-        self.sealer = sealer
+    def __init__(self, encrypting: Encrypting, salt: int, ns: str) -> None:
+        self.encrypting = encrypting
         self._salt = salt
         self._ns = ns.encode("utf-8", "surrogatepass")
 
@@ -83,7 +83,7 @@ class Seal:
             root,
             seq,
             kind,
-            *self.sealer.seal(tag or _FORMAT_TAG, body, self._place(_CHAIN, number, root, seq)),
+            *self.encrypting.encrypt_at(tag or _FORMAT_TAG, body, self._place(_CHAIN, number, root, seq)),
         )
 
     def open_chain(
@@ -95,7 +95,13 @@ class Seal:
     def write(self, row: tuple[int, str, int, str, str | None, bytes]) -> tuple[int, str, int, str, str, bytes]:
         """A task row as it is stored."""
         rev, task_id, slot, path, tag, body = row
-        return (rev, task_id, slot, path, *self.sealer.seal(tag or _FORMAT_TAG, body, self._task(rev, task_id, slot)))
+        return (
+            rev,
+            task_id,
+            slot,
+            path,
+            *self.encrypting.encrypt_at(tag or _FORMAT_TAG, body, self._task(rev, task_id, slot)),
+        )
 
     def open_write(self, rev: int, task_id: str, slot: int, tag: str | None, body: bytes) -> tuple[str | None, bytes]:
         """(tag, body) of a task row, opened."""
@@ -103,9 +109,9 @@ class Seal:
 
     def header(self, rev: int, previous: int, header: bytes) -> bytes:
         """A header as it is stored. `previous`: revision of the header it is an op on, 0 for a full one."""
-        tag, body = self.sealer.seal(_FORMAT_TAG, header, self._place(_HEADER, rev, previous))
+        tag, body = self.encrypting.encrypt_at(_FORMAT_TAG, header, self._place(_HEADER, rev, previous))
         named = tag.encode()
-        return bytes((SEALED, len(named))) + named + body
+        return ENCRYPTED + bytes((len(named),)) + named + body
 
     def open_headers(self, rows: Sequence[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
         """A header chain from its start, opened."""
@@ -117,8 +123,8 @@ class Seal:
         return opened
 
     def _open_header(self, rev: int, previous: int, stored: bytes) -> bytes:
-        tag, body = _split(stored) if stored[:1] == b"\xc1" else (_FORMAT_TAG, stored)
-        return self.sealer.unseal(tag, body, self._place(_HEADER, rev, previous))[1]
+        tag, body = _split(stored) if stored[:1] == ENCRYPTED else (_FORMAT_TAG, stored)
+        return self.encrypting.decrypt_at(tag, body, self._place(_HEADER, rev, previous))[1]
 
     def _metadata(self, rev: int, id: str, step: int, source: int, run_id: str | None) -> bytes:
         return self._place(
@@ -133,14 +139,14 @@ class Seal:
     def metadata(self, rev: int, id: str, step: int, source: int, run_id: str | None, text: str | None) -> str:
         """Metadata as it is stored. The columns given with it cannot be edited unnoticed."""
         place = self._metadata(rev, id, step, source, run_id)
-        tag, body = self.sealer.seal(_JSON_TAG, (text or "").encode("utf-8", "surrogatepass"), place)
+        tag, body = self.encrypting.encrypt_at(_JSON_TAG, (text or "").encode("utf-8", "surrogatepass"), place)
         return json.dumps(f"{tag} {b2a_base64(body, newline=False).decode()}")
 
     def open_metadata(self, row: Any) -> str | None:
         """The JSON of the metadata of a row or a line of a listing, opened."""
         stored = row.metadata
         if stored is None or stored[:1] != '"':
-            self.sealer.unseal(_JSON_TAG, b"")  # raises, unless plain rows may be read
+            self.encrypting.decrypt_at(_JSON_TAG, b"")  # raises, unless plain rows may be read
             return None if stored is None else str(stored)
         try:
             tag, _, text = json.loads(stored).partition(" ")
@@ -148,10 +154,10 @@ class Seal:
         except ValueError as error:
             raise CorruptCheckpointError(f"encrypted metadata does not decode ({error})") from error
         place = self._metadata(row.rev, row.id, row.step, row.source, row.run_id)
-        return self.sealer.unseal(tag, body, place)[1].decode("utf-8", "surrogatepass") or None
+        return self.encrypting.decrypt_at(tag, body, place)[1].decode("utf-8", "surrogatepass") or None
 
     def _opened(self, tag: str | None, body: bytes, place: bytes) -> tuple[str | None, bytes]:
-        inner_tag, plain = self.sealer.unseal(tag or _FORMAT_TAG, body, place)
+        inner_tag, plain = self.encrypting.decrypt_at(tag or _FORMAT_TAG, body, place)
         return None if inner_tag == _FORMAT_TAG else inner_tag, plain
 
 
@@ -162,98 +168,98 @@ def _split(stored: bytes) -> tuple[str, bytes]:
     return stored[2:end].decode("utf-8", "replace"), stored[end:]
 
 
-def seal_step(step: Any, sealer: Sealer, previous: int | None) -> None:
-    """Seal the rows of an encoded commit, in place.
+def encrypt_step(step: Any, encrypting: Encrypting, previous: int | None) -> None:
+    """Encrypt the rows of an encoded commit, in place.
 
     Args:
         step: an `EncodedStep`.
-        sealer: the serializer.
+        encrypting: the serializer.
         previous: the revision that the namespace stood at before this commit.
     """
-    seal = Seal(sealer, step.claim.salt, step.space.ns)
-    step.payloads = [seal.payload(row) for row in step.payloads]
-    step.writes = [seal.write(row) for row in step.writes]
+    cipher = RowCipher(encrypting, step.claim.salt, step.space.ns)
+    step.payloads = [cipher.payload(row) for row in step.payloads]
+    step.writes = [cipher.write(row) for row in step.writes]
     row = step.row
     if row is not None:
         rev, own_id, _, _, _, _, number, source, _, run_id, root, header, metadata = row
-        sealed = seal.header(rev, 0 if root == rev else previous or 0, header)
-        step.row = (*row[:-2], sealed, seal.metadata(rev, own_id, number, source, run_id, metadata))
-        step.size += len(sealed) - len(header)
+        encrypted = cipher.header(rev, 0 if root == rev else previous or 0, header)
+        step.row = (*row[:-2], encrypted, cipher.metadata(rev, own_id, number, source, run_id, metadata))
+        step.size += len(encrypted) - len(header)
 
 
-class SealedRows:
-    """`Rows` and `Transaction` over sealed rows: opens what is read, seals what is written."""
+class EncryptedRows:
+    """`Rows` and `Transaction` over encrypted rows: opens what is read, encrypts what is written."""
 
-    def __init__(self, rows: Any, sealer: Sealer) -> None:
+    def __init__(self, rows: Any, encrypting: Encrypting) -> None:
         self._rows = rows
-        self._sealer = sealer
-        self._seals: dict[Any, Seal] = {}
+        self._encrypting = encrypting
+        self._ciphers: dict[Any, RowCipher] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._rows, name)
 
-    def _seal(self, space_pk: Any) -> Seal:
-        seal = self._seals.get(space_pk)
-        if seal is None:
-            seal = self._seals[space_pk] = Seal(self._sealer, *self._rows.place(space_pk))
-        return seal
+    def _cipher(self, space_pk: Any) -> RowCipher:
+        cipher = self._ciphers.get(space_pk)
+        if cipher is None:
+            cipher = self._ciphers[space_pk] = RowCipher(self._encrypting, *self._rows.place(space_pk))
+        return cipher
 
     def checkpoint(self, space_pk: Any, rev: int) -> Any:
         """As `Rows.checkpoint`."""
         found = self._rows.checkpoint(space_pk, rev)
         if found is None:
             return None
-        seal = self._seal(space_pk)
-        headers = seal.open_headers(found.headers)
-        metadata = seal.open_metadata(found.row)
+        cipher = self._cipher(space_pk)
+        headers = cipher.open_headers(found.headers)
+        metadata = cipher.open_metadata(found.row)
         return found._replace(headers=headers, row=found.row._replace(header=headers[-1][1], metadata=metadata))
 
     def chains(self, space_pk: Any, wanted: Sequence[tuple[int, int, int]]) -> Mapping[int, Any]:
         """As `Rows.chains`."""
-        seal = self._seal(space_pk)
+        cipher = self._cipher(space_pk)
         stored = self._rows.chains(space_pk, wanted)
         opened: dict[int, Any] = {}
         for number, root, _ in wanted:
             if number in stored:
                 rows, further = stored[number]
-                opened[number] = seal.open_chain(number, root, rows), further
+                opened[number] = cipher.open_chain(number, root, rows), further
         return opened
 
     def tasks(self, space_pk: Any, rev: int) -> list[Any]:
         """As `Rows.tasks`."""
-        seal = self._seal(space_pk)
+        cipher = self._cipher(space_pk)
         opened: list[Any] = []
         for row in self._rows.tasks(space_pk, rev):
-            tag, body = seal.open_write(rev, row.task_id, row.slot, row.tag, row.body)
+            tag, body = cipher.open_write(rev, row.task_id, row.slot, row.tag, row.body)
             opened.append(row._replace(tag=tag, body=body))
         return opened
 
     def entries(self, thread_id: str | None, ns: str | None, below: int | None, limit: int | None) -> list[Any]:
         """As `Rows.entries`."""
         return [
-            entry._replace(metadata=self._seal(entry.space_pk).open_metadata(entry))
+            entry._replace(metadata=self._cipher(entry.space_pk).open_metadata(entry))
             for entry in self._rows.entries(thread_id, ns, below, limit)
         ]
 
     def put_checkpoint(self, space_pk: Any, row: Any) -> None:
         """As `Transaction.put_checkpoint`."""
         # Only public puts come this way, whose headers are full.
-        seal = self._seal(space_pk)
-        header = seal.header(row.rev, 0, row.header)
-        metadata = seal.metadata(row.rev, row.id, row.step, row.source, row.run_id, row.metadata)
+        cipher = self._cipher(space_pk)
+        header = cipher.header(row.rev, 0, row.header)
+        metadata = cipher.metadata(row.rev, row.id, row.step, row.source, row.run_id, row.metadata)
         self._rows.put_checkpoint(space_pk, row._replace(header=header, metadata=metadata))
 
     def set_header(self, space_pk: Any, rev: int, header_root: int, header: bytes | None) -> None:
         """As `Transaction.set_header`; a header that is given is full."""
-        sealed = None if header is None else self._seal(space_pk).header(rev, 0, header)
-        self._rows.set_header(space_pk, rev, header_root, sealed)
+        encrypted = None if header is None else self._cipher(space_pk).header(rev, 0, header)
+        self._rows.set_header(space_pk, rev, header_root, encrypted)
 
     def add_payloads(self, space_pk: Any, payloads: Sequence[Any]) -> None:
         """As `Transaction.add_payloads`."""
-        seal = self._seal(space_pk)
-        self._rows.add_payloads(space_pk, [seal.payload(row) for row in payloads])
+        cipher = self._cipher(space_pk)
+        self._rows.add_payloads(space_pk, [cipher.payload(row) for row in payloads])
 
     def add_writes(self, space_pk: Any, writes: Sequence[Any], *, replace: bool = False) -> None:
         """As `Transaction.add_writes`."""
-        seal = self._seal(space_pk)
-        self._rows.add_writes(space_pk, [seal.write(row) for row in writes], replace=replace)
+        cipher = self._cipher(space_pk)
+        self._rows.add_writes(space_pk, [cipher.write(row) for row in writes], replace=replace)
