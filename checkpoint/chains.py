@@ -183,8 +183,9 @@ class Codec:
         """Bytes of a channel's value; a refusal names the channel."""
         try:
             return self.pack(value)
-        except UnregisteredTypeError as refusal:
-            raise UnregisteredTypeError(refusal.type, refusal.path, channel=channel) from None
+        except Exception as error:
+            _name_channel(error, channel)
+            raise
 
 
 # ---- what is known of a namespace between two commits
@@ -472,9 +473,19 @@ def _staged(commit: StepCommit, chains: Mapping[str, Chain], codec: Codec) -> li
                 staged.append((name, codec.pack(op.value), None))
             else:
                 staged.append((name, delta, op))
-    except UnregisteredTypeError as refusal:
-        raise UnregisteredTypeError(refusal.type, refusal.path, channel=name) from None
+    except Exception as error:
+        _name_channel(error, name)
+        raise
     return staged
+
+
+def _name_channel(error: Exception, channel: str, task: TaskWrites | None = None) -> None:
+    """Say on the error of a serializer whose value it was."""
+    if isinstance(error, UnregisteredTypeError):
+        error.locate(channel=channel, task_id=None if task is None else task.task_id)
+    elif not any(line.startswith("It was the value") for line in getattr(error, "__notes__", ())):
+        writer = "" if task is None else f" that task {task.path or task.task_id!r} wrote"
+        error.add_note(f"It was the value of channel {channel!r}{writer} that could not be encoded")
 
 
 def _placed(chains: dict[str, Chain], rev: int, staged: Sequence[Staged]) -> tuple[list[Placed], list[NamedPayload]]:
@@ -551,10 +562,14 @@ def encode_task(task: TaskWrites, codec: Codec) -> PlainWrite:
             tag, data = codec.pack(value)
         else:
             data = codec.dumps(value)
-    except UnregisteredTypeError:
+    except Exception:
         # Again, one by one, to learn which channel it was.
         for channel, written in writes:
-            codec.pack_channel(channel, written)
+            try:
+                codec.pack(written)
+            except Exception as error:
+                _name_channel(error, channel, task)
+                raise error from None
         raise
     return task.rev, task.task_id, task.slot, task.path, tag, data
 
