@@ -90,7 +90,11 @@ class RowCipher:
         self, number: int, root: int, rows: Sequence[tuple[str | None, bytes]]
     ) -> list[tuple[str | None, bytes]]:
         """The rows of one chain from its start, opened."""
-        return [self._opened(tag, body, self._place(_CHAIN, number, root, seq)) for seq, (tag, body) in enumerate(rows)]
+        return [self.open_payload(number, root, seq, tag, body) for seq, (tag, body) in enumerate(rows)]
+
+    def open_payload(self, number: int, root: int, seq: int, tag: str | None, body: bytes) -> tuple[str | None, bytes]:
+        """(tag, body) of a chain row, opened."""
+        return self._opened(tag, body, self._place(_CHAIN, number, root, seq))
 
     def write(self, row: tuple[int, str, int, str, str | None, bytes]) -> tuple[int, str, int, str, str, bytes]:
         """A task row as it is stored."""
@@ -118,13 +122,19 @@ class RowCipher:
         opened: list[tuple[int, bytes]] = []
         previous = 0
         for rev, stored in rows:
-            opened.append((rev, self._open_header(rev, previous, stored)))
+            opened.append((rev, self.open_header(rev, previous, stored)))
             previous = rev
         return opened
 
-    def _open_header(self, rev: int, previous: int, stored: bytes) -> bytes:
+    def open_header(self, rev: int, previous: int, stored: bytes) -> bytes:
+        """A header, opened. `previous` as for `header`."""
         tag, body = _split(stored) if stored[:1] == ENCRYPTED else (_FORMAT_TAG, stored)
         return self.encrypting.decrypt_at(tag, body, self._place(_HEADER, rev, previous))[1]
+
+    @staticmethod
+    def header_tag(stored: bytes) -> str | None:
+        """The tag of a header as it is stored; None if it is not encrypted."""
+        return _split(stored)[0] if stored[:1] == ENCRYPTED else None
 
     def _metadata(self, rev: int, id: str, step: int, source: int, run_id: str | None) -> bytes:
         return self._place(
@@ -191,22 +201,23 @@ class EncryptedRows:
     """`Rows` and `Transaction` over encrypted rows: opens what is read, encrypts what is written."""
 
     def __init__(self, rows: Any, encrypting: Encrypting) -> None:
-        self._rows = rows
+        self.stored = rows
+        """The rows as they are stored."""
         self._encrypting = encrypting
         self._ciphers: dict[Any, RowCipher] = {}
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._rows, name)
+        return getattr(self.stored, name)
 
     def _cipher(self, space_pk: Any) -> RowCipher:
         cipher = self._ciphers.get(space_pk)
         if cipher is None:
-            cipher = self._ciphers[space_pk] = RowCipher(self._encrypting, *self._rows.place(space_pk))
+            cipher = self._ciphers[space_pk] = RowCipher(self._encrypting, *self.stored.place(space_pk))
         return cipher
 
     def checkpoint(self, space_pk: Any, rev: int) -> Any:
         """As `Rows.checkpoint`."""
-        found = self._rows.checkpoint(space_pk, rev)
+        found = self.stored.checkpoint(space_pk, rev)
         if found is None:
             return None
         cipher = self._cipher(space_pk)
@@ -217,7 +228,7 @@ class EncryptedRows:
     def chains(self, space_pk: Any, wanted: Sequence[tuple[int, int, int]]) -> Mapping[int, Any]:
         """As `Rows.chains`."""
         cipher = self._cipher(space_pk)
-        stored = self._rows.chains(space_pk, wanted)
+        stored = self.stored.chains(space_pk, wanted)
         opened: dict[int, Any] = {}
         for number, root, _ in wanted:
             if number in stored:
@@ -229,7 +240,7 @@ class EncryptedRows:
         """As `Rows.tasks`."""
         cipher = self._cipher(space_pk)
         opened: list[Any] = []
-        for row in self._rows.tasks(space_pk, rev):
+        for row in self.stored.tasks(space_pk, rev):
             tag, body = cipher.open_write(rev, row.task_id, row.slot, row.tag, row.body)
             opened.append(row._replace(tag=tag, body=body))
         return opened
@@ -238,7 +249,7 @@ class EncryptedRows:
         """As `Rows.entries`."""
         return [
             entry._replace(metadata=self._cipher(entry.space_pk).open_metadata(entry))
-            for entry in self._rows.entries(thread_id, ns, below, limit)
+            for entry in self.stored.entries(thread_id, ns, below, limit)
         ]
 
     def put_checkpoint(self, space_pk: Any, row: Any) -> None:
@@ -247,19 +258,19 @@ class EncryptedRows:
         cipher = self._cipher(space_pk)
         header = cipher.header(row.rev, 0, row.header)
         metadata = cipher.metadata(row.rev, row.id, row.step, row.source, row.run_id, row.metadata)
-        self._rows.put_checkpoint(space_pk, row._replace(header=header, metadata=metadata))
+        self.stored.put_checkpoint(space_pk, row._replace(header=header, metadata=metadata))
 
     def set_header(self, space_pk: Any, rev: int, header_root: int, header: bytes | None) -> None:
         """As `Transaction.set_header`; a header that is given is full."""
         encrypted = None if header is None else self._cipher(space_pk).header(rev, 0, header)
-        self._rows.set_header(space_pk, rev, header_root, encrypted)
+        self.stored.set_header(space_pk, rev, header_root, encrypted)
 
     def add_payloads(self, space_pk: Any, payloads: Sequence[Any]) -> None:
         """As `Transaction.add_payloads`."""
         cipher = self._cipher(space_pk)
-        self._rows.add_payloads(space_pk, [cipher.payload(row) for row in payloads])
+        self.stored.add_payloads(space_pk, [cipher.payload(row) for row in payloads])
 
     def add_writes(self, space_pk: Any, writes: Sequence[Any], *, replace: bool = False) -> None:
         """As `Transaction.add_writes`."""
         cipher = self._cipher(space_pk)
-        self._rows.add_writes(space_pk, [cipher.write(row) for row in writes], replace=replace)
+        self.stored.add_writes(space_pk, [cipher.write(row) for row in writes], replace=replace)

@@ -30,6 +30,8 @@ from checkpoint.base import (
     ThreadDeletedError,
 )
 from checkpoint.chains import (
+    APPEND,
+    FULL,
     HEADER,
     HEADER_ROOT,
     ID,
@@ -396,6 +398,43 @@ class _View:
 
     def place(self, space_pk: _Space) -> tuple[int, str]:
         return space_pk.salt, space_pk.ns
+
+    def all_spaces(self, thread_id: str | None) -> list[_Space]:
+        threads = self._threads.values() if thread_id is None else filter(None, (self._threads.get(thread_id),))
+        return [space for thread in threads for space in thread.spaces.values()]
+
+    def has_space(self, space_pk: _Space) -> bool:
+        return any(thread.spaces.get(space_pk.ns) is space_pk for thread in self._threads.values())
+
+    def chain_tags(
+        self, space_pk: _Space, after: tuple[int, int, int] | None, limit: int
+    ) -> list[tuple[int, int, int, int, str | None]]:
+        entries = (
+            (number, root, seq, APPEND if seq else FULL, tag)
+            for (number, root), rows in sorted(space_pk.payloads.items())
+            for seq, (tag, _) in enumerate(rows)
+        )
+        return list(islice((entry for entry in entries if after is None or entry[:3] > after), limit))
+
+    def chain_body(self, space_pk: _Space, number: int, root: int, seq: int) -> bytes:
+        return space_pk.payloads[number, root][seq][1]
+
+    def replace_payload(self, space_pk: _Space, row: PayloadRow) -> None:
+        number, root, seq, _, tag, body = row
+        space_pk.payloads[number, root][seq] = tag, body
+
+    def task_rows(self, space_pk: _Space, after: int | None, limit: int) -> list[PlainWrite]:
+        page: list[PlainWrite] = []
+        for rev, rows in sorted(space_pk.writes.items(), key=lambda item: item[0]):
+            if len(page) >= limit:
+                break
+            if after is None or rev > after:
+                page += rows.values() if isinstance(rows, dict) else (rows,)
+        return page
+
+    def checkpoints_after(self, space_pk: _Space, rev: int | None, limit: int) -> list[CheckpointRow]:
+        revs = sorted(at for at in space_pk.checkpoints if rev is None or at > rev)[:limit]
+        return [CheckpointRow._make(space_pk.checkpoints[at]) for at in revs]
 
     def checkpoint(self, space_pk: _Space, rev: int) -> Found | None:
         checkpoints = space_pk.checkpoints

@@ -68,6 +68,7 @@ from checkpoint.chains import (
 )
 from checkpoint.encryption import EncryptedRows
 from checkpoint.headers import Header, fold, full_header
+from checkpoint.rewrap import Rewrapping
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -130,6 +131,14 @@ class Rows(Protocol):
     def place(self, space_pk: Any) -> tuple[int, str]:
         """(salt of the thread, namespace) of a space."""
         raise NotImplementedError
+
+    def all_spaces(self, thread_id: str | None) -> list[Any]:
+        """Keys of all namespaces of a thread, or of all threads."""
+        raise NotImplementedError
+
+    def has_space(self, space_pk: Any) -> bool:
+        """Is the namespace still there?"""
+        ...
 
     def checkpoint(self, space_pk: Any, rev: int) -> Found | None:
         """One checkpoint with its header chain."""
@@ -611,6 +620,39 @@ class RowSaver(BaseCheckpointSaver[int]):
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Async form of `copy_thread`."""
         await self._off_loop_write(self.copy_thread, source_thread_id, target_thread_id)
+
+    # Encryption.
+
+    def rewrap(self, thread_id: str | None = None) -> int:
+        """Encrypt what is stored again, with the key that the serializer writes with now. Returns how many rows were.
+
+        Of one thread, or of all. Reads everything in pages of 500 rows, each of which is a transaction; runs go on
+        meanwhile. After it has returned, former keys are needed for copies of the file only. Raises `ValueError` if the
+        serializer does not encrypt, `CorruptCheckpointError` for a row that none of its keys opens.
+        """
+        encrypting = self._codec().encrypting
+        if encrypting is None:
+            raise ValueError(
+                f"rewrap: the serializer of this saver is a {type(self.serde).__qualname__}, which does not encrypt; "
+                f"give the saver an EncryptedSerializer"
+            )
+        with self._reading() as rows:
+            spaces = rows.all_spaces(None if thread_id is None else str(thread_id))
+        n_rows = 0
+        for space_pk in spaces:
+            rewrapping = Rewrapping(encrypting, space_pk)
+            n_changed: int | None = 0
+            while n_changed is not None:
+                n_rows += n_changed
+                with self._writing() as tx:
+                    # The thread may have been deleted since.
+                    stored = cast("EncryptedRows", tx).stored
+                    n_changed = rewrapping.page(stored) if stored.has_space(space_pk) else None
+        return n_rows
+
+    async def arewrap(self, thread_id: str | None = None) -> int:
+        """Async form of `rewrap`."""
+        return await self._off_loop_write(self.rewrap, thread_id)
 
     # Rows to shapes.
 

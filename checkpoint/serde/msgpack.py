@@ -135,6 +135,8 @@ class Serde:
             UnknownTypeError: a class is neither registered nor imported here, or (`ChangedTypeError`) does not fit.
             CorruptCheckpointError: the bytes make no sense.
         """
+        if len(body) > MAX_BYTES:
+            raise CorruptCheckpointError(f"a value of {len(body)} bytes, the limit is {MAX_BYTES}")
         try:
             if opaque:
                 return unpackb(body, ext_hook=self._opaque_reader.decode)

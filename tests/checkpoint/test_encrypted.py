@@ -474,3 +474,81 @@ def test_metadata_in_the_file_is_json_without_content(tmp_path):
     (text,) = sqlite3.connect(path).execute("SELECT metadata FROM checkpoints").fetchone()
     assert type(json.loads(text)) is str
     assert NEEDLE not in text
+
+
+# ---- other keys
+
+
+@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("page", [1, 3, 500])
+def test_rewrap_leaves_nothing_under_former_keys(kind, tmp_path, monkeypatch, colour, page):
+    monkeypatch.setattr("checkpoint.rewrap.PAGE", page)
+    path = tmp_path / "threads.sqlite"
+    old, both = EncryptedSerializer(BindingCipher(b"old")), EncryptedSerializer(BindingCipher(b"new", b"old"))
+    with saver_of(kind, path, old) as saver:
+        store = Store(saver, colour)
+        run, other = filled(saver), filled(saver, "u")
+        nested = ScriptedRun(store, config("t", "inner"), claim=run.claim, up_rev=run.rev)
+        nested.step({"nested": [NEEDLE * 30]})
+        where = saver.put(config("p", ""), public_put("put"), {"source": "loop", "step": 1, "by": NEEDLE}, {})
+        saver.put_writes(where, [("put", NEEDLE * 100)], "task")
+        before = [store.get_tuple(stored.config) for stored in run.stored]
+        saver.serde = both
+        assert store._call("rewrap", "nobody") == 0
+        n_rows = store._call("rewrap", "t")
+        assert n_rows > 10
+        assert store._call("rewrap", "t") == 0
+        assert store._call("rewrap") > 5
+        assert store._call("rewrap") == 0
+        # A run that has the thread does not notice.
+        run.step({"items": [*run.values["items"], "after"], "short": "after"})
+        saver.serde = EncryptedSerializer(BindingCipher(b"new"))
+        assert [store.get_tuple(stored.config) for stored in run.stored[:-1]] == before
+        for stored in (*run.stored, *other.stored, *nested.stored):
+            stored.check(store)
+        assert store.get_tuple(where).pending_writes[0][2] == NEEDLE * 100
+        assert len(store.list(None)) == len(run.stored) + len(other.stored) + 2
+        later = ScriptedRun(store, config("u"))
+        later.step({"items": [*later.values["items"], 1]})
+        later.stored[-1].check(store)
+
+
+def public_put(channel: str) -> Any:
+    given = {"v": 4, "id": ids.checkpoint_id(9), "ts": "2026-01-02T03:04:05.000006+00:00"}
+    return given | {"channel_values": {channel: NEEDLE * 9}, "channel_versions": {channel: 1}, "versions_seen": {}}
+
+
+def test_rewrap_encrypts_what_was_stored_in_clear(kind, tmp_path):
+    path = tmp_path / "threads.sqlite"
+    with saver_of(kind, path, Serde()) as saver:
+        run = filled(saver)
+        store = Store(saver, False)
+        run.stored[-1].check(store)
+        saver.serde = EncryptedSerializer(BindingCipher(b"key"), accept_plaintext=True)
+        assert saver.rewrap() > 10
+        assert saver.rewrap() == 0
+        saver.serde = EncryptedSerializer(BindingCipher(b"key"))
+        for stored in run.stored:
+            stored.check(store)
+        run.step({"items": [*run.values["items"], 1]})
+        run.stored[-1].check(store)
+    if kind == "sqlite":
+        conn = sqlite3.connect(path)
+        conn.execute("VACUUM")
+        conn.close()
+        assert NEEDLE.encode() not in path.read_bytes()
+
+
+def test_rewrap_refuses(kind, tmp_path):
+    path = tmp_path / "threads.sqlite"
+    with saver_of(kind, path, EncryptedSerializer(BindingCipher(b"old"))) as saver:
+        run = filled(saver)
+        run.stored[-1].check(Store(saver, False))
+        saver.serde = EncryptedSerializer(BindingCipher(b"new"))
+        with pytest.raises(CorruptCheckpointError):
+            saver.rewrap()
+        saver.serde = Serde()
+        with pytest.raises(ValueError, match="encrypt"):
+            saver.rewrap()
+        saver.serde = EncryptedSerializer(BindingCipher(b"old"))
+        run.stored[-1].check(Store(saver, False))

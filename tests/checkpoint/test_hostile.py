@@ -210,6 +210,16 @@ def test_patterns_within_the_limits_are_stored():
     assert SERDE.loads(SERDE.dumps(edge)) == edge
 
 
+def test_bodies_have_a_limit(monkeypatch):
+    monkeypatch.setattr("checkpoint.serde.msgpack.MAX_BYTES", 100)
+    assert SERDE.loads(SERDE.dumps("x" * 90)) == "x" * 90
+    for value in ("x" * 100, ["x"] * 60, {1: "x" * 100}, [(b"x" * 100,)]):
+        with pytest.raises(CheckpointError, match="limit"):
+            SERDE.dumps(value)
+    with pytest.raises(CorruptCheckpointError, match="limit"):
+        SERDE.loads(ormsgpack.packb("x" * 100))
+
+
 def run(script):
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-"], input=script, env=env, capture_output=True, text=True, check=False)
