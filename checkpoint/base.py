@@ -340,8 +340,22 @@ class Append:
     written: Sequence[Any] = ()
 
 
-ChannelOp = Append
-"""How a changed channel differs from the parent checkpoint. Further ops (splice, patch) extend this union."""
+@dataclass(slots=True)
+class Edit:
+    """A list, dict or str that took the place of another, of which parts may be the same objects.
+
+    The engine guarantees that `before` is the container the parent checkpoint holds, not a copy, and that its shell was not
+    changed since; what its elements hold may have been. `written` are the values this superstep wrote, and their
+    elements.
+    """
+
+    value: Any
+    before: Any
+    written: Sequence[Any] = ()
+
+
+ChannelOp = Append | Edit
+"""How a changed channel differs from the parent checkpoint."""
 
 
 @dataclass(slots=True)
@@ -451,6 +465,11 @@ class EncodedCommit(Protocol):
     @property
     def size(self) -> int:
         """Bytes of all bodies."""
+        ...
+
+    @property
+    def edited(self) -> Sequence[str]:
+        """Channels in which something was edited in place that nobody wrote; their whole value is stored (D23)."""
         ...
 
 

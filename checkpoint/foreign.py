@@ -168,6 +168,11 @@ class _Calls:
         """Not known: the saver's own serializer runs inside `put`."""
         return 0
 
+    @property
+    def edited(self) -> Sequence[str]:
+        """None: values are stored whole, so nothing is skipped."""
+        return ()
+
 
 class AdaptedSaver:
     """Drives any saver through its public methods. Made by `checkpoint.adapter.adapt`."""

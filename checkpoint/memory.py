@@ -30,8 +30,6 @@ from checkpoint.base import (
     ThreadDeletedError,
 )
 from checkpoint.chains import (
-    APPEND,
-    FULL,
     HEADER,
     HEADER_ROOT,
     ID,
@@ -47,6 +45,7 @@ from checkpoint.chains import (
     WriteRow,
     seal,
 )
+from checkpoint.deltas import FULL
 from checkpoint.rows import Address, Entry, Found, RowSaver
 
 P = ParamSpec("P")
@@ -410,7 +409,7 @@ class _View:
         self, space_pk: _Space, after: tuple[int, int, int] | None, limit: int
     ) -> list[tuple[int, int, int, int, str | None]]:
         entries = (
-            (number, root, seq, APPEND if seq else FULL, tag)
+            (number, root, seq, FULL, tag)  # kinds are not kept here
             for (number, root), rows in sorted(space_pk.payloads.items())
             for seq, (tag, _) in enumerate(rows)
         )

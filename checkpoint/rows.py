@@ -412,7 +412,7 @@ class RowSaver(BaseCheckpointSaver[int]):
                 return LoadedCheckpoint(claim, ns)
             header, stored, values, writes = self._state(rows, thread_id, ns, address.space_pk, found)
         loaded = _loaded(claim, ns, found, header, values, writes, header.rev == address.head)
-        space = Space(ns, address.space_pk, address.head, header=header, chains=known_chains(header, stored))
+        space = Space(ns, address.space_pk, address.head, header=header, chains=known_chains(header, stored, values))
         if not loaded.is_head:
             # Somebody else may extend that header chain: the first header of this line is full.
             header.n_rows = 0

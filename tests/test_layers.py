@@ -19,7 +19,7 @@ PACKAGES = ("checkpoint", "pregel")
 BASE = ("checkpoint.registry", "checkpoint.base", "checkpoint.ids", "checkpoint.adapter")
 STORAGE = tuple(
     f"checkpoint.{name}"
-    for name in ("encryption", "rewrap", "headers", "chains", "rows", "workers", "memory", "sqlite")
+    for name in ("encryption", "rewrap", "headers", "deltas", "chains", "rows", "workers", "memory", "sqlite")
 )
 WORDS = tuple(f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "types", "warnings", "messages"))
 PARTS = tuple(f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing"))

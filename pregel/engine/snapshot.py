@@ -12,6 +12,7 @@ from typing import Any
 from checkpoint.base import (
     Append,
     ChannelOp,
+    Edit,
     LoadedCheckpoint,
     Source,
     StepCommit,
@@ -21,7 +22,7 @@ from checkpoint.base import (
 )
 from pregel.constants import MISSING, NO_WRITES, PULL, TASKS
 from pregel.engine.program import Program, Write
-from pregel.engine.state import RunState
+from pregel.engine.state import Known, RunState
 from pregel.types import Send
 
 NOTHING_WRITTEN: tuple[Write, ...] = ((NO_WRITES, None),)
@@ -88,7 +89,7 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
     gone: list[str] = []
     versions: dict[str, Version] | None = None
     channels, own_versions, keeps_all = run.channels, run.versions, run.program.keeps_all
-    for name, kept in run.changed.items():
+    for name, known in run.changed.items():
         channel = channels[name]
         value: Any = channel.value if channel.plain_dump else channel.dump()  # type: ignore[attr-defined]
         if not keeps_all:
@@ -98,10 +99,10 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
                 value = [tracked_send(run.program, packet) for packet in value]
         if value is MISSING:
             gone.append(name)
-        elif kept is None:
+        elif known is None:
             values[name] = value
         else:
-            ops[name] = Append(value, kept, value[kept:])
+            ops[name] = _op(value, known)
         if own_versions[name] != version:
             versions = {} if versions is None else versions
             versions[name] = own_versions[name]
@@ -137,6 +138,31 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
         run.sub.update(run.sub_changed)
         run.sub_changed = {}
     return made
+
+
+def _op(value: Any, known: Known) -> ChannelOp:
+    """How a value differs from the one the last commit holds (D23)."""
+    if known.kept is not None:
+        return Append(value, known.kept, value[known.kept :])
+    written: list[Any] = []
+    for write in known.writes:
+        written.append(write)
+        if isinstance(write, (list, tuple)):
+            written += write
+        elif isinstance(write, dict):
+            written += write.values()
+    return Edit(value, known.before, written)
+
+
+def note_edited(run: RunState, channels: Sequence[str]) -> None:
+    """Something in these channels was edited in place and not returned; the saver has seen it and stored all of it."""
+    for name in channels:
+        run.notice(
+            "edited-in-place",
+            name,
+            f"a part of {name!r} was edited in place by a node that did not return it, in step {run.step} or before; the "
+            f"checkpoints up to then hold what it was; return the edited element, or edit a copy",
+        )
 
 
 def kept(run: RunState) -> LoadedCheckpoint:
