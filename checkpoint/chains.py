@@ -600,15 +600,18 @@ def read_value(name: str, rows: Sequence[Body], codec: Codec, ns: str, lenient: 
         raise
     except CorruptCheckpointError as damage:
         raise CorruptCheckpointError(damage.reason, ns=ns, channel=name) from damage
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise CorruptCheckpointError(f"body does not decode ({error!r})", ns=ns, channel=name) from error
     return value
 
 
 def read_task(row: WriteRow, codec: Codec, checkpoint_id: str, *, lenient: bool = False) -> TaskWrites:
-    """The writes of a task row."""
-    value = (codec.unpack_opaque if lenient else codec.unpack)(row.tag, row.body)
-    if row.slot:
-        return TaskWrites(row.rev, checkpoint_id, row.task_id, row.path, row.slot, [(CHANNEL_OF_SLOT[row.slot], value)])
-    writes = list(zip(value[::2], value[1::2], strict=True))
+    """The writes of a task row. Raises `CorruptCheckpointError` if it holds something else."""
+    try:
+        value = (codec.unpack_opaque if lenient else codec.unpack)(row.tag, row.body)
+        if row.slot < 0:
+            value = [CHANNEL_OF_SLOT[row.slot], value]
+        writes = list(zip(value[::2], value[1::2], strict=True))
+    except (ValueError, TypeError, KeyError) as error:
+        raise CorruptCheckpointError(f"writes of task {row.task_id!r} do not decode ({error!r})") from error
     return TaskWrites(row.rev, checkpoint_id, row.task_id, row.path, row.slot, writes)

@@ -7,7 +7,6 @@ import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import pydantic
 import pytest
@@ -21,9 +20,9 @@ from checkpoint.serde.encrypted import AesGcm, EncryptedSerializer
 from checkpoint.serde.jsonplus import JsonPlusSerializer
 from checkpoint.serde.msgpack import Serde
 from checkpoint.sqlite import SqliteSaver
-from checkpoint.sqlite.core import _header_crc
 from tests.checkpoint.ciphers import BindingCipher, PlainCipher
 from tests.checkpoint.runs import ScriptedRun, Store, config
+from tests.checkpoint.tampering import repair_checksums
 
 LIBRARIES = {"cryptography": "Crypto", "Crypto": "cryptography"}
 KEYS = [bytes(range(size)) for size in (16, 24, 32)]
@@ -350,30 +349,6 @@ def test_threads_from_before_there_was_encryption(kind, tmp_path):
 
 
 # ---- who can write the file
-
-
-def repair_checksums(conn: sqlite3.Connection) -> None:
-    """What an attacker does after an edit: checksums are no secret."""
-    bodies: dict[Any, bytes] = {}
-    for *key, data in conn.execute("SELECT space_pk, chan, root, seq, data FROM payloads ORDER BY 1, 2, 3, 4, part"):
-        bodies[tuple(key)] = bodies.get(tuple(key), b"") + data
-    for (space, chan, root, seq), body in bodies.items():
-        where = (crc32(body, (root ^ seq) & 0xFFFFFFFF), space, chan, root, seq)
-        conn.execute("UPDATE payloads SET crc=? WHERE space_pk=? AND chan=? AND root=? AND seq=? AND part=0", where)
-    bodies.clear()
-    for *key, data in conn.execute("SELECT space_pk, rev, task_id, slot, data FROM task_writes ORDER BY 1,2,3,4,part"):
-        bodies[tuple(key)] = bodies.get(tuple(key), b"") + data
-    for (space, rev, task, slot), body in bodies.items():
-        where = (crc32(body, (rev ^ slot) & 0xFFFFFFFF), space, rev, task, slot)
-        conn.execute(
-            "UPDATE task_writes SET crc=? WHERE space_pk=? AND rev=? AND task_id=? AND slot=? AND part=0", where
-        )
-    for space, rev, header, metadata in conn.execute(
-        "SELECT space_pk, rev, header, metadata FROM checkpoints"
-    ).fetchall():
-        conn.execute(
-            "UPDATE checkpoints SET crc=? WHERE space_pk=? AND rev=?", (_header_crc(rev, header, metadata), space, rev)
-        )
 
 
 MINE = "(SELECT s.space_pk FROM spaces s JOIN threads t USING (thread_pk) WHERE t.thread_id = 't')"

@@ -1,8 +1,10 @@
 """Bytes that somebody made to do harm: they import nothing, call nothing, take no time, and are errors."""
 
+import itertools
 import os
 import pathlib
 import re
+import sqlite3
 import subprocess
 import sys
 import time as clock
@@ -19,6 +21,9 @@ from checkpoint.serde import extensions as codes
 from checkpoint.serde import standard
 from checkpoint.serde.jsonplus import JsonPlusSerializer
 from checkpoint.serde.msgpack import Serde
+from checkpoint.sqlite import SqliteSaver
+from tests.checkpoint.runs import ScriptedRun, Store, config
+from tests.checkpoint.tampering import repair_checksums
 
 SERDE = Serde()
 
@@ -168,7 +173,9 @@ def test_hostile_bytes_are_errors_at_once(name):
         JsonPlusSerializer().loads_typed(("m1", body))
 
 
+@pytest.mark.slow
 def test_memory_stays_bounded():
+    """Slow: a process of its own, that reads megabytes of hostile bytes."""
     script = f"""
 from checkpoint.base import CheckpointError
 from checkpoint.serde.msgpack import Serde
@@ -185,6 +192,61 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     unit = 1 if sys.platform == "darwin" else 1024
     assert int(run(script)) * unit < 64 << 20
+
+
+BODIES = {
+    **{name: body for name, body in HOSTILE.items() if "array" not in name and "dtype" not in name},
+    "number": b"\x01",
+    "text": b"\xa1a",
+    "nil": b"\xc0",
+    "list of one": b"\x91\x01",
+    "dict": b"\x81\xa1a\x01",
+    "delta of a dict": ormsgpack.packb({"s": ["a"], "d": ["b"]}),
+    "delta of a list": ormsgpack.packb({"e": [0, -1, 9], "n": [1]}),
+    "array that claims much": b"\xdd\xff\xff\xff\xff",
+    "header": ormsgpack.packb([["a"], [0], [0, 1], [], [], [], -1]),
+    "op": ormsgpack.packb([1, [99], [99], [99], [99, b"x"], [99], [99, [1]], [3], [1], 7, [1]]),
+}
+PLACES = [
+    ("payloads", "data", "seq = 0"),
+    ("payloads", "data", "seq = 2"),
+    ("checkpoints", "header", "rev = header_root"),
+    ("checkpoints", "header", "rev = (SELECT max(rev) FROM checkpoints)"),
+    ("task_writes", "data", "slot = 0"),
+    ("task_writes", "data", "slot = -3"),
+]
+
+
+@pytest.mark.slow
+def test_hostile_rows_are_values_or_errors(tmp_path):
+    """Slow: each of 60 bodies in each of 6 places of a file."""
+    path, edited = tmp_path / "threads.sqlite", tmp_path / "edited.sqlite"
+    with SqliteSaver(path) as saver:
+        run = ScriptedRun(Store(saver, False))
+        items: list[Any] = ["x" * 99]
+        run.step({"items": items, "by_key": {str(n): "y" * 9 for n in range(20)}, "a": 1})
+        for n in range(4):
+            items = [*items, "x" * 99]
+            run.step({"items": items, "a": n})
+        run.tasks(run.task("task", [("a", 1)]), run.task("task", [("__interrupt__", 1)], slot=-3))
+    edited.write_bytes(path.read_bytes())
+    conn = sqlite3.connect(edited)
+    conn.execute("ATTACH ? AS stored", (str(path),))
+    n_errors = 0
+    with SqliteSaver(edited) as saver:
+        for (table, column, which), body in itertools.product(PLACES, BODIES.values()):
+            conn.execute(f"DELETE FROM {table}")
+            conn.execute(f"INSERT INTO main.{table} SELECT * FROM stored.{table}")
+            assert conn.execute(f"UPDATE {table} SET {column} = ? WHERE {which}", (body,)).rowcount
+            repair_checksums(conn)
+            conn.commit()
+            for read in (saver.get_tuple, saver.load, lambda c, saver=saver: list(saver.list(c))):
+                try:
+                    read(config())
+                except CheckpointError:
+                    n_errors += 1
+    conn.close()
+    assert n_errors > len(PLACES) * len(HOSTILE)
 
 
 @pytest.mark.parametrize("tag", ["pickle", "json", "msgpack", "m1+aes", "m2", "", "os:system"])
@@ -265,8 +327,10 @@ assert set(sys.modules) == before, set(sys.modules) - before
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("face", ["msgpack", "jsonplus"])
 def test_reading_imports_nothing_and_calls_nothing(face):
+    """Slow: a process of its own, that reads megabytes of hostile bytes."""
     bodies = [body for name, body in HOSTILE.items() if "array" not in name and "dtype" not in name]
     run(WATCHED.format(bodies=bodies, face=face, harmless=False))
 
