@@ -526,6 +526,14 @@ class NativeSaver(Protocol):
         """Bytes of a commit. CPU only. Raises `UnregisteredTypeError` for a value that cannot be stored."""
         ...
 
+    def is_large(self, commit: StepCommit) -> bool:
+        """May `encode` take so long that an event loop should not do it? A guess, from lengths."""
+        ...
+
+    async def aencode(self, commit: StepCommit) -> EncodedCommit:
+        """`encode` away from the event loop. Nothing of the commit may change until it has ended."""
+        ...
+
     def write(self, batch: Sequence[EncodedCommit], *, durability: Durability) -> None:
         """Store the batch in one transaction; durable in the sense of `durability` when it returns."""
 

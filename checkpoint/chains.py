@@ -34,6 +34,7 @@ from typing import Any, Final, NamedTuple
 from ormsgpack import packb
 
 from checkpoint.base import (
+    Append,
     CheckpointError,
     CorruptCheckpointError,
     StepCommit,
@@ -41,13 +42,33 @@ from checkpoint.base import (
     UnknownTypeError,
     UnregisteredTypeError,
 )
-from checkpoint.deltas import EDITED, FULL, RAW_LIMIT, Chain, Delta, apply, begun, find, joined
+from checkpoint.deltas import (
+    APPEND,
+    BLOCK_BYTES,
+    EDITED,
+    FULL,
+    PATCH,
+    RAW_LIMIT,
+    Chain,
+    Delta,
+    apply,
+    begun,
+    find,
+    give_way,
+    joined,
+    packed,
+)
 from checkpoint.encryption import Encrypting, encrypt_step
 from checkpoint.headers import EXTENDED, ROOTED, SAME, SMALL, Body, Header, Placed, advance
 from checkpoint.serde.msgpack import FORMAT_TAG, Serde
 
 INLINE_LIMIT: Final = 64
 """Bytes of an encoded value that still live in the header."""
+
+LARGE: Final = 64 * 1024
+"""Bytes of a value from which an event loop does not encode or decode it."""
+MANY: Final = 256
+"""Elements of a container whose size is not known from which it counts as large."""
 
 STUB: Final = 1
 """Flag: only the header of a pruned checkpoint is kept."""
@@ -61,9 +82,10 @@ CHANNEL_OF_SLOT: Final = {-1: "__error__", -2: "__scheduled__", -3: "__interrupt
 _ATOMS: Final = frozenset({int, float, bool, type(None)})
 """Values that nobody can change, that are never refused and always small."""
 
+NO_BODY: Final[Body] = (None, b"")
 _NIL: Final[Body] = (None, packb(None))
-Staged = tuple[str, Any, Body, Delta | None]
-"""(channel, value, its bytes, or the delta that stands for it)."""
+Staged = tuple[str, Any, Sequence[Body], Delta | None]
+"""(channel, value, its bodies, the delta if they are one)."""
 NamedPayload = tuple[str, int, int, int, str | None, bytes]
 """A `PayloadRow` with the channel's name for its number."""
 
@@ -325,6 +347,35 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
     return encoded
 
 
+def is_large(commit: StepCommit) -> bool:
+    """May it take more than about a millisecond to encode? Judged by lengths and by what is stored, not by looking in."""
+    space = commit.claim.spaces.get(commit.checkpoint_ns)
+    chains: Mapping[str, Chain] = space.chains if isinstance(space, Space) else {}
+    for name, value in commit.values.items():
+        if type(value) not in _ATOMS and (
+            _is_long(value) or (name in chains and chains[name].full + chains[name].ops > LARGE)
+        ):
+            return True
+    for name, op in commit.ops.items():
+        if isinstance(op, Append):
+            if len(op.value) - op.start > MANY:
+                return True
+        elif len(op.value) > MANY and (name not in chains or chains[name].live > LARGE):
+            return True
+    for task in commit.writes:
+        for _, value in task.writes:
+            if type(value) not in _ATOMS and _is_long(value):
+                return True
+    return any(map(is_large, commit.others))
+
+
+def _is_long(value: Any) -> bool:
+    kind = type(value)
+    if kind is list or kind is dict:
+        return len(value) > MANY
+    return (kind is str or kind is bytes) and len(value) > LARGE
+
+
 def _has_metadata(commit: StepCommit, space: Space) -> bool:
     """Is the text of the commit's metadata known?"""
     return (
@@ -396,7 +447,7 @@ def _atoms(values: Mapping[str, Any], codec: Codec) -> list[Placed]:
     """The bytes of changed channels that hold atoms: all of them live in the header."""
     pack = codec.pack
     # Most channels of a graph are triggers, whose value is None.
-    return [(name, pack(value) if value is not None else _NIL, SMALL) for name, value in values.items()]
+    return [(name, pack(value) if value is not None else _NIL, SMALL, 0) for name, value in values.items()]
 
 
 def _task_rows(tasks: Sequence[TaskWrites], codec: Codec) -> tuple[Sequence[PlainWrite], int]:
@@ -420,14 +471,14 @@ def _staged(commit: StepCommit, chains: Mapping[str, Chain], codec: Codec) -> tu
         for name, value in commit.values.items():
             chain = chains.get(name)
             delta = None if chain is None else find(chain, value, None, codec.pack, codec.unpack_body)
-            staged.append((name, value, codec.pack(value) if delta is None else delta.body, delta))
+            staged.append((name, value, packed(value, codec.pack) if delta is None else delta.bodies, delta))
         for name, op in commit.ops.items():
             chain = chains.get(name)
             delta = None if chain is None else find(chain, op.value, op, codec.pack, codec.unpack_body)
             if delta is EDITED:
                 edited.append(name)
                 delta = None
-            staged.append((name, op.value, codec.pack(op.value) if delta is None else delta.body, delta))
+            staged.append((name, op.value, packed(op.value, codec.pack) if delta is None else delta.bodies, delta))
     except Exception as error:
         _name_channel(error, name)
         raise
@@ -447,34 +498,34 @@ def _placed(
     chains: dict[str, Chain], rev: int, staged: Sequence[Staged], codec: Codec
 ) -> tuple[list[Placed], list[NamedPayload]]:
     """Decide where each body is stored: in the header, in a row of its own, or where it is already."""
-    bodies: list[NamedPayload] = []
+    payloads: list[NamedPayload] = []
     placed: list[Placed] = []
-    for name, value, body, delta in staged:
+    for name, value, bodies, delta in staged:
         chain = chains.get(name)
-        place = SMALL
         if delta is not None:
             assert chain is not None
+            first, kind = chain.seq + 1, delta.kind
             chain.move(delta, value)
-            if body[1]:
-                bodies.append((name, chain.root, chain.seq, delta.kind, *body))
-                place = EXTENDED
-            else:
-                place = SAME
+            place = EXTENDED if bodies else SAME
             if chain.positions is not None:
                 chain.index(value, len(value))
-        elif len(body[1]) <= INLINE_LIMIT:
+        elif len(bodies) == 1 and len(bodies[0][1]) <= INLINE_LIMIT:
             if chain is not None:
                 del chains[name]
-        elif chain is not None and chain.digest == hash(body) and chain.full == len(body[1]):
+            placed.append((name, bodies[0], SMALL, 0))
+            continue
+        elif chain is not None and chain.digest is not None and chain.digest == hash(bodies[0]) and len(bodies) == 1:
             # Equal bytes, but other objects than those that were looked at.
             chain.positions = None
-            place = SAME
+            place, bodies = SAME, ()
         else:
-            chains[name] = begun(rev, value, body, chain, codec.pack)
-            bodies.append((name, rev, 0, FULL, *body))
+            chain = chains[name] = begun(rev, value, bodies, chain, codec.pack)
+            first, kind = 0, PATCH if type(value) is dict else APPEND
             place = ROOTED
-        placed.append((name, body, place))
-    return placed, bodies
+        for seq, body in enumerate(bodies, first) if bodies else ():
+            payloads.append((name, chain.root, seq, kind if seq else FULL, *body))
+        placed.append((name, NO_BODY, place, max(0, len(bodies) - 1)))
+    return placed, payloads
 
 
 def encode_task(task: TaskWrites, codec: Codec) -> PlainWrite:
@@ -568,7 +619,7 @@ def known_chains(header: Header, stored: Mapping[int, StoredChain], values: Mapp
     chains: dict[str, Chain] = {}
     for name, (root, seq) in header.refs.items():
         rows, further = stored[header.index[name]]
-        chain = chains[name] = begun(root, values[name], rows[0], None, None)
+        chain = chains[name] = begun(root, values[name], rows[:1], None, None)
         if seq:
             chain.seq = seq
             chain.ops = sum(len(data) for _, data in rows) - chain.full
@@ -583,7 +634,8 @@ def read_value(name: str, rows: Sequence[Body], codec: Codec, ns: str, lenient: 
     """The value of one chain: its full row, then what changed it."""
     unpack = codec.unpack_opaque if lenient else codec.unpack
     try:
-        if len(rows) > 1 and codec.is_plain and (whole := joined(rows)) is not None:
+        is_large = sum([len(data) for _, data in rows]) > BLOCK_BYTES
+        if len(rows) > 1 and codec.is_plain and not is_large and (whole := joined(rows)) is not None:
             # The rows of a list that only grew, as one array: faster than row by row.
             n_elements, elements = whole
             return unpack(None, b"\xdd" + n_elements.to_bytes(4, "big") + elements)
@@ -592,6 +644,8 @@ def read_value(name: str, rows: Sequence[Body], codec: Codec, ns: str, lenient: 
             value = "".join([value, *(unpack(*row) for row in rows[1:])])
         else:
             for row in rows[1:]:
+                if is_large:
+                    give_way()
                 value = apply(value, unpack(*row))
     except UnknownTypeError as unknown:
         if unknown.channel is None:

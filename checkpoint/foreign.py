@@ -536,6 +536,15 @@ class AdaptedSaver:
         writes = [(channel, to_plain(value)) for channel, value in task.writes]
         return TaskWrites(task.rev, task.checkpoint_id, task.task_id, task.path, task.slot, writes)
 
+    def is_large(self, commit: StepCommit) -> bool:
+        """No: the saver's own serializer runs inside `put`."""
+        del commit
+        return False
+
+    async def aencode(self, commit: StepCommit) -> EncodedCommit:
+        """As `encode`."""
+        return self.encode(commit)
+
     def write(self, batch: Sequence[EncodedCommit], *, durability: Durability) -> None:
         """Make the calls of the batch, in order. Not one transaction: such a saver has none to offer."""
         for calls in _flat(batch):

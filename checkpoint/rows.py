@@ -15,10 +15,12 @@ Source: LangGraph's documented saver interface (persistence.md A3) for names; de
 
 from __future__ import annotations
 
+import importlib
 import json
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, ClassVar, Final, NamedTuple, Protocol, Self, TypeVar, cast
 
@@ -61,6 +63,7 @@ from checkpoint.chains import (
     WriteRow,
     encode_commit,
     encode_task,
+    is_large,
     json_text,
     known_chains,
     read_chains,
@@ -357,6 +360,20 @@ class RowSaver(BaseCheckpointSaver[int]):
         """Bytes of a commit. CPU only. Raises `UnregisteredTypeError` for a value that cannot be stored."""
         codec = self._made_codec
         return encode_commit(commit, codec if codec.serde is self.serde else self._codec())
+
+    def is_large(self, commit: StepCommit) -> bool:
+        """May `encode` take more than about a millisecond?"""
+        return is_large(commit)
+
+    async def aencode(self, commit: StepCommit) -> EncodedStep:
+        """`encode`, on a thread of its own. A caller that is cancelled learns of it after the end."""
+        encoded: EncodedStep = await self._encoder.post(partial(self.encode, commit)).shielded()
+        return encoded
+
+    @cached_property
+    def _encoder(self) -> Any:
+        # The module loads asyncio, which most programs with a saver in memory do without.
+        return importlib.import_module("checkpoint.workers").Worker("checkpoint-encoder")
 
     def commit(self, commit: StepCommit, *, durability: Durability = "sync") -> None:
         """Encode and write one commit."""

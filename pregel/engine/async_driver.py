@@ -514,7 +514,7 @@ class AsyncDriver:
         saver = self.saver
         assert saver is not None
         try:
-            encoded = saver.encode(commit)
+            encoded = await saver.aencode(commit) if saver.is_large(commit) else saver.encode(commit)
             if self.durability == "async" and not wait and commit.claim.claimed:
                 ack = saver.submit(encoded)
                 if ack is not None:
