@@ -254,9 +254,11 @@ class EncryptedRows:
 
     def put_checkpoint(self, space_pk: Any, row: Any) -> None:
         """As `Transaction.put_checkpoint`."""
-        # Only public puts come this way, whose headers are full.
+        previous = 0
+        if row.header_root != row.rev:
+            previous = self.stored.header_before(space_pk, row.header_root, row.rev) or 0
         cipher = self._cipher(space_pk)
-        header = cipher.header(row.rev, 0, row.header)
+        header = cipher.header(row.rev, previous, row.header)
         metadata = cipher.metadata(row.rev, row.id, row.step, row.source, row.run_id, row.metadata)
         self.stored.put_checkpoint(space_pk, row._replace(header=header, metadata=metadata))
 

@@ -425,6 +425,9 @@ class _View:
     def place(self, space_pk: _Space) -> tuple[int, str]:
         return space_pk.salt, space_pk.ns
 
+    def header_before(self, space_pk: _Space, header_root: int, rev: int) -> int | None:
+        return max((at for at in space_pk.lines.get(header_root, ()) if at < rev), default=None)
+
     def all_spaces(self, thread_id: str | None) -> list[_Space]:
         threads = self._threads.values() if thread_id is None else filter(None, (self._threads.get(thread_id),))
         return [space for thread in threads for space in thread.spaces.values()]

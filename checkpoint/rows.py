@@ -135,6 +135,10 @@ class Rows(Protocol):
         """(salt of the thread, namespace) of a space."""
         raise NotImplementedError
 
+    def header_before(self, space_pk: Any, header_root: int, rev: int) -> int | None:
+        """The last rev before `rev` in a header chain, stubs included."""
+        ...
+
     def all_spaces(self, thread_id: str | None) -> list[Any]:
         """Keys of all namespaces of a thread, or of all threads."""
         raise NotImplementedError

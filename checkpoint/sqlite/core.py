@@ -371,6 +371,14 @@ class Reader:
             raise CorruptCheckpointError(f"namespace {space_pk} has no row")
         return row[0], row[1]
 
+    def header_before(self, space_pk: int, header_root: int, rev: int) -> int | None:
+        """As `Rows.header_before`."""
+        found: int | None = self.conn.execute(
+            "SELECT max(rev) FROM checkpoints WHERE space_pk = ? AND rev >= ? AND rev < ? AND header_root = ?",
+            (space_pk, header_root, rev, header_root),
+        ).fetchone()[0]
+        return found
+
     def all_spaces(self, thread_id: str | None) -> list[int]:
         """As `Rows.all_spaces`."""
         statement = "SELECT s.space_pk FROM spaces s JOIN threads t USING (thread_pk) WHERE t.thread_id IS NOT NULL"
