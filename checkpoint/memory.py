@@ -17,10 +17,13 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count, islice
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from checkpoint import ids
 from checkpoint.base import (
+    ERROR,
+    INTERRUPT,
+    WRITES_IDX_MAP,
     CheckpointConflictError,
     CheckpointError,
     CheckpointNotFoundError,
@@ -48,6 +51,9 @@ from checkpoint.rows import Address, Entry, Found, RowSaver
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+UNFINISHED: Final = (WRITES_IDX_MAP[ERROR], WRITES_IDX_MAP[INTERRUPT])
+"""Slots of the task rows that tell that a run ended before its time."""
 
 _numbers = count(1)
 
@@ -395,6 +401,14 @@ class _View:
             if row[UP_REV] == up_rev:
                 return row[REV]
         return None
+
+    def open_sub(self, thread_id: str, up_rev: int) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for ns, space in self._threads[thread_id].spaces.items():
+            newest = self.open_child(space, up_rev) if ":" not in ns else None
+            if newest is not None and not any(task.slot in UNFINISHED for task in self.tasks(space, newest)):
+                found[ns] = newest
+        return found
 
     def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
         thread = self._threads.get(thread_id)

@@ -147,6 +147,11 @@ class Rows(Protocol):
         """The newest checkpoint of a nested namespace that works under this one."""
         ...
 
+    def open_sub(self, thread_id: str, up_rev: int) -> dict[str, int]:
+        """Stable nested namespace -> its newest checkpoint that works under this one and has no error and no question
+        stored with it."""
+        raise NotImplementedError
+
     def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
         """Rev of an id in any namespace of a thread."""
         ...
@@ -393,14 +398,19 @@ class RowSaver(BaseCheckpointSaver[int]):
                 )
                 return LoadedCheckpoint(claim, ns)
             space, values, writes = self._state(rows, thread_id, ns, address.space_pk, found, writable=True)
+            is_head = space.rev == address.head
+            open_sub: dict[str, int] = {}
+            if is_head and any(task.slot == 0 for task in writes):
+                open_sub = rows.open_sub(thread_id, space.rev)
         space.head = address.head
-        is_head = space.rev == address.head
         if not is_head:
             # Somebody else may extend that header chain: the first header of this line is full.
             space.header_rows = 0
             space.must_exist = space.rev
         claim.spaces[ns] = space
-        return _loaded(claim, ns, found, space, values, writes, is_head)
+        loaded = _loaded(claim, ns, found, space, values, writes, is_head)
+        loaded.open_sub = open_sub
+        return loaded
 
     async def aload(
         self,

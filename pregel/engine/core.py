@@ -264,6 +264,7 @@ class Run(RunState):
             if made is None and self.parked:
                 made = snapshot.rows(self, held)  # this run did nothing, but nested ones did
             if made is not None:
+                snapshot.detach(self.parked, made)
                 made.others = self.parked
             return made
         if self.status != "done" or request.stable_ns:

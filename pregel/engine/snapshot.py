@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from checkpoint.base import Append, ChannelOp, Full, LoadedCheckpoint, Source, StepCommit, TaskWrites, Version
+from checkpoint.base import (
+    NUMBER_SHIFT,
+    Append,
+    ChannelOp,
+    Full,
+    LoadedCheckpoint,
+    Source,
+    StepCommit,
+    TaskWrites,
+    Version,
+)
 from pregel.constants import MISSING, NO_WRITES, TASKS
 from pregel.engine.program import Program, Write
 from pregel.engine.state import RunState
@@ -126,6 +136,16 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
         run.sub.update(run.sub_changed)
         run.sub_changed = {}
     return made
+
+
+def detach(nested: Sequence[StepCommit], root: StepCommit) -> None:
+    """Durability `exit`: nested checkpoints that worked under one of this run that is not stored belong to none."""
+    stored = {root.rev, *(commit.rev for commit in nested)}
+    own = root.claim.number
+    for commit in nested:
+        up = commit.up_rev
+        if up is not None and up >> NUMBER_SHIFT == own and up not in stored:
+            commit.up_rev = None
 
 
 def kept(run: RunState) -> LoadedCheckpoint:
