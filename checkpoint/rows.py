@@ -401,7 +401,7 @@ class RowSaver(BaseCheckpointSaver[int]):
             is_head = space.rev == address.head
             open_sub: dict[str, int] = {}
             if is_head and any(task.slot == 0 for task in writes):
-                open_sub = rows.open_sub(thread_id, space.rev)
+                open_sub = rows.open_sub(thread_id, found.row.rev)
         space.head = address.head
         if not is_head:
             # Somebody else may extend that header chain: the first header of this line is full.

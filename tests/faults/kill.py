@@ -21,16 +21,17 @@ import signal
 import sqlite3
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from typing_extensions import TypedDict
 
-from checkpoint import ids
+from checkpoint.base import INTERRUPT, WRITES_IDX_MAP
 from checkpoint.chains import REV
-from checkpoint.sqlite import SqliteSaver
-from checkpoint.testing.faults import CrashAt, Ended, ForkServer, Record, inject
+from checkpoint.sqlite import SqliteSaver, core
+from checkpoint.testing.faults import CrashAt, ForkServer, Record, inject
 from pregel import _scope
 from pregel.constants import END, START
 from pregel.graph import StateGraph
@@ -38,10 +39,13 @@ from pregel.types import Command, Send, interrupt
 from tests.support.sound import problems
 
 PRELOAD = ["tests.faults.kill", "pregel.pregel", "pregel.engine.async_driver", "checkpoint.sqlite", "sqlite3"]
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+"""Where files outlive a process at no cost: nothing of this is about power."""
+LIFE = "tests.faults.kill:life"
 CONFIG: Any = {"configurable": {"thread_id": "t"}, "recursion_limit": 200}
 CALLS = 60
 """More calls than any program needs to its end."""
-LIVES = 8
+LIVES = 5
 """How often a thread's process is killed at most."""
 
 
@@ -63,6 +67,8 @@ class Plan:
         self.durability = chance.choice(("sync", "async", "exit", "async", "sync"))
         self.lag = chance.choice((1, 16))
         self.is_async = chance.random() < 0.4
+        self.dies_after = 0
+        """If not 0: workers with at least this number kill the process when so many others' output is stored."""
         self.__dict__.update(chosen)
 
 
@@ -73,6 +79,8 @@ class Ledger:
         self.stored = stored
         """What was there when this life began."""
         self._fd = os.open(path, os.O_CREAT | os.O_APPEND | os.O_RDWR, 0o600)
+        self._told = threading.Condition()
+        self._outputs: set[str] = set()
         self.lines = [json.loads(line) for line in path.read_text().splitlines()]
 
     def write(self, *line: Any) -> None:
@@ -82,11 +90,30 @@ class Ledger:
         """Called by each body."""
         scope: Any = _scope.current()
         ns, step, task, name = scope.host.ns, scope.host.step, scope.host.id_of(scope.task), scope.task.name
-        self.write("B", ns, step)
+        self.write("B", ns, step, name)
         if task in self.stored.outputs:
             self.write("X", f"{name} of step {step} of {ns!r} ran although its output was stored")
         if step <= self.stored.heads.get(ns, -2):
             self.write("X", f"{name} of step {step} of {ns!r} ran, step {self.stored.heads[ns]} was stored")
+
+    def acknowledged(self, step: Any) -> None:
+        """The saver says that a step is stored."""
+        rev = None if step.row is None else step.row[REV]
+        outputs = [row[1] for row in step.writes if row[2] == 0]
+        questions = [row[:2] for row in step.writes if row[2] == WRITES_IDX_MAP[INTERRUPT]]
+        self.write("A", step.space.ns, rev, outputs, questions)
+        with self._told:
+            if rev is None:
+                self._outputs.update(outputs)
+            else:
+                self._outputs.clear()
+            self._told.notify_all()
+
+    def die_when_stored(self, count: int) -> None:
+        """Called by a body: kill the process when the outputs of so many tasks of this step are stored."""
+        with self._told:
+            self._told.wait_for(lambda: len(self._outputs) >= count)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 # ---- the program
@@ -122,6 +149,8 @@ def build(plan: Plan, ledger: Ledger, saver: Any) -> Any:
 
     def work(item: Item) -> Any:
         ledger.begun()
+        if plan.dies_after and item["number"] >= plan.dies_after:
+            ledger.die_when_stored(plan.dies_after)
         return {"log": [f"work {item['number']} of {item['turn']} {plan.text}"]}
 
     def ask(state: State) -> Any:
@@ -222,20 +251,15 @@ def acknowledge(saver: Any, ledger: Ledger) -> None:
         write(batch, durability=durability)
         for encoded in batch:
             for step in (*encoded.others, encoded):
-                _note_stored(ledger, step)
+                ledger.acknowledged(step)
 
     def submitted(encoded: Any) -> Any:
         ack = submit(encoded)
         if ack is None:
-            _note_stored(ledger, encoded)
+            ledger.acknowledged(encoded)
         return ack
 
     saver.write, saver.submit = written, submitted
-
-
-def _note_stored(ledger: Ledger, step: Any) -> None:
-    ns = step.space.ns
-    ledger.write("A", ns, None if step.row is None else step.row[REV], [w[1] for w in step.writes if w[2] == 0])
 
 
 def play(graph: Any, plan: Plan) -> Any:
@@ -272,6 +296,7 @@ class Stored:
         self.heads: dict[str, int] = {}
         self.revs: set[tuple[str, int]] = set()
         self.outputs: set[str] = set()
+        self.questions: set[tuple[int, str]] = set()
         if not path.exists():
             return
         conn = sqlite3.connect(path)
@@ -286,7 +311,9 @@ class Stored:
             )
             self.revs = set(conn.execute("SELECT s.ns, c.rev FROM spaces s JOIN checkpoints c USING (space_pk)"))
             tasks = conn.execute("SELECT task_id FROM task_writes WHERE slot = 0")
-            self.outputs = {ids.id_from_bytes(id_) if isinstance(id_, bytes) else id_ for (id_,) in tasks}
+            self.outputs = {core.id_text(id_) for (id_,) in tasks}
+            asked = conn.execute("SELECT rev, task_id FROM task_writes WHERE slot = -3")
+            self.questions = {(rev, core.id_text(id_)) for rev, id_ in asked}
         finally:
             conn.close()
 
@@ -311,31 +338,36 @@ class Stored:
 # ---- many of them
 
 
-def killed_at_random(server: ForkServer, seed: int, directory: Path, chosen: Any = None) -> list[str]:
+def killed_at_random(server: ForkServer, seed: int, directory: Path) -> list[str]:
     """Kill the processes of one thread at random moments until it is finished. Returns what went wrong."""
     chance = random.Random(seed + 1)
     kills: list[Any] = []
     for _ in range(chance.randint(1, LIVES)):
         by_count = chance.random() < 0.6
         kills.append(["point", chance.randint(1, 80)] if by_count else ["time", chance.uniform(0.001, 0.03)])
-    return killed(server, seed, directory, [*kills, None], chosen)
+    return killed(server, directory / "killed", kills, undisturbed(server, directory / "quiet", seed), seed)
 
 
-def killed(server: ForkServer, seed: int, directory: Path, kills: Sequence[Any], chosen: Any = None) -> list[str]:
-    """One life for each kill, the last one without; then compare with a run that nothing happened to."""
-    place, quiet = directory / f"{seed}-killed", directory / f"{seed}-quiet"
+def undisturbed(server: ForkServer, place: Path, seed: int, **chosen: Any) -> Any:
+    """How a life ends to which nothing happens."""
     place.mkdir()
-    quiet.mkdir()
-    wanted = server.call("tests.faults.kill:life", seed, str(quiet), None, chosen)
-    for kill in kills:
-        got: Ended = server.call("tests.faults.kill:life", seed, str(place), kill, chosen)
+    ended = server.call(LIFE, seed, str(place), None, chosen)
+    assert ended.signal is None
+    return ended.value
+
+
+def killed(server: ForkServer, place: Path, kills: Sequence[Any], wanted: Any, seed: int, **chosen: Any) -> list[str]:
+    """One life for each kill, and a last one without; its end must be the undisturbed one. Returns what went wrong."""
+    place.mkdir(exist_ok=True)
+    for kill in (*kills, None):
+        got = server.call(LIFE, seed, str(place), kill, chosen)
         if got.signal is None:
             break
     if got.signal is not None:
         return [f"the last life was killed by signal {got.signal}"]
     breaches = list(got.value["breaches"])
-    if not breaches and got.value["end"] != wanted.value["end"]:
-        breaches.append(f"the end is {got.value['end']}, undisturbed it is {wanted.value['end']}")
+    if not breaches and got.value["end"] != wanted["end"]:
+        breaches.append(f"the end is {got.value['end']}, undisturbed it is {wanted['end']}")
     return breaches
 
 
@@ -343,7 +375,7 @@ def _play_seeds(seeds: Sequence[int]) -> dict[int, list[str]]:
     wrong = {}
     with ForkServer(PRELOAD) as server:
         for seed in seeds:
-            with tempfile.TemporaryDirectory() as directory:
+            with tempfile.TemporaryDirectory(dir=MEMORY) as directory:
                 found = killed_at_random(server, seed, Path(directory))
             if found:
                 wrong[seed] = found
@@ -367,8 +399,8 @@ def main() -> int:
     chosen = parser.parse_args()
     wrong = play_seeds(chosen.first, chosen.seeds, chosen.jobs)
     for seed, found in sorted(wrong.items()):
-        print(f"seed {seed}: {found}")
-    print(f"{chosen.seeds} seeds, {len(wrong)} wrong")
+        sys.stdout.write(f"seed {seed}: {found}\n")
+    sys.stdout.write(f"{chosen.seeds} seeds, {len(wrong)} wrong\n")
     return bool(wrong)
 
 
