@@ -1,12 +1,14 @@
 """What several tests of this directory share."""
 
 import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from checkpoint.testing.faults import ForkServer
-from tests.faults.kill import PRELOAD
+from tests.faults.kill import MEMORY, PRELOAD
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +18,10 @@ def server() -> Iterator[ForkServer]:
         pytest.skip("needs fork")
     with ForkServer(PRELOAD) as server:
         yield server
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory in memory, if there is such a place: files must outlive processes here, not the machine."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as directory:
+        yield Path(directory)
