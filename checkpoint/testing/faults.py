@@ -22,6 +22,7 @@ Source: storage.md C13; SQLite's documented rules of what is synced when (https:
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -459,15 +460,16 @@ def slow(saver: Any, delay: float | Callable[[], object], *, boundary: str = "b5
 def clock(now_ns: Callable[[], int]) -> Iterator[None]:
     """Let the wall clock of ids, times and claims be `now_ns()`, nanoseconds since 1970, while the block runs."""
     shown: Any = SimpleNamespace(time_ns=now_ns, time=lambda: now_ns() / 1e9)
-    places = vars(ids), vars(core)
-    before = [place["time"] for place in places]
+    name = "time"
+    places = ids, core
+    before = [getattr(place, name) for place in places]
     for place in places:
-        place["time"] = shown
+        setattr(place, name, shown)
     try:
         yield
     finally:
         for place, real in zip(places, before, strict=True):
-            place["time"] = real
+            setattr(place, name, real)
 
 
 # ---- files that are damaged. The saver must be closed, and is opened again afterwards.
@@ -701,6 +703,7 @@ def _serve() -> None:
         if "preload" in question:
             for name in question["preload"]:
                 importlib.import_module(name)
+            gc.freeze()  # a child's collector leaves the pages alone that it shares
             answer: Any = {}
         else:
             answer = _live(question)

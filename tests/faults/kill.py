@@ -45,7 +45,7 @@ LIFE = "tests.faults.kill:life"
 CONFIG: Any = {"configurable": {"thread_id": "t"}, "recursion_limit": 200}
 CALLS = 60
 """More calls than any program needs to its end."""
-LIVES = 5
+LIVES = 4
 """How often a thread's process is killed at most."""
 
 
@@ -54,7 +54,7 @@ class Plan:
 
     def __init__(self, seed: int, **chosen: Any) -> None:
         chance = random.Random(seed)
-        self.turns = chance.randint(1, 4)
+        self.turns = chance.randint(1, 3)
         self.width = chance.randint(1, 5)
         self.asks = chance.random() < 0.4
         self.fresh = chance.random() < 0.5
