@@ -200,6 +200,8 @@ class _SqliteSaver(RowSaver):
         self._lingers = False
         """Does the timer run?"""
         self._wal_bytes = 0
+        self._fold_at = 0
+        """No fold is tried before the WAL has this size: after one that a reader kept from its end."""
         self._folding = False
         self._short_fold = False
 
@@ -434,18 +436,20 @@ class _SqliteSaver(RowSaver):
         if self._short_fold:
             self._short_fold = False
             self._fold(connections.writer)
-        elif self._wal_bytes > WAL_TRIGGER and not self._folding:
+        elif self._wal_bytes > max(WAL_TRIGGER, self._fold_at) and not self._folding:
             self._folding = True
             self._folder.post(partial(_fold_in_background, weakref.ref(self)))
-        elif self._wal_bytes > WAL_LIMIT:
+        elif self._wal_bytes > max(WAL_LIMIT, self._fold_at):
             self._fold(connections.writer)
 
     def _fold(self, conn: Any) -> None:
         with contextlib.suppress(sqlite3.OperationalError):
             busy, in_log, folded = conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             if not busy:
-                # Folded completely, the WAL is written from its start again by the next commit.
+                # Folded completely, the WAL is written from its start again by the next commit. Else somebody reads an
+                # older state, maybe for long: trying again at each commit would cost more the longer the WAL gets.
                 self._wal_bytes = 0 if in_log == folded else in_log * PAGE_BYTES
+                self._fold_at = self._wal_bytes + WAL_TRIGGER // 16 if self._wal_bytes else 0
 
     # ---- reading
 
