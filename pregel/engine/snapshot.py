@@ -6,13 +6,15 @@ writes may be stored. Knows shapes from `checkpoint.base`, no saver; the time is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from checkpoint.base import (
     NUMBER_SHIFT,
+    WRITES_IDX_MAP,
     Append,
     ChannelOp,
+    EncodedCommit,
     Full,
     LoadedCheckpoint,
     Source,
@@ -20,7 +22,7 @@ from checkpoint.base import (
     TaskWrites,
     Version,
 )
-from pregel.constants import MISSING, NO_WRITES, TASKS
+from pregel.constants import ERROR, MISSING, NO_WRITES, TASKS
 from pregel.engine.program import Program, Write
 from pregel.engine.state import RunState
 from pregel.types import Send
@@ -136,6 +138,24 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
         run.sub.update(run.sub_changed)
         run.sub_changed = {}
     return made
+
+
+def salvage(run: RunState, commit: StepCommit, encode: Callable[[StepCommit], EncodedCommit]) -> list[EncodedCommit]:
+    """Of a step that cannot be encoded: what its tasks wrote, as far as that can; where not, the error.
+
+    One task's value must not cost what the others did: they do not run again.
+    """
+    kept: list[EncodedCommit] = []
+    for task in commit.writes:
+        if commit.kind == "checkpoint" and task.rev == commit.rev:
+            continue  # it belongs to the checkpoint that will not be there
+        try:
+            kept.append(encode(rows(run, [task])))
+        except Exception as error:  # noqa: BLE001 - stored; raised already for the whole step
+            slot = WRITES_IDX_MAP[ERROR]
+            row = TaskWrites(task.rev, task.checkpoint_id, task.task_id, task.path, slot, [(ERROR, error)])
+            kept.append(encode(rows(run, [row])))
+    return kept
 
 
 def detach(nested: Sequence[StepCommit], root: StepCommit) -> None:
