@@ -260,6 +260,8 @@ class _SqliteSaver(RowSaver):
 
     def close(self) -> None:
         """Write what is queued, end the saver's threads, close its files. Safe to call twice."""
+        if self._connections is not None and self._connections.n_forks != _n_forks:
+            return  # the copy of a forked child: files and queue are its parent's
         with self._open_lock:
             if self._closed:
                 return
