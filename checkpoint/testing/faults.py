@@ -717,7 +717,7 @@ def _live(question: Any) -> Any:
     if child == 0:
         os.close(receiving)
         os.dup2(2, 1)  # what the child prints is not an answer
-        status = 1
+        status, own = 1, os.getpid()
         try:
             module, _, function = question["target"].partition(":")
             value = getattr(importlib.import_module(module), function)(*question["args"], **question["kwargs"])
@@ -725,6 +725,9 @@ def _live(question: Any) -> Any:
             status = 0
         except BaseException:  # noqa: BLE001 - told to the caller
             answer = {"error": traceback.format_exc()}
+        if os.getpid() != own:
+            # The function has forked, and its child came back here: it has nothing to say.
+            os._exit(1)
         with contextlib.suppress(OSError), os.fdopen(sending, "w") as pipe:
             json.dump(answer, pipe)
         os._exit(status)

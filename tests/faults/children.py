@@ -159,3 +159,63 @@ def hold_lock(path: str) -> None:
     conn.execute("BEGIN IMMEDIATE")
     conn.execute("UPDATE threads SET claims = claims + 1000")
     die()
+
+
+# ---- F34
+
+
+def fork_with_open_saver(path: str, lag: int) -> Any:
+    """Fork while the saver's threads run and commits wait; the child tries everything. Returns what it saw."""
+    saver = SqliteSaver(path, max_checkpoint_lag=lag)
+    store = Store(saver, True)
+    run = ScriptedRun(store)
+    run.step({"n": 0})
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waiting = [saver.submit(saver.encode(run.prepare({"n": n}))) for n in (1, 2)]
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            seen = [_outcome(call) for call in _everything(saver, run, waiting)]
+            seen += [_outcome(saver.close), _outcome(saver.close)]
+            os.write(writing, repr(seen).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        seen = pipe.read()
+    os.waitpid(child, 0)
+    other.execute("COMMIT")
+    other.close()
+    for ack in waiting:
+        assert ack is not None
+        ack.result()
+    run.step({"n": 3})
+    values = store.load(config()).values
+    wrong = problems(saver)
+    saver.close()
+    return {"child": seen, "values": values, "problems": wrong}
+
+
+def _everything(saver: SqliteSaver, run: ScriptedRun, waiting: list[Any]) -> list[Any]:
+    commit = run.prepare({"n": "child"})
+    return [
+        lambda: saver.load(config()),
+        lambda: saver.get_tuple(config()),
+        lambda: list(saver.list(config())),
+        lambda: saver.commit(commit),
+        lambda: saver.submit(saver.encode(commit)),
+        lambda: saver.put_writes(config("t", "", run.stored[0].id), [("n", 1)], "task"),
+        lambda: saver.delete_thread("t"),
+        lambda: saver.copy_thread("t", "copy"),
+        lambda: waiting[0].result(),
+    ]
+
+
+def _outcome(call: Any) -> str:
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001 - its name is what the test asks for
+        return type(error).__name__
+    return "done"
