@@ -16,8 +16,9 @@ import heapq
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import count, islice
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from checkpoint import ids
 from checkpoint.base import (
@@ -30,30 +31,35 @@ from checkpoint.base import (
     CorruptCheckpointError,
     Durability,
     EncodedCommit,
+    RunnableConfig,
     ThreadDeletedError,
 )
 from checkpoint.chains import (
     HEADER,
     HEADER_ROOT,
     ID,
+    LARGE,
     REV,
-    RUN_ID,
     UP_REV,
     CheckpointRow,
+    Codec,
     EncodedStep,
     PayloadRow,
     PlainCheckpoint,
     PlainWrite,
     StoredChain,
     WriteRow,
+    seal,
 )
-from checkpoint.rows import Address, Entry, Found, RowSaver
+from checkpoint.rows import Address, Entry, Found, RowSaver, addressed
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 UNFINISHED: Final = (WRITES_IDX_MAP[ERROR], WRITES_IDX_MAP[INTERRUPT])
 """Slots of the task rows that tell that a run ended before its time."""
+SEAL_BATCH: Final = 32
+"""Steps that become rows together: each then costs half (`checkpoint.chains`)."""
 
 _numbers = count(1)
 
@@ -61,7 +67,7 @@ _numbers = count(1)
 class _Space:
     """Rows of one namespace."""
 
-    __slots__ = ("aliases", "checkpoints", "head", "lines", "ns", "payloads", "writes")
+    __slots__ = ("aliases", "checkpoints", "head", "largest", "lines", "ns", "payloads", "writes")
 
     def __init__(self, ns: str) -> None:
         self.ns = ns
@@ -71,6 +77,8 @@ class _Space:
         """Root of a header chain -> its revs, ascending."""
         self.payloads: dict[tuple[int, int], list[tuple[str | None, bytes]]] = {}
         """(channel number, root) -> bodies by seq."""
+        self.largest = 0
+        """Bytes of the largest of them."""
         self.writes: dict[int, PlainWrite | dict[tuple[str, int], PlainWrite]] = {}
         """rev -> (task id, slot) -> row; the row itself while there is one, as in most supersteps."""
         self.aliases: dict[str, int] = {}
@@ -82,6 +90,7 @@ class _Space:
         copied.head = self.head
         copied.checkpoints = dict(self.checkpoints)
         copied.lines = {root: list(revs) for root, revs in self.lines.items()}
+        copied.largest = self.largest
         copied.payloads = {key: list(rows) for key, rows in self.payloads.items()}
         copied.writes = {rev: dict(rows) if isinstance(rows, dict) else rows for rev, rows in self.writes.items()}
         copied.aliases = dict(self.aliases)
@@ -99,6 +108,7 @@ class _Thread:
         self.salt = salt
         self.claims = 0
         self.epoch = 0
+        """Number of the claim that holds it; -1 once it is deleted."""
         self.spaces: dict[str, _Space] = {}
 
 
@@ -119,6 +129,8 @@ class InMemorySaver(RowSaver):
         del factory
         self._threads: dict[str, _Thread] = {}
         self._lock = threading.RLock()
+        self._unsealed: list[tuple[_Space, EncodedStep]] = []
+        """Steps that are stored but not yet rows."""
         self._view = _View(self._threads)
 
     # ---- writing
@@ -138,28 +150,31 @@ class InMemorySaver(RowSaver):
         # Most commits continue the checkpoint before them under a claim that still holds: all that `_store` checks of
         # such a one are these few fields, and there is nothing to make.
         step: Any = encoded
-        claim, row = step.claim, step.row
+        claim = step.claim
         with self._lock:
-            thread = self._threads.get(claim.thread_id)
+            thread, space = claim.memory, step.space.pk
             if (
                 thread is not None
-                and thread.key == claim.thread_pk
                 and thread.epoch == claim.number
-                and claim.claimed
-                and claim.poisoned is None
-                and row is not None
-                and (space := thread.spaces.get(step.space.ns)) is not None
+                and space is not None
                 and space.head == step.expected
+                and step.rev is not None
                 and step.must_exist is None
+                and claim.poisoned is None
                 and not step.others
             ):
-                _add_step(space, step, row)
+                space.head = step.rev
+                unsealed = self._unsealed
+                unsealed.append((space, step))
+                if len(unsealed) == SEAL_BATCH:
+                    self._seal()
             else:
                 steps: list[EncodedStep] = []
                 _flatten(step, steps)
                 self._store(steps)
 
     def _store(self, steps: Sequence[EncodedStep]) -> None:
+        self._seal()
         claim = steps[0].claim
         if claim.poisoned is not None:
             raise claim.poisoned
@@ -176,15 +191,27 @@ class InMemorySaver(RowSaver):
             if thread is None:
                 thread = self._threads[claim.thread_id] = _Thread(claim.thread_id, claim.salt)
             claim.thread_pk = thread.key
+            claim.memory = thread
             claim.epoch = thread.epoch = thread.claims = claim.number
             claim.claimed = True
         assert thread is not None
+        codec = self._codec()
         for step in steps:
             ns = step.space.ns
             space = thread.spaces.get(ns)
             if space is None:
                 space = thread.spaces[ns] = _Space(ns)
-            _add_step(space, step, step.row)
+            step.space.pk = space
+            if step.rev is not None:
+                space.head = step.rev
+            _add_step(space, step, codec)
+
+    def _seal(self) -> None:
+        """Make rows of what was stored since the last time, in order."""
+        unsealed, self._unsealed = self._unsealed, []
+        codec = self._codec()
+        for space, step in unsealed:
+            _add_step(space, step, codec)
 
     def _check_claim(self, step: EncodedStep, thread: _Thread | None) -> None:
         claim = step.claim
@@ -193,8 +220,8 @@ class InMemorySaver(RowSaver):
                 raise self._conflict(step, thread)
         elif thread is None or thread.key != claim.thread_pk:
             raise ThreadDeletedError(
-                f"thread {claim.thread_id!r} was deleted while a run was writing it; nothing of step {step.step} was "
-                f"stored; start a new run to create the thread again",
+                f"thread {claim.thread_id!r} was deleted while a run was writing it; nothing of step {step.commit.step} "
+                f"was stored; start a new run to create the thread again",
                 thread_id=claim.thread_id,
                 ns=step.space.ns,
             )
@@ -212,15 +239,15 @@ class InMemorySaver(RowSaver):
         space = thread.spaces.get(ns) if thread is not None else None
         if step.must_exist is not None and (space is None or step.must_exist not in space.checkpoints):
             raise CheckpointNotFoundError(
-                f"thread {step.claim.thread_id!r}: the checkpoint that step {step.step} continues is not stored any "
+                f"thread {step.claim.thread_id!r}: the checkpoint that step {step.commit.step} continues is not stored any "
                 f"more (namespace {ns!r}); load a newer one",
                 thread_id=step.claim.thread_id,
             )
-        if step.row is not None:
+        if step.rev is not None:
             head = heads.get(ns, space.head if space is not None else None)
             if head != step.expected:
                 raise self._conflict(step, thread)
-            heads[ns] = step.row[REV]
+            heads[ns] = step.rev
 
     def _conflict(self, step: EncodedStep, thread: _Thread | None) -> CheckpointConflictError:
         space = thread.spaces.get(step.space.ns) if thread is not None else None
@@ -232,9 +259,9 @@ class InMemorySaver(RowSaver):
         return CheckpointConflictError(
             thread_id=step.claim.thread_id,
             ns=step.space.ns,
-            expected=id_of(step.expected if step.row is not None else step.space.head),
+            expected=id_of(step.expected if step.rev is not None else step.space.head),
             actual=id_of(space.head if space is not None else None),
-            run_id=step.row[RUN_ID] if step.row is not None else None,
+            run_id=step.commit.run_id,
         )
 
     # ---- whole threads
@@ -242,11 +269,14 @@ class InMemorySaver(RowSaver):
     def delete_thread(self, thread_id: str) -> None:
         """Remove a thread with all its namespaces. Unknown threads are ignored."""
         with self._lock:
-            self._threads.pop(str(thread_id), None)
+            thread = self._threads.pop(str(thread_id), None)
+            if thread is not None:
+                thread.epoch = -1
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy all checkpoints of one thread to another, which must not exist. An unknown source is ignored."""
         with self._lock:
+            self._seal()
             source = self._threads.get(str(source_thread_id))
             target_id = str(target_thread_id)
             if source is None:
@@ -266,16 +296,37 @@ class InMemorySaver(RowSaver):
     @contextmanager
     def _reading(self) -> Iterator[_View]:
         with self._lock:
+            self._seal()
             yield self._view
 
     @contextmanager
     def _writing(self) -> Iterator[_View]:
         # `RowSaver` does everything that can be refused before its first write.
         with self._lock:
+            self._seal()
             yield self._view
 
     async def _off_loop(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return call(*args, **kwargs)
+        # Nothing here waits for anything; only decoding a large value takes long.
+        if not self._has_large(args[0] if args else None):
+            return call(*args, **kwargs)
+        value: T = await self._encoder.post(partial(call, *args, **kwargs)).shielded()
+        return value
+
+    def _has_large(self, config: Any) -> bool:
+        """May the addressed namespace have values that take long to decode? Without a config: any."""
+        with self._lock:
+            self._seal()
+        if not isinstance(config, dict):
+            return any(
+                space.largest > LARGE
+                for thread in list(self._threads.values())
+                for space in list(thread.spaces.values())
+            )
+        thread_id, ns, _ = addressed(cast("RunnableConfig", config))
+        thread = self._threads.get(thread_id)
+        space = thread.spaces.get(ns) if thread is not None else None
+        return space is not None and space.largest > LARGE
 
     async def _off_loop_write(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return call(*args, **kwargs)
@@ -290,10 +341,11 @@ def _flatten(encoded: Any, steps: list[EncodedStep]) -> None:
     steps.append(encoded)
 
 
-def _add_step(space: _Space, step: EncodedStep, row: PlainCheckpoint | None) -> None:
+def _add_step(space: _Space, step: EncodedStep, codec: Codec) -> None:
+    row = seal(step, codec)
     if row is not None:
         root = row[HEADER_ROOT]
-        rev = space.head = row[REV]
+        rev = row[REV]
         space.checkpoints[rev] = row
         if root == rev:
             space.lines[rev] = [rev]
@@ -313,6 +365,8 @@ def _add_payloads(space: _Space, payloads: Sequence[PayloadRow]) -> None:
                 f"chain {number}/{root} has {len(rows)} rows, row {seq} was to follow", ns=space.ns
             )
         rows.append((tag, data))
+        if len(data) > space.largest:
+            space.largest = len(data)
 
 
 def _add_writes(space: _Space, writes: Sequence[PlainWrite], replace: bool = False) -> None:

@@ -24,7 +24,7 @@ from pregel.engine.core import Run
 from pregel.engine.effects import HAND_BACK, Effect, Retry, Spawned, Start
 from pregel.engine.limits import deadline_of, own_error, timed_out
 from pregel.engine.program import Write
-from pregel.engine.snapshot import note_unstored, salvage
+from pregel.engine.snapshot import note_edited, note_unstored, salvage
 from pregel.engine.task import Task, acall, acall_routers, call, call_node, in_context
 from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, workers
 
@@ -516,7 +516,7 @@ class AsyncDriver:
         assert saver is not None
         encoded = None
         try:
-            encoded = saver.encode(commit)
+            encoded = await saver.aencode(commit) if saver.is_large(commit) else saver.encode(commit)
             if self.durability == "async" and not wait and commit.claim.claimed:
                 ack = saver.submit(encoded)
                 if ack is not None:
@@ -530,6 +530,9 @@ class AsyncDriver:
             if encoded is None and isinstance(error, Exception):
                 await self.store_salvage(commit)
             raise
+        if encoded.edited:
+            note_edited(self.run, encoded.edited)
+            self.run.warn()
 
     async def store_salvage(self, commit: StepCommit) -> None:
         """A step could not be encoded: store what can be of its tasks' writes. Its error says what is missing."""

@@ -30,7 +30,7 @@ from pregel.engine.core import Run
 from pregel.engine.effects import HAND_BACK, Effect, Retry, Spawned, Start
 from pregel.engine.limits import deadline_of, own_error, timed_out
 from pregel.engine.program import Write
-from pregel.engine.snapshot import note_unstored, salvage
+from pregel.engine.snapshot import note_edited, note_unstored, salvage
 from pregel.engine.task import Task, call
 from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, here, workers
 
@@ -440,6 +440,9 @@ class SyncDriver:
             if encoded is None and isinstance(error, Exception):
                 self.store_salvage(commit)
             raise
+        if encoded.edited:
+            note_edited(self.run, encoded.edited)
+            self.run.warn()
 
     def store_salvage(self, commit: StepCommit) -> None:
         """A step could not be encoded: store what can be of its tasks' writes. Its error says what is missing."""

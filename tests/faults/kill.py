@@ -29,7 +29,6 @@ from typing import Annotated, Any
 from typing_extensions import TypedDict
 
 from checkpoint.base import INTERRUPT, WRITES_IDX_MAP
-from checkpoint.chains import REV
 from checkpoint.sqlite import SqliteSaver, core
 from checkpoint.testing.faults import CrashAt, ForkServer, Record, inject
 from pregel import _scope
@@ -98,7 +97,7 @@ class Ledger:
 
     def acknowledged(self, step: Any) -> None:
         """The saver says that a step is stored."""
-        rev = None if step.row is None else step.row[REV]
+        rev = step.rev
         outputs = [row[1] for row in step.writes if row[2] == 0]
         questions = [row[:2] for row in step.writes if row[2] == WRITES_IDX_MAP[INTERRUPT]]
         self.write("A", step.space.ns, rev, outputs, questions)
