@@ -264,8 +264,8 @@ class Run(RunState):
             if made is None and self.parked:
                 made = snapshot.rows(self, held)  # this run did nothing, but nested ones did
             if made is not None:
-                snapshot.detach(self.parked, made)
                 made.others = self.parked
+                snapshot.unlink(made)
             return made
         if self.status != "done" or request.stable_ns:
             made = snapshot.final(self, held)

@@ -81,6 +81,15 @@ def final(run: RunState, held: Sequence[TaskWrites]) -> StepCommit | None:
     return commit(run, held)
 
 
+def unlink(made: StepCommit) -> None:
+    """Durability `exit`: nested checkpoints that worked under one of this run that is not stored belong to none."""
+    stored = {made.rev, *(other.rev for other in made.others)}
+    for other in made.others:
+        up_rev = other.up_rev
+        if up_rev is not None and up_rev >> NUMBER_SHIFT == made.claim.number and up_rev not in stored:
+            other.up_rev = None
+
+
 def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
     """Everything that changed since the last commit, as one transaction."""
     assert run.claim is not None
@@ -158,16 +167,6 @@ def salvage(run: RunState, commit: StepCommit, encode: Callable[[StepCommit], En
             row = TaskWrites(task.rev, task.checkpoint_id, task.task_id, task.path, slot, [(ERROR, error)])
             kept.append(encode(rows(run, [row])))
     return kept
-
-
-def detach(nested: Sequence[StepCommit], root: StepCommit) -> None:
-    """Durability `exit`: nested checkpoints that worked under one of this run that is not stored belong to none."""
-    stored = {root.rev, *(commit.rev for commit in nested)}
-    own = root.claim.number
-    for commit in nested:
-        up = commit.up_rev
-        if up is not None and up >> NUMBER_SHIFT == own and up not in stored:
-            commit.up_rev = None
 
 
 def _op(value: Any, known: Known) -> ChannelOp:
