@@ -6,13 +6,16 @@ writes may be stored. Knows shapes from `checkpoint.base`, no saver; the time is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from checkpoint.base import (
+    NUMBER_SHIFT,
+    WRITES_IDX_MAP,
     Append,
     ChannelOp,
     Edit,
+    EncodedCommit,
     LoadedCheckpoint,
     Source,
     StepCommit,
@@ -20,7 +23,7 @@ from checkpoint.base import (
     UnregisteredTypeError,
     Version,
 )
-from pregel.constants import MISSING, NO_WRITES, PULL, TASKS
+from pregel.constants import ERROR, MISSING, NO_WRITES, PULL, TASKS
 from pregel.engine.program import Program, Write
 from pregel.engine.state import Known, RunState
 from pregel.types import Send
@@ -83,7 +86,17 @@ def periodic(run: RunState) -> StepCommit | None:
     made = final(run, ())
     if made is not None:
         made.others, run.parked = run.parked, []
+        unlink(made)
     return made
+
+
+def unlink(made: StepCommit) -> None:
+    """Durability `exit`: nested checkpoints that worked under one of this run that is not stored belong to none."""
+    stored = {made.rev, *(other.rev for other in made.others)}
+    for other in made.others:
+        up_rev = other.up_rev
+        if up_rev is not None and up_rev >> NUMBER_SHIFT == made.claim.number and up_rev not in stored:
+            other.up_rev = None
 
 
 def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
@@ -145,6 +158,24 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
         run.sub.update(run.sub_changed)
         run.sub_changed = {}
     return made
+
+
+def salvage(run: RunState, commit: StepCommit, encode: Callable[[StepCommit], EncodedCommit]) -> list[EncodedCommit]:
+    """Of a step that cannot be encoded: what its tasks wrote, as far as that can; where not, the error.
+
+    One task's value must not cost what the others did: they do not run again.
+    """
+    kept: list[EncodedCommit] = []
+    for task in commit.writes:
+        if commit.kind == "checkpoint" and task.rev == commit.rev:
+            continue  # it belongs to the checkpoint that will not be there
+        try:
+            kept.append(encode(rows(run, [task])))
+        except Exception as error:  # noqa: BLE001 - stored; raised already for the whole step
+            slot = WRITES_IDX_MAP[ERROR]
+            row = TaskWrites(task.rev, task.checkpoint_id, task.task_id, task.path, slot, [(ERROR, error)])
+            kept.append(encode(rows(run, [row])))
+    return kept
 
 
 def _op(value: Any, known: Known) -> ChannelOp:
