@@ -257,8 +257,10 @@ def puts_survive_kill_9(s: Subject) -> None:
             line = Line(again)
             newest = present(again.get_tuple(config("t")), "newest")
             line.config, line.versions = newest.config, dict(newest.checkpoint["channel_versions"])
+            line.values = dict(newest.checkpoint["channel_values"])
             line.put({"n": "after"})
-            same(present(again.get_tuple(config("t")), "newest").checkpoint["channel_values"], {"n": "after"}, "after")
+            found = present(again.get_tuple(config("t")), "the checkpoint put afterwards").checkpoint
+            same(found["channel_values"], line.values, "values put afterwards")
 
 
 def _check_killed(s: Subject, said: list[list[str]], acknowledged: set[tuple[str, str]]) -> None:

@@ -77,6 +77,7 @@ def run_conformance(
         ValueError: if a level, a capability or the name of a check does not exist.
     """
     opening = Opening.of(factory, reopen, damage)
+    _check_capabilities(capabilities)
     unknown = set(only or ()) - {check.name for check in checks_of(_known_level(level))}
     if unknown:
         raise ValueError(
@@ -105,6 +106,13 @@ def _known_level(level: Level) -> Level:
     return level
 
 
+def _check_capabilities(capabilities: Collection[str] | None) -> None:
+    unknown = set(capabilities or ()) - set(CAPABILITIES)
+    if unknown:
+        names = ", ".join(CAPABILITIES)
+        raise ValueError(f"capabilities: {sorted(unknown)} do not exist; the names are {names}")
+
+
 def _no_saver(level: Level, reason: str) -> Result:
     rule = "A saver implements get_tuple, list, put and put_writes, or their async twins."
     return Result("saver", "sync", level, rule, "failed", reason)
@@ -112,11 +120,6 @@ def _no_saver(level: Level, reason: str) -> Result:
 
 def _cases(opening: Opening, level: Level, capabilities: Collection[str] | None, root: Path) -> Iterator[_Case]:
     """Every check of the level in every colour it can run in; decided by a look at one saver."""
-    unknown = set(capabilities or ()) - set(CAPABILITIES)
-    if unknown:
-        raise ValueError(
-            f"run_conformance: unknown capabilities {sorted(unknown)}; there are {', '.join(CAPABILITIES)}"
-        )
     able: dict[Colour, frozenset[str]] = {}
     unable: dict[Colour, str] = {}
     for colour in COLOURS:
@@ -186,6 +189,7 @@ class ConformanceSuite:
         if "conformance_case" not in metafunc.fixturenames:
             return
         cls = type(self)
+        _check_capabilities(cls.capabilities)
         with tempfile.TemporaryDirectory(prefix="conformance-") as directory:
             cases = [*_cases(cls.opening(), _known_level(cls.level), cls.capabilities, Path(directory))]
         cases = [case for case in cases if not case.unable]
