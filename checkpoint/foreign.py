@@ -168,6 +168,11 @@ class _Calls:
         """Not known: the saver's own serializer runs inside `put`."""
         return 0
 
+    @property
+    def edited(self) -> Sequence[str]:
+        """None: values are stored whole, so nothing is skipped."""
+        return ()
+
 
 class AdaptedSaver:
     """Drives any saver through its public methods. Made by `checkpoint.adapter.adapt`."""
@@ -473,8 +478,10 @@ class AdaptedSaver:
                 others,
             )
         special = commit.versions or {}
-        new_versions = {name: special.get(name, commit.version) for name in (*commit.ops, *commit.gone)}
+        new_versions = {name: special.get(name, commit.version) for name in (*commit.values, *commit.ops, *commit.gone)}
         known.versions.update(new_versions)
+        for name, value in commit.values.items():
+            known.values[name] = plain(value)
         for name, op in commit.ops.items():
             known.values[name] = plain(op.value)
         for name in commit.gone:
@@ -513,7 +520,7 @@ class AdaptedSaver:
             commit.parent_id,
             metadata,
             new_versions,
-            list(commit.ops),
+            [*commit.values, *commit.ops],
             known.head_id,
             commit.step,
             others,

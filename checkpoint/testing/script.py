@@ -13,7 +13,7 @@ import copy
 from typing import Any, Final, Protocol
 
 from checkpoint import ids
-from checkpoint.base import Append, Claim, Full, LoadedCheckpoint, StepCommit, TaskWrites
+from checkpoint.base import Append, ChannelOp, Claim, Edit, LoadedCheckpoint, StepCommit, TaskWrites
 from checkpoint.testing.report import present, same
 
 GONE: Final = object()
@@ -191,14 +191,19 @@ class ScriptedRun:
         `written`: what the superstep wrote into grown lists, if not just their new elements.
         """
         version = max(self.versions.values(), default=0) + 1  # type: ignore[operator]
-        ops: dict[str, Any] = {}
+        values: dict[str, Any] = {}
+        ops: dict[str, ChannelOp] = {}
         gone = [name for name, value in changes.items() if value is GONE]
         for name, value in changes.items():
             self.versions[name] = version
             if value is GONE:
                 self.values.pop(name, None)
                 continue
-            ops[name] = op_of(self.values.get(name), value, (written or {}).get(name))
+            op = op_of(self.values.get(name), value, (written or {}).get(name))
+            if op is None:
+                values[name] = value
+            else:
+                ops[name] = op
             self.values[name] = value
         for node, consumed in (seen or {}).items():
             self.seen[node] = dict(consumed)
@@ -218,11 +223,12 @@ class ScriptedRun:
             parent_id=self.id,
             up_rev=self.up_rev,
             version=version,
+            values=values,
             ops=ops,
             gone=gone,
             seen=seen or {},
             sub=sub or {},
-            updated_channels=sorted(ops),
+            updated_channels=sorted([*values, *ops]),
             **more,
         )
         self.number += 1
@@ -254,11 +260,16 @@ class ScriptedRun:
         return TaskWrites(self.rev, self.id, task_id, path, slot, writes)
 
 
-def op_of(old: Any, new: Any, written: list[Any] | None = None) -> Any:
-    """The op by which the engine describes a change: `Append` if the old elements are still the same objects."""
-    grown = type(old) is list and type(new) is list and old is not new and len(new) >= len(old)
-    if grown and all(a is b for a, b in zip(old, new, strict=False)):
-        return Append(new, len(old), written if written is not None else new[len(old) :])
-    if type(old) is str and type(new) is str and new.startswith(old):
-        return Append(new, len(old))
-    return Full(new)
+def op_of(old: Any, new: Any, written: list[Any] | None = None) -> ChannelOp | None:
+    """How the engine describes a change of a container: by an op if it is another object of the same type, else None."""
+    kind = type(new)
+    if type(old) is not kind or old is new or kind not in (list, dict, str):
+        return None
+    if kind is str:
+        return Append(new, len(old)) if new.startswith(old) else Edit(new, old)
+    if written is None:
+        known = set(map(id, old.values() if kind is dict else old))
+        written = [element for element in (new.values() if kind is dict else new) if id(element) not in known]
+    if kind is list and len(new) >= len(old) and all(a is b for a, b in zip(old, new, strict=False)):
+        return Append(new, len(old), written)
+    return Edit(new, old, written)

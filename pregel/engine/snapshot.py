@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from checkpoint.base import Append, ChannelOp, Full, LoadedCheckpoint, Source, StepCommit, TaskWrites, Version
+from checkpoint.base import Append, ChannelOp, Edit, LoadedCheckpoint, Source, StepCommit, TaskWrites, Version
 from pregel.constants import MISSING, NO_WRITES, TASKS
 from pregel.engine.program import Program, Write
-from pregel.engine.state import RunState
+from pregel.engine.state import Known, RunState
 from pregel.types import Send
 
 NOTHING_WRITTEN: tuple[Write, ...] = ((NO_WRITES, None),)
@@ -74,11 +74,12 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
     assert run.claim is not None
     request = run.request
     version: Version = 0 if run.version is None else run.version
+    values: dict[str, Any] = {}
     ops: dict[str, ChannelOp] = {}
     gone: list[str] = []
     versions: dict[str, Version] | None = None
     channels, own_versions, keeps_all = run.channels, run.versions, run.program.keeps_all
-    for name, kept in run.changed.items():
+    for name, known in run.changed.items():
         channel = channels[name]
         value: Any = channel.value if channel.plain_dump else channel.dump()  # type: ignore[attr-defined]
         if not keeps_all:
@@ -88,10 +89,10 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
                 value = [tracked_send(run.program, packet) for packet in value]
         if value is MISSING:
             gone.append(name)
-        elif kept is None:
-            ops[name] = Full(value)
+        elif known is None:
+            values[name] = value
         else:
-            ops[name] = Append(value, kept, value[kept:])
+            ops[name] = _op(value, known)
         if own_versions[name] != version:
             versions = {} if versions is None else versions
             versions[name] = own_versions[name]
@@ -113,6 +114,7 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
         request.stored_metadata,
         request.run_id,
         version,
+        values,
         ops,
         gone,
         versions,
@@ -126,6 +128,31 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
         run.sub.update(run.sub_changed)
         run.sub_changed = {}
     return made
+
+
+def _op(value: Any, known: Known) -> ChannelOp:
+    """How a value differs from the one the last commit holds (D23)."""
+    if known.kept is not None:
+        return Append(value, known.kept, value[known.kept :])
+    written: list[Any] = []
+    for write in known.writes:
+        written.append(write)
+        if isinstance(write, (list, tuple)):
+            written += write
+        elif isinstance(write, dict):
+            written += write.values()
+    return Edit(value, known.before, written)
+
+
+def note_edited(run: RunState, channels: Sequence[str]) -> None:
+    """Something in these channels was edited in place and not returned; the saver has seen it and stored all of it."""
+    for name in channels:
+        run.notice(
+            "edited-in-place",
+            name,
+            f"a part of {name!r} was edited in place by a node that did not return it, in step {run.step} or before; the "
+            f"checkpoints up to then hold what it was; return the edited element, or edit a copy",
+        )
 
 
 def kept(run: RunState) -> LoadedCheckpoint:

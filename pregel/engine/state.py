@@ -13,7 +13,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from checkpoint.base import Claim, LoadedCheckpoint, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
@@ -180,6 +180,24 @@ class Request:
         return self.ns_
 
 
+class Known(NamedTuple):
+    """What is known of how a channel changed since the last commit."""
+
+    kept: int | None
+    """Leading elements that were there before, if all others were appended; None if that is not known."""
+    before: Any
+    """The container that the last commit holds; MISSING if that is not known."""
+    writes: Sequence[Any]
+    """Everything written into the channel."""
+
+    def followed_by(self, later: Known) -> Known | None:
+        """Of both changes, one after the other; None if nothing is known of them together."""
+        kept = None if self.kept is None or later.kept is None else min(self.kept, later.kept)
+        if kept is None and self.before is MISSING:
+            return None
+        return Known(kept, self.before, [*self.writes, *later.writes])
+
+
 class RunState:
     """The fields of a run and the facts that follow from them."""
 
@@ -269,8 +287,8 @@ class RunState:
         """Questions of this run, in the order in which they came up."""
         self.emitted: Any = MISSING
         """The last values payload; MISSING if there was none; `LATER` if it is what the channels hold now."""
-        self.changed: dict[str, int | None] = {}
-        """Channel -> leading elements kept since the last commit; None if it is not an append. Only with a saver."""
+        self.changed: dict[str, Known | None] = {}
+        """Channels that changed since the last commit, and what is known of how; None if nothing. Only with a saver."""
         self.seen_changed: dict[str, dict[str, Version]] = {}
         """Node -> its entry in `seen`, of those that changed since the last commit."""
         self.sub_changed: dict[str, int] = {}
@@ -428,10 +446,12 @@ class RunState:
         if self.stores:
             self.mark(name)
 
-    def mark(self, name: str) -> None:
-        """Remember for the next commit that a channel has changed, and how much of it was kept."""
-        kept = self.channels[name].last_edit()
+    def mark(self, name: str, writes: Sequence[Any] = ()) -> None:
+        """Remember for the next commit that a channel has changed, by these writes, and what is known of how."""
+        channel = self.channels[name]
+        kept, before = channel.last_edit(), channel.replaced()
+        known = None if kept is None and before is MISSING else Known(kept, before, writes)
         if name in self.changed:
-            before = self.changed[name]
-            kept = None if before is None or kept is None else min(before, kept)
-        self.changed[name] = kept
+            earlier = self.changed[name]
+            known = None if earlier is None or known is None else earlier.followed_by(known)
+        self.changed[name] = known

@@ -646,17 +646,15 @@ class TrustsIdentity(InMemorySaver):
 
     def encode(self, commit: StepCommit) -> Any:
         for op in commit.ops.values():
-            if hasattr(op, "written"):
-                op.written = ()
+            op.written = ()
         return super().encode(commit)
 
 
 @wrong(FULL, "bytes_of_a_superstep")
 class StoresWholeValues(InMemorySaver):
     def encode(self, commit: StepCommit) -> Any:
-        for op in commit.ops.values():
-            if hasattr(op, "written"):
-                op.written, op.start = op.value, 0
+        commit.values = {**commit.values, **{name: op.value for name, op in commit.ops.items()}}
+        commit.ops = {}
         return super().encode(commit)
 
 
