@@ -171,6 +171,34 @@ def runs_of_two_savers_conflict(s: Subject) -> None:
         newer.step({"n": 3}).check(first)
 
 
+@check("durable", "native", "reopen", once=True)
+def bytes_on_disk(s: Subject) -> None:
+    """A superstep takes 2.7 times what it adds plus 300 bytes on the disk, task writes kept, and twice as many take twice
+    as much, but for the new full copy that a chain of 1,000 gets (C3.3, C6)."""
+    message = {"role": "user", "content": "x" * 200, "n": 10_000}
+    sizes = []
+    for n_steps in (500, 1000, 2000):
+        with s.elsewhere(f"{n_steps} steps") as first:
+            run = ScriptedRun(first, durability="async")
+            messages: list[Any] = []
+            run.step({"messages": messages, "branch": None})
+            for n in range(n_steps):
+                new = {**message, "n": n}
+                messages = [*messages, new]
+                task = run.task(f"f4ef0ca2-f4d5-4a13-9a05-{n:012}", [("messages", [new])], path="~a, b")
+                commit = run.prepare({"messages": messages, "branch": None}, writes=[task])
+                run.stored.clear()
+                first.commit(commit, durability="async")
+        place = first.place
+        paths = [path for path in (place.rglob("*") if place.is_dir() else [place]) if path.is_file()]
+        if not paths:
+            raise Skipped("the saver keeps no file at its place")
+        sizes.append(sum(path.stat().st_size for path in paths))
+        bound = n_steps * int(2.7 * 230 + 300)
+        true(sizes[-1] <= bound, f"{n_steps} supersteps took {sizes[-1]} bytes, expected at most {bound}")
+    true(sizes[1] <= 2.1 * sizes[0], f"twice as many supersteps took {sizes[1]} bytes instead of {sizes[0]}")
+
+
 # ---- other processes
 
 

@@ -36,8 +36,9 @@ OPTIONAL: Final = {
     "verify": "verify",
 }
 """Capability -> the method that makes it."""
-CAPABILITIES: Final = (*OPTIONAL, "native", "replace")
-"""All names that `capabilities=` knows. `native`: the interface the engine calls; `replace`: `put_writes(replace=)`."""
+CAPABILITIES: Final = (*OPTIONAL, "filter", "native", "replace")
+"""All names that `capabilities=` knows. `filter`: metadata can be searched, which a saver that encrypts it refuses;
+`native`: the interface the engine calls; `replace`: `put_writes(replace=)`."""
 
 Entries = list[Any]
 """What a listing shows. Under this name because a saver has a method `list`."""
@@ -138,6 +139,8 @@ def capabilities_of(saver: Any, colour: Colour) -> set[str]:
     }
     if is_native(saver):
         found.add("native")
+    if "native" not in found or not hasattr(saver.serde, "cipher"):
+        found.add("filter")
     with contextlib.suppress(TypeError, ValueError):
         if "replace" in inspect.signature(getattr(saver, prefix + "put_writes")).parameters:
             found.add("replace")

@@ -81,9 +81,9 @@ def test_async_sqlite_saver() -> None:
 def test_a_saver_with_four_methods_passes_base() -> None:
     report = run_conformance(PlainSaver)
     report.raise_for_failures()
-    assert report.capabilities == frozenset()
+    assert report.capabilities == {"filter"}
     assert {(result.name, result.colour) for result in report.of("passed")} == {
-        (check.name, "sync") for check in CHECKS.values() if check.level == "base" and not check.needs
+        (check.name, "sync") for check in CHECKS.values() if check.level == "base" and check.needs <= {"filter"}
     }
     reasons = {result.message for result in report.of("skipped")}
     assert any("aput_writes" in reason for reason in reasons)
@@ -279,11 +279,20 @@ class IgnoresBefore(PlainSaver):
 
 
 @wrong(BASE, "list_limit")
+class ShowsOneMore(PlainSaver):
+    def list(self, where: Any, *, limit: Any = None, **kwargs: Any) -> Iterator[Any]:
+        return super().list(where, limit=None if limit is None else limit + 1, **kwargs)
+
+
 class LimitsBeforeFiltering(PlainSaver):
     def list(self, where: Any, *, filter: Any = None, before: Any = None, limit: Any = None) -> Iterator[Any]:
         for entry in super().list(where, before=before, limit=limit):
             if self.fits(entry.metadata, filter or {}):
                 yield entry
+
+
+def test_limits_before_filtering_fail() -> None:
+    assert run_conformance(LimitsBeforeFiltering).failed_checks == {"list_filters_by_metadata"}
 
 
 @wrong(BASE, "list_includes_writes")
@@ -653,8 +662,7 @@ class TrustsIdentity(InMemorySaver):
 @wrong(FULL, "bytes_of_a_superstep")
 class StoresWholeValues(InMemorySaver):
     def encode(self, commit: StepCommit) -> Any:
-        commit.values = {**commit.values, **{name: op.value for name, op in commit.ops.items()}}
-        commit.ops = {}
+        commit.claim.spaces[commit.checkpoint_ns].chains.clear()
         return super().encode(commit)
 
 
