@@ -327,18 +327,19 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
 
     # Everything that can refuse comes first: values, then metadata.
     rev, run_id, chains = commit.rev, commit.run_id, space.chains
-    staged, edited = _staged(commit, chains, codec)
+    placed, staged, edited = _staged(commit, chains, codec)
     if not _has_metadata(commit, space):
         space.metadata_text = metadata_text(commit.metadata, commit.parents, run_id)
         space.metadata_of = commit.metadata
         space.metadata_run_id = run_id
         space.metadata_parents = dict(commit.parents)
 
-    placed, bodies = _placed(chains, rev, staged, codec)
+    bodies = _place(chains, rev, staged, placed, codec) if staged else []
     for body in bodies:
         size += len(body[5])
-    for name in commit.gone:
-        chains.pop(name, None)
+    if chains:
+        for name in commit.gone:
+            chains.pop(name, None)
     for other in others:
         edited += other.edited
     encoded = EncodedStep(commit, space, rev, placed, bodies, writes, size, others, edited)
@@ -459,30 +460,37 @@ def _task_rows(tasks: Sequence[TaskWrites], codec: Codec) -> tuple[Sequence[Plai
     return rows, sum([len(row[5]) for row in rows])
 
 
-def _staged(commit: StepCommit, chains: Mapping[str, Chain], codec: Codec) -> tuple[list[Staged], list[str]]:
-    """What is to be stored of every changed channel, and those that were edited in place.
+def _staged(
+    commit: StepCommit, chains: Mapping[str, Chain], codec: Codec
+) -> tuple[list[Placed], list[Staged], list[str]]:
+    """The bytes of every changed channel: of those that live in the header, then of the others; and which were edited.
 
-    Raises `UnregisteredTypeError` that names the channel.
+    Raises what the serializer raises, with the channel's name on it.
     """
+    placed: list[Placed] = []
     staged: list[Staged] = []
     edited: list[str] = []
+    pack = codec.pack
     name = ""
     try:
         for name, value in commit.values.items():
             chain = chains.get(name)
-            delta = None if chain is None else find(chain, value, None, codec.pack, codec.unpack_body)
-            staged.append((name, value, packed(value, codec.pack) if delta is None else delta.bodies, delta))
+            if chain is None and type(value) in _ATOMS:
+                placed.append((name, pack(value) if value is not None else _NIL, SMALL, 0))
+                continue
+            delta = None if chain is None else find(chain, value, None, pack, codec.unpack_body)
+            staged.append((name, value, packed(value, pack) if delta is None else delta.bodies, delta))
         for name, op in commit.ops.items():
             chain = chains.get(name)
-            delta = None if chain is None else find(chain, op.value, op, codec.pack, codec.unpack_body)
+            delta = None if chain is None else find(chain, op.value, op, pack, codec.unpack_body)
             if delta is EDITED:
                 edited.append(name)
                 delta = None
-            staged.append((name, op.value, packed(op.value, codec.pack) if delta is None else delta.bodies, delta))
+            staged.append((name, op.value, packed(op.value, pack) if delta is None else delta.bodies, delta))
     except Exception as error:
         _name_channel(error, name)
         raise
-    return staged, edited
+    return placed, staged, edited
 
 
 def _name_channel(error: Exception, channel: str, task: TaskWrites | None = None) -> None:
@@ -494,19 +502,20 @@ def _name_channel(error: Exception, channel: str, task: TaskWrites | None = None
         error.add_note(f"It was the value of channel {channel!r}{writer} that could not be encoded")
 
 
-def _placed(
-    chains: dict[str, Chain], rev: int, staged: Sequence[Staged], codec: Codec
-) -> tuple[list[Placed], list[NamedPayload]]:
+def _place(
+    chains: dict[str, Chain], rev: int, staged: Sequence[Staged], placed: list[Placed], codec: Codec
+) -> list[NamedPayload]:
     """Decide where each body is stored: in the header, in a row of its own, or where it is already."""
     payloads: list[NamedPayload] = []
-    placed: list[Placed] = []
     for name, value, bodies, delta in staged:
         chain = chains.get(name)
+        place, seq, kind = SAME, 0, FULL
         if delta is not None:
             assert chain is not None
-            first, kind = chain.seq + 1, delta.kind
+            seq, kind = chain.seq + 1, delta.kind
             chain.move(delta, value)
-            place = EXTENDED if bodies else SAME
+            if bodies:
+                place = EXTENDED
             if chain.positions is not None:
                 chain.index(value, len(value))
         elif len(bodies) == 1 and len(bodies[0][1]) <= INLINE_LIMIT:
@@ -514,18 +523,20 @@ def _placed(
                 del chains[name]
             placed.append((name, bodies[0], SMALL, 0))
             continue
-        elif chain is not None and chain.digest is not None and chain.digest == hash(bodies[0]) and len(bodies) == 1:
+        elif chain is not None and chain.digest is not None and len(bodies) == 1 and chain.digest == hash(bodies[0]):
             # Equal bytes, but other objects than those that were looked at.
             chain.positions = None
-            place, bodies = SAME, ()
+            bodies = ()
         else:
             chain = chains[name] = begun(rev, value, bodies, chain, codec.pack)
-            first, kind = 0, PATCH if type(value) is dict else APPEND
             place = ROOTED
-        for seq, body in enumerate(bodies, first) if bodies else ():
-            payloads.append((name, chain.root, seq, kind if seq else FULL, *body))
-        placed.append((name, NO_BODY, place, max(0, len(bodies) - 1)))
-    return placed, payloads
+        for body in bodies:
+            payloads.append((name, chain.root, seq, kind, *body))
+            seq += 1
+            if kind == FULL:
+                kind = PATCH if type(value) is dict else APPEND
+        placed.append((name, NO_BODY, place, len(bodies) - 1 if len(bodies) > 1 else 0))
+    return payloads
 
 
 def encode_task(task: TaskWrites, codec: Codec) -> PlainWrite:
