@@ -219,6 +219,13 @@ class EncryptedRows:
             cipher = self._ciphers[space_pk] = RowCipher(self._encrypting, *self.stored.place(space_pk))
         return cipher
 
+    def address(self, thread_id: str, ns: str) -> Any:
+        """As `Rows.address`; spares a question for the place."""
+        found = self.stored.address(thread_id, ns)
+        if found is not None and found.space_pk is not None:
+            self._ciphers[found.space_pk] = RowCipher(self._encrypting, found.salt, ns)
+        return found
+
     def previous(self, space_pk: Any, row: Any) -> int:
         """The revision of the header on which a row's is an op, 0 if it is full."""
         if row.header_root == row.rev:
