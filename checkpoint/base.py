@@ -457,6 +457,9 @@ class LoadedCheckpoint:
     """Is it the newest of its namespace?"""
     up_rev: int | None = None
     """Nested: rev of the checkpoint of the parent namespace that it belongs to."""
+    open_sub: dict[str, int] = field(default_factory=dict)
+    """Stable nested namespace -> rev, of nested runs that finished in the superstep that is open on this checkpoint: a
+    task whose output is stored does not run again, so the commit of the superstep has them from here."""
 
 
 class EncodedCommit(Protocol):

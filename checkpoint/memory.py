@@ -22,6 +22,9 @@ from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from checkpoint import ids
 from checkpoint.base import (
+    ERROR,
+    INTERRUPT,
+    WRITES_IDX_MAP,
     CheckpointConflictError,
     CheckpointError,
     CheckpointNotFoundError,
@@ -54,6 +57,8 @@ from checkpoint.rows import Address, Entry, Found, RowSaver, addressed
 P = ParamSpec("P")
 T = TypeVar("T")
 
+UNFINISHED: Final = (WRITES_IDX_MAP[ERROR], WRITES_IDX_MAP[INTERRUPT])
+"""Slots of the task rows that tell that a run ended before its time."""
 SEAL_BATCH: Final = 32
 """Steps that become rows together: each then costs half (`checkpoint.chains`)."""
 
@@ -498,6 +503,14 @@ class _View:
             if row[UP_REV] == up_rev:
                 return row[REV]
         return None
+
+    def open_sub(self, thread_id: str, up_rev: int) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for ns, space in self._threads[thread_id].spaces.items():
+            newest = self.open_child(space, up_rev) if ":" not in ns else None
+            if newest is not None and not any(task.slot in UNFINISHED for task in self.tasks(space, newest)):
+                found[ns] = newest
+        return found
 
     def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
         thread = self._threads.get(thread_id)

@@ -168,6 +168,11 @@ class Rows(Protocol):
         """The newest checkpoint of a nested namespace that works under this one."""
         ...
 
+    def open_sub(self, thread_id: str, up_rev: int) -> dict[str, int]:
+        """Stable nested namespace -> its newest checkpoint that works under this one and has no error and no question
+        stored with it."""
+        raise NotImplementedError
+
     def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
         """Rev of an id in any namespace of a thread."""
         ...
@@ -437,7 +442,11 @@ class RowSaver(BaseCheckpointSaver[int]):
                 )
                 return LoadedCheckpoint(claim, ns)
             header, stored, values, writes = self._state(rows, thread_id, ns, address.space_pk, found)
+            open_sub: dict[str, int] = {}
+            if header.rev == address.head and any(task.slot == 0 for task in writes):
+                open_sub = rows.open_sub(thread_id, found.row.rev)
         loaded = _loaded(claim, ns, found, header, values, writes, header.rev == address.head)
+        loaded.open_sub = open_sub
         space = Space(ns, address.space_pk, address.head, header=header, chains=known_chains(header, stored, values))
         if not loaded.is_head:
             # Somebody else may extend that header chain: the first header of this line is full.

@@ -22,6 +22,9 @@ from zlib import crc32
 
 from checkpoint import ids
 from checkpoint.base import (
+    ERROR,
+    INTERRUPT,
+    WRITES_IDX_MAP,
     CheckpointConflictError,
     CheckpointNotFoundError,
     CorruptCheckpointError,
@@ -545,6 +548,18 @@ class Reader:
             (space_pk, up_rev, up_rev),
         ).fetchone()
         return None if row is None else row[0]
+
+    def open_sub(self, thread_id: str, up_rev: int) -> dict[str, int]:
+        """As `Rows.open_sub`."""
+        rows = self.conn.execute(
+            "SELECT n.ns, n.rev FROM (SELECT s.ns, s.space_pk, max(c.rev) AS rev FROM threads t "
+            "JOIN spaces s USING (thread_pk) JOIN checkpoints c ON c.space_pk = s.space_pk AND c.rev > ? "
+            "AND c.up_rev = ? AND c.flags & 1 = 0 WHERE t.thread_id = ? AND instr(s.ns, ':') = 0 GROUP BY s.space_pk) n "
+            "WHERE NOT EXISTS (SELECT 1 FROM task_writes w WHERE w.space_pk = n.space_pk AND w.rev = n.rev "
+            "AND w.slot IN (?, ?))",
+            (up_rev, up_rev, thread_id, WRITES_IDX_MAP[ERROR], WRITES_IDX_MAP[INTERRUPT]),
+        ).fetchall()
+        return dict(rows)
 
     def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
         """As `Rows.rev_in_thread`."""
