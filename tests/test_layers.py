@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(BASE, BASE),
     "checkpoint.serde": BASE,
     **dict.fromkeys(STORAGE, (*BASE, "checkpoint.serde", *STORAGE)),
-    "checkpoint.testing": BASE,
+    "checkpoint.testing": (*BASE, "checkpoint.workers"),
     "checkpoint.testing.faults": (*BASE, "checkpoint.testing", "checkpoint.sqlite"),
     "checkpoint": (*BASE, "checkpoint.serde", *STORAGE),
     **dict.fromkeys(WORDS, (*BASE, *WORDS)),
