@@ -660,14 +660,12 @@ def read_value(name: str, rows: Sequence[Body], codec: Codec, ns: str, lenient: 
 
 
 def read_task(row: WriteRow, codec: Codec, checkpoint_id: str, *, lenient: bool = False) -> TaskWrites:
-    """The writes of a task row."""
+    """The writes of a task row. Raises `CorruptCheckpointError` if it holds something else."""
     try:
         value = (codec.unpack_opaque if lenient else codec.unpack)(row.tag, row.body)
-        # A flat list of regular writes, or the value of a special one.
-        flat = value if row.slot == 0 else [CHANNEL_OF_SLOT[row.slot], value]
-        writes = list(zip(flat[::2], flat[1::2], strict=True))
+        if row.slot < 0:
+            value = [CHANNEL_OF_SLOT[row.slot], value]
+        writes = list(zip(value[::2], value[1::2], strict=True))
     except (ValueError, TypeError, KeyError) as error:
-        raise CorruptCheckpointError(
-            f"writes of task {row.task_id!r}, slot {row.slot} do not decode ({error!r})"
-        ) from error
+        raise CorruptCheckpointError(f"writes of task {row.task_id!r} do not decode ({error!r})") from error
     return TaskWrites(row.rev, checkpoint_id, row.task_id, row.path, row.slot, writes)

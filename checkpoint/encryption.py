@@ -7,9 +7,8 @@ header, which is encrypted itself. A header is bound to its revision and to that
 full), so none can be left out of a header chain. Metadata is encrypted in every row, also if there is none, and bound to
 the row's id, step, source and run id. Knows no key and no cipher: those are in the serializer.
 
-A commit is encrypted after it was encoded, so deltas, hashes and thresholds are those of the plain bytes. All other
-reading and writing goes through `EncryptedRows`, which looks like the rows it stands before, and tools that look at
-everything read through `EncryptedScan`.
+A commit is encrypted after it was encoded, so deltas, hashes and thresholds are those of the plain bytes. All other reading
+and writing goes through `EncryptedRows`, which looks like the rows it stands before.
 
 Encrypted headers start with a byte that is no msgpack, encrypted metadata is a JSON string: both are errors, not values, to
 who reads them without the key. Values up to the inline limit are in the header and encrypted with it.
@@ -39,8 +38,6 @@ _TASK: Final = "task"
 _CHAIN: Final = "chain"
 _HEADER: Final = "header"
 _METADATA: Final = "metadata"
-_STUB: Final = 1
-"""`chains.STUB`, which is above this module."""
 
 
 @runtime_checkable
@@ -212,8 +209,7 @@ class EncryptedRows:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stored, name)
 
-    def cipher(self, space_pk: Any) -> RowCipher:
-        """What opens the rows of a namespace."""
+    def _cipher(self, space_pk: Any) -> RowCipher:
         cipher = self._ciphers.get(space_pk)
         if cipher is None:
             cipher = self._ciphers[space_pk] = RowCipher(self._encrypting, *self.stored.place(space_pk))
@@ -226,25 +222,19 @@ class EncryptedRows:
             self._ciphers[found.space_pk] = RowCipher(self._encrypting, found.salt, ns)
         return found
 
-    def previous(self, space_pk: Any, row: Any) -> int:
-        """The revision of the header on which a row's is an op, 0 if it is full."""
-        if row.header_root == row.rev:
-            return 0
-        return self.stored.header_before(space_pk, row.header_root, row.rev) or 0
-
     def checkpoint(self, space_pk: Any, rev: int) -> Any:
         """As `Rows.checkpoint`."""
         found = self.stored.checkpoint(space_pk, rev)
         if found is None:
             return None
-        cipher = self.cipher(space_pk)
+        cipher = self._cipher(space_pk)
         headers = cipher.open_headers(found.headers)
         metadata = cipher.open_metadata(found.row)
         return found._replace(headers=headers, row=found.row._replace(header=headers[-1][1], metadata=metadata))
 
     def chains(self, space_pk: Any, wanted: Sequence[tuple[int, int, int]]) -> Mapping[int, Any]:
         """As `Rows.chains`."""
-        cipher = self.cipher(space_pk)
+        cipher = self._cipher(space_pk)
         stored = self.stored.chains(space_pk, wanted)
         opened: dict[int, Any] = {}
         for number, root, _ in wanted:
@@ -255,11 +245,11 @@ class EncryptedRows:
 
     def header_line(self, space_pk: Any, header_root: int, last: int) -> list[tuple[int, bytes]]:
         """A header chain from its root up to a rev, ascending."""
-        return self.cipher(space_pk).open_headers(self.stored.header_line(space_pk, header_root, last))
+        return self._cipher(space_pk).open_headers(self.stored.header_line(space_pk, header_root, last))
 
     def tasks(self, space_pk: Any, rev: int) -> list[Any]:
         """As `Rows.tasks`."""
-        cipher = self.cipher(space_pk)
+        cipher = self._cipher(space_pk)
         opened: list[Any] = []
         for row in self.stored.tasks(space_pk, rev):
             tag, body = cipher.open_write(rev, row.task_id, row.slot, row.tag, row.body)
@@ -269,90 +259,31 @@ class EncryptedRows:
     def entries(self, thread_id: str | None, ns: str | None, below: int | None, limit: int | None) -> list[Any]:
         """As `Rows.entries`."""
         return [
-            entry._replace(metadata=self.cipher(entry.space_pk).open_metadata(entry))
+            entry._replace(metadata=self._cipher(entry.space_pk).open_metadata(entry))
             for entry in self.stored.entries(thread_id, ns, below, limit)
         ]
 
     def put_checkpoint(self, space_pk: Any, row: Any) -> None:
         """As `Transaction.put_checkpoint`."""
-        cipher = self.cipher(space_pk)
-        header = cipher.header(row.rev, self.previous(space_pk, row), row.header)
+        previous = 0
+        if row.header_root != row.rev:
+            previous = self.stored.header_before(space_pk, row.header_root, row.rev) or 0
+        cipher = self._cipher(space_pk)
+        header = cipher.header(row.rev, previous, row.header)
         metadata = cipher.metadata(row.rev, row.id, row.step, row.source, row.run_id, row.metadata)
         self.stored.put_checkpoint(space_pk, row._replace(header=header, metadata=metadata))
 
     def set_header(self, space_pk: Any, rev: int, header_root: int, header: bytes | None) -> None:
         """As `Transaction.set_header`; a header that is given is full."""
-        encrypted = None if header is None else self.cipher(space_pk).header(rev, 0, header)
+        encrypted = None if header is None else self._cipher(space_pk).header(rev, 0, header)
         self.stored.set_header(space_pk, rev, header_root, encrypted)
 
     def add_payloads(self, space_pk: Any, payloads: Sequence[Any]) -> None:
         """As `Transaction.add_payloads`."""
-        cipher = self.cipher(space_pk)
+        cipher = self._cipher(space_pk)
         self.stored.add_payloads(space_pk, [cipher.payload(row) for row in payloads])
 
     def add_writes(self, space_pk: Any, writes: Sequence[Any], *, replace: bool = False) -> None:
         """As `Transaction.add_writes`."""
-        cipher = self.cipher(space_pk)
+        cipher = self._cipher(space_pk)
         self.stored.add_writes(space_pk, [cipher.write(row) for row in writes], replace=replace)
-
-
-class EncryptedScan:
-    """A `Scan` over encrypted rows: what does not open is handed on with the reason, as damage."""
-
-    def __init__(self, scan: Any, rows: EncryptedRows) -> None:
-        self._scan = scan
-        self._rows = rows
-        """The same view of the same rows."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._scan, name)
-
-    def headers(self, space_pk: Any, after: int | None, limit: int) -> list[Any]:
-        """As `Scan.headers`."""
-        return [self._checkpoint(space_pk, found) for found in self._scan.headers(space_pk, after, limit)]
-
-    def line(self, space_pk: Any, root: int, below: int) -> list[Any]:
-        """As `Scan.line`."""
-        return [self._checkpoint(space_pk, found) for found in self._scan.line(space_pk, root, below)]
-
-    def _checkpoint(self, space_pk: Any, found: Any) -> Any:
-        row = found.row
-        if found.damage is not None:
-            return found
-        cipher = self._rows.cipher(space_pk)
-        try:
-            header = cipher.open_header(row.rev, self._rows.previous(space_pk, row), row.header)
-            # A stub has none.
-            metadata = None if row.metadata is None and row.flags & _STUB else cipher.open_metadata(row)
-        except CorruptCheckpointError as damage:
-            return found._replace(damage=damage.reason)
-        return found._replace(row=row._replace(header=header, metadata=metadata))
-
-    def bodies(self, space_pk: Any, after: tuple[int, int, int] | None, limit: int, n_bytes: int) -> list[Any]:
-        """As `Scan.bodies`."""
-        cipher = self._rows.cipher(space_pk)
-        opened: list[Any] = []
-        for found in self._scan.bodies(space_pk, after, limit, n_bytes):
-            if found.damage is None:
-                try:
-                    tag, body = cipher.open_payload(found.number, found.root, found.seq, found.tag, found.body)
-                    found = found._replace(tag=tag, body=body)
-                except CorruptCheckpointError as damage:
-                    found = found._replace(damage=damage.reason)
-            opened.append(found)
-        return opened
-
-    def writes(self, space_pk: Any, after: tuple[int, str, int] | None, limit: int, n_bytes: int) -> list[Any]:
-        """As `Scan.writes`."""
-        cipher = self._rows.cipher(space_pk)
-        opened: list[Any] = []
-        for found in self._scan.writes(space_pk, after, limit, n_bytes):
-            row = found.row
-            if found.damage is None:
-                try:
-                    tag, body = cipher.open_write(row.rev, row.task_id, row.slot, row.tag, row.body)
-                    found = found._replace(row=row._replace(tag=tag, body=body))
-                except CorruptCheckpointError as damage:
-                    found = found._replace(damage=damage.reason)
-            opened.append(found)
-        return opened

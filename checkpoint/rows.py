@@ -69,14 +69,13 @@ from checkpoint.chains import (
     read_chains,
     read_task,
 )
-from checkpoint.encryption import EncryptedRows, EncryptedScan
+from checkpoint.encryption import EncryptedRows
 from checkpoint.headers import Header, fold, full_header
 from checkpoint.rewrap import Rewrapping
 
 P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
-S = TypeVar("S")
 
 PAGE: Final = 50
 """Checkpoints of a listing that are read at a time."""
@@ -311,10 +310,6 @@ class RowSaver(BaseCheckpointSaver[int]):
         """The rows as everything here reads and writes them; a subclass gives its rows through this."""
         encrypting = self._codec().encrypting
         return rows if encrypting is None else cast("R", EncryptedRows(rows, encrypting))
-
-    def _scanned(self, scan: S, rows: Any) -> S:
-        """A scan as everything here reads it; `rows` is what `_opened` made of the same view."""
-        return cast("S", EncryptedScan(scan, rows)) if isinstance(rows, EncryptedRows) else scan
 
     def _make_version(self, current: Version | None) -> Version:
         # A subclass with an own `get_next_version` may count in any kind of version.

@@ -6,6 +6,8 @@ import sqlite3
 from typing import Any
 from zlib import crc32
 
+from checkpoint.sqlite.core import _header_crc
+
 
 def repair_checksums(conn: sqlite3.Connection) -> None:
     """What an attacker does after an edit: checksums are no secret."""
@@ -27,10 +29,5 @@ def repair_checksums(conn: sqlite3.Connection) -> None:
         "SELECT space_pk, rev, header, metadata FROM checkpoints"
     ).fetchall():
         conn.execute(
-            "UPDATE checkpoints SET crc=? WHERE space_pk=? AND rev=?", (_crc_of_row(rev, header, metadata), space, rev)
+            "UPDATE checkpoints SET crc=? WHERE space_pk=? AND rev=?", (_header_crc(rev, header, metadata), space, rev)
         )
-
-
-def _crc_of_row(rev: int, header: bytes, metadata: str | None) -> int:
-    crc = crc32(header, rev & 0xFFFFFFFF)
-    return crc if metadata is None else crc32(metadata.encode(), crc)
