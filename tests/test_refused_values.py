@@ -79,9 +79,9 @@ def test_the_error_names_node_key_and_path(saver, case, colour, durability, para
     assert path is None or error.path == path
     for part in ("'giver'", repr(channel), path or "", cls.__qualname__):
         assert part in str(error)
-    # The step before is stored, and the node runs again.
+    # The step before is stored, perhaps writes of siblings; the node runs again.
     state = app.get_state(CONFIG)
-    assert state.values["items"] == ["first"]
+    assert state.values["items"][0] == "first"
     assert "giver" in state.next
 
 

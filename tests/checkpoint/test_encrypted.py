@@ -20,6 +20,7 @@ from checkpoint.serde.encrypted import AesGcm, EncryptedSerializer
 from checkpoint.serde.jsonplus import JsonPlusSerializer
 from checkpoint.serde.msgpack import Serde
 from checkpoint.sqlite import SqliteSaver
+from checkpoint.testing import run_conformance
 from tests.checkpoint.ciphers import BindingCipher, PlainCipher
 from tests.checkpoint.runs import ScriptedRun, Store, config
 from tests.checkpoint.tampering import repair_checksums
@@ -346,6 +347,18 @@ def test_threads_from_before_there_was_encryption(kind, tmp_path):
         later.step({"items": [*later.values["items"], 1], "short": "new"})
         later.stored[-1].check(store)
         run.stored[-1].check(store)
+
+
+def test_encrypted_savers_conform(kind):
+    serde = EncryptedSerializer(BindingCipher(b"key"))
+
+    def saver(path: Path) -> Any:
+        return saver_of(kind, path, serde)
+
+    report = run_conformance(saver, level="base")
+    report.raise_for_failures()
+    assert "filter" not in report.capabilities
+    assert len(report.of("passed")) > 50
 
 
 # ---- who can write the file
