@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from checkpoint.base import Append, ChannelOp, Full, LoadedCheckpoint, Source, StepCommit, TaskWrites, Version
+from checkpoint.base import (
+    NUMBER_SHIFT,
+    Append,
+    ChannelOp,
+    Full,
+    LoadedCheckpoint,
+    Source,
+    StepCommit,
+    TaskWrites,
+    Version,
+)
 from pregel.constants import MISSING, NO_WRITES, TASKS
 from pregel.engine.program import Program, Write
 from pregel.engine.state import RunState
@@ -67,6 +77,15 @@ def final(run: RunState, held: Sequence[TaskWrites]) -> StepCommit | None:
     run.parent_rev = loaded.rev if stored and loaded is not None else None
     run.parent_id = loaded.checkpoint_id if loaded is not None else None
     return commit(run, held)
+
+
+def unlink(made: StepCommit) -> None:
+    """Durability `exit`: nested checkpoints that worked under one of this run that is not stored belong to none."""
+    stored = {made.rev, *(other.rev for other in made.others)}
+    for other in made.others:
+        up_rev = other.up_rev
+        if up_rev is not None and up_rev >> NUMBER_SHIFT == made.claim.number and up_rev not in stored:
+            other.up_rev = None
 
 
 def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
