@@ -34,7 +34,7 @@ as in version control; bounds measured in storage.md C6.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import count, islice
@@ -70,6 +70,8 @@ APPEND: Final = 1
 
 STUB: Final = 1
 """Flag: only the header of a pruned checkpoint is kept."""
+PARENT_PRUNED: Final = 2
+"""Flag: its parent was removed on purpose."""
 LANE: Final = 4
 PUBLIC_PUT: Final = 8
 
@@ -154,7 +156,7 @@ class Codec:
     `loads_typed`.
     """
 
-    __slots__ = ("dumps", "is_plain", "pack", "serde", "unpack", "unpack_opaque")
+    __slots__ = ("dumps", "is_plain", "pack", "serde", "unpack", "unpack_opaque", "unpack_shown")
 
     def __init__(self, serde: Any) -> None:
         kind = type(serde)
@@ -166,6 +168,8 @@ class Codec:
         """`pack` for a serde whose bodies have no tag, without the pair."""
         self.unpack: Callable[[str | None, bytes], Any] = lambda tag, body: serde.loads_typed((tag or FORMAT_TAG, body))
         self.unpack_opaque = self.unpack
+        self.unpack_shown = self.unpack
+        """`unpack` for tools: no class of the program is made, if the serde can do without."""
         if isinstance(serde, Serde):
             self.unpack_opaque = self._unpack_known
             if kind.dumps_typed is Serde.dumps_typed and kind.dumps is Serde.dumps:
@@ -173,6 +177,7 @@ class Codec:
                 self.pack = lambda value: (None, dumps(value))
             if kind.loads_typed is Serde.loads_typed and kind.loads is Serde.loads:
                 self.unpack = self._unpack_own
+                self.unpack_shown = self._unpack_shown
                 self.is_plain = True
 
     def _unpack_own(self, tag: str | None, body: bytes) -> Any:
@@ -184,6 +189,9 @@ class Codec:
             return self.unpack(tag, body)
         except UnknownTypeError:
             return self.serde.loads_typed((tag or FORMAT_TAG, body), opaque=True)
+
+    def _unpack_shown(self, tag: str | None, body: bytes) -> Any:
+        return self.serde.loads_typed((tag or FORMAT_TAG, body), opaque=True)
 
     def pack_channel(self, channel: str, value: Any) -> Body:
         """Bytes of a channel's value; a refusal names the channel."""
@@ -706,6 +714,24 @@ def fold_header(space: Space, rows: Sequence[tuple[int, bytes]]) -> None:
     space.header_rows = len(rows)
 
 
+def fold_on(space: Space, rev: int, header: bytes) -> None:
+    """Bring a folded `Space` to the next header of its line. Raises `CorruptCheckpointError`; it is of no use then."""
+    try:
+        _fold_op(space, rev, unpackb(header), [*space.index])
+    except (ValueError, TypeError, IndexError, KeyError) as error:
+        raise CorruptCheckpointError(f"header does not decode ({error!r})", ns=space.ns) from error
+    space.rev = rev
+
+
+def check_line(root: int, before: Collection[int], rev: int, parent_rev: int | None, flags: int) -> None:
+    """Raise `CorruptCheckpointError` if a header of a line, between its `root` and `rev`, is gone.
+
+    Its row is the parent of the one that follows; `before` are the revs of the line that are there.
+    """
+    if parent_rev is not None and parent_rev >= root and parent_rev not in before and not flags & PARENT_PRUNED:
+        raise CorruptCheckpointError(f"header of revision {parent_rev}, on which revision {rev} builds, is gone")
+
+
 def _fold_full(space: Space, rev: int, content: list[Any]) -> list[str]:
     names: list[str]
     names, versions, refs, inline, seen, sub, updated = content[:7]
@@ -867,8 +893,13 @@ def _joined(rows: Sequence[Body]) -> bytes | None:
 
 def read_task(row: WriteRow, codec: Codec, checkpoint_id: str, *, lenient: bool = False) -> TaskWrites:
     """The writes of a task row."""
-    value = (codec.unpack_opaque if lenient else codec.unpack)(row.tag, row.body)
-    if row.slot:
-        return TaskWrites(row.rev, checkpoint_id, row.task_id, row.path, row.slot, [(CHANNEL_OF_SLOT[row.slot], value)])
-    writes = list(zip(value[::2], value[1::2], strict=True))
+    try:
+        value = (codec.unpack_opaque if lenient else codec.unpack)(row.tag, row.body)
+        # A flat list of regular writes, or the value of a special one.
+        flat = value if row.slot == 0 else [CHANNEL_OF_SLOT[row.slot], value]
+        writes = list(zip(flat[::2], flat[1::2], strict=True))
+    except (ValueError, TypeError, KeyError) as error:
+        raise CorruptCheckpointError(
+            f"writes of task {row.task_id!r}, slot {row.slot} do not decode ({error!r})"
+        ) from error
     return TaskWrites(row.rev, checkpoint_id, row.task_id, row.path, row.slot, writes)

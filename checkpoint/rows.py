@@ -15,6 +15,7 @@ Source: LangGraph's documented saver interface (persistence.md A3) for names; de
 
 from __future__ import annotations
 
+import builtins
 import json
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -40,11 +41,14 @@ from checkpoint.base import (
     Durability,
     EncodedCommit,
     LoadedCheckpoint,
+    Problem,
     RunnableConfig,
+    Stats,
     StepCommit,
     TaskWrites,
     Version,
     get_checkpoint_metadata,
+    namespace_above,
 )
 from checkpoint.chains import (
     INLINE_LIMIT,
@@ -69,6 +73,9 @@ from checkpoint.chains import (
     read_task,
     wanted_chains,
 )
+from checkpoint.scan import Scan
+from checkpoint.stats import Count
+from checkpoint.verify import Verification
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -145,6 +152,10 @@ class Rows(Protocol):
 
     def open_child(self, space_pk: Any, up_rev: int) -> int | None:
         """The newest checkpoint of a nested namespace that works under this one."""
+        ...
+
+    def exists(self, thread_id: str, ns: str, rev: int) -> bool:
+        """Does a checkpoint or stub have a row?"""
         ...
 
     def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
@@ -226,15 +237,27 @@ def metadata_of(source: int, step: int, flags: int, run_id: str | None, text: st
     """Metadata from its columns and its JSON."""
     metadata: dict[str, Any] = {}
     if source:
+        if source not in SOURCE_NAMES:
+            raise CorruptCheckpointError(f"source is {source}, which means nothing")
         metadata["source"] = SOURCE_NAMES[source]
         metadata["step"] = step
     if not flags & PUBLIC_PUT:
         metadata["parents"] = {}
     if text is not None:
-        metadata.update(json.loads(text))
+        try:
+            metadata.update(json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise CorruptCheckpointError(f"metadata are no JSON object ({error}): {text!r:.200}") from error
     if run_id is not None:
         metadata["run_id"] = run_id
     return metadata
+
+
+def _metadata(row: CheckpointRow) -> dict[str, Any]:
+    try:
+        return metadata_of(row.source, row.step, row.flags, row.run_id, row.metadata)
+    except CorruptCheckpointError as damage:
+        raise CorruptCheckpointError(damage.reason, checkpoint_id=row.id) from damage
 
 
 def matches(metadata: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -294,6 +317,10 @@ class RowSaver(BaseCheckpointSaver[int]):
     @abstractmethod
     def _writing(self) -> AbstractContextManager[Transaction]:
         """One durable transaction; rolled back if the block raises."""
+
+    @abstractmethod
+    def _scanning(self) -> AbstractContextManager[Scan]:
+        """One consistent view for tools that look at everything."""
 
     @abstractmethod
     async def _off_loop(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -367,7 +394,7 @@ class RowSaver(BaseCheckpointSaver[int]):
         """
         thread_id, ns, checkpoint_id = addressed(config)
         self._settle(thread_id)
-        with self._reading() as rows, _placed(thread_id, ns):
+        with _placed(thread_id, ns), self._reading() as rows:
             address = rows.address(thread_id, ns)
             found: Found | None = None
             if address is not None and address.space_pk is not None:
@@ -392,15 +419,17 @@ class RowSaver(BaseCheckpointSaver[int]):
                     ns, pk=address.space_pk if address else None, head=address.head if address else None
                 )
                 return LoadedCheckpoint(claim, ns)
+            _check_above(rows, thread_id, ns, found)
             space, values, writes = self._state(rows, thread_id, ns, address.space_pk, found, writable=True)
+            is_head = space.rev == address.head
+            loaded = _loaded(claim, ns, found, space, values, writes, is_head)
         space.head = address.head
-        is_head = space.rev == address.head
         if not is_head:
             # Somebody else may extend that header chain: the first header of this line is full.
             space.header_rows = 0
             space.must_exist = space.rev
         claim.spaces[ns] = space
-        return _loaded(claim, ns, found, space, values, writes, is_head)
+        return loaded
 
     async def aload(
         self,
@@ -446,7 +475,7 @@ class RowSaver(BaseCheckpointSaver[int]):
         """The addressed checkpoint with metadata and pending writes, or None. Private copies."""
         thread_id, ns, checkpoint_id = addressed(config)
         self._settle(thread_id)
-        with self._reading() as rows, _placed(thread_id, ns):
+        with _placed(thread_id, ns), self._reading() as rows:
             address = rows.address(thread_id, ns)
             if address is None or address.space_pk is None:
                 return None
@@ -456,8 +485,9 @@ class RowSaver(BaseCheckpointSaver[int]):
                 found = _existing(rows, address.space_pk, address.head) if address.head is not None else None
             if found is None:
                 return None
+            _check_above(rows, thread_id, ns, found)
             space, values, writes = self._state(rows, thread_id, ns, address.space_pk, found)
-        shown = self._tuple(thread_id, ns, found, space, values, writes)
+            shown = self._tuple(thread_id, ns, found, space, values, writes)
         return shown if checkpoint_id is None else shown._replace(config=config)
 
     def list(
@@ -502,7 +532,7 @@ class RowSaver(BaseCheckpointSaver[int]):
         thread_id, ns, parent_id = addressed(config)
         merged = get_checkpoint_metadata(config, metadata)
         self._settle(thread_id)
-        with self._writing() as tx:
+        with _placed(thread_id, ns), self._writing() as tx:
             self._put(tx, thread_id, ns, parent_id, checkpoint, merged, new_versions)
         return config_of(thread_id, ns, checkpoint["id"])
 
@@ -527,7 +557,7 @@ class RowSaver(BaseCheckpointSaver[int]):
                 f"checkpoint their step started from; pass its id"
             )
         self._settle(thread_id)
-        with self._writing() as tx:
+        with _placed(thread_id, ns), self._writing() as tx:
             address = tx.address(thread_id, ns)
             found = self._find(tx, address, checkpoint_id) if address and address.space_pk is not None else None
             if address is None or found is None:
@@ -603,6 +633,62 @@ class RowSaver(BaseCheckpointSaver[int]):
         """Async form of `copy_thread`."""
         await self._off_loop_write(self.copy_thread, source_thread_id, target_thread_id)
 
+    # What is stored, and is it sound?
+
+    def verify(self, config: RunnableConfig | None = None, *, deep: bool = False) -> builtins.list[Problem]:
+        """Everything that is wrong with a thread (its namespaces all together), or with all threads; empty if nothing.
+
+        One fault is one problem, at the oldest checkpoint that needs what is damaged. `deep` also decodes every value,
+        without making objects of the program's classes, and lets the store check its file. Reads everything once, in
+        many short views: runs may go on writing meanwhile, and what they write after the start may not be looked at.
+        """
+        run = self._verification(config, deep)
+        while not run.done:
+            self._verify_some(run)
+        return run.problems
+
+    async def averify(self, config: RunnableConfig | None = None, *, deep: bool = False) -> builtins.list[Problem]:
+        """Async form of `verify`."""
+        run = self._verification(config, deep)
+        while not run.done:
+            await self._off_loop(self._verify_some, run)
+        return run.problems
+
+    def _verification(self, config: RunnableConfig | None, deep: bool) -> Verification:
+        thread_id = None if config is None else addressed(config)[0]
+        return Verification(self._codec(), thread_id, deep=deep)
+
+    def _verify_some(self, run: Verification) -> None:
+        if run.thread_id is not None:
+            self._settle(run.thread_id)
+        with self._scanning() as scan:
+            run.step(scan)
+
+    def stats(self, config: RunnableConfig | None = None, *, top: int = 10) -> Stats:
+        """What a thread, or all of them, takes. Decodes no value; reads every header. `top`: threads that are named."""
+        run = self._count(config, top)
+        while not run.done:
+            self._count_some(run)
+        return run.stats()
+
+    async def astats(self, config: RunnableConfig | None = None, *, top: int = 10) -> Stats:
+        """Async form of `stats`."""
+        run = self._count(config, top)
+        while not run.done:
+            await self._off_loop(self._count_some, run)
+        return run.stats()
+
+    def _count(self, config: RunnableConfig | None, top: int) -> Count:
+        if not isinstance(top, int) or isinstance(top, bool) or top < 0:
+            raise ValueError(f"stats: top is {top!r}; it must be an int of at least 0")
+        return Count(None if config is None else addressed(config)[0], top)
+
+    def _count_some(self, run: Count) -> None:
+        if run.thread_id is not None:
+            self._settle(run.thread_id)
+        with self._scanning() as scan:
+            run.step(scan)
+
     # Rows to shapes.
 
     @staticmethod
@@ -614,7 +700,12 @@ class RowSaver(BaseCheckpointSaver[int]):
             if found is not None and found.row.id == checkpoint_id:
                 return found
         rev = rows.alias(address.space_pk, checkpoint_id)
-        return rows.checkpoint(address.space_pk, rev) if rev is not None else None
+        found = rows.checkpoint(address.space_pk, rev) if rev is not None else None
+        if found is not None and found.row.id != checkpoint_id:
+            raise CorruptCheckpointError(
+                f"its alias leads to revision {rev}, which is {found.row.id!r}", checkpoint_id=checkpoint_id
+            )
+        return found
 
     def _state(
         self,
@@ -668,7 +759,7 @@ class RowSaver(BaseCheckpointSaver[int]):
         return CheckpointTuple(
             config_of(thread_id, ns, row.id),
             checkpoint,  # type: ignore[arg-type]
-            metadata_of(row.source, row.step, row.flags, row.run_id, row.metadata),  # type: ignore[arg-type]
+            _metadata(row),  # type: ignore[arg-type]
             config_of(thread_id, ns, parent_id) if parent_id is not None else None,
             [(task.task_id, channel, value) for task in writes for channel, value in task.writes],
         )
@@ -726,7 +817,7 @@ class RowSaver(BaseCheckpointSaver[int]):
         source, step, run_id, text = _metadata_columns(metadata)
         ts = checkpoint["ts"]
         us = ids.timestamp_to_us(ts)
-        up_id = metadata.get("parents", {}).get(ns.rpartition("|")[0]) if ns else None
+        up_id = metadata.get("parents", {}).get(namespace_above(ns)) if ns else None
         row = CheckpointRow(
             rev,
             checkpoint["id"],
@@ -812,6 +903,15 @@ def _existing(rows: Rows, space_pk: Any, rev: int) -> Found:
     return found
 
 
+def _check_above(rows: Rows, thread_id: str, ns: str, found: Found) -> None:
+    """Raise if the checkpoint of the namespace above is gone, to which a nested one belongs."""
+    row = found.row
+    if row.up_rev is not None and not rows.exists(thread_id, namespace_above(ns), row.up_rev):
+        raise CorruptCheckpointError(
+            f"revision {row.up_rev} of the namespace above, to which it belongs, is gone", checkpoint_id=row.id
+        )
+
+
 def _claim_of(thread_id: str, address: Address | None) -> Claim:
     if address is None:
         return Claim(thread_id, None, ids.new_salt(), 0, 1)
@@ -830,7 +930,7 @@ def _loaded(
     is_head: bool,
 ) -> LoadedCheckpoint:
     row = found.row
-    metadata = metadata_of(row.source, row.step, row.flags, row.run_id, row.metadata)
+    metadata = _metadata(row)
     return LoadedCheckpoint(
         claim,
         ns,
@@ -927,8 +1027,8 @@ class _Listing:
             for entry in self._next(rows):
                 if self.left is not None and len(shown) >= self.left:
                     break
-                if self._fits(entry):
-                    with _placed(entry.thread_id, entry.ns):
+                with _placed(entry.thread_id, entry.ns):
+                    if self._fits(entry):
                         found = rows.checkpoint(entry.space_pk, entry.rev)
                         # It may have been removed since the listing of all threads was taken.
                         if found is not None and found.row.id == entry.id:

@@ -53,6 +53,7 @@ from checkpoint.chains import EncodedStep
 from checkpoint.rows import RowSaver
 from checkpoint.sqlite import core
 from checkpoint.sqlite.migrations import check_sqlite, migrate
+from checkpoint.sqlite.scan import Scanner, readable
 from checkpoint.workers import LoopThread, Worker
 
 if TYPE_CHECKING:
@@ -430,7 +431,17 @@ class _SqliteSaver(RowSaver):
     # ---- reading
 
     @contextmanager
+    def _scanning(self) -> Iterator[Scanner]:
+        with self._reading() as rows:
+            yield Scanner(rows.conn)
+
+    @contextmanager
     def _reading(self) -> Iterator[core.Reader]:
+        with readable(), self._view() as rows:
+            yield rows
+
+    @contextmanager
+    def _view(self) -> Iterator[core.Reader]:
         connections = self._live()
         if connections.single is not None:
             with connections.write_lock:
