@@ -366,18 +366,11 @@ class Claim:
 
 
 @dataclass(slots=True)
-class Full:
-    """The whole value."""
-
-    value: Any
-
-
-@dataclass(slots=True)
 class Append:
     """A list or str of which everything before `start` is what the parent checkpoint holds.
 
     The engine guarantees that the elements before `start` are the same objects. `written` are the elements this
-    superstep wrote; the encoder checks that none of them stands before `start` (D23) and stores `Full` otherwise.
+    superstep wrote; the encoder checks that none of them stands before `start` (D23) and stores the whole value otherwise.
     """
 
     value: Any
@@ -385,7 +378,7 @@ class Append:
     written: Sequence[Any] = ()
 
 
-ChannelOp = Full | Append
+ChannelOp = Append
 """How a changed channel differs from the parent checkpoint. Further ops (splice, patch) extend this union."""
 
 
@@ -413,7 +406,7 @@ class StepCommit:
     """One transaction as the engine asks for it: a checkpoint, the task writes that go with it, or only the writes.
 
     Unfrozen on purpose (built once per superstep). All values are live objects; `encode` must be done with them when it
-    returns.
+    returns. Everything else belongs to the commit: nobody changes it, so a saver may read it until it has written.
     """
 
     claim: Claim
@@ -438,8 +431,11 @@ class StepCommit:
     """The run's own metadata (no source, step, parents). The same object for every commit of a run."""
     run_id: str | None = None
     version: Version = 0
-    """The version that every channel of `ops` and `gone` gets, unless `versions` names another."""
+    """The version that every channel of `values`, `ops` and `gone` gets, unless `versions` names another."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """Changed channels whose new value is given whole."""
     ops: Mapping[str, ChannelOp] = field(default_factory=dict)
+    """Changed channels of which more is known: how the value differs from the parent checkpoint's."""
     gone: Collection[str] = ()
     """Channels whose version moved and that have no value now. Never filled from "not declared by this graph"."""
     versions: Mapping[str, Version] | None = None

@@ -1,24 +1,16 @@
-"""How a commit becomes rows, and how rows become a state again: headers, chains, snapshot rule, tip rule.
+"""How a commit becomes rows, and how rows become values again: chains, snapshot rule, tip rule, task rows.
 
-Decides the bytes of headers, chains and task rows, and when a delta may stand for a value. Does no I/O, holds no lock
-and asks no database: everything it needs about a namespace is in its `Space`, which `load` fills and `encode` keeps up
-to date. Both savers of this package store exactly the rows made here. Called by `checkpoint.rows` and the savers.
+Decides the bytes of chains and task rows, and when a delta may stand for a value; `checkpoint.headers` decides the rest
+of a checkpoint's row. Does no I/O, holds no lock and asks no database: everything it needs about a namespace is in its
+`Space`, which `load` fills and `encode` keeps up to date. Both savers of this package store exactly the rows made here.
 
-Rows. A checkpoint row has a header. The first header of a line of checkpoints is *full*; each later one is an *op* on
-its predecessor, found by `header_root` (the rev of the full one). A channel value of at most `INLINE_LIMIT` bytes lives
-in the header. Any other is a chain: payload rows `(channel number, root, seq)`, where seq 0 is a full value and each
-later row what was appended to it. Names are stored once per line and are integers after that.
+A commit becomes rows in two halves. `encode_commit` is called at the barrier and turns values into bytes: nothing that a
+node does later can change what is stored. `seal`, called once per step in the order of their encoding, by whoever stores
+it, makes the rest, which depends on no value. Many steps sealed in a row cost half of what each costs between two
+supersteps, when its code has left the processor's caches (measured); so a saver seals when it stores a batch.
 
-Header op, a list whose empty tail is cut; all maps are flat lists of alternating keys and values:
-
-    [version, changed, extended, rooted, inline, gone, seen, names, sub, updated, versions]
-
-`changed`: new version, same stored value. `extended`: chain got the row seq + 1. `rooted`: new chain `(own rev, 0)`.
-`gone`: new version, no value. `seen`: node, [channel, version, ...]; a negative node is -1 - node and its map replaces
-the old one. `updated`: 0 for the sorted channels of the op, -1 for None, -2 for no channel, else the list. `versions`:
-those that are not `version`.
-
-Full header: [names, versions, refs (channel, rev - root, seq), inline, seen, sub, updated, extra].
+Rows. A channel value of at most `INLINE_LIMIT` bytes lives in the header. Any other is a chain: payload rows
+`(channel number, root, seq)`, where seq 0 is a full value and each later row what was appended to it.
 
 Invariants
 1. A chain is extended only at its tip, by the one run that may write it (storage.md C4); so two writers never make one
@@ -26,6 +18,7 @@ Invariants
 2. `encode` changes a `Space` only after every value was encoded: a refused value leaves no trace.
 3. An element that was written again is never skipped by a delta (design.md D23).
 4. The stored value of a revision is the live value at the moment of `encode`.
+5. `encode_commit` touches what a `Space` knows of chains, `seal` touches its header: two threads may be at the two at once.
 
 Source of the idea: log-structured storage (Rosenblum and Ousterhout 1992) and delta chains with periodic full copies,
 as in version control; bounds measured in storage.md C6.
@@ -34,26 +27,23 @@ as in version control; bounds measured in storage.md C6.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import count, islice
 from typing import Any, Final, NamedTuple
 
-from ormsgpack import packb, unpackb
+from ormsgpack import packb
 
 from checkpoint.base import (
     Append,
-    ChannelOp,
     CheckpointError,
-    Claim,
     CorruptCheckpointError,
     StepCommit,
     TaskWrites,
     UnknownTypeError,
     UnregisteredTypeError,
-    Version,
 )
+from checkpoint.headers import EXTENDED, ROOTED, SAME, SMALL, Body, Header, Placed, advance
 from checkpoint.serde.msgpack import FORMAT_TAG, Serde
 
 INLINE_LIMIT: Final = 64
@@ -62,8 +52,6 @@ DELTA_SHARE: Final = 0.6
 """A delta that makes up this share of the value is stored as the whole value."""
 MAX_CHAIN_ROWS: Final = 1000
 """A chain of this many rows gets a new full copy once its deltas are twice its full value."""
-MAX_HEADER_ROWS: Final = 256
-MIN_HEADER_OPS: Final = 2048
 
 FULL: Final = 0
 APPEND: Final = 1
@@ -80,14 +68,14 @@ SOURCE_NAMES: Final = {number: name for name, number in SOURCES.items()}
 CHANNEL_OF_SLOT: Final = {-1: "__error__", -2: "__scheduled__", -3: "__interrupt__", -4: "__resume__"}
 
 _SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None), complex})
+_ATOMS: Final = frozenset({int, float, bool, type(None)})
+"""Values that nobody can change, that are never refused and always small."""
 
-Body = tuple[str | None, bytes]
-"""(format tag, bytes); the tag is None for the codec's own format."""
 _NIL: Final[Body] = (None, packb(None))
 Staged = tuple[str, Body, Append | None]
 """(channel, its bytes, the append if they go behind what is stored)."""
-Places = tuple[list[int], list[int], list[int], list[Any]]
-"""Channels of a commit by where they went: (unchanged bytes, chain extended, chain begun, flat list for the header)."""
+NamedPayload = tuple[str, int, int, int, str | None, bytes]
+"""A `PayloadRow` with the channel's name for its number."""
 
 
 # ---- rows
@@ -256,21 +244,12 @@ def _is_frozen(value: Any) -> bool:
     return type(value) in (tuple, frozenset) and all(_is_frozen(element) for element in value)
 
 
-class Names(dict[str, int]):
-    """Name of a channel, node or namespace -> its integer in the headers; a name not met before gets the next one."""
-
-    __slots__ = ()
-
-    def __missing__(self, name: str) -> int:
-        number = self[name] = len(self)
-        return number
-
-
 @dataclass(slots=True)
 class Space:
-    """One namespace of one thread as a run knows it: the folded header and where its channels are stored.
+    """One namespace of one thread as a run knows it: where its channels are stored, and the folded header.
 
-    Kept in `Claim.spaces`. Stands for the checkpoint that was loaded or encoded last; `encode` moves it on.
+    Kept in `Claim.spaces`. Stands for the checkpoint that was loaded or encoded last; `encode` moves it on. Only its
+    `header` lags behind, until the steps encoded since are sealed.
     """
 
     ns: str
@@ -278,24 +257,10 @@ class Space:
     """Row of the space; None while it is not stored."""
     head: int | None = None
     """Rev of the newest checkpoint of the namespace, as loaded, then as encoded. What the next write expects there."""
-    rev: int | None = None
-    """The checkpoint this state stands for."""
     must_exist: int | None = None
     """Loaded rev that is not the head: the first write checks that it was not pruned meanwhile."""
-    index: Names = field(default_factory=Names)
-    versions: dict[str, Version] = field(default_factory=dict)
-    inline: dict[str, Body] = field(default_factory=dict)
+    header: Header = field(default_factory=Header)
     chains: dict[str, Chain] = field(default_factory=dict)
-    seen: dict[str, dict[str, Version]] = field(default_factory=dict)
-    sub: dict[str, int] = field(default_factory=dict)
-    updated: Sequence[str] | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
-    """What a public `put` gave beyond the fields of a checkpoint; of this one checkpoint only."""
-    header_root: int = 0
-    header_rows: int = 0
-    """Rows of the header chain; 0: the next header is full."""
-    header_full: int = 0
-    header_ops: int = 0
     metadata_of: Any = None
     metadata_run_id: str | None = None
     metadata_parents: Mapping[str, str] = field(default_factory=dict)
@@ -304,53 +269,63 @@ class Space:
 
 
 class EncodedStep:
-    """A commit as rows. Opaque to the engine but for `size`.
+    """A commit as bytes; as rows once it is sealed. Opaque to the engine but for `size`.
 
-    Holds no live value. `space` and `claim` are read by the write for what only the store knows (row keys).
+    Of the commit's live values only those are used again that nobody can change. `space` and `claim` are read by the
+    write for what only the store knows (row keys).
     """
 
     __slots__ = (
+        "bodies",
         "claim",
+        "commit",
         "expected",
+        "metadata",
         "must_exist",
         "others",
         "payloads",
+        "placed",
+        "rev",
         "row",
         "size",
         "space",
-        "step",
         "stored",
         "writes",
     )
 
     def __init__(
         self,
-        claim: Claim,
+        commit: StepCommit,
         space: Space,
-        row: PlainCheckpoint | None,
-        expected: int | None,
-        must_exist: int | None,
-        payloads: list[PayloadRow],
-        writes: list[PlainWrite],
+        rev: int | None,
+        placed: Sequence[Placed] | None,
+        bodies: Sequence[NamedPayload],
+        writes: Sequence[PlainWrite],
         size: int,
-        step: int,
         others: Sequence[EncodedStep],
     ) -> None:
-        self.claim = claim
+        self.commit = commit
+        self.claim = commit.claim
         self.space = space
-        self.row = row
+        self.rev = rev
         """None: task rows only."""
-        self.expected = expected
+        self.expected = space.head
         """Head of the namespace that the write must find."""
-        self.must_exist = must_exist
-        self.payloads = payloads
+        self.must_exist = space.must_exist
+        self.metadata = space.metadata_text
+        self.placed = placed
+        """None: all values are atoms, which `seal` packs."""
+        self.bodies = bodies
         self.writes = writes
         self.size = size
-        """Bytes of all bodies."""
-        self.step = step
-        self.stored = False
+        """Bytes of all bodies; headers are not counted."""
         self.others = others
         """Go into the same transaction, before this one."""
+        self.stored = False
+        self.row: PlainCheckpoint | None = None
+        """Made by `seal`."""
+        self.payloads: Sequence[PayloadRow] = ()
+        """Made by `seal`."""
 
 
 # ---- encode
@@ -369,34 +344,82 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
             f"thread {claim.thread_id!r}: namespace {commit.checkpoint_ns!r} was committed but never loaded with this "
             f"claim; call load(config, claim=...) for it first"
         )
+    if codec.dumps is not None and _is_settled(commit, space):
+        encoded = EncodedStep(commit, space, commit.rev, None, (), (), 0, ())
+        space.head = commit.rev
+        space.must_exist = None
+        return encoded
     others = [encode_commit(other, codec) for other in commit.others] if commit.others else ()
-    size = 0
-    writes: list[PlainWrite] = []
-    for task in commit.writes:
-        write = encode_task(task, codec)
-        size += len(write[5])
-        writes.append(write)
+    writes, size = _task_rows(commit.writes, codec)
     if commit.kind == "tasks":
-        must_exist, space.must_exist = space.must_exist, None
-        return EncodedStep(claim, space, None, None, must_exist, [], writes, size, commit.step, others)
+        encoded = EncodedStep(commit, space, None, (), (), writes, size, others)
+        space.must_exist = None
+        return encoded
 
     # Everything that can refuse comes first: values, then metadata.
-    rev = commit.rev
-    staged = _bodies(commit.ops, space.chains, codec)
-    parents, run_id = commit.parents, commit.run_id
-    if space.metadata_of is not commit.metadata or space.metadata_run_id != run_id or space.metadata_parents != parents:
-        space.metadata_text = metadata_text(commit.metadata, parents, run_id)
+    rev, run_id, chains = commit.rev, commit.run_id, space.chains
+    staged = _staged(commit, chains, codec)
+    if not _has_metadata(commit, space):
+        space.metadata_text = metadata_text(commit.metadata, commit.parents, run_id)
         space.metadata_of = commit.metadata
         space.metadata_run_id = run_id
-        space.metadata_parents = dict(parents)
+        space.metadata_parents = dict(commit.parents)
 
-    n_names = len(space.index)
-    payloads, places = _place(space, rev, staged)
-    header = _header(space, commit, places, n_names)
-    for payload in payloads:
-        size += len(payload[5])
+    placed, bodies = _placed(chains, rev, staged)
+    for body in bodies:
+        size += len(body[5])
+    for name in commit.gone:
+        chains.pop(name, None)
+    encoded = EncodedStep(commit, space, rev, placed, bodies, writes, size, others)
+    space.head = rev
+    space.must_exist = None
+    return encoded
+
+
+def _has_metadata(commit: StepCommit, space: Space) -> bool:
+    """Is the text of the commit's metadata known?"""
+    return (
+        space.metadata_of is commit.metadata
+        and space.metadata_run_id == commit.run_id
+        and space.metadata_parents == commit.parents
+    )
+
+
+def _is_settled(commit: StepCommit, space: Space) -> bool:
+    """Is there nothing in the commit that could change later or be refused, or that has a place in a chain?"""
+    if commit.ops or commit.others or commit.kind == "tasks" or not _has_metadata(commit, space):
+        return False
+    values, chained = commit.values, space.chains.keys()
+    if chained and not (chained.isdisjoint(values) and chained.isdisjoint(commit.gone)):
+        return False
+    for value in values.values():
+        if type(value) not in _ATOMS:
+            return False
+    for task in commit.writes:
+        for _, value in task.writes:
+            if type(value) not in _ATOMS:
+                return False
+    return True
+
+
+def seal(step: EncodedStep, codec: Codec) -> PlainCheckpoint | None:
+    """The row of a step, with its header; None if it has task rows only. Fills what the step still lacks.
+
+    The first call moves the namespace's header on, so steps are sealed in the order in which they were encoded.
+    """
+    row = step.row
+    rev = step.rev
+    if row is not None or rev is None:
+        return row
+    commit, header = step.commit, step.space.header
+    placed = step.placed
+    if placed is None:
+        placed = _atoms(commit.values, codec)
+        if commit.writes:
+            step.writes, step.size = _task_rows(commit.writes, codec)
+    packed = advance(header, commit, placed)
     parent_rev = commit.parent_rev
-    row: PlainCheckpoint = (
+    row = step.row = (
         rev,
         commit.checkpoint_id,
         parent_rev,
@@ -405,61 +428,58 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
         commit.ts,
         commit.step,
         SOURCES[commit.source],
-        LANE if claim.lane else 0,
-        run_id,
-        space.header_root,
-        header,
-        space.metadata_text,
+        LANE if step.claim.lane else 0,
+        commit.run_id,
+        header.root,
+        packed,
+        step.metadata,
     )
-    encoded = EncodedStep(
-        claim,
-        space,
-        row,
-        space.head,
-        space.must_exist,
-        payloads,
-        writes,
-        size + len(header),
-        commit.step,
-        others,
-    )
-    space.head = space.rev = rev
-    space.must_exist = None
-    return encoded
+    if step.bodies:
+        index = header.index
+        step.payloads = [(index[name], root, seq, kind, tag, data) for name, root, seq, kind, tag, data in step.bodies]
+    return row
 
 
-def _bodies(ops: Mapping[str, ChannelOp], chains: Mapping[str, Chain], codec: Codec) -> list[Staged]:
+def _atoms(values: Mapping[str, Any], codec: Codec) -> list[Placed]:
+    """The bytes of changed channels that hold atoms: all of them live in the header."""
+    pack = codec.pack
+    # Most channels of a graph are triggers, whose value is None.
+    return [(name, pack(value) if value is not None else _NIL, SMALL) for name, value in values.items()]
+
+
+def _task_rows(tasks: Sequence[TaskWrites], codec: Codec) -> tuple[Sequence[PlainWrite], int]:
+    """The rows of task writes, and the bytes of their bodies."""
+    if len(tasks) == 1:
+        row = encode_task(tasks[0], codec)
+        return (row,), len(row[5])
+    rows = [encode_task(task, codec) for task in tasks]
+    return rows, sum([len(row[5]) for row in rows])
+
+
+def _staged(commit: StepCommit, chains: Mapping[str, Chain], codec: Codec) -> list[Staged]:
     """The bytes of every changed channel. Raises `UnregisteredTypeError` that names the channel."""
-    dumps = codec.dumps
-    if dumps is not None and not chains:
-        try:
-            # Most channels of a graph are triggers, whose value is None.
-            return [(name, (None, dumps(op.value)) if op.value is not None else _NIL, None) for name, op in ops.items()]
-        except UnregisteredTypeError:
-            pass  # once more, one by one: whose value was it?
     staged: list[Staged] = []
-    for name, op in ops.items():
-        try:
-            if type(op) is Append and name in chains:
-                delta = _encode_append(op, chains[name], codec.pack)
-                if delta is not None:
-                    staged.append((name, delta, op))
-                    continue
-            staged.append((name, codec.pack(op.value), None))
-        except UnregisteredTypeError as refusal:
-            raise UnregisteredTypeError(refusal.type, refusal.path, channel=name) from None
+    name = ""
+    try:
+        for name, value in commit.values.items():
+            staged.append((name, codec.pack(value), None))
+        for name, op in commit.ops.items():
+            delta = _encode_append(op, chains[name], codec.pack) if name in chains else None
+            if delta is None:
+                staged.append((name, codec.pack(op.value), None))
+            else:
+                staged.append((name, delta, op))
+    except UnregisteredTypeError as refusal:
+        raise UnregisteredTypeError(refusal.type, refusal.path, channel=name) from None
     return staged
 
 
-def _place(space: Space, rev: int, staged: Sequence[Staged]) -> tuple[list[PayloadRow], Places]:
-    """Decide where each body is stored, and move the namespace on: a row of its own, the header, or where it is."""
-    index, inline, chains = space.index, space.inline, space.chains
-    payloads: list[PayloadRow] = []
-    changed: list[int] = []
-    extended: list[int] = []
-    rooted: list[int] = []
-    inlined: list[Any] = []
+def _placed(chains: dict[str, Chain], rev: int, staged: Sequence[Staged]) -> tuple[list[Placed], list[NamedPayload]]:
+    """Decide where each body is stored: in the header, in a row of its own, or where it is already."""
+    bodies: list[NamedPayload] = []
+    placed: list[Placed] = []
     for name, body, op in staged:
+        place = SMALL
         n_bytes = len(body[1])
         if op is not None:
             chain = chains[name]
@@ -467,113 +487,27 @@ def _place(space: Space, rev: int, staged: Sequence[Staged]) -> tuple[list[Paylo
                 chain.seq = seq = chain.seq + 1
                 chain.ops += n_bytes
                 chain.digest = None
-                payloads.append((index[name], chain.root, seq, APPEND, *body))
-                extended.append(index[name])
+                bodies.append((name, chain.root, seq, APPEND, *body))
+                place = EXTENDED
                 if chain.positions is not None:
                     chain.index(op.value)
             else:
-                changed.append(index[name])
+                place = SAME
         elif n_bytes <= INLINE_LIMIT:
-            if inline.get(name) == body:
-                changed.append(index[name])
-                continue
-            inline[name] = body
-            if name in chains:
-                del chains[name]
-            inlined += (index[name], body[1] if body[0] is None else [*body])
+            chains.pop(name, None)
         else:
             old = chains.get(name)
             digest = hash(body)
             if old is not None and old.digest == digest and old.full == n_bytes:
                 # Equal bytes, but other objects than those that were looked at.
                 old.positions = None
-                changed.append(index[name])
-                continue
-            inline.pop(name, None)
-            chains[name] = Chain(rev, 0, n_bytes, digest=digest)
-            payloads.append((index[name], rev, 0, FULL, *body))
-            rooted.append(index[name])
-    return payloads, (changed, extended, rooted, inlined)
-
-
-def _header(space: Space, commit: StepCommit, places: Places, n_names: int) -> bytes:
-    """The header of a commit: what differs from the one before, or all of it if that is due."""
-    index, versions, ops, version = space.index, space.versions, commit.ops, commit.version
-    changed, extended, rooted, inlined = places
-    versions.update(dict.fromkeys(ops, version))
-    gone: list[int] = []
-    for name in commit.gone:
-        versions[name] = version
-        if space.inline.pop(name, None) is None:
-            space.chains.pop(name, None)
-        gone.append(index[name])
-    specials: list[Any] = []
-    if commit.versions:
-        for name, own in commit.versions.items():
-            if own != version:
-                versions[name] = own
-                specials += (index[name], own)
-
-    seen = _consumed(space, commit.seen)
-    sub: list[Any] = []
-    if commit.sub:
-        for name, nested_rev in commit.sub.items():
-            if space.sub.get(name) != nested_rev:
-                space.sub[name] = nested_rev
-                sub += (index[name], nested_rev)
-
-    updated = commit.updated_channels
-    space.updated = updated
-    if space.extra:
-        space.extra = {}
-    if 0 < space.header_rows < MAX_HEADER_ROWS:
-        marker: Any = 0
-        if updated is None:
-            marker = -1
-        elif ops.keys() != set(updated):
-            marker = [index[name] for name in updated] or -2
-        content: list[Any] = [version, changed, extended, rooted, inlined, gone, seen]
-        new = [*islice(index, n_names, None)] if len(index) > n_names else None
-        if new or sub or marker or specials:
-            content += (new or (), sub, marker, specials)
-        while content and not content[-1]:
-            content.pop()
-        header = packb(content)
-        n_op_bytes = space.header_ops + len(header)
-        if n_op_bytes <= MIN_HEADER_OPS or n_op_bytes <= 2 * space.header_full:
-            space.header_ops = n_op_bytes
-            space.header_rows += 1
-            return header
-    header = full_header(space, commit.rev)
-    space.header_root = commit.rev
-    space.header_rows = 1
-    space.header_full = len(header)
-    space.header_ops = 0
-    return header
-
-
-def _consumed(space: Space, changed: Mapping[str, Mapping[str, Version]]) -> list[Any]:
-    """What nodes have seen since the checkpoint before, for the header: node, then channel and version in turn."""
-    index = space.index
-    seen: list[Any] = []
-    for node, consumed in changed.items():
-        known = space.seen.get(node)
-        news: list[Any] = []
-        if known is None:
-            known = space.seen[node] = {}
-            seen += (index[node], news)
-        for name, own in consumed.items():
-            if known.get(name) != own:
-                known[name] = own
-                news += (index[name], own)
-        if len(known) > len(consumed):
-            # A channel the node no longer listens to.
-            space.seen[node] = dict(consumed)
-            news = [item for name, own in consumed.items() for item in (index[name], own)]
-            seen += (-1 - index[node], news)
-        elif news and (not seen or seen[-1] is not news):
-            seen += (index[node], news)
-    return seen
+                place = SAME
+            else:
+                chains[name] = Chain(rev, 0, n_bytes, digest=digest)
+                bodies.append((name, rev, 0, FULL, *body))
+                place = ROOTED
+        placed.append((name, body, place))
+    return placed, bodies
 
 
 def _encode_append(op: Append, chain: Chain, pack: Callable[[Any], Body]) -> Body | None:
@@ -653,74 +587,7 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def full_header(space: Space, rev: int) -> bytes:
-    """The folded header of a namespace, self-contained."""
-    index = space.index
-    versions: list[Any] = []
-    for name, version in space.versions.items():
-        versions += (index[name], version)
-    refs: list[Any] = []
-    for name, chain in space.chains.items():
-        refs += (index[name], rev - chain.root, chain.seq)
-    inline: list[Any] = []
-    for name, (tag, data) in space.inline.items():
-        inline += (index[name], data if tag is None else [tag, data])
-    seen: list[Any] = []
-    for node, consumed in space.seen.items():
-        flat: list[Any] = []
-        for name, version in consumed.items():
-            flat += (index[name], version)
-        seen += (index[node], flat)
-    sub: list[Any] = []
-    for name, nested_rev in space.sub.items():
-        sub += (index[name], nested_rev)
-    updated: Any = -1 if space.updated is None else [index[name] for name in space.updated]
-    header = [list(index), versions, refs, inline, seen, sub, updated, space.extra]
-    if not space.extra:
-        header.pop()
-    return packb(header)
-
-
 # ---- decode
-
-
-def _pairs(flat: Any) -> Iterable[tuple[Any, Any]]:
-    return zip(flat[::2], flat[1::2], strict=True) if flat else ()
-
-
-def _body(stored: Any) -> Body:
-    return (None, stored) if isinstance(stored, bytes) else (stored[0], stored[1])
-
-
-def fold_header(space: Space, rows: Sequence[tuple[int, bytes]]) -> None:
-    """Bring a fresh `Space` to the state of the last of these headers, which start with a full one, oldest first.
-
-    Chains get root and seq only; sizes and tips are the business of `read_chains`. Raises `CorruptCheckpointError`.
-    """
-    names: list[str] = []
-    try:
-        for position, (rev, header) in enumerate(rows):
-            content = unpackb(header)
-            if position:
-                _fold_op(space, rev, content, names)
-                space.header_ops += len(header)
-            else:
-                names = _fold_full(space, rev, content)
-                space.header_root = rev
-                space.header_full = len(header)
-    except (ValueError, TypeError, IndexError, KeyError) as error:
-        raise CorruptCheckpointError(f"header does not decode ({error!r})", ns=space.ns) from error
-    space.rev = rows[-1][0]
-    space.header_rows = len(rows)
-
-
-def fold_on(space: Space, rev: int, header: bytes) -> None:
-    """Bring a folded `Space` to the next header of its line. Raises `CorruptCheckpointError`; it is of no use then."""
-    try:
-        _fold_op(space, rev, unpackb(header), [*space.index])
-    except (ValueError, TypeError, IndexError, KeyError) as error:
-        raise CorruptCheckpointError(f"header does not decode ({error!r})", ns=space.ns) from error
-    space.rev = rev
 
 
 def check_line(root: int, before: Collection[int], rev: int, parent_rev: int | None, flags: int) -> None:
@@ -732,116 +599,45 @@ def check_line(root: int, before: Collection[int], rev: int, parent_rev: int | N
         raise CorruptCheckpointError(f"header of revision {parent_rev}, on which revision {rev} builds, is gone")
 
 
-def _fold_full(space: Space, rev: int, content: list[Any]) -> list[str]:
-    names: list[str]
-    names, versions, refs, inline, seen, sub, updated = content[:7]
-    space.index = Names(zip(names, count()))
-    space.versions = {names[number]: version for number, version in _pairs(versions)}
-    space.chains = {
-        names[refs[at]]: Chain(rev - refs[at + 1], refs[at + 2], 0, tip=False) for at in range(0, len(refs), 3)
-    }
-    space.inline = {names[number]: _body(stored) for number, stored in _pairs(inline)}
-    space.seen = {names[node]: {names[n]: version for n, version in _pairs(flat)} for node, flat in _pairs(seen)}
-    space.sub = {names[number]: nested for number, nested in _pairs(sub)}
-    space.updated = None if updated == -1 else [names[number] for number in updated]
-    space.extra = content[7] if len(content) > 7 else {}
-    return names
-
-
-def _fold_op(space: Space, rev: int, content: list[Any], names: list[str]) -> None:
-    content += [[]] * (11 - len(content))
-    version, changed, extended, rooted, inline, gone, seen, new, sub, updated, special = content
-    for name in new:
-        space.index[name] = len(names)
-        names.append(name)
-    versions, chains = space.versions, space.chains
-    for number in changed:
-        versions[names[number]] = version
-    for number in extended:
-        name = names[number]
-        versions[name] = version
-        chains[name].seq += 1
-    for number in rooted:
-        name = names[number]
-        versions[name] = version
-        chains[name] = Chain(rev, 0, 0, tip=False)
-        space.inline.pop(name, None)
-    for number, stored in _pairs(inline):
-        name = names[number]
-        versions[name] = version
-        space.inline[name] = _body(stored)
-        chains.pop(name, None)
-    for number in gone:
-        name = names[number]
-        versions[name] = version
-        chains.pop(name, None)
-        space.inline.pop(name, None)
-    for number, own in _pairs(special):
-        versions[names[number]] = own
-    for node, flat in _pairs(seen):
-        news = {names[number]: own for number, own in _pairs(flat)}
-        if node < 0:
-            space.seen[names[-1 - node]] = news
-        else:
-            known = space.seen.setdefault(names[node], {})
-            known.update(news)
-    for number, nested in _pairs(sub):
-        space.sub[names[number]] = nested
-    if updated == -1:
-        space.updated = None
-    elif updated == -2:
-        space.updated = []
-    elif updated:
-        space.updated = [names[number] for number in updated]
-    else:
-        written = [*changed, *extended, *rooted, *(inline[::2] if inline else ())]
-        space.updated = sorted(names[number] for number in written)
-    space.extra = {}
-
-
-def wanted_chains(space: Space) -> list[tuple[int, int, int]]:
-    """(channel number, root, seq) of every chain of a folded header, ordered."""
-    index = space.index
-    return sorted((index[name], chain.root, chain.seq) for name, chain in space.chains.items())
-
-
 StoredChain = tuple[list[tuple[str | None, bytes]], bool]
 """The rows of a chain up to the seq asked for, as (tag, body), and whether a further row exists."""
 
 
 def read_chains(
-    space: Space, stored: Mapping[int, StoredChain], codec: Codec, *, writable: bool, lenient: bool = False
+    header: Header, stored: Mapping[int, StoredChain], codec: Codec, *, lenient: bool = False
 ) -> dict[str, Any]:
-    """Values of a folded header from its chain rows; learns sizes and tips for later deltas.
+    """Values of a folded header from its chain rows. `lenient`: values of unknown types come back opaque.
 
-    `writable`: the reader may become a writer (the tips matter). `lenient`: values of unknown types come back opaque.
     Raises `CorruptCheckpointError` for a gap, `UnknownTypeError` for a type that is not registered; both name the
     channel.
     """
     values: dict[str, Any] = {}
-    for name, (tag, data) in space.inline.items():
-        values[name] = read_value(name, [(tag, data)], codec, space, lenient)
-    for name, chain in space.chains.items():
-        rows, further = stored.get(space.index[name], ([], False))
-        if len(rows) != chain.seq + 1:
+    for name, (tag, data) in header.inline.items():
+        values[name] = read_value(name, [(tag, data)], codec, header.ns, lenient)
+    for name, (_, seq) in header.refs.items():
+        rows, _ = stored.get(header.index[name], ([], False))
+        if len(rows) != seq + 1:
             raise CorruptCheckpointError(
-                f"chain has {len(rows)} rows, the header needs {chain.seq + 1}", ns=space.ns, channel=name
+                f"chain has {len(rows)} rows, the header needs {seq + 1}", ns=header.ns, channel=name
             )
-        values[name] = read_value(name, rows, codec, space, lenient)
-        if writable:
-            chain.full = len(rows[0][1])
-            chain.ops = sum(len(data) for _, data in rows) - chain.full
-            # Only the owner of the thread may extend, only at the end, and never what a lane still writes.
-            chain.tip = not further and not chain.root >> 20 & 1
-            if chain.seq == 0:
-                tag, data = rows[0]
-                chain.digest = hash((tag, data))
+        values[name] = read_value(name, rows, codec, header.ns, lenient)
     return values
 
 
-def read_value(
-    name: str, rows: Sequence[tuple[str | None, bytes]], codec: Codec, space: Space, lenient: bool = False
-) -> Any:
+def known_chains(header: Header, stored: Mapping[int, StoredChain]) -> dict[str, Chain]:
+    """What a run that continues from these rows knows of its chains: sizes, and which it may extend."""
+    chains: dict[str, Chain] = {}
+    for name, (root, seq) in header.refs.items():
+        rows, further = stored[header.index[name]]
+        full = len(rows[0][1])
+        n_ops = sum(len(data) for _, data in rows) - full
+        # Only the owner of the thread may extend, only at the end, and never what a lane still writes.
+        tip = not further and not root >> 20 & 1
+        chains[name] = Chain(root, seq, full, n_ops, digest=hash(rows[0]) if seq == 0 else None, tip=tip)
+    return chains
+
+
+def read_value(name: str, rows: Sequence[Body], codec: Codec, ns: str, lenient: bool = False) -> Any:
     """The value of one chain: its full row, then everything appended."""
     unpack = codec.unpack_opaque if lenient else codec.unpack
     try:
@@ -859,12 +655,12 @@ def read_value(
     except UnknownTypeError as unknown:
         if unknown.channel is None:
             unknown.channel = name
-            unknown.add_note(f"in channel {name!r} of namespace {space.ns!r}")
+            unknown.add_note(f"in channel {name!r} of namespace {ns!r}")
         raise
     except CorruptCheckpointError as damage:
-        raise CorruptCheckpointError(damage.reason, ns=space.ns, channel=name) from damage
+        raise CorruptCheckpointError(damage.reason, ns=ns, channel=name) from damage
     except (ValueError, TypeError) as error:
-        raise CorruptCheckpointError(f"body does not decode ({error!r})", ns=space.ns, channel=name) from error
+        raise CorruptCheckpointError(f"body does not decode ({error!r})", ns=ns, channel=name) from error
     return value
 
 

@@ -473,8 +473,10 @@ class AdaptedSaver:
                 others,
             )
         special = commit.versions or {}
-        new_versions = {name: special.get(name, commit.version) for name in (*commit.ops, *commit.gone)}
+        new_versions = {name: special.get(name, commit.version) for name in (*commit.values, *commit.ops, *commit.gone)}
         known.versions.update(new_versions)
+        for name, value in commit.values.items():
+            known.values[name] = plain(value)
         for name, op in commit.ops.items():
             known.values[name] = plain(op.value)
         for name in commit.gone:
@@ -513,7 +515,7 @@ class AdaptedSaver:
             commit.parent_id,
             metadata,
             new_versions,
-            list(commit.ops),
+            [*commit.values, *commit.ops],
             known.head_id,
             commit.step,
             others,

@@ -18,7 +18,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count, islice
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from checkpoint import ids
 from checkpoint.base import (
@@ -35,15 +35,16 @@ from checkpoint.chains import (
     HEADER_ROOT,
     ID,
     REV,
-    RUN_ID,
     UP_REV,
     CheckpointRow,
+    Codec,
     EncodedStep,
     PayloadRow,
     PlainCheckpoint,
     PlainWrite,
     StoredChain,
     WriteRow,
+    seal,
 )
 from checkpoint.rows import Address, Entry, Found, RowSaver
 from checkpoint.scan import Chain, ScannedBody, ScannedCheckpoint, ScannedSpace, ScannedTask, ScannedThread
@@ -51,6 +52,9 @@ from checkpoint.scan import Chain, ScannedBody, ScannedCheckpoint, ScannedSpace,
 P = ParamSpec("P")
 T = TypeVar("T")
 K = TypeVar("K", int, str, tuple[int, int])
+
+SEAL_BATCH: Final = 32
+"""Steps that become rows together: each then costs half (`checkpoint.chains`)."""
 
 _numbers = count(1)
 
@@ -96,6 +100,7 @@ class _Thread:
         self.salt = salt
         self.claims = 0
         self.epoch = 0
+        """Number of the claim that holds it; -1 once it is deleted."""
         self.spaces: dict[str, _Space] = {}
 
 
@@ -116,6 +121,8 @@ class InMemorySaver(RowSaver):
         del factory
         self._threads: dict[str, _Thread] = {}
         self._lock = threading.RLock()
+        self._unsealed: list[tuple[_Space, EncodedStep]] = []
+        """Steps that are stored but not yet rows."""
         self._view = _View(self._threads)
 
     # ---- writing
@@ -135,28 +142,31 @@ class InMemorySaver(RowSaver):
         # Most commits continue the checkpoint before them under a claim that still holds: all that `_store` checks of
         # such a one are these few fields, and there is nothing to make.
         step: Any = encoded
-        claim, row = step.claim, step.row
+        claim = step.claim
         with self._lock:
-            thread = self._threads.get(claim.thread_id)
+            thread, space = claim.memory, step.space.pk
             if (
                 thread is not None
-                and thread.key == claim.thread_pk
                 and thread.epoch == claim.number
-                and claim.claimed
-                and claim.poisoned is None
-                and row is not None
-                and (space := thread.spaces.get(step.space.ns)) is not None
+                and space is not None
                 and space.head == step.expected
+                and step.rev is not None
                 and step.must_exist is None
+                and claim.poisoned is None
                 and not step.others
             ):
-                _add_step(space, step, row)
+                space.head = step.rev
+                unsealed = self._unsealed
+                unsealed.append((space, step))
+                if len(unsealed) == SEAL_BATCH:
+                    self._seal()
             else:
                 steps: list[EncodedStep] = []
                 _flatten(step, steps)
                 self._store(steps)
 
     def _store(self, steps: Sequence[EncodedStep]) -> None:
+        self._seal()
         claim = steps[0].claim
         if claim.poisoned is not None:
             raise claim.poisoned
@@ -173,15 +183,27 @@ class InMemorySaver(RowSaver):
             if thread is None:
                 thread = self._threads[claim.thread_id] = _Thread(claim.thread_id, claim.salt)
             claim.thread_pk = thread.key
+            claim.memory = thread
             claim.epoch = thread.epoch = thread.claims = claim.number
             claim.claimed = True
         assert thread is not None
+        codec = self._codec()
         for step in steps:
             ns = step.space.ns
             space = thread.spaces.get(ns)
             if space is None:
                 space = thread.spaces[ns] = _Space(ns)
-            _add_step(space, step, step.row)
+            step.space.pk = space
+            if step.rev is not None:
+                space.head = step.rev
+            _add_step(space, step, codec)
+
+    def _seal(self) -> None:
+        """Make rows of what was stored since the last time, in order."""
+        unsealed, self._unsealed = self._unsealed, []
+        codec = self._codec()
+        for space, step in unsealed:
+            _add_step(space, step, codec)
 
     def _check_claim(self, step: EncodedStep, thread: _Thread | None) -> None:
         claim = step.claim
@@ -190,8 +212,8 @@ class InMemorySaver(RowSaver):
                 raise self._conflict(step, thread)
         elif thread is None or thread.key != claim.thread_pk:
             raise ThreadDeletedError(
-                f"thread {claim.thread_id!r} was deleted while a run was writing it; nothing of step {step.step} was "
-                f"stored; start a new run to create the thread again",
+                f"thread {claim.thread_id!r} was deleted while a run was writing it; nothing of step {step.commit.step} "
+                f"was stored; start a new run to create the thread again",
                 thread_id=claim.thread_id,
                 ns=step.space.ns,
             )
@@ -209,15 +231,15 @@ class InMemorySaver(RowSaver):
         space = thread.spaces.get(ns) if thread is not None else None
         if step.must_exist is not None and (space is None or step.must_exist not in space.checkpoints):
             raise CheckpointNotFoundError(
-                f"thread {step.claim.thread_id!r}: the checkpoint that step {step.step} continues is not stored any "
+                f"thread {step.claim.thread_id!r}: the checkpoint that step {step.commit.step} continues is not stored any "
                 f"more (namespace {ns!r}); load a newer one",
                 thread_id=step.claim.thread_id,
             )
-        if step.row is not None:
+        if step.rev is not None:
             head = heads.get(ns, space.head if space is not None else None)
             if head != step.expected:
                 raise self._conflict(step, thread)
-            heads[ns] = step.row[REV]
+            heads[ns] = step.rev
 
     def _conflict(self, step: EncodedStep, thread: _Thread | None) -> CheckpointConflictError:
         space = thread.spaces.get(step.space.ns) if thread is not None else None
@@ -229,9 +251,9 @@ class InMemorySaver(RowSaver):
         return CheckpointConflictError(
             thread_id=step.claim.thread_id,
             ns=step.space.ns,
-            expected=id_of(step.expected if step.row is not None else step.space.head),
+            expected=id_of(step.expected if step.rev is not None else step.space.head),
             actual=id_of(space.head if space is not None else None),
-            run_id=step.row[RUN_ID] if step.row is not None else None,
+            run_id=step.commit.run_id,
         )
 
     # ---- whole threads
@@ -239,11 +261,14 @@ class InMemorySaver(RowSaver):
     def delete_thread(self, thread_id: str) -> None:
         """Remove a thread with all its namespaces. Unknown threads are ignored."""
         with self._lock:
-            self._threads.pop(str(thread_id), None)
+            thread = self._threads.pop(str(thread_id), None)
+            if thread is not None:
+                thread.epoch = -1
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy all checkpoints of one thread to another, which must not exist. An unknown source is ignored."""
         with self._lock:
+            self._seal()
             source = self._threads.get(str(source_thread_id))
             target_id = str(target_thread_id)
             if source is None:
@@ -263,17 +288,20 @@ class InMemorySaver(RowSaver):
     @contextmanager
     def _reading(self) -> Iterator[_View]:
         with self._lock:
+            self._seal()
             yield self._view
 
     @contextmanager
     def _scanning(self) -> Iterator[_Scan]:
         with self._lock:
+            self._seal()
             yield _Scan(self._threads)
 
     @contextmanager
     def _writing(self) -> Iterator[_View]:
         # `RowSaver` does everything that can be refused before its first write.
         with self._lock:
+            self._seal()
             yield self._view
 
     async def _off_loop(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -292,10 +320,11 @@ def _flatten(encoded: Any, steps: list[EncodedStep]) -> None:
     steps.append(encoded)
 
 
-def _add_step(space: _Space, step: EncodedStep, row: PlainCheckpoint | None) -> None:
+def _add_step(space: _Space, step: EncodedStep, codec: Codec) -> None:
+    row = seal(step, codec)
     if row is not None:
         root = row[HEADER_ROOT]
-        rev = space.head = row[REV]
+        rev = row[REV]
         space.checkpoints[rev] = row
         if root == rev:
             space.lines[rev] = [rev]

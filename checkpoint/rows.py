@@ -55,7 +55,6 @@ from checkpoint.chains import (
     PUBLIC_PUT,
     SOURCE_NAMES,
     SOURCES,
-    Chain,
     CheckpointRow,
     Codec,
     EncodedStep,
@@ -66,13 +65,12 @@ from checkpoint.chains import (
     WriteRow,
     encode_commit,
     encode_task,
-    fold_header,
-    full_header,
     json_text,
+    known_chains,
     read_chains,
     read_task,
-    wanted_chains,
 )
+from checkpoint.headers import Header, fold, full_header
 from checkpoint.scan import Scan
 from checkpoint.stats import Count
 from checkpoint.verify import Verification
@@ -123,8 +121,8 @@ class Entry(NamedTuple):
     metadata: str | None
 
 
-State = tuple[Space, dict[str, Any], list[TaskWrites]]
-"""A checkpoint's folded header, its values and its task writes."""
+State = tuple[Header, Mapping[int, StoredChain], dict[str, Any], list[TaskWrites]]
+"""A checkpoint's folded header, the rows of its chains, its values and its task writes."""
 
 
 class Rows(Protocol):
@@ -420,14 +418,13 @@ class RowSaver(BaseCheckpointSaver[int]):
                 )
                 return LoadedCheckpoint(claim, ns)
             _check_above(rows, thread_id, ns, found)
-            space, values, writes = self._state(rows, thread_id, ns, address.space_pk, found, writable=True)
-            is_head = space.rev == address.head
-            loaded = _loaded(claim, ns, found, space, values, writes, is_head)
-        space.head = address.head
-        if not is_head:
+            header, stored, values, writes = self._state(rows, thread_id, ns, address.space_pk, found)
+            loaded = _loaded(claim, ns, found, header, values, writes, header.rev == address.head)
+        space = Space(ns, address.space_pk, address.head, header=header, chains=known_chains(header, stored))
+        if not loaded.is_head:
             # Somebody else may extend that header chain: the first header of this line is full.
-            space.header_rows = 0
-            space.must_exist = space.rev
+            header.n_rows = 0
+            space.must_exist = header.rev
         claim.spaces[ns] = space
         return loaded
 
@@ -486,8 +483,8 @@ class RowSaver(BaseCheckpointSaver[int]):
             if found is None:
                 return None
             _check_above(rows, thread_id, ns, found)
-            space, values, writes = self._state(rows, thread_id, ns, address.space_pk, found)
-            shown = self._tuple(thread_id, ns, found, space, values, writes)
+            header, _, values, writes = self._state(rows, thread_id, ns, address.space_pk, found)
+            shown = self._tuple(thread_id, ns, found, header, values, writes)
         return shown if checkpoint_id is None else shown._replace(config=config)
 
     def list(
@@ -715,15 +712,13 @@ class RowSaver(BaseCheckpointSaver[int]):
         space_pk: Any,
         found: Found,
         *,
-        writable: bool = False,
         lenient: bool = False,
     ) -> State:
-        space = Space(ns, pk=space_pk)
         try:
-            fold_header(space, found.headers)
-            wanted = wanted_chains(space)
+            header = fold(found.headers, ns)
+            wanted = header.chains()
             stored = rows.chains(space_pk, wanted) if wanted else {}
-            values = read_chains(space, stored, self._codec(), writable=writable, lenient=lenient)
+            values = read_chains(header, stored, self._codec(), lenient=lenient)
             writes = [
                 read_task(row, self._codec(), found.row.id, lenient=lenient)
                 for row in rows.tasks(space_pk, found.row.rev)
@@ -732,27 +727,27 @@ class RowSaver(BaseCheckpointSaver[int]):
             raise CorruptCheckpointError(
                 damage.reason, thread_id=thread_id, ns=ns, checkpoint_id=found.row.id, channel=damage.channel
             ) from damage
-        return space, values, writes
+        return header, stored, values, writes
 
     def _tuple(
         self,
         thread_id: str,
         ns: str,
         found: Found,
-        space: Space,
+        header: Header,
         values: dict[str, Any],
         writes: Sequence[TaskWrites],
     ) -> CheckpointTuple:
         row = found.row
-        extra = {key: self._codec().unpack(*body) for key, body in space.extra.items()}
+        extra = {key: self._codec().unpack(*body) for key, body in header.extra.items()}
         checkpoint: dict[str, Any] = {
             "v": extra.pop("v", FORMAT_VERSION),
             "id": row.id,
             "ts": row.ts if isinstance(row.ts, str) else ids.timestamp_from_us(row.ts),
             "channel_values": values,
-            "channel_versions": space.versions,
-            "versions_seen": space.seen,
-            "updated_channels": space.updated,
+            "channel_versions": header.versions,
+            "versions_seen": header.seen,
+            "updated_channels": header.updated,
             **extra,
         }
         parent_id = row.parent_id or found.parent_id
@@ -786,30 +781,28 @@ class RowSaver(BaseCheckpointSaver[int]):
         rev = existing.row.rev if existing is not None else root
 
         # Values: what the parent holds under the same version is shared, the rest is stored whole.
-        base = Space(ns)
-        if parent is not None:
-            fold_header(base, parent.headers)
+        base = Header(ns) if parent is None else fold(parent.headers, ns)
         versions = dict(checkpoint["channel_versions"])
-        space = Space(ns, index=base.index, versions=versions)
+        header = Header(ns, index=base.index, versions=versions)
         payloads: list[PayloadRow] = []
         for name, value in checkpoint["channel_values"].items():
             if name not in new_versions and name in versions and base.versions.get(name) == versions[name]:
                 if name in base.inline:
-                    space.inline[name] = base.inline[name]
+                    header.inline[name] = base.inline[name]
                     continue
-                if name in base.chains:
-                    space.chains[name] = base.chains[name]
+                if name in base.refs:
+                    header.refs[name] = base.refs[name]
                     continue
             tag, data = self._codec().pack_channel(name, value)
             if len(data) <= INLINE_LIMIT:
-                space.inline[name] = tag, data
+                header.inline[name] = tag, data
             else:
-                space.chains[name] = Chain(root, 0, len(data))
-                payloads.append((space.index[name], root, 0, 0, tag, data))
-        space.seen = {node: dict(consumed) for node, consumed in checkpoint["versions_seen"].items()}
+                header.refs[name] = [root, 0]
+                payloads.append((header.index[name], root, 0, 0, tag, data))
+        header.seen = {node: dict(consumed) for node, consumed in checkpoint["versions_seen"].items()}
         updated = checkpoint.get("updated_channels")
-        space.updated = list(updated) if updated is not None else None
-        space.extra = {
+        header.updated = list(updated) if updated is not None else None
+        header.extra = {
             key: [*self._codec().pack(value)]
             for key, value in checkpoint.items()
             if key not in _FIELDS and not (key == "v" and value == FORMAT_VERSION)
@@ -830,7 +823,7 @@ class RowSaver(BaseCheckpointSaver[int]):
             PUBLIC_PUT,
             run_id,
             rev,
-            full_header(space, rev),
+            full_header(header, rev),
             text,
         )
 
@@ -855,9 +848,7 @@ class RowSaver(BaseCheckpointSaver[int]):
         found = tx.checkpoint(space_pk, first)
         if found is None:
             raise CorruptCheckpointError(f"header of revision {first} is gone")
-        space = Space("")
-        fold_header(space, found.headers)
-        tx.set_header(space_pk, first, first, full_header(space, first))
+        tx.set_header(space_pk, first, first, full_header(fold(found.headers), first))
         for rev in later[1:]:
             tx.set_header(space_pk, rev, first, None)
 
@@ -924,7 +915,7 @@ def _loaded(
     claim: Claim,
     ns: str,
     found: Found,
-    space: Space,
+    header: Header,
     values: dict[str, Any],
     writes: Sequence[TaskWrites],
     is_head: bool,
@@ -944,10 +935,10 @@ def _loaded(
         dict(metadata.get("parents", {})),
         metadata,
         values,
-        dict(space.versions),
-        {node: dict(consumed) for node, consumed in space.seen.items()},
-        list(space.updated) if space.updated is not None else None,
-        dict(space.sub),
+        dict(header.versions),
+        {node: dict(consumed) for node, consumed in header.seen.items()},
+        list(header.updated) if header.updated is not None else None,
+        dict(header.sub),
         list(writes),
         is_head,
         row.up_rev,
@@ -1077,9 +1068,13 @@ class _Listing:
     def _shown(self, rows: Rows, entry: Entry, found: Found) -> Any:
         saver = self.saver
         if not self.native:
-            space, values, writes = saver._state(rows, entry.thread_id, entry.ns, entry.space_pk, found, lenient=True)
-            return saver._tuple(entry.thread_id, entry.ns, found, space, values, writes)
-        space, values, writes = saver._state(rows, entry.thread_id, entry.ns, entry.space_pk, found)
+            header, _, values, writes = saver._state(
+                rows, entry.thread_id, entry.ns, entry.space_pk, found, lenient=True
+            )
+            return saver._tuple(entry.thread_id, entry.ns, found, header, values, writes)
+        header, _, values, writes = saver._state(rows, entry.thread_id, entry.ns, entry.space_pk, found)
         address = rows.address(entry.thread_id, entry.ns)
         claim = _claim_of(entry.thread_id, address)
-        return _loaded(claim, entry.ns, found, space, values, writes, address is not None and entry.rev == address.head)
+        return _loaded(
+            claim, entry.ns, found, header, values, writes, address is not None and entry.rev == address.head
+        )

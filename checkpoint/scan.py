@@ -14,11 +14,13 @@ Invariants
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from typing import Any, Final, NamedTuple, Protocol
 
 from checkpoint.base import CorruptCheckpointError
-from checkpoint.chains import CheckpointRow, Space, WriteRow, check_line, fold_header, fold_on
+from checkpoint.chains import CheckpointRow, WriteRow, check_line
+from checkpoint.headers import Header, fold, fold_on
 
 LINES: Final = 64
 """Lines of headers whose newest state is kept; older ones are read again when they go on."""
@@ -153,11 +155,11 @@ class Scan(Protocol):
 class _Line:
     """A header chain folded up to one of its rows."""
 
-    __slots__ = ("revs", "space")
+    __slots__ = ("header", "revs")
 
-    def __init__(self, space: Space) -> None:
-        self.space: Space | None = space
-        """None: a header of the line is damaged or gone, so nothing is known from there on."""
+    def __init__(self) -> None:
+        self.header: Header | None = None
+        """None before the first one, and once one of the line is damaged or gone: nothing is known from there on."""
         self.revs: set[int] = set()
 
 
@@ -169,7 +171,7 @@ class Lines:
         self._ns = ns
         self._lines: OrderedDict[int, _Line] = OrderedDict()
 
-    def fold(self, scan: Scan, found: ScannedCheckpoint) -> Space | None:
+    def fold(self, scan: Scan, found: ScannedCheckpoint) -> Header | None:
         """The folded header of the next checkpoint; it is changed by the next call.
 
         None if it cannot be known because an earlier header of its line is damaged, which an earlier call has raised.
@@ -178,7 +180,7 @@ class Lines:
         row = found.row
         line = self._lines.get(row.header_root)
         if line is None:
-            line = _Line(Space(self._ns))
+            line = _Line()
             self._lines[row.header_root] = line
             while len(self._lines) > LINES:
                 self._lines.popitem(last=False)
@@ -187,33 +189,29 @@ class Lines:
                     # What is wrong with one of these was raised when it came by, and may now be skipped.
                     self._read_again(line, earlier)
                 if not line.revs:
-                    line.space = None
                     raise CorruptCheckpointError(f"header of revision {row.header_root}, on which it builds, is gone")
         else:
             self._lines.move_to_end(row.header_root)
         self._add(line, found)
-        return line.space
+        return line.header
 
     def _read_again(self, line: _Line, found: ScannedCheckpoint) -> None:
         if line.revs or found.row.rev == found.row.header_root:
-            try:
+            with contextlib.suppress(CorruptCheckpointError):
                 self._add(line, found)
-            except CorruptCheckpointError:
-                line.space = None
 
     def _add(self, line: _Line, found: ScannedCheckpoint) -> None:
-        row, space = found.row, line.space
-        if space is None:
+        row, header = found.row, line.header
+        is_first = row.rev == row.header_root
+        if header is None and not is_first:
             return
-        try:
-            if found.damage is not None:
-                raise CorruptCheckpointError(found.damage)
-            if row.rev == row.header_root:
-                fold_header(space, [(row.rev, row.header)])
-            else:
-                check_line(row.header_root, line.revs, row.rev, row.parent_rev, row.flags)
-                fold_on(space, row.rev, row.header)
-        except CorruptCheckpointError:
-            line.space = None
-            raise
+        line.header = None
         line.revs.add(row.rev)
+        if found.damage is not None:
+            raise CorruptCheckpointError(found.damage)
+        if header is None or is_first:
+            header = fold([(row.rev, row.header)], self._ns)
+        else:
+            check_line(row.header_root, line.revs, row.rev, row.parent_rev, row.flags)
+            fold_on(header, row.rev, row.header)
+        line.header = header

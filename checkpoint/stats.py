@@ -168,10 +168,10 @@ class _SpaceCount:
                 continue
             self.n_checkpoints += 1
             if folded is not None:
-                for name, chain in folded.chains.items():
-                    key = folded.index[name], chain.root
-                    if chain.seq > self.refs.get(key, ("", -1))[1]:
-                        self.refs[key] = name, chain.seq
+                for name, (root, seq) in folded.refs.items():
+                    key = folded.index[name], root
+                    if seq > self.refs.get(key, ("", -1))[1]:
+                        self.refs[key] = name, seq
         if page:
             self._after = page[-1].row.rev
         return len(page)

@@ -34,8 +34,8 @@ from checkpoint.chains import (
     STUB,
     CheckpointRow,
     Codec,
-    Space,
 )
+from checkpoint.headers import Header
 from checkpoint.scan import Lines, Scan, ScannedCheckpoint, ScannedSpace, ScannedTask, ScannedThread
 
 PAGE_ROWS: Final = 200
@@ -221,19 +221,19 @@ class SpaceCheck:
         present = {found.row.rev for found in page}
         for found in page:
             try:
-                space = self._lines.fold(scan, found)
+                header = self._lines.fold(scan, found)
             except CorruptCheckpointError as damage:
-                space = None
+                header = None
                 self.report(damage.reason, found.row.id)
                 self.unreadable[found.row.rev] = damage.reason
-            if space is None:
+            if header is None:
                 self.knows_all_refs = False
                 self.unreadable.setdefault(found.row.rev, "a header on which it builds is damaged")
             if found.row.flags & STUB:
                 continue
             self._columns(scan, found, present)
-            if space is not None:
-                self._state(scan, found.row, space)
+            if header is not None:
+                self._state(scan, found.row, header)
         return self._turn(len(page), page[-1].row.rev if page else None)
 
     def _columns(self, scan: Scan, found: ScannedCheckpoint, present: set[int]) -> None:
@@ -260,19 +260,19 @@ class SpaceCheck:
         above = scan.space(self._thread.key, namespace_above(self._space.ns))
         return above is not None and scan.identity(above.space_pk, rev) is not None
 
-    def _state(self, scan: Scan, row: CheckpointRow, space: Space) -> None:
+    def _state(self, scan: Scan, row: CheckpointRow, header: Header) -> None:
         """What a folded header refers to."""
-        index = space.index
-        for name, chain in space.chains.items():
-            key = index[name], chain.root
+        index = header.index
+        for name, (root, seq) in header.refs.items():
+            key = index[name], root
             known = self.refs.get(key, -1)
-            if chain.seq > known:
-                self.refs[key] = chain.seq
+            if seq > known:
+                self.refs[key] = seq
                 self._names[key] = name
-                self._resolve(scan, row, key, name, known + 1, chain.seq)
-            if key in self._gaps and chain.seq >= self._gaps[key]:
+                self._resolve(scan, row, key, name, known + 1, seq)
+            if key in self._gaps and seq >= self._gaps[key]:
                 self.unreadable[row.rev] = f"the value of channel {name!r} is damaged"
-        for name, target in space.sub.items():
+        for name, target in header.sub.items():
             if self._subs.get(name) != target:
                 self._subs[name] = target
                 nested = scan.space(self._thread.key, name)
@@ -280,7 +280,7 @@ class SpaceCheck:
                 if found is None or found[1] & STUB:
                     self.report(f"its nested namespace {name!r} points to revision {target}, which is gone", row.id)
         if self._deep:
-            for channel, body in (*space.inline.items(), *space.extra.items()):
+            for channel, body in (*header.inline.items(), *header.extra.items()):
                 self._check_small(row, channel, body)
 
     def _resolve(self, scan: Scan, row: CheckpointRow, key: ChainKey, name: str, first: int, last: int) -> None:

@@ -18,7 +18,7 @@ PACKAGES = ("checkpoint", "pregel")
 # the entry names. `pregel.engine` is the core without the drivers.
 BASE = ("checkpoint.registry", "checkpoint.base", "checkpoint.ids", "checkpoint.adapter")
 TOOLS = ("scan", "verify", "stats", "repair")
-STORAGE = tuple(f"checkpoint.{name}" for name in ("chains", "rows", "workers", "memory", "sqlite", *TOOLS))
+STORAGE = tuple(f"checkpoint.{name}" for name in ("headers", "chains", "rows", "workers", "memory", "sqlite", *TOOLS))
 COMMANDS = ("checkpoint.cli", "checkpoint.__main__")
 WORDS = tuple(f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "types", "warnings", "messages"))
 PARTS = tuple(f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing"))
@@ -180,6 +180,7 @@ def search(name: str, edges: dict[str, set[str]], path: list[str], done: set[str
 def test_third_parties_stay_where_they_are_needed():
     allowed = {
         "checkpoint": {"typing_extensions"},
+        "checkpoint.headers": {"typing_extensions", "ormsgpack"},
         "checkpoint.chains": {"typing_extensions", "ormsgpack"},
         "checkpoint.serde": {"typing_extensions", "ormsgpack"},
         "checkpoint.sqlite": {"typing_extensions", "aiosqlite"},

@@ -29,10 +29,9 @@ from checkpoint.base import (
 )
 from checkpoint.chains import (
     PARENT_PRUNED,
-    REV,
-    RUN_ID,
     STUB,
     CheckpointRow,
+    Codec,
     EncodedStep,
     PayloadRow,
     PlainCheckpoint,
@@ -40,6 +39,7 @@ from checkpoint.chains import (
     StoredChain,
     WriteRow,
     check_line,
+    seal,
 )
 from checkpoint.rows import Address, Entry, Found
 
@@ -142,7 +142,7 @@ def _checkpoint_columns(space_pk: int, row: PlainCheckpoint) -> tuple[Any, ...]:
 # ---- writing
 
 
-def store(conn: Any, steps: Sequence[EncodedStep]) -> None:
+def store(conn: Any, steps: Sequence[EncodedStep], codec: Codec) -> None:
     """Write steps of one claim in one transaction. The connection must have no transaction open.
 
     Raises `CheckpointConflictError` (claim or head missed), `ThreadDeletedError`, `CheckpointNotFoundError`, or what
@@ -152,7 +152,7 @@ def store(conn: Any, steps: Sequence[EncodedStep]) -> None:
     execute("BEGIN IMMEDIATE")
     written: tuple[int, dict[str, int]] | None = None
     try:
-        written = _write_steps(conn, execute, steps)
+        written = _write_steps(conn, execute, steps, codec)
         execute("COMMIT")
         _settle_claim(steps, *written)
     except BaseException as error:
@@ -176,7 +176,7 @@ def _settle_claim(steps: Sequence[EncodedStep], thread_pk: int, space_pks: Mappi
             step.space.pk = space_pks[step.space.ns]
 
 
-def _write_steps(conn: Any, execute: Any, steps: Sequence[EncodedStep]) -> tuple[int, dict[str, int]]:
+def _write_steps(conn: Any, execute: Any, steps: Sequence[EncodedStep], codec: Codec) -> tuple[int, dict[str, int]]:
     """Everything between BEGIN and COMMIT. Returns the keys of the thread and of new namespaces."""
     first = steps[0]
     claim = first.claim
@@ -190,9 +190,9 @@ def _write_steps(conn: Any, execute: Any, steps: Sequence[EncodedStep]) -> tuple
     space_pks: dict[str, int] = {}
     moves: dict[str, tuple[EncodedStep, int]] = {}
     for step in steps:
-        if step.row is not None:
+        if step.rev is not None:
             ns = step.space.ns
-            moves[ns] = (moves[ns][0] if ns in moves else step), step.row[REV]
+            moves[ns] = (moves[ns][0] if ns in moves else step), step.rev
     for step, rev in moves.values():
         if step.space.pk is not None:
             if execute(_HEAD, (rev, step.space.pk, step.expected, thread_pk, claim.number)).rowcount != 1:
@@ -216,18 +216,19 @@ def _write_steps(conn: Any, execute: Any, steps: Sequence[EncodedStep]) -> tuple
             space_pk = _space_pk(conn, step, thread_pk, space_pks)
         if step.must_exist is not None and execute(_EXISTS, (space_pk, step.must_exist)).fetchone() is None:
             raise CheckpointNotFoundError(
-                f"thread {claim.thread_id!r}: the checkpoint that step {step.step} continues is not stored any more "
+                f"thread {claim.thread_id!r}: the checkpoint that step {step.commit.step} continues is not stored any more "
                 f"(namespace {step.space.ns!r}); load a newer one",
                 thread_id=claim.thread_id,
             )
+        row = seal(step, codec)
         for number, root, seq, kind, tag, data in step.payloads:
             crc = crc32(data, (root ^ seq) & _MASK)
             if len(data) <= PART:
                 payloads.append((space_pk, number, root, seq, 0, kind, tag, crc, data))
             else:
                 payloads += _parted_payload(space_pk, number, root, seq, kind, tag, crc, data)
-        if step.row is not None:
-            checkpoints.append(_checkpoint_columns(space_pk, step.row))
+        if row is not None:
+            checkpoints.append(_checkpoint_columns(space_pk, row))
         if step.writes:
             _write_tasks(conn, space_pk, step.writes, whole)
     try:
@@ -238,7 +239,7 @@ def _write_steps(conn: Any, execute: Any, steps: Sequence[EncodedStep]) -> tuple
     except sqlite3.IntegrityError as error:
         # The tip rule makes every key unique: a clash means that rows are there which no header knows.
         raise CorruptCheckpointError(
-            f"a row of step {first.step} exists already ({error})", thread_id=claim.thread_id, ns=first.space.ns
+            f"a row of step {first.commit.step} exists already ({error})", thread_id=claim.thread_id, ns=first.space.ns
         ) from error
     if whole:
         _insert(conn, _TASK, whole)
@@ -266,8 +267,8 @@ def _space_pk(conn: Any, step: EncodedStep, thread_pk: int, space_pks: Mapping[s
     known = space_pks.get(step.space.ns)
     if known is None:
         raise CheckpointNotFoundError(
-            f"thread {step.claim.thread_id!r}: task writes of step {step.step} belong to namespace {step.space.ns!r}, "
-            f"which has no checkpoint; commit its first checkpoint before them",
+            f"thread {step.claim.thread_id!r}: task writes of step {step.commit.step} belong to namespace "
+            f"{step.space.ns!r}, which has no checkpoint; commit its first checkpoint before them",
             thread_id=step.claim.thread_id,
         )
     return known
@@ -332,12 +333,12 @@ def refusal(conn: Any, step: EncodedStep) -> CheckpointConflictError:
     thread = conn.execute("SELECT thread_pk FROM threads WHERE thread_id = ?", (claim.thread_id,)).fetchone()
     if claim.thread_pk is not None and (thread is None or thread[0] != claim.thread_pk):
         return ThreadDeletedError(
-            f"thread {claim.thread_id!r} was deleted while a run was writing it; nothing of step {step.step} was "
+            f"thread {claim.thread_id!r} was deleted while a run was writing it; nothing of step {step.commit.step} was "
             f"stored; start a new run to create the thread again",
             thread_id=claim.thread_id,
             ns=space.ns,
         )
-    expected = step.expected if step.row is not None else space.head
+    expected = step.expected if step.rev is not None else space.head
     found = conn.execute(
         "SELECT s.head_rev, h.id, e.id FROM threads t JOIN spaces s USING (thread_pk) "
         "LEFT JOIN checkpoints h ON h.space_pk = s.space_pk AND h.rev = s.head_rev "
@@ -350,7 +351,7 @@ def refusal(conn: Any, step: EncodedStep) -> CheckpointConflictError:
         ns=space.ns,
         expected=None if expected_id is None else id_text(expected_id),
         actual=None if actual_id is None else id_text(actual_id),
-        run_id=step.row[RUN_ID] if step.row is not None else None,
+        run_id=step.commit.run_id,
     )
 
 

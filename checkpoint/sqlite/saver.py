@@ -338,13 +338,13 @@ class _SqliteSaver(RowSaver):
         if claim.poisoned is not None:
             raise claim.poisoned
         try:
-            core.store(connections.writer, steps)
+            core.store(connections.writer, steps, self._codec())
         except BaseException as error:
             # An interrupt that came after the commit has spoiled nothing.
             if not steps[0].stored and (retried is None or not retried(error)):
                 claim.poisoned = error
                 if not isinstance(error, CheckpointError):
-                    error.add_note(f"thread {claim.thread_id!r}: nothing from step {steps[0].step} on is stored")
+                    error.add_note(f"thread {claim.thread_id!r}: nothing from step {steps[0].commit.step} on is stored")
             raise
         if connections.single is None:
             self._count_wal(connections, steps)

@@ -56,9 +56,9 @@ def apply_tasks(run: RunState, tasks: Sequence[Task], *, releases: bool = True) 
     versions, seen, seen_changed = run.versions, run.seen, run.seen_changed
     for task in tasks:
         name = task.name
-        consumed_by = seen.get(name)
-        if consumed_by is None:
-            consumed_by = seen[name] = {}
+        # Never changed in place: a commit that is still to be written may hold the map there is.
+        known = seen.get(name)
+        consumed_by = seen[name] = {} if known is None else known.copy()
         if task.index < 0 and task.parent is None:
             for trigger in task.node.triggers:
                 if trigger in versions:

@@ -126,9 +126,8 @@ class Edit:
         apply_tasks(run, tasks)
         # Whatever the finished ones woke does not run either.
         for task in plan.open_tasks(run):
-            run.seen.setdefault(task.name, {}).update(
-                {t: run.versions[t] for t in task.node.triggers if t in run.versions}
-            )
+            consumed = {t: run.versions[t] for t in task.node.triggers if t in run.versions}
+            run.seen[task.name] = {**run.seen.get(task.name, {}), **consumed}
             run.seen_changed[task.name] = run.seen[task.name]
         self._store("update")
 

@@ -13,7 +13,6 @@ from checkpoint.base import (
     NUMBER_SHIFT,
     Append,
     ChannelOp,
-    Full,
     LoadedCheckpoint,
     Source,
     StepCommit,
@@ -93,6 +92,7 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
     assert run.claim is not None
     request = run.request
     version: Version = 0 if run.version is None else run.version
+    values: dict[str, Any] = {}
     ops: dict[str, ChannelOp] = {}
     gone: list[str] = []
     versions: dict[str, Version] | None = None
@@ -108,7 +108,7 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
         if value is MISSING:
             gone.append(name)
         elif kept is None:
-            ops[name] = Full(value)
+            values[name] = value
         else:
             ops[name] = Append(value, kept, value[kept:])
         if own_versions[name] != version:
@@ -132,6 +132,7 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
         request.stored_metadata,
         request.run_id,
         version,
+        values,
         ops,
         gone,
         versions,

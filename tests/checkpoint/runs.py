@@ -11,7 +11,7 @@ import copy
 from typing import Any
 
 from checkpoint import ids
-from checkpoint.base import Append, Claim, Full, LoadedCheckpoint, StepCommit, TaskWrites
+from checkpoint.base import Append, Claim, LoadedCheckpoint, StepCommit, TaskWrites
 
 GONE = object()
 """Given as a value: the channel loses its value in this step."""
@@ -151,14 +151,19 @@ class ScriptedRun:
     ) -> StepCommit:
         """The commit of a step in which these channels changed; the run stands after it then."""
         version = max(self.versions.values(), default=0) + 1
-        ops: dict[str, Any] = {}
+        values: dict[str, Any] = {}
+        ops: dict[str, Append] = {}
         gone = [name for name, value in changes.items() if value is GONE]
         for name, value in changes.items():
             self.versions[name] = version
             if value is GONE:
                 self.values.pop(name, None)
                 continue
-            ops[name] = op_of(self.values.get(name), value, (written or {}).get(name))
+            op = op_of(self.values.get(name), value, (written or {}).get(name))
+            if op is None:
+                values[name] = value
+            else:
+                ops[name] = op
             self.values[name] = value
         for node, consumed in (seen or {}).items():
             self.seen[node] = dict(consumed)
@@ -178,11 +183,12 @@ class ScriptedRun:
             parent_id=self.id,
             up_rev=self.up_rev,
             version=version,
+            values=values,
             ops=ops,
             gone=gone,
             seen=seen or {},
             sub=sub or {},
-            updated_channels=sorted(ops),
+            updated_channels=sorted([*values, *ops]),
             **more,
         )
         self.number += 1
@@ -210,11 +216,11 @@ class ScriptedRun:
         return TaskWrites(self.rev, self.id, task_id, path, slot, writes)
 
 
-def op_of(old: Any, new: Any, written: list[Any] | None = None) -> Any:
-    """The op by which the engine describes a change: `Append` if the old elements are still the same objects."""
+def op_of(old: Any, new: Any, written: list[Any] | None = None) -> Append | None:
+    """How the engine describes a change: by `Append` if the old elements are still the same objects, else None."""
     grown = type(old) is list and type(new) is list and old is not new and len(new) >= len(old)
     if grown and all(a is b for a, b in zip(old, new, strict=False)):
         return Append(new, len(old), written if written is not None else new[len(old) :])
     if type(old) is str and type(new) is str and new.startswith(old):
         return Append(new, len(old))
-    return Full(new)
+    return None

@@ -7,7 +7,8 @@ import pytest
 
 from checkpoint import chains
 from checkpoint.base import CorruptCheckpointError
-from checkpoint.chains import APPEND, FULL, HEADER, Chain, Space, fold_header
+from checkpoint.chains import APPEND, FULL, HEADER, Chain
+from checkpoint.headers import fold
 from checkpoint.memory import InMemorySaver
 from tests.checkpoint.runs import GONE, ScriptedRun, Store
 
@@ -163,4 +164,4 @@ def test_seen_maps_are_replaced_when_a_channel_is_dropped(run: ScriptedRun) -> N
 def test_a_damaged_header_is_named() -> None:
     for damage in (b"\xff", ormsgpack.packb([1, 2]), ormsgpack.packb([["a"], [5, 1], [], [], [], [], -1])):
         with pytest.raises(CorruptCheckpointError):
-            fold_header(Space(""), [(1, damage)])
+            fold([(1, damage)])

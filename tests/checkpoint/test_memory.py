@@ -5,9 +5,12 @@ import gc
 import threading
 from typing import Any
 
+import pytest
+
 from checkpoint import InMemorySaver, MemorySaver
-from checkpoint.base import CheckpointConflictError
-from tests.checkpoint.runs import ScriptedRun, Store, config
+from checkpoint.base import CheckpointConflictError, ThreadDeletedError
+from checkpoint.memory import SEAL_BATCH
+from tests.checkpoint.runs import GONE, ScriptedRun, Store, config
 
 
 def test_names_and_context_managers() -> None:
@@ -39,6 +42,42 @@ def test_submit_is_immediate() -> None:
     commit = run.prepare({"a": 1})
     assert saver.submit(saver.encode(commit)) is None  # type: ignore[func-returns-value]
     run.stored[-1].check(run.store)
+
+
+@pytest.mark.parametrize("value", [1, ["x" * 30] * 5], ids=["atoms", "a chain"])
+@pytest.mark.parametrize("n_steps", [1, SEAL_BATCH - 1, SEAL_BATCH, 2 * SEAL_BATCH + 1])
+def test_what_is_not_a_row_yet_is_stored(value: Any, n_steps: int) -> None:
+    saver = InMemorySaver()
+    run = ScriptedRun(Store(saver, False), durability="submit")
+    for n in range(n_steps):
+        changes = {"n": n, "v": value if n % 2 else None, "gone": GONE if n % 3 else n}
+        writes = [run.task("t", [("n", n)])] if n else []
+        run.step(changes, seen={"node": {"n": n}}, sub={"nested": n}, writes=writes)
+    for stored in run.stored:
+        stored.check(run.store)
+    other = ScriptedRun(run.store)
+    assert (other.values, other.sub) == (run.values, run.sub)
+    saver.copy_thread("t", "u")
+    assert len(run.store.list(config("u"))) == n_steps
+    other.step({"n": -1})
+    with pytest.raises(CheckpointConflictError):
+        run.step({"n": 0})
+    saver.delete_thread("t")
+    with pytest.raises(ThreadDeletedError):
+        other.step({"n": 0})
+    assert run.store.list(config("t")) == []
+
+
+def test_a_run_goes_on_between_two_reads_of_its_thread() -> None:
+    saver = InMemorySaver()
+    run = ScriptedRun(Store(saver, False), durability="submit")
+    for n in range(3 * SEAL_BATCH):
+        # Small and large in turn: the header is behind what is known of the chains.
+        run.step({"l": [*run.values.get("l", []), {"n": n}] if n % 5 else [{"n": n}] * 40, "n": n})
+        if n % 7 == 0:
+            run.stored[-1].check(run.store)
+    for stored in run.stored:
+        stored.check(run.store)
 
 
 def test_the_collector_of_cycles_skips_what_is_stored() -> None:

@@ -6,7 +6,6 @@ from contextvars import copy_context
 
 import pytest
 
-from checkpoint.base import Full
 from pregel._call import Call
 from pregel._scope import current
 from pregel.channels import BinaryOperatorAggregate, EphemeralValue, LastValue
@@ -108,7 +107,7 @@ def test_an_update_as_a_node(is_async):
     edit = edit_of(dummy_loaded(values={"x": 1, "log": [1]}, seen={"a": {"x": 1}}))
     commit = apply(edit, ({"log": [2], "y": 5}, "b"), is_async=is_async)
     match(commit, source="update", step=1, parent_id="stored-0", parent_rev=7, updated_channels=["log", "x", "y"])
-    assert commit.ops["y"] == Full(5)
+    assert commit.values["y"] == 5
     assert values(edit.run) == {"x": 1, "y": 5, "log": [1, 2]}
     assert edit.run.seen["a"] == {"x": 1}
     assert edit.run.step == 2
@@ -273,7 +272,7 @@ def test_as_input():
 def test_as_copy():
     edit = edit_of(dummy_loaded(values={"x": 1}, parent_id="p", parent_rev=3))
     commit = apply(edit, (None, COPY))
-    match(commit, source="fork", step=1, parent_id="p", parent_rev=3, ops={})
+    match(commit, source="fork", step=1, parent_id="p", parent_rev=3, values={}, ops={})
     assert len(edit.commits) == 1
 
 

@@ -411,7 +411,7 @@ def test_a_replay_starts_from_a_copy(source, is_head, forks):
     commits = entry.begin(run, None)
     assert [commit.source for commit in commits] == (["fork"] if forks else [])
     if forks:
-        match(commits[0], step=1, parent_id="stored-0", parent_rev=7, ops={})
+        match(commits[0], step=1, parent_id="stored-0", parent_rev=7, values={}, ops={})
         match(run, step=2, pending=[])
     assert names(run_plan(run)) == ["a", "b"]
     assert run.answers.given is False

@@ -4,7 +4,7 @@ import operator
 
 import pytest
 
-from checkpoint.base import Append, Full
+from checkpoint.base import Append
 from pregel.channels import BinaryOperatorAggregate, EphemeralValue, LastValue, UntrackedValue
 from pregel.constants import TASKS
 from pregel.engine import snapshot
@@ -82,7 +82,8 @@ def test_a_checkpoint_holds_what_changed_since_the_last():
         run_id="r",
         ts=1_700_000_000_000_000,
         version=1,
-        ops={"x": Full(1), "log": Append([1], 0, [1])},
+        values={"x": 1},
+        ops={"log": Append([1], 0, [1])},
         gone=[],
         versions=None,
         seen={},
@@ -109,15 +110,15 @@ def test_a_checkpoint_holds_what_changed_since_the_last():
 
 def test_a_step_without_changes_is_a_checkpoint_too():
     run = run_of()
-    match(snapshot.checkpoint(run, "input"), ops={}, gone=[], version=0, updated_channels=None)
+    match(snapshot.checkpoint(run, "input"), values={}, ops={}, gone=[], version=0, updated_channels=None)
 
 
 def test_channels_without_a_value_and_untracked_ones_are_gone():
     run = run_of()
     apply_writes(run, [("e", 1), ("u", 2)], "input")
-    match(snapshot.checkpoint(run, "input"), ops={"e": Full(1)}, gone=["u"])
+    match(snapshot.checkpoint(run, "input"), values={"e": 1}, gone=["u"])
     step(run, [])
-    match(snapshot.checkpoint(run, "loop"), ops={}, gone=["e"])
+    match(snapshot.checkpoint(run, "loop"), values={}, ops={}, gone=["e"])
 
 
 def test_held_writes_and_nested_revisions_go_with_it():
@@ -164,7 +165,8 @@ def test_deferred_supersteps_become_one_commit():
         parent_id=None,
         version=2,
         versions={"x": 1},
-        ops={"x": Full(1), "log": Append([1, 2], 0, [1, 2])},
+        values={"x": 1},
+        ops={"log": Append([1, 2], 0, [1, 2])},
         seen={"a": {"x": 1}},
         writes=[row],
     )
@@ -201,7 +203,7 @@ def test_pending_sends_are_stored_without_untracked_values():
     run = run_of()
     apply_writes(run, [(TASKS, Send("a", {"u": 1, "x": 2}))], "input")
     commit = snapshot.checkpoint(run, "input")
-    assert commit.ops[TASKS].value == [Send("a", {"x": 2})]
+    assert commit.values[TASKS] == [Send("a", {"x": 2})]
     assert run.channels[TASKS].get() == [Send("a", {"u": 1, "x": 2})]
 
 

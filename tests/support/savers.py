@@ -38,7 +38,8 @@ class Facts:
         self.has_parent = commit.parent_id is not None
         self.version = commit.version
         self.versions = {
-            name: (commit.versions or {}).get(name, commit.version) for name in (*commit.ops, *commit.gone)
+            name: (commit.versions or {}).get(name, commit.version)
+            for name in (*commit.values, *commit.ops, *commit.gone)
         }
         self.outputs = [w.task_id for w in commit.writes if w.slot == 0 and set(w.task_id) - set("0-")]
         self.answered = [
