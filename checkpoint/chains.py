@@ -62,6 +62,8 @@ PARENT_PRUNED: Final = 2
 """Flag: its parent was removed on purpose."""
 LANE: Final = 4
 PUBLIC_PUT: Final = 8
+REPLACED: Final = 16
+"""Flag: put again under its id; chain rows of its earlier self may be left, to which nothing refers."""
 
 SOURCES: Final = {"input": 1, "loop": 2, "update": 3, "fork": 4}
 SOURCE_NAMES: Final = {number: name for name, number in SOURCES.items()}

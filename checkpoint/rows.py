@@ -53,6 +53,7 @@ from checkpoint.base import (
 from checkpoint.chains import (
     INLINE_LIMIT,
     PUBLIC_PUT,
+    REPLACED,
     SOURCE_NAMES,
     SOURCES,
     CheckpointRow,
@@ -820,7 +821,7 @@ class RowSaver(BaseCheckpointSaver[int]):
             ts if us is None else us,
             step,
             source,
-            PUBLIC_PUT,
+            PUBLIC_PUT | REPLACED if existing else PUBLIC_PUT,
             run_id,
             rev,
             full_header(header, rev),

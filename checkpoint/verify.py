@@ -6,7 +6,8 @@ never kept waiting for the whole of it.
 
 What is checked: checksums of all bodies; gaps in chains, parts and header lines; that heads, parents (or their mark), `up`
 and `sub` targets exist; that references of headers resolve; that an id carries its rev or has an alias, and that
-aliases lead to it; that no chain or task row is there that nothing refers to; that metadata are JSON. Deep: that every
+aliases lead to it; that no chain or task row is there that nothing refers to and that no removal of checkpoints explains
+(what a prune has not got to yet is garbage, which `checkpoint.stats` counts); that metadata are JSON. Deep: that every
 value and task row decodes, and what the store's own check of the file says. A type that this process does not know is
 no problem.
 
@@ -30,6 +31,7 @@ from checkpoint.base import CorruptCheckpointError, Problem, UnknownTypeError, n
 from checkpoint.chains import (
     CHANNEL_OF_SLOT,
     PARENT_PRUNED,
+    REPLACED,
     SOURCE_NAMES,
     STUB,
     CheckpointRow,
@@ -142,6 +144,8 @@ class SpaceCheck:
         """Chain -> greatest seq that a kept header refers to."""
         self.knows_all_refs = True
         """Could every header be read?"""
+        self.is_thinned = False
+        """Do marks say that checkpoints were removed or replaced? Rows of theirs may still be there."""
         self._thread = thread
         self._space = space
         self._pk = space.space_pk
@@ -229,6 +233,8 @@ class SpaceCheck:
             if header is None:
                 self.knows_all_refs = False
                 self.unreadable.setdefault(found.row.rev, "a header on which it builds is damaged")
+            if found.row.flags & (STUB | PARENT_PRUNED | REPLACED):
+                self.is_thinned = True
             if found.row.flags & STUB:
                 continue
             self._columns(scan, found, present)
@@ -324,7 +330,7 @@ class SpaceCheck:
             if self._last_task is None or self._last_task[0] != row.rev:
                 found = scan.identity(self._pk, row.rev)
                 self._last_task = row.rev, None if found is None else found[0]
-                if found is None:
+                if found is None and not self.is_thinned:
                     self.report(f"task rows belong to revision {row.rev}, which has no row")
             if damage is None and self._deep:
                 damage = self._undecodable_task(row)
@@ -363,19 +369,22 @@ class SpaceCheck:
                 what = "has no row" if found is None else "was pruned"
                 self.report(f"its head is revision {space.head}, which {what}", None if found is None else found[0])
         for key, last in self.chains.items():
-            referred = self.refs.get(key, -1)
-            damaged = self._damaged.get(key, {})
-            if last <= referred and not damaged:
+            if last > (referred := self.refs.get(key, -1)) and self._is_stray(scan, key, referred, last):
+                rows = f"row {last}" if last == referred + 1 else f"rows {referred + 1} to {last}"
+                self.report(f"chain {key[0]}/{key[1]}: nothing refers to {rows}", None, self._names.get(key))
                 continue
-            # Without all headers nobody can say what is referred to; and what is damaged may be gone by now.
-            if self.knows_all_refs and last > referred:
-                if scan.count_rows(self._pk, *key, referred + 1, last):
-                    rows = f"row {last}" if last == referred + 1 else f"rows {referred + 1} to {last}"
-                    self.report(f"chain {key[0]}/{key[1]}: nothing refers to {rows}", None, self._names.get(key))
-                continue
-            for seq, reason in damaged.items():
+            # No header came by that needs these; and what is damaged may be gone by now.
+            for seq, reason in self._damaged.get(key, {}).items():
                 if scan.count_rows(self._pk, *key, seq, seq):
                     self.report(reason, None, self._names.get(key))
+
+    def _is_stray(self, scan: Scan, key: ChainKey, referred: int, last: int) -> bool:
+        """Are there rows behind what headers refer to, which no removal of a checkpoint explains?"""
+        # Without all headers nobody can say what is referred to.
+        if not self.knows_all_refs or self.is_thinned:
+            return False
+        began = scan.identity(self._pk, key[1])
+        return began is not None and scan.count_rows(self._pk, *key, referred + 1, last) > 0
 
 
 def _is_json_object(text: str) -> bool:
