@@ -298,6 +298,11 @@ class InMemorySaver(RowSaver):
             yield _Scan(self._threads)
 
     @contextmanager
+    def _mending(self) -> Iterator[tuple[_Scan, _Mender]]:
+        with self._writing():
+            yield _Scan(self._threads), _Mender(self._threads)
+
+    @contextmanager
     def _writing(self) -> Iterator[_View]:
         # `RowSaver` does everything that can be refused before its first write.
         with self._lock:
@@ -494,7 +499,7 @@ class _View:
         kept = row.header if header is None else header
         self.put_checkpoint(space_pk, row._replace(header_root=header_root, header=kept))
 
-    def set_head(self, space_pk: _Space, rev: int) -> None:
+    def set_head(self, space_pk: _Space, rev: int | None) -> None:
         space_pk.head = rev
 
     def add_alias(self, space_pk: _Space, checkpoint_id: str, rev: int) -> None:
@@ -615,6 +620,32 @@ class _Scan:
 
     def file_sizes(self) -> tuple[int, int]:
         return 0, 0
+
+
+class _Mender(_View):
+    """What a repair may do."""
+
+    def remove_alias(self, space_pk: _Space, checkpoint_id: str) -> None:
+        space_pk.aliases.pop(checkpoint_id, None)
+
+    def remove_checkpoint(self, space_pk: _Space, rev: int) -> None:
+        plain = space_pk.checkpoints.pop(rev, None)
+        if plain is not None:
+            space_pk.lines[plain[HEADER_ROOT]].remove(rev)
+        space_pk.writes.pop(rev, None)
+
+    def remove_write(self, space_pk: _Space, rev: int, task_id: str, slot: int) -> None:
+        kept = space_pk.writes.get(rev)
+        if isinstance(kept, dict):
+            kept.pop((task_id, slot), None)
+        elif kept is not None and kept[1:3] == (task_id, slot):
+            del space_pk.writes[rev]
+
+    def remove_rows(self, space_pk: _Space, number: int, root: int, first: int) -> None:
+        rows = space_pk.payloads.get((number, root), [])
+        del rows[first:]
+        if not rows:
+            space_pk.payloads.pop((number, root), None)
 
 
 def _page(keys: list[K], after: K | None, limit: int) -> list[K]:

@@ -21,7 +21,7 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
-from typing import Any, ClassVar, Final, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, Self, TypeVar
 
 from typing_extensions import ParamSpec
 
@@ -42,6 +42,7 @@ from checkpoint.base import (
     EncodedCommit,
     LoadedCheckpoint,
     Problem,
+    Repair,
     RunnableConfig,
     Stats,
     StepCommit,
@@ -72,6 +73,7 @@ from checkpoint.chains import (
     read_task,
 )
 from checkpoint.headers import Header, fold, full_header
+from checkpoint.repair import Mending, repair
 from checkpoint.scan import Scan
 from checkpoint.stats import Count
 from checkpoint.verify import Verification
@@ -166,6 +168,14 @@ class Rows(Protocol):
         raise NotImplementedError
 
 
+class Mender(Mending, Protocol):
+    """What a repair may do, under a claim."""
+
+    def take(self, thread_id: str, salt: int) -> Any:
+        """As `Transaction.take`."""
+        ...
+
+
 class Transaction(Rows, Protocol):
     """A view that may also write; everything or nothing."""
 
@@ -187,8 +197,8 @@ class Transaction(Rows, Protocol):
     def set_header(self, space_pk: Any, rev: int, header_root: int, header: bytes | None) -> None:
         """Give a row another header chain; `header` None keeps its bytes."""
 
-    def set_head(self, space_pk: Any, rev: int) -> None:
-        """Make a checkpoint the newest of its namespace."""
+    def set_head(self, space_pk: Any, rev: int | None) -> None:
+        """Make a checkpoint the newest of its namespace, or none."""
 
     def add_alias(self, space_pk: Any, checkpoint_id: str, rev: int) -> None:
         """Make an id findable that does not carry its rev."""
@@ -320,6 +330,10 @@ class RowSaver(BaseCheckpointSaver[int]):
     @abstractmethod
     def _scanning(self) -> AbstractContextManager[Scan]:
         """One consistent view for tools that look at everything."""
+
+    @abstractmethod
+    def _mending(self) -> AbstractContextManager[tuple[Scan, Mender]]:
+        """One transaction to repair in, and the view that it has."""
 
     @abstractmethod
     async def _off_loop(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -686,6 +700,30 @@ class RowSaver(BaseCheckpointSaver[int]):
             self._settle(run.thread_id)
         with self._scanning() as scan:
             run.step(scan)
+
+    def repair(self, config: RunnableConfig, *, to: Literal["nearest"] = "nearest") -> builtins.list[Repair]:
+        """Make a damaged thread usable again; returns what was done, nothing if `verify(config, deep=True)` finds nothing.
+
+        What cannot be read is removed, and what referred to it is led to the nearest checkpoint that can be read
+        (`checkpoint.repair` has the rules): steps may be lost, no value is guessed. Takes the thread: a run that holds
+        it is refused at its next write. One transaction; back the file up before. Raises `CorruptCheckpointError` if
+        the store itself is damaged.
+        """
+        if to != "nearest":
+            raise ValueError(f"repair: to is {to!r}; the only way there is is 'nearest'")
+        thread_id, _, _ = addressed(config)
+        if not self.verify(config, deep=True):
+            return []
+        with self._mending() as (scan, tx):
+            thread = scan.thread(thread_id)
+            if thread is None:
+                return []
+            tx.take(thread_id, thread.salt)
+            return repair(scan, tx, thread, self._codec())
+
+    async def arepair(self, config: RunnableConfig, *, to: Literal["nearest"] = "nearest") -> builtins.list[Repair]:
+        """Async form of `repair`."""
+        return await self._off_loop_write(self.repair, config, to=to)
 
     # Rows to shapes.
 

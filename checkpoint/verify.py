@@ -138,6 +138,8 @@ class SpaceCheck:
         self.unreadable: dict[int, str] = {}
         """Rev -> why the state of this checkpoint cannot be read. `checkpoint.repair` asks for it."""
         self.damaged_tasks: list[ScannedTask] = []
+        self.lost_tasks: set[int] = set()
+        """Revs that have task rows and nothing else."""
         self.chains: dict[ChainKey, int] = {}
         """Chain -> its greatest seq."""
         self.refs: dict[ChainKey, int] = {}
@@ -145,7 +147,7 @@ class SpaceCheck:
         self.knows_all_refs = True
         """Could every header be read?"""
         self.is_thinned = False
-        """Do marks say that checkpoints were removed or replaced? Rows of theirs may still be there."""
+        """Are checkpoints known to be gone, or replaced? Rows of theirs may still be there."""
         self._thread = thread
         self._space = space
         self._pk = space.space_pk
@@ -228,10 +230,9 @@ class SpaceCheck:
                 header = self._lines.fold(scan, found)
             except CorruptCheckpointError as damage:
                 header = None
-                self.report(damage.reason, found.row.id)
-                self.unreadable[found.row.rev] = damage.reason
+                self._lose(found.row, damage.reason)
             if header is None:
-                self.knows_all_refs = False
+                self.knows_all_refs, self.is_thinned = False, True
                 self.unreadable.setdefault(found.row.rev, "a header on which it builds is damaged")
             if found.row.flags & (STUB | PARENT_PRUNED | REPLACED):
                 self.is_thinned = True
@@ -240,7 +241,19 @@ class SpaceCheck:
             self._columns(scan, found, present)
             if header is not None:
                 self._state(scan, found.row, header)
+        if not page:
+            self._head(scan)
         return self._turn(len(page), page[-1].row.rev if page else None)
+
+    def _head(self, scan: Scan) -> None:
+        space = scan.space(self._thread.key, self._space.ns)
+        if space is None or space.head is None:
+            return
+        found = scan.identity(self._pk, space.head)
+        if found is None or found[1] & STUB:
+            self.is_thinned = True
+            what = "has no row" if found is None else "was pruned"
+            self.report(f"its head is revision {space.head}, which {what}", None if found is None else found[0])
 
     def _columns(self, scan: Scan, found: ScannedCheckpoint, present: set[int]) -> None:
         """What a row says without its header."""
@@ -251,13 +264,18 @@ class SpaceCheck:
         is_due = parent_rev is not None and parent_rev not in present and not row.flags & PARENT_PRUNED
         # If a header of its own line is gone with the parent, that was said already.
         if is_due and row.rev not in self.unreadable and not self._exists(scan, parent_rev):
+            self.is_thinned = True
             self.report(f"its parent, revision {parent_rev}, is gone and not marked as pruned", row.id)
         if row.up_rev is not None and not self._exists_above(scan, row.up_rev):
             self.report(f"revision {row.up_rev} of the namespace above, to which it belongs, is gone", row.id)
         if row.source and row.source not in SOURCE_NAMES:
-            self.report(f"its source is {row.source}, which means nothing", row.id)
+            self._lose(row, f"its source is {row.source}, which means nothing")
         if row.metadata is not None and found.damage is None and not _is_json_object(row.metadata):
-            self.report("its metadata are no JSON object", row.id)
+            self._lose(row, "its metadata are no JSON object")
+
+    def _lose(self, row: CheckpointRow, reason: str, channel: str | None = None) -> None:
+        self.unreadable[row.rev] = reason
+        self.report(reason, row.id, channel)
 
     def _exists(self, scan: Scan, rev: int | None) -> bool:
         return rev is not None and scan.identity(self._pk, rev) is not None
@@ -317,8 +335,7 @@ class SpaceCheck:
         try:
             self._decode(tag, data)
         except CorruptCheckpointError as damage:
-            self.unreadable[row.rev] = damage.reason
-            self.report(f"value in the header: {damage.reason}", row.id, channel)
+            self._lose(row, f"value in the header: {damage.reason}", channel)
 
     # Task rows and aliases.
 
@@ -330,12 +347,16 @@ class SpaceCheck:
             if self._last_task is None or self._last_task[0] != row.rev:
                 found = scan.identity(self._pk, row.rev)
                 self._last_task = row.rev, None if found is None else found[0]
-                if found is None and not self.is_thinned:
-                    self.report(f"task rows belong to revision {row.rev}, which has no row")
+                if found is None:
+                    self.lost_tasks.add(row.rev)
+                    if not self.is_thinned:
+                        self.report(f"task rows belong to revision {row.rev}, which has no row")
+            if row.rev in self.lost_tasks:
+                continue
             if damage is None and self._deep:
                 damage = self._undecodable_task(row)
             if damage is not None:
-                self.damaged_tasks.append(task)
+                self.damaged_tasks.append(ScannedTask(row, damage))
                 self.report(damage, self._last_task[1], CHANNEL_OF_SLOT.get(row.slot))
         return self._turn(len(page), (page[-1].row.rev, page[-1].row.task_id, page[-1].row.slot) if page else None)
 
@@ -361,13 +382,7 @@ class SpaceCheck:
     # In one view, at the end.
 
     def rest(self, scan: Scan) -> None:
-        """The head, and rows that nothing refers to."""
-        space = scan.space(self._thread.key, self._space.ns)
-        if space is not None and space.head is not None:
-            found = scan.identity(self._pk, space.head)
-            if found is None or found[1] & STUB:
-                what = "has no row" if found is None else "was pruned"
-                self.report(f"its head is revision {space.head}, which {what}", None if found is None else found[0])
+        """Chain rows to which nothing refers."""
         for key, last in self.chains.items():
             if last > (referred := self.refs.get(key, -1)) and self._is_stray(scan, key, referred, last):
                 rows = f"row {last}" if last == referred + 1 else f"rows {referred + 1} to {last}"

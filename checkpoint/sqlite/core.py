@@ -623,7 +623,7 @@ class Writer(Reader):
             (header_root, header, header_crc(rev, header, metadata), space_pk, rev),
         )
 
-    def set_head(self, space_pk: int, rev: int) -> None:
+    def set_head(self, space_pk: int, rev: int | None) -> None:
         """As `Transaction.set_head`."""
         self.conn.execute("UPDATE spaces SET head_rev = ? WHERE space_pk = ?", (rev, space_pk))
 

@@ -55,7 +55,7 @@ from checkpoint.chains import EncodedStep
 from checkpoint.rows import RowSaver
 from checkpoint.sqlite import core, opening
 from checkpoint.sqlite.migrations import check_sqlite, known_version, migrate
-from checkpoint.sqlite.scan import Scanner, readable
+from checkpoint.sqlite.scan import Mender, Scanner, readable
 from checkpoint.workers import LoopThread, Worker
 
 if TYPE_CHECKING:
@@ -463,6 +463,11 @@ class _SqliteSaver(RowSaver):
             yield Scanner(rows.conn)
 
     @contextmanager
+    def _mending(self) -> Iterator[tuple[Scanner, Mender]]:
+        with self._writing() as tx:
+            yield Scanner(tx.conn), Mender(tx.conn)
+
+    @contextmanager
     def _reading(self) -> Iterator[core.Reader]:
         with readable(), self._view() as rows:
             yield rows
@@ -484,7 +489,11 @@ class _SqliteSaver(RowSaver):
                 try:
                     yield core.Reader(conn)
                 finally:
-                    conn.execute("COMMIT")
+                    try:
+                        conn.execute("COMMIT")
+                    except sqlite3.DatabaseError:
+                        # Of a damaged file; there is nothing to lose.
+                        conn.rollback()
             finally:
                 if connections.closed:
                     conn.close()
@@ -677,6 +686,12 @@ class _Rows:
 
     def fetchall(self) -> list[Any]:
         return self._rows
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._rows)
+
+    def close(self) -> None:
+        pass
 
 
 class _Queued:

@@ -1,4 +1,4 @@
-"""`Scan` over a connection: every row of the file, page by page, with a verdict instead of an error.
+"""`Scan` over a connection: every row of the file, page by page, with a verdict instead of an error. And its repair.
 
 Decides statements and how the parts of a body are put together; as in `core`, everything is bound. A connection inside
 a transaction gives one consistent view.
@@ -272,6 +272,37 @@ class Scanner:
             while rows[-1][:key] == last:
                 rows.pop()
         return rows
+
+
+class Mender(core.Writer):
+    """What a repair may do, as `checkpoint.repair.Mending`."""
+
+    __slots__ = ()
+
+    def remove_alias(self, space_pk: int, checkpoint_id: str) -> None:
+        """As `Mending.remove_alias`."""
+        self.conn.execute(
+            "DELETE FROM aliases WHERE space_pk = ? AND id = ?", (space_pk, core.id_column(checkpoint_id))
+        )
+
+    def remove_checkpoint(self, space_pk: int, rev: int) -> None:
+        """As `Mending.remove_checkpoint`."""
+        self.conn.execute("DELETE FROM checkpoints WHERE space_pk = ? AND rev = ?", (space_pk, rev))
+        self.conn.execute("DELETE FROM task_writes WHERE space_pk = ? AND rev = ?", (space_pk, rev))
+
+    def remove_write(self, space_pk: int, rev: int, task_id: str, slot: int) -> None:
+        """As `Mending.remove_write`."""
+        self.conn.execute(
+            "DELETE FROM task_writes WHERE space_pk = ? AND rev = ? AND task_id = ? AND slot = ?",
+            (space_pk, rev, core.id_column(task_id), slot),
+        )
+
+    def remove_rows(self, space_pk: int, number: int, root: int, first: int) -> None:
+        """As `Mending.remove_rows`."""
+        self.conn.execute(
+            "DELETE FROM payloads WHERE space_pk = ? AND chan = ? AND root = ? AND seq >= ?",
+            (space_pk, number, root, first),
+        )
 
 
 def _checkpoint(row: Any) -> ScannedCheckpoint:
