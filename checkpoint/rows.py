@@ -83,6 +83,9 @@ T = TypeVar("T")
 
 PAGE: Final = 50
 """Checkpoints of a listing that are read at a time."""
+THREADS_PAGE: Final = 500
+Progress = Callable[[int, int], None]
+"""Told how many threads and rows were looked at so far."""
 FORMAT_VERSION: Final = 4
 """`Checkpoint["v"]` of what the engine stores."""
 _FIELDS: Final = frozenset({"id", "ts", "channel_values", "channel_versions", "versions_seen", "updated_channels"})
@@ -647,59 +650,80 @@ class RowSaver(BaseCheckpointSaver[int]):
 
     # What is stored, and is it sound?
 
-    def verify(self, config: RunnableConfig | None = None, *, deep: bool = False) -> builtins.list[Problem]:
+    def thread_ids(self) -> Iterator[str]:
+        """Ids of all threads, the oldest first. Reads pages and holds nothing in between."""
+        after: Any = None
+        while True:
+            with self._scanning() as scan:
+                page = scan.threads(after, THREADS_PAGE)
+            if not page:
+                return
+            yield from (thread.thread_id for thread in page)
+            after = page[-1].key
+
+    async def athread_ids(self) -> AsyncIterator[str]:
+        """Async form of `thread_ids`."""
+        found = self.thread_ids()
+        while (thread_id := await self._off_loop(next, found, None)) is not None:
+            yield thread_id
+
+    def verify(
+        self, config: RunnableConfig | None = None, *, deep: bool = False, progress: Progress | None = None
+    ) -> builtins.list[Problem]:
         """Everything that is wrong with a thread (its namespaces all together), or with all threads; empty if nothing.
 
         One fault is one problem, at the oldest checkpoint that needs what is damaged. `deep` also decodes every value,
         without making objects of the program's classes, and lets the store check its file. Reads everything once, in
         many short views: runs may go on writing meanwhile, and what they write after the start may not be looked at.
+        `progress` is called after each view with the threads and rows looked at so far.
         """
         run = self._verification(config, deep)
         while not run.done:
-            self._verify_some(run)
+            self._look(run, progress)
         return run.problems
 
-    async def averify(self, config: RunnableConfig | None = None, *, deep: bool = False) -> builtins.list[Problem]:
+    async def averify(
+        self, config: RunnableConfig | None = None, *, deep: bool = False, progress: Progress | None = None
+    ) -> builtins.list[Problem]:
         """Async form of `verify`."""
         run = self._verification(config, deep)
         while not run.done:
-            await self._off_loop(self._verify_some, run)
+            await self._off_loop(self._look, run, progress)
         return run.problems
 
     def _verification(self, config: RunnableConfig | None, deep: bool) -> Verification:
         thread_id = None if config is None else addressed(config)[0]
         return Verification(self._codec(), thread_id, deep=deep)
 
-    def _verify_some(self, run: Verification) -> None:
+    def _look(self, run: Verification | Count, progress: Progress | None = None) -> None:
         if run.thread_id is not None:
             self._settle(run.thread_id)
         with self._scanning() as scan:
             run.step(scan)
+        if progress is not None:
+            progress(run.n_threads, run.n_rows)
 
-    def stats(self, config: RunnableConfig | None = None, *, top: int = 10) -> Stats:
-        """What a thread, or all of them, takes. Decodes no value; reads every header. `top`: threads that are named."""
+    def stats(self, config: RunnableConfig | None = None, *, top: int = 10, progress: Progress | None = None) -> Stats:
+        """What a thread, or all of them, takes. Decodes no value; reads every header. `top`: threads that are named;
+        `progress` as for `verify`."""
         run = self._count(config, top)
         while not run.done:
-            self._count_some(run)
+            self._look(run, progress)
         return run.stats()
 
-    async def astats(self, config: RunnableConfig | None = None, *, top: int = 10) -> Stats:
+    async def astats(
+        self, config: RunnableConfig | None = None, *, top: int = 10, progress: Progress | None = None
+    ) -> Stats:
         """Async form of `stats`."""
         run = self._count(config, top)
         while not run.done:
-            await self._off_loop(self._count_some, run)
+            await self._off_loop(self._look, run, progress)
         return run.stats()
 
     def _count(self, config: RunnableConfig | None, top: int) -> Count:
         if not isinstance(top, int) or isinstance(top, bool) or top < 0:
             raise ValueError(f"stats: top is {top!r}; it must be an int of at least 0")
         return Count(None if config is None else addressed(config)[0], top)
-
-    def _count_some(self, run: Count) -> None:
-        if run.thread_id is not None:
-            self._settle(run.thread_id)
-        with self._scanning() as scan:
-            run.step(scan)
 
     def repair(self, config: RunnableConfig, *, to: Literal["nearest"] = "nearest") -> builtins.list[Repair]:
         """Make a damaged thread usable again; returns what was done, nothing if `verify(config, deep=True)` finds nothing.

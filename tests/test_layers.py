@@ -17,7 +17,7 @@ PACKAGES = ("checkpoint", "pregel")
 # Layer by layer, upwards. A module belongs to the longest prefix that is listed; it may import its own entry and what
 # the entry names. `pregel.engine` is the core without the drivers.
 BASE = ("checkpoint.registry", "checkpoint.base", "checkpoint.ids", "checkpoint.adapter")
-TOOLS = ("scan", "verify", "stats", "repair")
+TOOLS = ("scan", "verify", "stats", "repair", "export")
 STORAGE = tuple(f"checkpoint.{name}" for name in ("headers", "chains", "rows", "workers", "memory", "sqlite", *TOOLS))
 COMMANDS = ("checkpoint.cli", "checkpoint.__main__")
 WORDS = tuple(f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "types", "warnings", "messages"))

@@ -53,6 +53,19 @@ def connect_to_read(path: str, *, busy_ms: int = BUSY_MS) -> sqlite3.Connection:
     return conn
 
 
+def tidy(path: str) -> None:
+    """Remove an empty log that reading has left beside a file that had none, unless somebody uses it.
+
+    Only SQLite knows the latter, and only a connection that may write removes the log when it is the last to close.
+    """
+    if _size(f"{path}-wal") == 0 and os.path.exists(f"{path}-wal"):
+        with (
+            contextlib.suppress(sqlite3.Error),
+            contextlib.closing(_set_up(f"{Path(path).as_uri()}?mode=rw", 0, is_uri=True)) as conn,
+        ):
+            conn.execute("PRAGMA schema_version").fetchone()
+
+
 def _set_up(place: str, busy_ms: int, *, is_uri: bool = False) -> sqlite3.Connection:
     conn = sqlite3.connect(
         place,
@@ -126,3 +139,35 @@ def _size(path: str) -> int:
         return os.stat(path).st_size
     except OSError:
         return 0
+
+
+def back_up(path: str, target: str) -> str:
+    """Copy a file by SQLite's backup, which also sees commits that are still in the log. Returns the target's path.
+
+    Writers may go on; the copy is of one moment. Raises `SaverOpenError` if there is something at the target.
+    """
+    try:
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise SaverOpenError(
+            f"{path} cannot be copied to {target}: {error.strerror}; choose another path", path=target
+        ) from error
+    path = os.path.abspath(path)
+    with (
+        reading(path) as source,
+        contextlib.closing(sqlite3.connect(target)) as copy,
+    ):
+        source.backup(copy, pages=1024)
+    return target
+
+
+@contextmanager
+def reading(path: str) -> Iterator[sqlite3.Connection]:
+    """A connection that only reads, for a while; leaves nothing behind. Raises `SaverOpenError`."""
+    had_log = os.path.exists(f"{path}-wal")
+    try:
+        with explained(path), contextlib.closing(connect_to_read(path)) as conn:
+            yield conn
+    finally:
+        if not had_log:
+            tidy(path)

@@ -108,11 +108,8 @@ class _Connections:
         self.closed = False
         self.write_lock = threading.RLock() if single is not None else threading.Lock()
         self.mode = ""
+        self.had_log = path is not None and os.path.exists(f"{path}-wal")
         self.writer: Any = single if single is not None else self.open()
-        if single is None and not read_only:
-            self.writer.execute("PRAGMA journal_mode = WAL")
-            self.writer.execute("PRAGMA wal_autocheckpoint = 0")
-            self.writer.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
         self.readers: deque[sqlite3.Connection] = deque()
         self.reader_slots = threading.Semaphore(MAX_READERS)
         self.wal_conn: sqlite3.Connection | None = None
@@ -125,6 +122,13 @@ class _Connections:
         if readonly:
             conn.execute("PRAGMA query_only = ON")
         return conn
+
+    def set_up_log(self) -> None:
+        """Changes the file: only when it is known to be ours."""
+        if self.single is None:
+            self.writer.execute("PRAGMA journal_mode = WAL")
+            self.writer.execute("PRAGMA wal_autocheckpoint = 0")
+            self.writer.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
 
     def check_process(self) -> None:
         """Raise `SaverClosedError` in a child of the process that opened the files."""
@@ -157,6 +161,8 @@ class _Connections:
                         self.writer.execute("PRAGMA busy_timeout = 0")
                         self.writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
                 self.writer.close()
+                if self.read_only and not self.had_log and self.path is not None:
+                    opening.tidy(self.path)
             elif self.owned:
                 self.single.close()
 
@@ -224,11 +230,13 @@ class _SqliteSaver(RowSaver):
     def _prepare(self, connections: _Connections) -> None:
         """Bring the schema up to date, or see whether it can be read as it is."""
         place = connections.path or "the in-memory database"
+        version = known_version(connections.writer, place)
         if not self.read_only:
+            connections.set_up_log()
             migrate(connections.writer, place)
             connections.writer.execute("PRAGMA foreign_keys = ON")
             core.finish_deletes(connections.writer)
-        elif known_version(connections.writer, place) == 0:
+        elif version == 0:
             raise SaverOpenError(f"{place} has no checkpoints, nor their tables; check the path", path=place)
 
     def _check_writable(self) -> None:

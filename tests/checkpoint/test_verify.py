@@ -227,7 +227,7 @@ def test_verify_while_others_write(path: Path, monkeypatch: pytest.MonkeyPatch) 
             run = saver._verification(None, True)
             n = 0
             while not run.done:
-                saver._verify_some(run)
+                saver._look(run)
                 n += 1
                 going = runs[n % 3]
                 if n == 20:
