@@ -378,8 +378,22 @@ class Append:
     written: Sequence[Any] = ()
 
 
-ChannelOp = Append
-"""How a changed channel differs from the parent checkpoint. Further ops (splice, patch) extend this union."""
+@dataclass(slots=True)
+class Edit:
+    """A list, dict or str that took the place of another, of which parts may be the same objects.
+
+    The engine guarantees that `before` is the container the parent checkpoint holds, not a copy, and that its shell was not
+    changed since; what its elements hold may have been. `written` are the values this superstep wrote, and their
+    elements.
+    """
+
+    value: Any
+    before: Any
+    written: Sequence[Any] = ()
+
+
+ChannelOp = Append | Edit
+"""How a changed channel differs from the parent checkpoint."""
 
 
 @dataclass(slots=True)
@@ -491,6 +505,11 @@ class EncodedCommit(Protocol):
         """Bytes of all bodies."""
         ...
 
+    @property
+    def edited(self) -> Sequence[str]:
+        """Channels in which something was edited in place that nobody wrote; their whole value is stored (D23)."""
+        ...
+
 
 class Ack(Protocol):
     """A write that may still be on its way."""
@@ -543,6 +562,14 @@ class NativeSaver(Protocol):
 
     def encode(self, commit: StepCommit) -> EncodedCommit:
         """Bytes of a commit. CPU only. Raises `UnregisteredTypeError` for a value that cannot be stored."""
+        ...
+
+    def is_large(self, commit: StepCommit) -> bool:
+        """May `encode` take so long that an event loop should not do it? A guess, from lengths."""
+        ...
+
+    async def aencode(self, commit: StepCommit) -> EncodedCommit:
+        """`encode` away from the event loop. Nothing of the commit may change until it has ended."""
         ...
 
     def write(self, batch: Sequence[EncodedCommit], *, durability: Durability) -> None:

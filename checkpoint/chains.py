@@ -29,7 +29,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from ormsgpack import packb
@@ -43,18 +42,32 @@ from checkpoint.base import (
     UnknownTypeError,
     UnregisteredTypeError,
 )
+from checkpoint.deltas import (
+    APPEND,
+    BLOCK_BYTES,
+    EDITED,
+    FULL,
+    PATCH,
+    RAW_LIMIT,
+    Chain,
+    Delta,
+    apply,
+    begun,
+    find,
+    give_way,
+    joined,
+    packed,
+)
 from checkpoint.headers import EXTENDED, ROOTED, SAME, SMALL, Body, Header, Placed, advance
 from checkpoint.serde.msgpack import FORMAT_TAG, Serde
 
 INLINE_LIMIT: Final = 64
 """Bytes of an encoded value that still live in the header."""
-DELTA_SHARE: Final = 0.6
-"""A delta that makes up this share of the value is stored as the whole value."""
-MAX_CHAIN_ROWS: Final = 1000
-"""A chain of this many rows gets a new full copy once its deltas are twice its full value."""
 
-FULL: Final = 0
-APPEND: Final = 1
+LARGE: Final = 64 * 1024
+"""Bytes of a value from which an event loop does not encode or decode it."""
+MANY: Final = 256
+"""Elements of a container whose size is not known from which it counts as large."""
 
 STUB: Final = 1
 """Flag: only the header of a pruned checkpoint is kept."""
@@ -69,13 +82,13 @@ SOURCES: Final = {"input": 1, "loop": 2, "update": 3, "fork": 4}
 SOURCE_NAMES: Final = {number: name for name, number in SOURCES.items()}
 CHANNEL_OF_SLOT: Final = {-1: "__error__", -2: "__scheduled__", -3: "__interrupt__", -4: "__resume__"}
 
-_SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None), complex})
 _ATOMS: Final = frozenset({int, float, bool, type(None)})
 """Values that nobody can change, that are never refused and always small."""
 
+NO_BODY: Final[Body] = (None, b"")
 _NIL: Final[Body] = (None, packb(None))
-Staged = tuple[str, Body, Append | None]
-"""(channel, its bytes, the append if they go behind what is stored)."""
+Staged = tuple[str, Any, Sequence[Body], Delta | None]
+"""(channel, value, its bodies, the delta if they are one)."""
 NamedPayload = tuple[str, int, int, int, str | None, bytes]
 """A `PayloadRow` with the channel's name for its number."""
 
@@ -170,6 +183,10 @@ class Codec:
                 self.unpack_shown = self._unpack_shown
                 self.is_plain = True
 
+    def unpack_body(self, body: Body) -> Any:
+        """The value of a body."""
+        return self.unpack(*body)
+
     def _unpack_own(self, tag: str | None, body: bytes) -> Any:
         return self.serde.loads(body) if tag is None else self.serde.loads_typed((tag, body))
 
@@ -192,58 +209,6 @@ class Codec:
 
 
 # ---- what is known of a namespace between two commits
-
-
-@dataclass(slots=True)
-class Chain:
-    """The stored form of one channel's value: `(root, 0)` to `(root, seq)`."""
-
-    root: int
-    seq: int
-    full: int
-    """Bytes of the full value."""
-    ops: int = 0
-    """Bytes of the deltas."""
-    digest: int | None = None
-    """Python's hash of (tag, body) while the chain is one row; None if not known."""
-    tip: bool = True
-    """May this run write seq + 1?"""
-    positions: dict[int, int] | None = None
-    """id of an element -> its position in the live list; only elements that can change."""
-    n_indexed: int = 0
-    """Elements of the live list that `positions` knows."""
-
-    def holds_rewritten(self, value: list[Any], start: int, written: Sequence[Any]) -> bool:
-        """Does a written element also stand before `start`? O(delta) after the first call, which is O(start)."""
-        for element in written:
-            if type(element) in _SCALARS:
-                continue
-            if self.positions is None or self.n_indexed != start:
-                self.positions = {}
-                self.n_indexed = 0
-                self.index(value[:start])
-            position = self.positions.get(id(element))
-            # An index entry may be older than the object that has this id now: look.
-            if position is not None and value[position] is element and not _is_frozen(element):
-                return True
-        return False
-
-    def index(self, value: list[Any]) -> None:
-        """Learn the elements from `n_indexed` on."""
-        positions = self.positions
-        if positions is None:
-            return
-        for position in range(self.n_indexed, len(value)):
-            element = value[position]
-            if type(element) not in _SCALARS:
-                positions[id(element)] = position
-        self.n_indexed = len(value)
-
-
-def _is_frozen(value: Any) -> bool:
-    if type(value) in _SCALARS or isinstance(value, Enum):
-        return True
-    return type(value) in (tuple, frozenset) and all(_is_frozen(element) for element in value)
 
 
 @dataclass(slots=True)
@@ -281,6 +246,7 @@ class EncodedStep:
         "bodies",
         "claim",
         "commit",
+        "edited",
         "expected",
         "metadata",
         "must_exist",
@@ -305,6 +271,7 @@ class EncodedStep:
         writes: Sequence[PlainWrite],
         size: int,
         others: Sequence[EncodedStep],
+        edited: Sequence[str] = (),
     ) -> None:
         self.commit = commit
         self.claim = commit.claim
@@ -323,6 +290,7 @@ class EncodedStep:
         """Bytes of all bodies; headers are not counted."""
         self.others = others
         """Go into the same transaction, before this one."""
+        self.edited = edited
         self.stored = False
         self.row: PlainCheckpoint | None = None
         """Made by `seal`."""
@@ -360,22 +328,53 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
 
     # Everything that can refuse comes first: values, then metadata.
     rev, run_id, chains = commit.rev, commit.run_id, space.chains
-    staged = _staged(commit, chains, codec)
+    staged, edited = _staged(commit, chains, codec)
     if not _has_metadata(commit, space):
         space.metadata_text = metadata_text(commit.metadata, commit.parents, run_id)
         space.metadata_of = commit.metadata
         space.metadata_run_id = run_id
         space.metadata_parents = dict(commit.parents)
 
-    placed, bodies = _placed(chains, rev, staged)
+    placed, bodies = _placed(chains, rev, staged, codec)
     for body in bodies:
         size += len(body[5])
     for name in commit.gone:
         chains.pop(name, None)
-    encoded = EncodedStep(commit, space, rev, placed, bodies, writes, size, others)
+    for other in others:
+        edited += other.edited
+    encoded = EncodedStep(commit, space, rev, placed, bodies, writes, size, others, edited)
     space.head = rev
     space.must_exist = None
     return encoded
+
+
+def is_large(commit: StepCommit) -> bool:
+    """May it take more than about a millisecond to encode? Judged by lengths and by what is stored, not by looking in."""
+    space = commit.claim.spaces.get(commit.checkpoint_ns)
+    chains: Mapping[str, Chain] = space.chains if isinstance(space, Space) else {}
+    for name, value in commit.values.items():
+        if type(value) not in _ATOMS and (
+            _is_long(value) or (name in chains and chains[name].full + chains[name].ops > LARGE)
+        ):
+            return True
+    for name, op in commit.ops.items():
+        if isinstance(op, Append):
+            if len(op.value) - op.start > MANY:
+                return True
+        elif len(op.value) > MANY and (name not in chains or chains[name].live > LARGE):
+            return True
+    for task in commit.writes:
+        for _, value in task.writes:
+            if type(value) not in _ATOMS and _is_long(value):
+                return True
+    return any(map(is_large, commit.others))
+
+
+def _is_long(value: Any) -> bool:
+    kind = type(value)
+    if kind is list or kind is dict:
+        return len(value) > MANY
+    return (kind is str or kind is bytes) and len(value) > LARGE
 
 
 def _has_metadata(commit: StepCommit, space: Space) -> bool:
@@ -446,7 +445,7 @@ def _atoms(values: Mapping[str, Any], codec: Codec) -> list[Placed]:
     """The bytes of changed channels that hold atoms: all of them live in the header."""
     pack = codec.pack
     # Most channels of a graph are triggers, whose value is None.
-    return [(name, pack(value) if value is not None else _NIL, SMALL) for name, value in values.items()]
+    return [(name, pack(value) if value is not None else _NIL, SMALL, 0) for name, value in values.items()]
 
 
 def _task_rows(tasks: Sequence[TaskWrites], codec: Codec) -> tuple[Sequence[PlainWrite], int]:
@@ -458,80 +457,63 @@ def _task_rows(tasks: Sequence[TaskWrites], codec: Codec) -> tuple[Sequence[Plai
     return rows, sum([len(row[5]) for row in rows])
 
 
-def _staged(commit: StepCommit, chains: Mapping[str, Chain], codec: Codec) -> list[Staged]:
-    """The bytes of every changed channel. Raises `UnregisteredTypeError` that names the channel."""
+def _staged(commit: StepCommit, chains: Mapping[str, Chain], codec: Codec) -> tuple[list[Staged], list[str]]:
+    """What is to be stored of every changed channel, and those that were edited in place.
+
+    Raises `UnregisteredTypeError` that names the channel.
+    """
     staged: list[Staged] = []
+    edited: list[str] = []
     name = ""
     try:
         for name, value in commit.values.items():
-            staged.append((name, codec.pack(value), None))
+            chain = chains.get(name)
+            delta = None if chain is None else find(chain, value, None, codec.pack, codec.unpack_body)
+            staged.append((name, value, packed(value, codec.pack) if delta is None else delta.bodies, delta))
         for name, op in commit.ops.items():
-            delta = _encode_append(op, chains[name], codec.pack) if name in chains else None
-            if delta is None:
-                staged.append((name, codec.pack(op.value), None))
-            else:
-                staged.append((name, delta, op))
+            chain = chains.get(name)
+            delta = None if chain is None else find(chain, op.value, op, codec.pack, codec.unpack_body)
+            if delta is EDITED:
+                edited.append(name)
+                delta = None
+            staged.append((name, op.value, packed(op.value, codec.pack) if delta is None else delta.bodies, delta))
     except UnregisteredTypeError as refusal:
         raise UnregisteredTypeError(refusal.type, refusal.path, channel=name) from None
-    return staged
+    return staged, edited
 
 
-def _placed(chains: dict[str, Chain], rev: int, staged: Sequence[Staged]) -> tuple[list[Placed], list[NamedPayload]]:
+def _placed(
+    chains: dict[str, Chain], rev: int, staged: Sequence[Staged], codec: Codec
+) -> tuple[list[Placed], list[NamedPayload]]:
     """Decide where each body is stored: in the header, in a row of its own, or where it is already."""
-    bodies: list[NamedPayload] = []
+    payloads: list[NamedPayload] = []
     placed: list[Placed] = []
-    for name, body, op in staged:
-        place = SMALL
-        n_bytes = len(body[1])
-        if op is not None:
-            chain = chains[name]
-            if n_bytes:
-                chain.seq = seq = chain.seq + 1
-                chain.ops += n_bytes
-                chain.digest = None
-                bodies.append((name, chain.root, seq, APPEND, *body))
-                place = EXTENDED
-                if chain.positions is not None:
-                    chain.index(op.value)
-            else:
-                place = SAME
-        elif n_bytes <= INLINE_LIMIT:
-            chains.pop(name, None)
+    for name, value, bodies, delta in staged:
+        chain = chains.get(name)
+        if delta is not None:
+            assert chain is not None
+            first, kind = chain.seq + 1, delta.kind
+            chain.move(delta, value)
+            place = EXTENDED if bodies else SAME
+            if chain.positions is not None:
+                chain.index(value, len(value))
+        elif len(bodies) == 1 and len(bodies[0][1]) <= INLINE_LIMIT:
+            if chain is not None:
+                del chains[name]
+            placed.append((name, bodies[0], SMALL, 0))
+            continue
+        elif chain is not None and chain.digest is not None and chain.digest == hash(bodies[0]) and len(bodies) == 1:
+            # Equal bytes, but other objects than those that were looked at.
+            chain.positions = None
+            place, bodies = SAME, ()
         else:
-            old = chains.get(name)
-            digest = hash(body)
-            if old is not None and old.digest == digest and old.full == n_bytes:
-                # Equal bytes, but other objects than those that were looked at.
-                old.positions = None
-                place = SAME
-            else:
-                chains[name] = Chain(rev, 0, n_bytes, digest=digest)
-                bodies.append((name, rev, 0, FULL, *body))
-                place = ROOTED
-        placed.append((name, body, place))
-    return placed, bodies
-
-
-def _encode_append(op: Append, chain: Chain, pack: Callable[[Any], Body]) -> Body | None:
-    """The delta of an append; (None, b"") if there is nothing new; None if the whole value must be stored."""
-    value, start = op.value, op.start
-    kind = type(value)
-    if kind is list:
-        if op.written and chain.holds_rewritten(value, start, op.written):
-            return None
-    elif kind is not str:
-        return None
-    if len(value) == start:
-        return None, b""
-    if not chain.tip:
-        return None
-    body = pack(value[start:])
-    n_bytes = len(body[1])
-    if n_bytes * (1 - DELTA_SHARE) >= (chain.full + chain.ops) * DELTA_SHARE:
-        return None
-    if chain.seq >= MAX_CHAIN_ROWS and chain.ops + n_bytes >= 2 * chain.full:
-        return None
-    return body
+            chain = chains[name] = begun(rev, value, bodies, chain, codec.pack)
+            first, kind = 0, PATCH if type(value) is dict else APPEND
+            place = ROOTED
+        for seq, body in enumerate(bodies, first) if bodies else ():
+            payloads.append((name, chain.root, seq, kind if seq else FULL, *body))
+        placed.append((name, NO_BODY, place, max(0, len(bodies) - 1)))
+    return placed, payloads
 
 
 def encode_task(task: TaskWrites, codec: Codec) -> PlainWrite:
@@ -626,34 +608,39 @@ def read_chains(
     return values
 
 
-def known_chains(header: Header, stored: Mapping[int, StoredChain]) -> dict[str, Chain]:
-    """What a run that continues from these rows knows of its chains: sizes, and which it may extend."""
+def known_chains(header: Header, stored: Mapping[int, StoredChain], values: Mapping[str, Any]) -> dict[str, Chain]:
+    """What a run that continues from these rows and values knows of its chains, and which it may extend."""
     chains: dict[str, Chain] = {}
     for name, (root, seq) in header.refs.items():
         rows, further = stored[header.index[name]]
-        full = len(rows[0][1])
-        n_ops = sum(len(data) for _, data in rows) - full
+        chain = chains[name] = begun(root, values[name], rows[:1], None, None)
+        if seq:
+            chain.seq = seq
+            chain.ops = sum(len(data) for _, data in rows) - chain.full
+            chain.digest = None
+            chain.raw = list(rows) if chain.full + chain.ops <= RAW_LIMIT else None
         # Only the owner of the thread may extend, only at the end, and never what a lane still writes.
-        tip = not further and not root >> 20 & 1
-        chains[name] = Chain(root, seq, full, n_ops, digest=hash(rows[0]) if seq == 0 else None, tip=tip)
+        chain.tip = not further and not root >> 20 & 1
     return chains
 
 
 def read_value(name: str, rows: Sequence[Body], codec: Codec, ns: str, lenient: bool = False) -> Any:
-    """The value of one chain: its full row, then everything appended."""
+    """The value of one chain: its full row, then what changed it."""
     unpack = codec.unpack_opaque if lenient else codec.unpack
     try:
-        if len(rows) > 1 and codec.is_plain and (joined := _joined(rows)) is not None:
-            return unpack(None, joined)
+        is_large = sum([len(data) for _, data in rows]) > BLOCK_BYTES
+        if len(rows) > 1 and codec.is_plain and not is_large and (whole := joined(rows)) is not None:
+            # The rows of a list that only grew, as one array: faster than row by row.
+            n_elements, elements = whole
+            return unpack(None, b"\xdd" + n_elements.to_bytes(4, "big") + elements)
         value = unpack(*rows[0])
-        if len(rows) > 1:
-            if type(value) is list:
-                for tag, data in rows[1:]:
-                    value += unpack(tag, data)
-            elif type(value) is str:
-                value = "".join([value, *(unpack(tag, data) for tag, data in rows[1:])])
-            else:
-                raise CorruptCheckpointError(f"a {type(value).__name__} cannot have grown")
+        if type(value) is str:
+            value = "".join([value, *(unpack(*row) for row in rows[1:])])
+        else:
+            for row in rows[1:]:
+                if is_large:
+                    give_way()
+                value = apply(value, unpack(*row))
     except UnknownTypeError as unknown:
         if unknown.channel is None:
             unknown.channel = name
@@ -664,29 +651,6 @@ def read_value(name: str, rows: Sequence[Body], codec: Codec, ns: str, lenient: 
     except (ValueError, TypeError) as error:
         raise CorruptCheckpointError(f"body does not decode ({error!r})", ns=ns, channel=name) from error
     return value
-
-
-def _joined(rows: Sequence[Body]) -> bytes | None:
-    """The rows of a list as one msgpack array, which decodes faster than row by row; None if they are no arrays."""
-    n_elements = 0
-    pieces = [b""]
-    for tag, data in rows:
-        first = data[0]
-        if tag is not None:
-            return None
-        if 0x90 <= first <= 0x9F:
-            n_elements += first & 0x0F
-            pieces.append(data[1:])
-        elif first == 0xDC:
-            n_elements += int.from_bytes(data[1:3], "big")
-            pieces.append(data[3:])
-        elif first == 0xDD:
-            n_elements += int.from_bytes(data[1:5], "big")
-            pieces.append(data[5:])
-        else:
-            return None
-    pieces[0] = b"\xdd" + n_elements.to_bytes(4, "big")
-    return b"".join(pieces)
 
 
 def read_task(row: WriteRow, codec: Codec, checkpoint_id: str, *, lenient: bool = False) -> TaskWrites:

@@ -168,6 +168,11 @@ class _Calls:
         """Not known: the saver's own serializer runs inside `put`."""
         return 0
 
+    @property
+    def edited(self) -> Sequence[str]:
+        """None: values are stored whole, so nothing is skipped."""
+        return ()
+
 
 class AdaptedSaver:
     """Drives any saver through its public methods. Made by `checkpoint.adapter.adapt`."""
@@ -528,6 +533,15 @@ class AdaptedSaver:
     def _plain_task(task: TaskWrites) -> TaskWrites:
         writes = [(channel, to_plain(value)) for channel, value in task.writes]
         return TaskWrites(task.rev, task.checkpoint_id, task.task_id, task.path, task.slot, writes)
+
+    def is_large(self, commit: StepCommit) -> bool:
+        """No: the saver's own serializer runs inside `put`."""
+        del commit
+        return False
+
+    async def aencode(self, commit: StepCommit) -> EncodedCommit:
+        """As `encode`."""
+        return self.encode(commit)
 
     def write(self, batch: Sequence[EncodedCommit], *, durability: Durability) -> None:
         """Make the calls of the batch, in order. Not one transaction: such a saver has none to offer."""

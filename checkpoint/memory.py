@@ -17,8 +17,9 @@ import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import count, islice
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from checkpoint import ids
 from checkpoint.base import (
@@ -28,12 +29,14 @@ from checkpoint.base import (
     CorruptCheckpointError,
     Durability,
     EncodedCommit,
+    RunnableConfig,
     ThreadDeletedError,
 )
 from checkpoint.chains import (
     HEADER,
     HEADER_ROOT,
     ID,
+    LARGE,
     REV,
     UP_REV,
     CheckpointRow,
@@ -46,7 +49,7 @@ from checkpoint.chains import (
     WriteRow,
     seal,
 )
-from checkpoint.rows import Address, Entry, Found, RowSaver
+from checkpoint.rows import Address, Entry, Found, RowSaver, addressed
 from checkpoint.scan import Chain, ScannedBody, ScannedCheckpoint, ScannedSpace, ScannedTask, ScannedThread
 
 P = ParamSpec("P")
@@ -62,7 +65,7 @@ _numbers = count(1)
 class _Space:
     """Rows of one namespace."""
 
-    __slots__ = ("aliases", "checkpoints", "head", "lines", "ns", "payloads", "writes")
+    __slots__ = ("aliases", "checkpoints", "head", "largest", "lines", "ns", "payloads", "writes")
 
     def __init__(self, ns: str) -> None:
         self.ns = ns
@@ -72,6 +75,8 @@ class _Space:
         """Root of a header chain -> its revs, ascending."""
         self.payloads: dict[tuple[int, int], list[tuple[str | None, bytes]]] = {}
         """(channel number, root) -> bodies by seq."""
+        self.largest = 0
+        """Bytes of the largest of them."""
         self.writes: dict[int, PlainWrite | dict[tuple[str, int], PlainWrite]] = {}
         """rev -> (task id, slot) -> row; the row itself while there is one, as in most supersteps."""
         self.aliases: dict[str, int] = {}
@@ -83,6 +88,7 @@ class _Space:
         copied.head = self.head
         copied.checkpoints = dict(self.checkpoints)
         copied.lines = {root: list(revs) for root, revs in self.lines.items()}
+        copied.largest = self.largest
         copied.payloads = {key: list(rows) for key, rows in self.payloads.items()}
         copied.writes = {rev: dict(rows) if isinstance(rows, dict) else rows for rev, rows in self.writes.items()}
         copied.aliases = dict(self.aliases)
@@ -310,7 +316,26 @@ class InMemorySaver(RowSaver):
             yield self._view
 
     async def _off_loop(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return call(*args, **kwargs)
+        # Nothing here waits for anything; only decoding a large value takes long.
+        if not self._has_large(args[0] if args else None):
+            return call(*args, **kwargs)
+        value: T = await self._encoder.post(partial(call, *args, **kwargs)).shielded()
+        return value
+
+    def _has_large(self, config: Any) -> bool:
+        """May the addressed namespace have values that take long to decode? Without a config: any."""
+        with self._lock:
+            self._seal()
+        if not isinstance(config, dict):
+            return any(
+                space.largest > LARGE
+                for thread in list(self._threads.values())
+                for space in list(thread.spaces.values())
+            )
+        thread_id, ns, _ = addressed(cast("RunnableConfig", config))
+        thread = self._threads.get(thread_id)
+        space = thread.spaces.get(ns) if thread is not None else None
+        return space is not None and space.largest > LARGE
 
     async def _off_loop_write(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return call(*args, **kwargs)
@@ -349,6 +374,8 @@ def _add_payloads(space: _Space, payloads: Sequence[PayloadRow]) -> None:
                 f"chain {number}/{root} has {len(rows)} rows, row {seq} was to follow", ns=space.ns
             )
         rows.append((tag, data))
+        if len(data) > space.largest:
+            space.largest = len(data)
 
 
 def _add_writes(space: _Space, writes: Sequence[PlainWrite], replace: bool = False) -> None:

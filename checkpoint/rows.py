@@ -16,10 +16,12 @@ Source: LangGraph's documented saver interface (persistence.md A3) for names; de
 from __future__ import annotations
 
 import builtins
+import importlib
 import json
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, Self, TypeVar
 
@@ -67,6 +69,7 @@ from checkpoint.chains import (
     WriteRow,
     encode_commit,
     encode_task,
+    is_large,
     json_text,
     known_chains,
     read_chains,
@@ -383,6 +386,20 @@ class RowSaver(BaseCheckpointSaver[int]):
         codec = self._made_codec
         return encode_commit(commit, codec if codec.serde is self.serde else self._codec())
 
+    def is_large(self, commit: StepCommit) -> bool:
+        """May `encode` take more than about a millisecond?"""
+        return is_large(commit)
+
+    async def aencode(self, commit: StepCommit) -> EncodedStep:
+        """`encode`, on a thread of its own. A caller that is cancelled learns of it after the end."""
+        encoded: EncodedStep = await self._encoder.post(partial(self.encode, commit)).shielded()
+        return encoded
+
+    @cached_property
+    def _encoder(self) -> Any:
+        # The module loads asyncio, which most programs with a saver in memory do without.
+        return importlib.import_module("checkpoint.workers").Worker("checkpoint-encoder")
+
     def commit(self, commit: StepCommit, *, durability: Durability = "sync") -> None:
         """Encode and write one commit."""
         self.write([self.encode(commit)], durability=durability)
@@ -438,7 +455,7 @@ class RowSaver(BaseCheckpointSaver[int]):
             _check_above(rows, thread_id, ns, found)
             header, stored, values, writes = self._state(rows, thread_id, ns, address.space_pk, found)
             loaded = _loaded(claim, ns, found, header, values, writes, header.rev == address.head)
-        space = Space(ns, address.space_pk, address.head, header=header, chains=known_chains(header, stored))
+        space = Space(ns, address.space_pk, address.head, header=header, chains=known_chains(header, stored, values))
         if not loaded.is_head:
             # Somebody else may extend that header chain: the first header of this line is full.
             header.n_rows = 0

@@ -17,7 +17,7 @@ Invariants
    is looked at again, in a view of its own, before it is reported.
 2. One fault is one problem, at the oldest checkpoint that needs what is damaged; what is unreadable only because it
    builds on that is not listed.
-3. Memory: a few numbers per chain of one namespace, folded headers of a few lines, one page of rows.
+3. Memory: a few numbers per chain of one namespace, folded headers of a few lines, one page of rows; deep, one value.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from checkpoint.chains import (
     CheckpointRow,
     Codec,
 )
+from checkpoint.deltas import apply
 from checkpoint.headers import Header
 from checkpoint.scan import Lines, Scan, ScannedCheckpoint, ScannedSpace, ScannedTask, ScannedThread
 
@@ -45,6 +46,8 @@ PAGE_BYTES: Final = 4 * 1024 * 1024
 VIEW_ROWS: Final = 2000
 """Rows that are read in one view at most, about; a view of a small thread goes on with the next one."""
 
+_UNKNOWN: Final = object()
+"""Stands for a value that cannot be made here."""
 ChainKey = tuple[int, int]
 """(channel number, root)."""
 
@@ -159,8 +162,8 @@ class SpaceCheck:
         self._gaps: dict[ChainKey, int] = {}
         """Chain -> seq from which on it cannot be read."""
         self._names: dict[ChainKey, str] = {}
-        self._list_like: tuple[ChainKey, bool] | None = None
-        """Chain whose first row was seen last, and whether it may grow."""
+        self._built: tuple[ChainKey, int, Any] | None = None
+        """The chain that is looked at, the seq of the last row, and the value so far."""
         self._lines = Lines(space.space_pk, space.ns)
         self._decoded: set[Any] = set()
         self._subs: dict[str, int] = {}
@@ -187,6 +190,7 @@ class SpaceCheck:
                 damage = self._undecodable(key, seq, tag, body)
             if damage is not None:
                 self._damaged.setdefault(key, {})[seq] = damage
+                self._built = None
         return self._turn(len(page), page[-1][:3] if page else None)
 
     def _undecodable(self, key: ChainKey, seq: int, tag: str | None, body: bytes) -> str | None:
@@ -194,12 +198,21 @@ class SpaceCheck:
             value = self._decode(tag, body)
         except CorruptCheckpointError as damage:
             return f"chain {key[0]}/{key[1]}, row {seq}: {damage.reason}"
-        if seq == 0:
-            self._list_like = key, isinstance(value, (list, str))
-        elif self._list_like == (key, False):
-            return f"chain {key[0]}/{key[1]} has a row {seq}, but its value is of a kind that cannot grow"
-        elif not isinstance(value, (list, str)):
-            return f"chain {key[0]}/{key[1]}, row {seq} is a {type(value).__name__}, which nothing can be extended by"
+        if seq == 0 and value is not _UNKNOWN:
+            self._built = key, 0, value
+            return None
+        if self._built is None or self._built[:2] != (key, seq - 1) or value is _UNKNOWN:
+            # What it changes is not known here: a row before it is damaged or missing, which is said elsewhere.
+            self._built = None
+            return None
+        before = self._built[2]
+        try:
+            # A text is put together by its readers at once; here only what fits one is looked at.
+            self._built = key, seq, before if isinstance(before, str) else apply(before, value)
+        except (CorruptCheckpointError, ValueError, TypeError, IndexError, KeyError) as error:
+            return f"chain {key[0]}/{key[1]}, row {seq} does not change what is before it ({error})"
+        if isinstance(before, str) and not isinstance(value, str):
+            return f"chain {key[0]}/{key[1]}, row {seq} is a {type(value).__name__}, which cannot go on a text"
         return None
 
     def _decode(self, tag: str | None, body: bytes) -> Any:
@@ -209,7 +222,7 @@ class SpaceCheck:
             raise
         except UnknownTypeError:
             # Of a serde that cannot do without the class; the bytes are fine as far as one can see.
-            return []
+            return _UNKNOWN
         except Exception as error:
             # A serde of the program may raise anything.
             raise CorruptCheckpointError(f"does not decode ({error!r})") from error
@@ -365,7 +378,7 @@ class SpaceCheck:
             value = self._decode(row.tag, row.body)
         except CorruptCheckpointError as damage:
             return f"writes of task {row.task_id!r}, slot {row.slot}: {damage.reason}"
-        is_list = isinstance(value, list) and len(value) % 2 == 0
+        is_list = value is _UNKNOWN or (isinstance(value, list) and len(value) % 2 == 0)
         is_sound = is_list if row.slot == 0 else row.slot in CHANNEL_OF_SLOT
         return None if is_sound else f"writes of task {row.task_id!r}, slot {row.slot} are none"
 

@@ -18,7 +18,9 @@ PACKAGES = ("checkpoint", "pregel")
 # the entry names. `pregel.engine` is the core without the drivers.
 BASE = ("checkpoint.registry", "checkpoint.base", "checkpoint.ids", "checkpoint.adapter")
 TOOLS = ("scan", "verify", "stats", "repair", "export")
-STORAGE = tuple(f"checkpoint.{name}" for name in ("headers", "chains", "rows", "workers", "memory", "sqlite", *TOOLS))
+STORAGE = tuple(
+    f"checkpoint.{name}" for name in ("headers", "deltas", "chains", "rows", "workers", "memory", "sqlite", *TOOLS)
+)
 COMMANDS = ("checkpoint.cli", "checkpoint.__main__")
 WORDS = tuple(f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "types", "warnings", "messages"))
 PARTS = tuple(f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing"))

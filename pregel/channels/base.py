@@ -59,7 +59,7 @@ class BaseChannel(ABC, Generic[Value, Update, Checkpoint]):
     """True: `install` changes this object. False: `stage` returned `(channel, changed)`, and after `install` the engine
     must put that channel in the place of this one."""
     has_edits: ClassVar[bool] = False
-    """True if `last_edit` may return something."""
+    """True if `last_edit` or `replaced` may return something."""
     can_consume: ClassVar[bool] = True
     """False if `consume()` always returns False without effect."""
     can_finish: ClassVar[bool] = True
@@ -81,6 +81,7 @@ class BaseChannel(ABC, Generic[Value, Update, Checkpoint]):
             cls.stage = BaseChannel.stage  # type: ignore[method-assign]
             cls.install = BaseChannel.install  # type: ignore[method-assign]
             cls.last_edit = BaseChannel.last_edit  # type: ignore[method-assign]
+            cls.replaced = BaseChannel.replaced  # type: ignore[method-assign]
             cls.has_edits = False
             cls.stages_in_place = own.get("stages_in_place", False)
             cls.reacts_to_empty = own.get("reacts_to_empty", True)
@@ -163,6 +164,12 @@ class BaseChannel(ABC, Generic[Value, Update, Checkpoint]):
         the next change.
         """
         return None
+
+    def replaced(self) -> Any:
+        """Return the list, dict or str in whose place the last `install` put another of its type; MISSING if that is not
+        known, or the object is the same. It must stay as it is for as long as the engine holds it.
+        """
+        return MISSING
 
     def consume(self) -> bool:
         """React to the end of a task that this channel triggered; return whether the channel gets a new version."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import collections.abc
 import operator as operators
 import typing
-from operator import is_
 from typing import Annotated, Any, ClassVar, Final, NotRequired, Required, Self, TypeVar
 
 from pregel.channels.base import ValueChannel
@@ -42,11 +41,9 @@ class BinaryOperatorAggregate(ValueChannel[Value]):
     Where `typ()` fails (`int | None`, a class with required arguments) it starts empty, and takes the first write as it
     is.
     One `Overwrite` per step replaces the value, whatever else is written in that step.
-
-    A reducer that only ever appends to a list may say so with the attribute `keeps_prefix = True`; see `last_edit`.
     """
 
-    __slots__ = ("_bare", "_before", "_concatenates", "_may_append", "operator")
+    __slots__ = ("_appended", "_bare", "_before", "_concatenates", "operator")
 
     stages_in_place: ClassVar[bool] = True
     has_edits: ClassVar[bool] = True
@@ -57,10 +54,10 @@ class BinaryOperatorAggregate(ValueChannel[Value]):
         self.operator = operator
         self._bare = bare_type(typ)
         self.value = _initial(self._bare)
-        # The value that the last install replaced, kept only where `last_edit` may need it. Costs a list's shell.
+        # The value that the last install replaced. Costs a container's shell.
         self._before: Any = MISSING
+        self._appended = False
         self._concatenates = operator is operators.add or operator is operators.concat
-        self._may_append = self._concatenates or getattr(operator, "keeps_prefix", False) is True
 
     def __eq__(self, other: object) -> bool:
         """Compare by class and reducer; two lambdas count as the same reducer."""
@@ -110,30 +107,28 @@ class BinaryOperatorAggregate(ValueChannel[Value]):
         """Set the value unless it is MISSING."""
         if staged is MISSING:
             return False
+        self._before = self.value
         if type(staged) is _Replaced:
-            self._before = MISSING
+            self._appended = False
             self.value = staged.value
-            return True
-        if self._may_append:
-            self._before = self.value
-        self.value = staged
+        else:
+            self._appended = self._concatenates
+            self.value = staged
         return True
 
     def last_edit(self) -> int | None:
         """Return the length of the old list or string, if the reducer put something behind it and changed nothing else.
 
-        Known without a look for `operator.add` and `operator.concat` on exact lists and strings. For a reducer with
-        `keeps_prefix = True` on exact lists it is checked element by element, by identity: O(length).
+        Known of `operator.add` and `operator.concat` on exact lists and strings.
         """
-        before, value = self._before, self.value
-        kind = type(value)
-        if type(before) is not kind or before is value:
-            return None
-        if self._concatenates:
-            return len(before) if kind is list or kind is str else None
-        if kind is list and len(before) <= len(value) and all(map(is_, before, value)):
+        before, kind = self._before, type(self.value)
+        if self._appended and (kind is list or kind is str) and type(before) is kind and before is not self.value:
             return len(before)
         return None
+
+    def replaced(self) -> Any:
+        """Return what the last `install` replaced, if that was another list, dict or string."""
+        return _replaced(self._before, self.value)
 
     def from_checkpoint(self, checkpoint: Any) -> Self:
         """Return a new channel with that value, or as it starts for MISSING."""
@@ -141,7 +136,7 @@ class BinaryOperatorAggregate(ValueChannel[Value]):
             # Made for every reducer key of every run: what follows from type and operator is known already.
             channel = self.__class__.__new__(self.__class__)
             channel.typ, channel.operator, channel._bare = self.typ, self.operator, self._bare
-            channel._concatenates, channel._may_append = self._concatenates, self._may_append
+            channel._concatenates, channel._appended = self._concatenates, False
             channel._before = MISSING
             channel.value = _initial(self._bare) if checkpoint is MISSING else checkpoint
         else:
@@ -165,6 +160,13 @@ class _Replaced:
 
     def __init__(self, value: Any) -> None:
         self.value = value
+
+
+def _replaced(before: Any, value: Any) -> Any:
+    kind = type(value)
+    if (kind is list or kind is dict or kind is str) and type(before) is kind and before is not value:
+        return before
+    return MISSING
 
 
 def overwriting(write: object) -> Any:

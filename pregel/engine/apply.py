@@ -9,7 +9,7 @@ The steps are those of engine.md 2.6; a channel without a reaction to "nothing w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pregel.channels.base import BaseChannel
@@ -72,7 +72,7 @@ def apply_tasks(run: RunState, tasks: Sequence[Task], *, releases: bool = True) 
         if name in spent or (run.channels[name].stages_in_place and run.channels[name].consume()):
             run.bump(name, version)
     run.live = []
-    run.updated = updated = install(run, staged, version)
+    run.updated = updated = install(run, staged, version, by_channel)
     if releases and program.finishing and not any(name in program.triggers or name == TASKS for name in updated):
         finish(run, version, updated)
 
@@ -86,7 +86,7 @@ def apply_writes(run: RunState, writes: Sequence[tuple[str, Any]], writer: str) 
         staged = stage(run, by_channel)
     except InvalidUpdateError as error:
         raise _named(run, error, [writer]) from None
-    updated = install(run, staged, run.next_version())
+    updated = install(run, staged, run.next_version(), by_channel)
     run.updated = updated if run.updated is None else [*run.updated, *(n for n in updated if n not in run.updated)]
 
 
@@ -113,7 +113,12 @@ def stage(
     return staged
 
 
-def install(run: RunState, staged: list[tuple[str, BaseChannel[Any, Any, Any], Any]], version: Any) -> list[str]:
+def install(
+    run: RunState,
+    staged: list[tuple[str, BaseChannel[Any, Any, Any], Any]],
+    version: Any,
+    by_channel: Mapping[str, Sequence[Any]],
+) -> list[str]:
     """Put staged outcomes in place; returns the channels that changed and have a value."""
     clearing = run.program.clearing
     versions = run.versions
@@ -127,7 +132,7 @@ def install(run: RunState, staged: list[tuple[str, BaseChannel[Any, Any, Any], A
             versions[name] = version
             if run.stores:
                 if channel.has_edits:
-                    run.mark(name)
+                    run.mark(name, by_channel.get(name, ()))
                 else:
                     run.changed[name] = None
             if is_available:

@@ -23,7 +23,7 @@ from pregel.engine.core import Run
 from pregel.engine.effects import HAND_BACK, Effect, Retry, Spawned, Start
 from pregel.engine.limits import deadline_of, own_error, timed_out
 from pregel.engine.program import Write
-from pregel.engine.snapshot import note_unstored
+from pregel.engine.snapshot import note_edited, note_unstored
 from pregel.engine.task import Task, acall, acall_routers, call, call_node, in_context
 from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, workers
 
@@ -514,7 +514,7 @@ class AsyncDriver:
         saver = self.saver
         assert saver is not None
         try:
-            encoded = saver.encode(commit)
+            encoded = await saver.aencode(commit) if saver.is_large(commit) else saver.encode(commit)
             if self.durability == "async" and not wait and commit.claim.claimed:
                 ack = saver.submit(encoded)
                 if ack is not None:
@@ -526,6 +526,9 @@ class AsyncDriver:
             self.broken = True
             note_unstored(self.run, commit, error)
             raise
+        if encoded.edited:
+            note_edited(self.run, encoded.edited)
+            self.run.warn()
 
     async def store_held(self) -> None:
         """Store the writes of tasks that have settled while others are running."""

@@ -13,6 +13,7 @@ from checkpoint.base import (
     NUMBER_SHIFT,
     Append,
     ChannelOp,
+    Edit,
     LoadedCheckpoint,
     Source,
     StepCommit,
@@ -21,7 +22,7 @@ from checkpoint.base import (
 )
 from pregel.constants import MISSING, NO_WRITES, TASKS
 from pregel.engine.program import Program, Write
-from pregel.engine.state import RunState
+from pregel.engine.state import Known, RunState
 from pregel.types import Send
 
 NOTHING_WRITTEN: tuple[Write, ...] = ((NO_WRITES, None),)
@@ -66,25 +67,33 @@ def checkpoint(run: RunState, source: Source, held: Sequence[TaskWrites] = ()) -
 
 
 def final(run: RunState, held: Sequence[TaskWrites]) -> StepCommit | None:
-    """Durability `exit`: one checkpoint for all that the run did since it loaded, or only rows if it did no step."""
-    loaded = run.loaded
-    stored = loaded is not None and loaded.checkpoint_id is not None
-    if stored and loaded is not None and loaded.rev == run.rev:
+    """Durability `exit`: one checkpoint for all that the run did since it was stored; only rows if it did no step."""
+    base = run.base
+    if base is not None and base[0] == run.rev:
         return rows(run, held) if held else None
     if run.rev == 0:
         return None
-    run.parent_rev = loaded.rev if stored and loaded is not None else None
-    run.parent_id = loaded.checkpoint_id if loaded is not None else None
+    run.parent_rev, run.parent_id = (None, None) if base is None else base
+    run.base = run.rev, run.checkpoint_id
     return commit(run, held)
 
 
 def unlink(made: StepCommit) -> None:
-    """Durability `exit`: nested checkpoints that worked under one of this run that is not stored belong to none."""
-    stored = {made.rev, *(other.rev for other in made.others)}
+    """Nested checkpoints that worked under one of this run that is not stored belong to none."""
+    stored = {rev for commit in (made, *made.others) for rev in (commit.rev, commit.parent_rev)}
     for other in made.others:
         up_rev = other.up_rev
         if up_rev is not None and up_rev >> NUMBER_SHIFT == made.claim.number and up_rev not in stored:
             other.up_rev = None
+
+
+def periodic(run: RunState) -> StepCommit | None:
+    """Durability `Every`, root run, between two steps: what `final` would store, with what nested runs want stored."""
+    made = final(run, ())
+    if made is not None:
+        made.others, run.parked = run.parked, []
+        unlink(made)
+    return made
 
 
 def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
@@ -97,7 +106,7 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
     gone: list[str] = []
     versions: dict[str, Version] | None = None
     channels, own_versions, keeps_all = run.channels, run.versions, run.program.keeps_all
-    for name, kept in run.changed.items():
+    for name, known in run.changed.items():
         channel = channels[name]
         value: Any = channel.value if channel.plain_dump else channel.dump()  # type: ignore[attr-defined]
         if not keeps_all:
@@ -107,10 +116,10 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
                 value = [tracked_send(run.program, packet) for packet in value]
         if value is MISSING:
             gone.append(name)
-        elif kept is None:
+        elif known is None:
             values[name] = value
         else:
-            ops[name] = Append(value, kept, value[kept:])
+            ops[name] = _op(value, known)
         if own_versions[name] != version:
             versions = {} if versions is None else versions
             versions[name] = own_versions[name]
@@ -146,6 +155,31 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
         run.sub.update(run.sub_changed)
         run.sub_changed = {}
     return made
+
+
+def _op(value: Any, known: Known) -> ChannelOp:
+    """How a value differs from the one the last commit holds (D23)."""
+    if known.kept is not None:
+        return Append(value, known.kept, value[known.kept :])
+    written: list[Any] = []
+    for write in known.writes:
+        written.append(write)
+        if isinstance(write, (list, tuple)):
+            written += write
+        elif isinstance(write, dict):
+            written += write.values()
+    return Edit(value, known.before, written)
+
+
+def note_edited(run: RunState, channels: Sequence[str]) -> None:
+    """Something in these channels was edited in place and not returned; the saver has seen it and stored all of it."""
+    for name in channels:
+        run.notice(
+            "edited-in-place",
+            name,
+            f"a part of {name!r} was edited in place by a node that did not return it, in step {run.step} or before; the "
+            f"checkpoints up to then hold what it was; return the edited element, or edit a copy",
+        )
 
 
 def kept(run: RunState) -> LoadedCheckpoint:

@@ -13,7 +13,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from checkpoint.base import Claim, LoadedCheckpoint, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
@@ -23,6 +23,7 @@ from pregel.engine import namespace
 from pregel.engine.program import Program
 from pregel.engine.task import Task, digest, task_id
 from pregel.errors import Interrupt
+from pregel.types import Every
 from pregel.warnings import Notice, emit
 
 Phase = Literal["new", "idle", "running", "committing", "done"]
@@ -103,6 +104,7 @@ class Request:
         "ns_",
         "outlets",
         "output_keys",
+        "pace",
         "parent",
         "parent_run",
         "retry_policy",
@@ -148,7 +150,9 @@ class Request:
     stores: bool
     """Is there a saver?"""
     deferred: bool
-    """Durability `exit`: store once, at the end."""
+    """Durability `exit` or `Every`: not each step is stored."""
+    pace: Pace | None
+    """Durability `Every`, root run: when it is due."""
     stored_metadata: Mapping[str, Any]
     """Scalars of the config that every checkpoint carries."""
     limit: int
@@ -180,11 +184,51 @@ class Request:
         return self.ns_
 
 
+class Pace:
+    """When a run whose steps are not all stored is to be stored again: counts steps, and seconds of a clock that only goes
+    forward."""
+
+    __slots__ = ("_began", "_n_steps", "every")
+
+    def __init__(self, every: Every, now: float) -> None:
+        self.every = every
+        self._n_steps = 0
+        self._began = now
+
+    def is_due(self, now: float) -> bool:
+        """A step has ended at this time: is it to be stored? If so, counting starts over."""
+        self._n_steps += 1
+        steps, seconds = self.every.steps, self.every.seconds
+        if (steps is None or self._n_steps < steps) and (seconds is None or now - self._began < seconds):
+            return False
+        self._n_steps, self._began = 0, now
+        return True
+
+
+class Known(NamedTuple):
+    """What is known of how a channel changed since the last commit."""
+
+    kept: int | None
+    """Leading elements that were there before, if all others were appended; None if that is not known."""
+    before: Any
+    """The container that the last commit holds; MISSING if that is not known."""
+    writes: Sequence[Any]
+    """Everything written into the channel."""
+
+    def followed_by(self, later: Known) -> Known | None:
+        """Of both changes, one after the other; None if nothing is known of them together."""
+        kept = None if self.kept is None or later.kept is None else min(self.kept, later.kept)
+        if kept is None and self.before is MISSING:
+            return None
+        return Known(kept, self.before, [*self.writes, *later.writes])
+
+
 class RunState:
     """The fields of a run and the facts that follow from them."""
 
     __slots__ = (
         "answers",
+        "base",
         "bubble",
         "changed",
         "channels",
@@ -269,8 +313,8 @@ class RunState:
         """Questions of this run, in the order in which they came up."""
         self.emitted: Any = MISSING
         """The last values payload; MISSING if there was none; `LATER` if it is what the channels hold now."""
-        self.changed: dict[str, int | None] = {}
-        """Channel -> leading elements kept since the last commit; None if it is not an append. Only with a saver."""
+        self.changed: dict[str, Known | None] = {}
+        """Channels that changed since the last commit, and what is known of how; None if nothing. Only with a saver."""
         self.seen_changed: dict[str, dict[str, Version]] = {}
         """Node -> its entry in `seen`, of those that changed since the last commit."""
         self.sub_changed: dict[str, int] = {}
@@ -303,6 +347,9 @@ class RunState:
         self.parent_id: str | None = None
         self.source = "input"
         """Source of the checkpoint that the current step starts from."""
+        self.base: tuple[int, str] | None = None
+        """Rev and id of the newest stored checkpoint of this line: the parent of the next stored one, if not each step is
+        stored."""
         if loaded is None or loaded.checkpoint_id is None:
             self.channels = Channels(self.program.channels, {})
             self.versions: dict[str, Version] = {}
@@ -324,6 +371,7 @@ class RunState:
         """Step of the checkpoint that the current step starts from."""
         self.checkpoint_id_ = loaded.checkpoint_id
         self.rev = loaded.rev
+        self.base = loaded.rev, loaded.checkpoint_id
         self.parent_rev = loaded.parent_rev
         self.parent_id = loaded.parent_id
         self.source = loaded.source
@@ -336,7 +384,7 @@ class RunState:
     def transplant(self) -> None:
         """Continue in a namespace that has nothing yet, from what was loaded of another: everything is to be stored."""
         self.rev = 0
-        self.parent_rev = self.parent_id = self.loaded = None
+        self.parent_rev = self.parent_id = self.loaded = self.base = None
         self.changed = dict.fromkeys(self.versions)
         self.seen_changed = dict(self.seen)
 
@@ -428,10 +476,12 @@ class RunState:
         if self.stores:
             self.mark(name)
 
-    def mark(self, name: str) -> None:
-        """Remember for the next commit that a channel has changed, and how much of it was kept."""
-        kept = self.channels[name].last_edit()
+    def mark(self, name: str, writes: Sequence[Any] = ()) -> None:
+        """Remember for the next commit that a channel has changed, by these writes, and what is known of how."""
+        channel = self.channels[name]
+        kept, before = channel.last_edit(), channel.replaced()
+        known = None if kept is None and before is MISSING else Known(kept, before, writes)
         if name in self.changed:
-            before = self.changed[name]
-            kept = None if before is None or kept is None else min(before, kept)
-        self.changed[name] = kept
+            earlier = self.changed[name]
+            known = None if earlier is None or known is None else earlier.followed_by(known)
+        self.changed[name] = known

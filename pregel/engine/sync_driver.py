@@ -29,7 +29,7 @@ from pregel.engine.core import Run
 from pregel.engine.effects import HAND_BACK, Effect, Retry, Spawned, Start
 from pregel.engine.limits import deadline_of, own_error, timed_out
 from pregel.engine.program import Write
-from pregel.engine.snapshot import note_unstored
+from pregel.engine.snapshot import note_edited, note_unstored
 from pregel.engine.task import Task, call
 from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, here, workers
 
@@ -436,6 +436,9 @@ class SyncDriver:
             self.broken = True
             note_unstored(self.run, commit, error)
             raise
+        if encoded.edited:
+            note_edited(self.run, encoded.edited)
+            self.run.warn()
 
     def store_held(self) -> None:
         """Store the writes of tasks that have settled while others are running."""

@@ -103,9 +103,6 @@ def add_messages(left: Any = None, right: Any = None, *, format: str | None = No
     return merged if format is None else _in_openai_form(merged, library)
 
 
-add_messages.keeps_prefix = True  # type: ignore[attr-defined]  # read by BinaryOperatorAggregate, verified there
-
-
 def _merge(old: list[Any], new: list[Any], id_of: Callable[[Any], Any]) -> list[Any]:
     for message in new:
         if id_of(message) is None:

@@ -207,29 +207,36 @@ def test_last_edit_of_numbers_and_unknown_reducers() -> None:
     assert unknown.last_edit() is None
 
 
-def test_last_edit_of_a_reducer_that_claims_to_keep_its_prefix() -> None:
+def test_what_another_value_took_the_place_of() -> None:
     outcome: list[Any] = []
 
-    def reducer(old: list[Any], new: list[Any]) -> Any:
-        return outcome.pop()(old, new)
+    def reducer(old: Any, new: Any) -> Any:
+        return outcome.pop()(old)
 
-    reducer.keeps_prefix = True  # type: ignore[attr-defined]
     channel = aggregate(list, reducer)
-    item = {"a": 1}
+    assert channel.replaced() is MISSING
 
-    def after(change: Any) -> int | None:
+    def after(change: Any) -> Any:
         outcome.append(change)
-        channel.update([[item]])
-        return channel.last_edit()
+        before = channel.value
+        channel.update([[0]])
+        assert channel.last_edit() is None
+        found = channel.replaced()
+        assert found is before or found is MISSING
+        return found
 
-    assert after(lambda old, new: old + new) == 0
-    assert after(lambda old, new: old + new) == 1
-    assert after(lambda old, new: [dict(m) for m in old] + new) is None
-    assert after(lambda old, new: old[:1]) is None
-    assert after(lambda old, new: old) is None
-    assert after(lambda old, new: tuple(old)) is None
-    channel.value = "text"
-    assert after(lambda old, new: old + "!") is None
+    item = {"a": 1}
+    assert after(lambda old: [item]) == []
+    assert after(lambda old: [*old, item]) == [item]
+    assert after(lambda old: old) is MISSING
+    assert after(lambda old: tuple(old)) is MISSING
+    assert after(lambda old: {}) is MISSING
+    assert after(lambda old: {"k": item}) == {}
+    assert after(lambda old: "text") is MISSING
+    assert after(lambda old: old + "!") == "text"
+    channel.update([Overwrite("other")])
+    assert (channel.last_edit(), channel.replaced()) == (None, "text!")
+    assert channel.copy().replaced() is MISSING
 
 
 def test_copies() -> None:

@@ -11,7 +11,7 @@ import copy
 from typing import Any
 
 from checkpoint import ids
-from checkpoint.base import Append, Claim, LoadedCheckpoint, StepCommit, TaskWrites
+from checkpoint.base import Append, ChannelOp, Claim, Edit, LoadedCheckpoint, StepCommit, TaskWrites
 
 GONE = object()
 """Given as a value: the channel loses its value in this step."""
@@ -152,7 +152,7 @@ class ScriptedRun:
         """The commit of a step in which these channels changed; the run stands after it then."""
         version = max(self.versions.values(), default=0) + 1
         values: dict[str, Any] = {}
-        ops: dict[str, Append] = {}
+        ops: dict[str, ChannelOp] = {}
         gone = [name for name, value in changes.items() if value is GONE]
         for name, value in changes.items():
             self.versions[name] = version
@@ -216,11 +216,16 @@ class ScriptedRun:
         return TaskWrites(self.rev, self.id, task_id, path, slot, writes)
 
 
-def op_of(old: Any, new: Any, written: list[Any] | None = None) -> Append | None:
-    """How the engine describes a change: by `Append` if the old elements are still the same objects, else None."""
-    grown = type(old) is list and type(new) is list and old is not new and len(new) >= len(old)
-    if grown and all(a is b for a, b in zip(old, new, strict=False)):
-        return Append(new, len(old), written if written is not None else new[len(old) :])
-    if type(old) is str and type(new) is str and new.startswith(old):
-        return Append(new, len(old))
-    return None
+def op_of(old: Any, new: Any, written: list[Any] | None = None) -> ChannelOp | None:
+    """How the engine describes a change of a container: by an op if it is another object of the same type, else None."""
+    kind = type(new)
+    if type(old) is not kind or old is new or kind not in (list, dict, str):
+        return None
+    if kind is str:
+        return Append(new, len(old)) if new.startswith(old) else Edit(new, old)
+    if written is None:
+        known = set(map(id, old.values() if kind is dict else old))
+        written = [element for element in (new.values() if kind is dict else new) if id(element) not in known]
+    if kind is list and len(new) >= len(old) and all(a is b for a, b in zip(old, new, strict=False)):
+        return Append(new, len(old), written)
+    return Edit(new, old, written)

@@ -5,9 +5,10 @@ from typing import Any
 import ormsgpack
 import pytest
 
-from checkpoint import chains
+from checkpoint import deltas
 from checkpoint.base import CorruptCheckpointError
-from checkpoint.chains import APPEND, FULL, HEADER, Chain
+from checkpoint.chains import HEADER
+from checkpoint.deltas import APPEND, FULL, SPLICE, TEXT, Chain
 from checkpoint.headers import fold
 from checkpoint.memory import InMemorySaver
 from tests.checkpoint.runs import GONE, ScriptedRun, Store
@@ -45,7 +46,7 @@ def test_an_append_costs_the_new_elements(run: ScriptedRun) -> None:
     for seq in range(1, 4):
         assert rows(encode(run, {"l": [*run.values["l"], message()]})) == [(seq, APPEND, one)]
     encode(run, {"t": "x" * 500})
-    assert rows(encode(run, {"t": "x" * 510})) == [(1, APPEND, 11)]
+    assert rows(encode(run, {"t": "x" * 510})) == [(1, TEXT, 11)]
 
 
 def test_an_equal_value_costs_no_row(run: ScriptedRun) -> None:
@@ -64,14 +65,18 @@ def test_a_large_delta_becomes_a_full_value(run: ScriptedRun) -> None:
     assert [kind for _, kind, _ in rows(encode(run, {"l": [*run.values["l"], message(), message()]}))] == [FULL]
 
 
-def test_a_written_element_that_stands_before_start_makes_a_full_value(run: ScriptedRun) -> None:
+def test_a_written_element_that_stands_before_start_is_stored(run: ScriptedRun) -> None:
     old = [message(n) for n in range(10)]
     encode(run, {"l": old})
     encode(run, {"l": [*old, message()]})
     new = message()
     assert rows(encode(run, {"l": [*run.values["l"], new]}, written={"l": [new]}))[0][1] == APPEND
     old[3]["n"] = "edited"
-    assert rows(encode(run, {"l": [*run.values["l"]]}, written={"l": [old[3]]}))[0][1] == FULL
+    ((_, kind, n_bytes),) = rows(encode(run, {"l": [*run.values["l"]]}, written={"l": [old[3]]}))
+    assert kind == SPLICE
+    assert n_bytes < len(run.store.saver.serde.dumps(old[3])) + 20
+    for stored in run.stored[-1:]:
+        stored.check(run.store)
 
 
 def test_an_equal_value_of_other_objects_is_looked_at_anew(run: ScriptedRun) -> None:
@@ -97,9 +102,9 @@ def test_the_check_costs_the_delta(run: ScriptedRun, monkeypatch: pytest.MonkeyP
     learned: list[int] = []
     index = Chain.index
 
-    def counting(self: Chain, value: list[Any]) -> None:
-        learned.append(len(value) - self.n_indexed)
-        index(self, value)
+    def counting(self: Chain, value: list[Any], end: int) -> None:
+        learned.append(end - self.n_indexed)
+        index(self, value, end)
 
     monkeypatch.setattr(Chain, "index", counting)
     encode(run, {"l": [message(n) for n in range(1000)]})
@@ -111,7 +116,7 @@ def test_the_check_costs_the_delta(run: ScriptedRun, monkeypatch: pytest.MonkeyP
 
 
 def test_a_long_chain_gets_a_new_full_value(run: ScriptedRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chains, "MAX_CHAIN_ROWS", 10)
+    monkeypatch.setattr(deltas, "MAX_CHAIN_ROWS", 10)
     encode(run, {"l": [message()]})
     kinds = [rows(encode(run, {"l": [*run.values["l"], message()]}))[0][1] for _ in range(60)]
     # Full copies become rarer: each is followed by deltas of twice its size.

@@ -10,7 +10,7 @@ from typing import Any
 import aiosqlite
 import pytest
 
-from checkpoint import chains, headers, ids
+from checkpoint import deltas, headers, ids
 from checkpoint.base import (
     CheckpointConflictError,
     CheckpointNotFoundError,
@@ -733,7 +733,7 @@ class Model:
 def test_model(plain: Store, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if seed % 2:
         # Limits so low that every rule of the chains is met.
-        monkeypatch.setattr(chains, "MAX_CHAIN_ROWS", 3)
+        monkeypatch.setattr(deltas, "MAX_CHAIN_ROWS", 3)
         monkeypatch.setattr(headers, "MAX_HEADER_ROWS", 5)
         monkeypatch.setattr(headers, "MIN_HEADER_OPS", 100)
     Model(plain, seed).play(60)

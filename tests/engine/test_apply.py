@@ -107,7 +107,7 @@ def test_changes_are_remembered_for_the_saver_only_if_there_is_one():
     apply(run, a=[("log", [1, 2]), ("x", 1)])
     run.changed.clear()
     apply(run, a=[("log", [3])])
-    assert run.changed == {"log": 2}
+    assert run.changed == {"log": (2, [1, 2], [[3]])}
 
 
 def test_two_appends_between_commits_keep_the_shorter_prefix():
@@ -116,7 +116,7 @@ def test_two_appends_between_commits_keep_the_shorter_prefix():
     run.changed.clear()
     apply(run, a=[("log", [2])])
     apply(run, a=[("log", [3])])
-    assert run.changed == {"log": 1}
+    assert run.changed == {"log": (1, [1], [[2], [3]])}
     run.changed["log"] = None
     apply(run, a=[("log", [4])])
     assert run.changed == {"log": None}

@@ -159,13 +159,14 @@ def test_against_a_slow_model(left: list[Message], right: list[Message]) -> None
     assert all(map(is_, merged, expected))
 
 
-def test_an_append_is_seen_as_one() -> None:
+def test_what_stays_is_the_same_object() -> None:
     channel: BinaryOperatorAggregate[Any] = BinaryOperatorAggregate(list, add_messages)
     channel.update(["a"])
     channel.update([["b", ("ai", "c")]])
-    assert channel.last_edit() == 1
+    before = channel.replaced()
+    assert [*map(is_, before, channel.get())] == [True]
     channel.update([said("z", channel.get()[1].id)])
-    assert channel.last_edit() is None
+    assert [*map(is_, channel.replaced(), channel.get())] == [True, False, True]
 
 
 # ---- objects of other libraries

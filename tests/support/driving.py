@@ -10,7 +10,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from checkpoint.base import StepCommit
 from pregel._call import prepare
@@ -24,6 +24,13 @@ from tests.support.dummies import dummy_run
 
 LIMIT = 10.0
 """Seconds until a test counts as deadlocked; never reached in a passing one."""
+
+
+class Unencoded(NamedTuple):
+    """A commit that stays as it is."""
+
+    commit: StepCommit
+    edited: Sequence[str] = ()
 
 
 class Ledger:
@@ -44,8 +51,11 @@ class Ledger:
         """Source of each checkpoint, `tasks` for rows alone."""
         return ["tasks" if commit.kind == "tasks" else commit.source for commit in self.commits]
 
-    def encode(self, commit: StepCommit) -> StepCommit:
-        return commit
+    def encode(self, commit: StepCommit) -> Unencoded:
+        return Unencoded(commit)
+
+    def is_large(self, commit: StepCommit) -> bool:
+        return False
 
     def _write(self, commit: StepCommit, how: str) -> None:
         self.seen += 1
@@ -55,15 +65,15 @@ class Ledger:
         self.commits.append(commit)
         self.durabilities.append(how)
 
-    def write(self, batch: Sequence[StepCommit], *, durability: str) -> None:
-        for commit in batch:
-            self._write(commit, durability)
+    def write(self, batch: Sequence[Unencoded], *, durability: str) -> None:
+        for encoded in batch:
+            self._write(encoded.commit, durability)
 
-    async def awrite(self, batch: Sequence[StepCommit], *, durability: str) -> None:
+    async def awrite(self, batch: Sequence[Unencoded], *, durability: str) -> None:
         self.write(batch, durability=durability)
 
-    def submit(self, commit: StepCommit) -> Later:
-        return Later(self, commit)
+    def submit(self, encoded: Unencoded) -> Later:
+        return Later(self, encoded.commit)
 
 
 class Later:

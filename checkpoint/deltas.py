@@ -1,0 +1,541 @@
+"""How a value differs from the stored one: deltas, and when an element counts as unchanged.
+
+Decides which elements of a list or dict are stored again, and the form of a delta. Knows nothing of rows, headers or
+where bodies go (`checkpoint.chains`), nor how a value becomes bytes: it is given a function for that.
+
+A delta is a value like any other, told apart by its type. On a list: a list is what was appended; a dict is a splice,
+`{"e": [position, n_old, n_new, ...], "n": [new elements]}`, positions in the old list, ascending. On a dict: a dict is a
+patch, `{"s": [key, value, ...], "d": [keys]}`. On a str: a str, which was appended.
+
+When is an element unchanged? Being the same object proves nothing: a node may have edited it and returned it again
+(design.md D23). It is skipped if it is the same object as in the stored container *and* nobody wrote it in this
+superstep, or if it cannot be changed. Every other element is encoded, and compared with what is stored by a hash of its
+bytes. Hashes are Python's own, of 64 bits, keyed per process and never stored. They are made when they are first needed,
+from the stored bodies, which a chain keeps until then; a chain that only grows never needs them.
+
+What a delta skips may still have been edited in place, by somebody who did not return it. That is looked at
+(`Chain.is_as_stored`) each time a list has doubled, and when a whole value is due anyway.
+
+Invariants
+1. `apply` of the deltas, in order, to the first value gives the last one.
+2. A written element is never skipped without a look at its bytes.
+3. Finding a delta changes nothing but what is only remembered (hashes, positions); `Chain.move` takes the step.
+
+Source: design.md D23, storage.md C3.3; the splice is that of a line-based diff with the middle between the common ends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import compress, count, islice
+from operator import is_, ne
+from typing import Any, Final, NamedTuple
+
+from checkpoint.base import Append, ChannelOp, CorruptCheckpointError, Edit, UnregisteredTypeError
+from checkpoint.headers import Body
+
+FULL: Final = 0
+APPEND: Final = 1
+SPLICE: Final = 2
+PATCH: Final = 3
+TEXT: Final = 4
+
+DELTA_SHARE: Final = 0.6
+"""A delta that makes up this share of the value is stored as the whole value."""
+MAX_CHAIN_ROWS: Final = 1000
+"""A chain of this many rows gets a new full copy once its deltas are twice its full value."""
+MIN_DIFF: Final = 1024
+"""Bytes of a stored list or dict below which it is stored whole rather than compared element by element."""
+RAW_LIMIT: Final = 1 << 20
+"""Bytes of stored bodies that a chain keeps to make hashes from. Beyond, the first rewrite in a run stores the value
+whole."""
+GARBAGE: Final = 4096
+"""Bytes of replaced elements that a chain may keep beyond the size of its value."""
+BLOCK_BYTES: Final = 256 * 1024
+"""Bytes of a body of a large list or dict: what is encoded or decoded at once (a millisecond or two)."""
+MIN_BLOCKED: Final = 16
+SAMPLE: Final = 4
+FIRST_AUDIT: Final = 32
+"""Elements of a list when it is first looked at for edits in place."""
+
+_ABSENT: Final = object()
+_SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None), complex})
+
+Pack = Callable[[Any], Body]
+Unpack = Callable[[Body], Any]
+Hashes = list[int] | dict[Any, int]
+"""Hash of the bytes of every element of a list, or of every value of a dict."""
+
+
+class Delta(NamedTuple):
+    """What is stored of a changed value, and what is known of the value after it."""
+
+    kind: int
+    bodies: Sequence[Body]
+    """None: the value is stored already."""
+    hashes: Hashes | None
+    """Of the appended elements, or of all."""
+    n_freed: int = 0
+    """Bytes of stored elements that the value does not have any more, estimated."""
+    n_new: int = 0
+    """Elements appended."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all bodies."""
+        return sum([len(data) for _, data in self.bodies])
+
+
+EDITED: Final = Delta(FULL, (), None)
+"""In place of a delta: an element that nobody wrote is not what is stored. The whole value is."""
+
+
+@dataclass(slots=True)
+class Chain:
+    """The stored form of one channel's value: rows `(root, 0)` to `(root, seq)`, and what is known of them."""
+
+    root: int
+    seq: int
+    kind: type
+    """Of the value."""
+    length: int
+    """Of the stored list, dict or str."""
+    full: int
+    """Bytes of the full value."""
+    ops: int = 0
+    """Bytes of the deltas."""
+    freed: int = 0
+    """Bytes of those of elements that are gone, estimated."""
+    digest: int | None = None
+    """Hash of the body while the chain is one row; None if not known."""
+    tip: bool = True
+    """May this run write seq + 1?"""
+    raw: list[Body] | None = None
+    """The stored bodies, until hashes have been made of them."""
+    hashes: Hashes | None = None
+    positions: dict[int, int] | None = None
+    """id of an element -> its position in the live list; only elements that can change."""
+    n_indexed: int = 0
+    """Elements of the live list that `positions` knows."""
+    n_audited: int = 0
+    """Elements of the list when it was last compared with what is stored."""
+
+    @property
+    def live(self) -> int:
+        """Bytes of the value as it is now, estimated."""
+        return max(0, self.full + self.ops - self.freed)
+
+    def move(self, delta: Delta, value: Any) -> None:
+        """The delta's row is part of the chain from now on, which stands for `value`."""
+        self.length = len(value)
+        n_bytes = delta.n_bytes
+        if delta.kind == APPEND:
+            if self.hashes is not None and delta.hashes is not None:
+                self.hashes += delta.hashes  # type: ignore[operator]
+        else:
+            self.hashes = delta.hashes
+            self.positions = None
+        if not n_bytes:
+            return
+        self.seq += len(delta.bodies)
+        self.ops += n_bytes
+        self.freed += delta.n_freed
+        self.digest = None
+        if self.raw is not None:
+            if self.hashes is not None or self.full + self.ops > RAW_LIMIT:
+                self.raw = None
+            else:
+                self.raw += delta.bodies
+
+    # ---- what is known of the stored elements
+
+    def known(self, pack: Pack, unpack: Unpack) -> Hashes | None:
+        """The hashes of the stored elements; None if they cannot be known."""
+        if self.hashes is None and self.raw is not None:
+            stored = unpack(self.raw[0])
+            for body in self.raw[1:]:
+                stored = apply(stored, unpack(body))
+            self.hashes = hashes_of(stored, pack)
+            self.raw = None
+        return self.hashes
+
+    def is_as_stored(self, value: Any, pack: Pack, unpack: Unpack) -> bool:
+        """Are the elements of `value`, of which all were to be skipped, what is stored? True if that cannot be known."""
+        if self.raw is not None and self.kind is list and (stored := joined(self.raw)) is not None:
+            return joined([pack(value)]) == stored
+        known = self.known(pack, unpack)
+        return known is None or hashes_of(value, pack) == known
+
+    def rewritten(self, value: list[Any], start: int, written: Sequence[Any]) -> set[int]:
+        """Positions before `start` whose element was written. O(delta) after the first call, which is O(start)."""
+        found: set[int] = set()
+        for element in written:
+            if type(element) in _SCALARS:
+                continue
+            if self.positions is None or self.n_indexed != start:
+                self.positions = {}
+                self.n_indexed = 0
+                self.index(value, start)
+            position = self.positions.get(id(element))
+            # An index entry may be older than the object that has this id now: look.
+            if position is not None and value[position] is element and not _is_frozen(element):
+                # It may stand in several places.
+                found.update(at for at in range(start) if value[at] is element)
+        return found
+
+    def index(self, value: list[Any], end: int) -> None:
+        """Learn the elements from `n_indexed` to `end`."""
+        positions = self.positions
+        if positions is None:
+            return
+        for position in range(self.n_indexed, end):
+            element = value[position]
+            if type(element) not in _SCALARS:
+                positions[id(element)] = position
+        self.n_indexed = end
+
+
+def _is_frozen(value: Any) -> bool:
+    if type(value) in _SCALARS or isinstance(value, Enum):
+        return True
+    return type(value) in (tuple, frozenset) and all(_is_frozen(element) for element in value)
+
+
+def hashes_of(value: Any, pack: Pack) -> Hashes | None:
+    """Hashes of the elements of a list or the values of a dict; None for anything else."""
+    if type(value) is list:
+        return [hash(pack(element)) for element in value]
+    if type(value) is dict:
+        return {key: hash(pack(element)) for key, element in value.items()}
+    return None
+
+
+def begun(root: int, value: Any, bodies: Sequence[Body], before: Chain | None, pack: Pack | None) -> Chain:
+    """The chain that begins with this value. `before`: the one it takes the place of, in a run that goes on."""
+    n_bytes = sum([len(data) for _, data in bodies])
+    kind = type(value)
+    length = len(value) if kind is list or kind is dict or kind is str else 0
+    digest = hash(bodies[0]) if len(bodies) == 1 else None
+    chain = Chain(root, len(bodies) - 1, kind, length, n_bytes, digest=digest)
+    if kind is list or kind is dict:
+        if kind is list:
+            chain.n_audited = length
+        if n_bytes <= RAW_LIMIT:
+            chain.raw = list(bodies)
+        elif before is not None and before.kind is kind and pack is not None:
+            # It is too large to be kept as bytes, and is written more than once.
+            chain.hashes = hashes_of(value, pack)
+    return chain
+
+
+# ---- a value as bytes
+
+
+def packed(value: Any, pack: Pack) -> list[Body]:
+    """The bytes of a whole value. A large list or dict comes in several bodies: a value, then what is appended to it.
+
+    So no call holds the interpreter for long, neither here nor when the value is read, and other threads get a turn
+    between two of them.
+    """
+    kind = type(value)
+    if (kind is not list and kind is not dict) or len(value) < MIN_BLOCKED:
+        return [pack(value)]
+    try:
+        size = _size_of_one(value, pack)
+        if size * len(value) <= BLOCK_BYTES:
+            return [pack(value)]
+        bodies: list[Body] = []
+        elements = iter(value if kind is list else value.items())
+        while block := list(islice(elements, max(1, BLOCK_BYTES // size))):
+            if kind is list:
+                bodies.append(pack(block))
+            else:
+                pairs = [part for pair in block for part in pair]
+                bodies.append(pack({"s": pairs, "d": []} if bodies else dict(block)))
+            size = max(1, len(bodies[-1][1]) // len(block))
+            give_way()
+    except UnregisteredTypeError:
+        # All at once, for the place of what is refused.
+        return [pack(value)]
+    return bodies
+
+
+def _size_of_one(value: Any, pack: Pack) -> int:
+    """Bytes of an element, estimated from a few."""
+    step = len(value) // SAMPLE
+    some = list(islice(value if type(value) is list else value.items(), 0, step * SAMPLE, step))
+    return max(1, len(pack(some)[1]) // SAMPLE)
+
+
+def give_way() -> None:
+    """Let another thread that waits for the interpreter have it. It would get it after 5 ms otherwise."""
+    time.sleep(0)
+
+
+# ---- finding a delta
+
+
+def find(chain: Chain, value: Any, op: ChannelOp | None, pack: Pack, unpack: Unpack) -> Delta | None:
+    """What to store of a value that took the place of the chain's; None if that is the whole value, `EDITED` if it is
+    the whole value because something was edited in place.
+
+    `op` None: nothing is known but the value. Cost: O(delta) for an append whose elements cannot change or are new,
+    audits included; else one look at each element, and a `pack` for each that may differ.
+    """
+    kind = type(value)
+    if kind is not chain.kind:
+        return None
+    if op is not None and _length_before(op) != chain.length:
+        # Somebody has changed the old container itself: nothing is known.
+        op = None
+    delta: Delta | None = None
+    if kind is str:
+        delta = _text(value, op, pack)
+    elif kind is list:
+        delta = _grown(chain, value, op, pack, unpack)
+        if delta is None and chain.live >= MIN_DIFF:
+            delta = _spliced(chain, value, op, pack, unpack)
+    elif kind is dict and chain.live >= MIN_DIFF:
+        delta = _patched(chain, value, op, pack, unpack)
+    if delta is None or not delta.bodies:
+        return delta
+    if not chain.tip or _is_large(chain, delta):
+        return None
+    if _is_due(chain, delta):
+        # All of it is encoded anyway: the moment to see whether what was skipped is what is stored.
+        skipped = op is not None and kind is not str
+        return EDITED if skipped and not _is_as_found(chain, value, delta, pack, unpack) else None
+    return delta
+
+
+def _length_before(op: ChannelOp) -> int:
+    return op.start if isinstance(op, Append) else len(op.before)
+
+
+def _is_large(chain: Chain, delta: Delta) -> bool:
+    return delta.n_bytes * (1 - DELTA_SHARE) >= chain.live * DELTA_SHARE
+
+
+def _is_due(chain: Chain, delta: Delta) -> bool:
+    """Has the chain become so long, or so full of what was replaced, that the whole value is stored again?"""
+    n_bytes = delta.n_bytes
+    ops = chain.ops + n_bytes
+    if chain.full + ops > 2 * (chain.live + n_bytes - delta.n_freed) + GARBAGE:
+        return True
+    return chain.seq >= MAX_CHAIN_ROWS and ops >= 2 * chain.full
+
+
+def _is_as_found(chain: Chain, value: Any, delta: Delta, pack: Pack, unpack: Unpack) -> bool:
+    if delta.kind == APPEND:
+        return chain.is_as_stored(value[: len(value) - delta.n_new], pack, unpack)
+    return delta.hashes is None or hashes_of(value, pack) == delta.hashes
+
+
+def _text(value: str, op: ChannelOp | None, pack: Pack) -> Delta | None:
+    if op is None:
+        return None
+    if isinstance(op, Append):
+        start = op.start
+    elif type(op.before) is str and value.startswith(op.before):
+        start = len(op.before)
+    else:
+        return None
+    return Delta(TEXT, [pack(value[start:])] if start < len(value) else (), None)
+
+
+def _grown(chain: Chain, value: list[Any], op: ChannelOp | None, pack: Pack, unpack: Unpack) -> Delta | None:
+    """The delta if the list has only grown, and nothing that stood there before was written."""
+    if op is None:
+        return None
+    if isinstance(op, Append):
+        start = op.start
+    elif _is_prefix(op.before, value):
+        start = len(op.before)
+    else:
+        return None
+    if op.written and chain.rewritten(value, start, op.written):
+        return None
+    if start >= FIRST_AUDIT and start >= 2 * chain.n_audited:
+        chain.n_audited = start
+        if not chain.is_as_stored(value[:start], pack, unpack):
+            return EDITED
+    tail = value[start:]
+    if not tail:
+        return Delta(APPEND, (), None)
+    hashes = None if chain.hashes is None else hashes_of(tail, pack)
+    return Delta(APPEND, packed(tail, pack), hashes, n_new=len(tail))
+
+
+def _is_prefix(before: Any, value: list[Any]) -> bool:
+    """Does the list begin with the very objects of the other one?"""
+    return type(before) is list and before is not value and len(before) <= len(value) and all(map(is_, before, value))
+
+
+def _spliced(chain: Chain, value: list[Any], op: ChannelOp | None, pack: Pack, unpack: Unpack) -> Delta | None:
+    """The delta between two lists, element by element."""
+    old = chain.known(pack, unpack)
+    if type(old) is not list:
+        return None
+    before: Any = None
+    if op is not None:
+        before = value[: op.start] if isinstance(op, Append) else op.before
+    if op is None or before is value or type(before) is not list:
+        new = [hash(pack(element)) for element in value]
+    else:
+        # The old container holds its elements: an id found in it is that object.
+        kept = dict(zip(map(id, before), old, strict=True))
+        for element in op.written:
+            kept.pop(id(element), None)
+        new = [known if (known := kept.get(id(element))) is not None else hash(pack(element)) for element in value]
+    edits = differences(old, new)
+    if not edits:
+        return Delta(SPLICE, (), new)
+    n_gone = sum(edits[1::3])
+    added: list[Any] = []
+    shift = 0
+    for at, n_old, n_new in zip(edits[::3], edits[1::3], edits[2::3], strict=True):
+        added += value[at + shift : at + shift + n_new]
+        shift += n_new - n_old
+    body = pack({"e": edits, "n": added})
+    return Delta(SPLICE, [body], new, chain.live * n_gone // max(1, len(old)))
+
+
+def _patched(chain: Chain, value: dict[Any, Any], op: ChannelOp | None, pack: Pack, unpack: Unpack) -> Delta | None:
+    """The delta between two dicts, key by key; None if their keys are not in the order that a patch would give."""
+    old = chain.known(pack, unpack)
+    # Keys that are equal and of different type would be taken for each other.
+    if type(old) is not dict or not all(type(key) is str for key in value):
+        return None
+    before: Any = op.before if isinstance(op, Edit) else None
+    if op is None or before is value or type(before) is not dict:
+        new = {key: hash(pack(element)) for key, element in value.items()}
+    else:
+        written = set(map(id, op.written))
+        new = {
+            key: old[key]
+            if key in old and before.get(key, _ABSENT) is element and id(element) not in written
+            else hash(pack(element))
+            for key, element in value.items()
+        }
+    changed = [key for key, own in new.items() if old.get(key) != own]
+    gone = [key for key in old if key not in new]
+    if list(new) != [*(key for key in old if key in new), *(key for key in new if key not in old)]:
+        return None
+    if not changed and not gone:
+        return Delta(PATCH, (), new)
+    pairs: list[Any] = []
+    for key in changed:
+        pairs += (key, value[key])
+    n_freed = len(gone) + sum(1 for key in changed if key in old)
+    return Delta(PATCH, [pack({"s": pairs, "d": gone})], new, chain.live * n_freed // max(1, len(old)))
+
+
+def differences(old: list[int], new: list[int]) -> list[int]:
+    """How to make `new` of `old`: (position in `old`, number taken out, number put in), flat, ascending.
+
+    Finds edits in place in a list of the same length, one edited stretch in any list, and what was dropped in front
+    while something was put behind. Whatever else was done to a list comes out as one long stretch.
+    """
+    if len(old) == len(new):
+        changed = list(compress(count(), map(ne, old, new)))
+        if len(changed) <= len(old) // 2:
+            return _runs(changed)
+    head = next((at for at, differs in enumerate(map(ne, old, new)) if differs), min(len(old), len(new)))
+    n_same = min(len(old), len(new)) - head
+    tail = next(
+        (at for at, differs in enumerate(map(ne, reversed(old), reversed(new))) if differs), min(len(old), len(new))
+    )
+    tail = min(tail, n_same)
+    old_end, new_end = len(old) - tail, len(new) - tail
+    if head < old_end and head < new_end and new[head] in old[head:old_end]:
+        start = old.index(new[head], head, old_end)
+        run = next(
+            (at for at, differs in enumerate(map(ne, old[start:old_end], new[head:new_end])) if differs),
+            min(old_end - start, new_end - head),
+        )
+        edits = [head, start - head, 0]
+        if start + run < old_end or head + run < new_end:
+            edits += (start + run, old_end - start - run, new_end - head - run)
+        return edits
+    return [head, old_end - head, new_end - head] if head < old_end or head < new_end else []
+
+
+def _runs(positions: list[int]) -> list[int]:
+    """Neighbouring positions as one edit."""
+    edits: list[int] = []
+    for at in positions:
+        if edits and edits[-3] + edits[-2] == at:
+            edits[-2] += 1
+            edits[-1] += 1
+        else:
+            edits += (at, 1, 1)
+    return edits
+
+
+# ---- applying deltas
+
+
+def apply(value: Any, delta: Any) -> Any:
+    """The value after a delta. A list or dict may be changed in place.
+
+    Raises:
+        CorruptCheckpointError: the delta is none for such a value.
+    """
+    try:
+        if type(value) is list:
+            if type(delta) is list:
+                value += delta
+                return value
+            return _splice(value, delta["e"], delta["n"])
+        if type(value) is dict:
+            pairs = delta["s"]
+            for key in delta["d"]:
+                del value[key]
+            value.update(zip(pairs[::2], pairs[1::2], strict=True))
+            return value
+        if type(value) is str and type(delta) is str:
+            return value + delta
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise CorruptCheckpointError(
+            f"a delta does not fit the {type(value).__name__} it changes ({error!r})"
+        ) from error
+    raise CorruptCheckpointError(f"a {type(value).__name__} cannot be changed by a {type(delta).__name__}")
+
+
+def _splice(value: list[Any], edits: list[int], added: list[Any]) -> list[Any]:
+    made: list[Any] = []
+    at = taken = 0
+    for start, n_old, n_new in zip(edits[::3], edits[1::3], edits[2::3], strict=True):
+        if not at <= start <= start + n_old <= len(value) or taken + n_new > len(added):
+            raise ValueError(f"edit of {n_old} elements at {start} in a list of {len(value)}")
+        made += value[at:start]
+        made += added[taken : taken + n_new]
+        taken += n_new
+        at = start + n_old
+    made += value[at:]
+    return made
+
+
+def joined(bodies: Sequence[Body]) -> tuple[int, bytes] | None:
+    """The elements of msgpack arrays, in a row: (how many, their bytes); None if a body is no such array."""
+    n_elements = 0
+    pieces: list[bytes] = []
+    for tag, data in bodies:
+        if tag is not None:
+            return None
+        first = data[0]
+        if 0x90 <= first <= 0x9F:
+            n_elements += first & 0x0F
+            pieces.append(data[1:])
+        elif first == 0xDC:
+            n_elements += int.from_bytes(data[1:3], "big")
+            pieces.append(data[3:])
+        elif first == 0xDD:
+            n_elements += int.from_bytes(data[1:5], "big")
+            pieces.append(data[5:])
+        else:
+            return None
+    return n_elements, b"".join(pieces)
