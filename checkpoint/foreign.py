@@ -192,7 +192,9 @@ class AdaptedSaver:
         self._worker = Worker("checkpoint-adapter")
         self._loop = LoopThread("checkpoint-adapter-loop")
         self._takes_path: dict[str, bool] = {}
-        self._plain = not isinstance(getattr(saver, "serde", None), Serde)
+        serde = getattr(saver, "serde", None)
+        # One that encrypts: what makes the bytes is inside.
+        self._plain = not isinstance(getattr(serde, "inner", serde), Serde)
         self._lock = threading.Lock()
 
     def __getattr__(self, name: str) -> Any:

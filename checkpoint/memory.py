@@ -49,6 +49,7 @@ from checkpoint.chains import (
     WriteRow,
     seal,
 )
+from checkpoint.deltas import FULL
 from checkpoint.rows import Address, Entry, Found, RowSaver, addressed
 from checkpoint.scan import Chain, ScannedBody, ScannedCheckpoint, ScannedSpace, ScannedTask, ScannedThread
 
@@ -65,10 +66,12 @@ _numbers = count(1)
 class _Space:
     """Rows of one namespace."""
 
-    __slots__ = ("aliases", "checkpoints", "head", "largest", "lines", "ns", "payloads", "writes")
+    __slots__ = ("aliases", "checkpoints", "head", "largest", "lines", "ns", "payloads", "salt", "writes")
 
-    def __init__(self, ns: str) -> None:
+    def __init__(self, ns: str, salt: int) -> None:
         self.ns = ns
+        self.salt = salt
+        """That of the thread."""
         self.head: int | None = None
         self.checkpoints: dict[int, PlainCheckpoint] = {}
         self.lines: dict[int, list[int]] = {}
@@ -84,7 +87,7 @@ class _Space:
 
     def copy(self) -> _Space:
         """The same rows under own dicts."""
-        copied = _Space(self.ns)
+        copied = _Space(self.ns, self.salt)
         copied.head = self.head
         copied.checkpoints = dict(self.checkpoints)
         copied.lines = {root: list(revs) for root, revs in self.lines.items()}
@@ -198,7 +201,7 @@ class InMemorySaver(RowSaver):
             ns = step.space.ns
             space = thread.spaces.get(ns)
             if space is None:
-                space = thread.spaces[ns] = _Space(ns)
+                space = thread.spaces[ns] = _Space(ns, thread.salt)
             step.space.pk = space
             if step.rev is not None:
                 space.head = step.rev
@@ -206,7 +209,9 @@ class InMemorySaver(RowSaver):
 
     def _seal(self) -> None:
         """Make rows of what was stored since the last time, in order."""
-        unsealed, self._unsealed = self._unsealed, []
+        # In place: a copy of the saver with another serializer has the same list.
+        unsealed = self._unsealed[:]
+        self._unsealed.clear()
         codec = self._codec()
         for space, step in unsealed:
             _add_step(space, step, codec)
@@ -295,7 +300,7 @@ class InMemorySaver(RowSaver):
     def _reading(self) -> Iterator[_View]:
         with self._lock:
             self._seal()
-            yield self._view
+            yield self._opened(self._view)
 
     @contextmanager
     def _scanning(self) -> Iterator[_Scan]:
@@ -313,7 +318,7 @@ class InMemorySaver(RowSaver):
         # `RowSaver` does everything that can be refused before its first write.
         with self._lock:
             self._seal()
-            yield self._view
+            yield self._opened(self._view)
 
     async def _off_loop(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         # Nothing here waits for anything; only decoding a large value takes long.
@@ -431,6 +436,49 @@ class _View:
             root.head if root is not None else None,
         )
 
+    def place(self, space_pk: _Space) -> tuple[int, str]:
+        return space_pk.salt, space_pk.ns
+
+    def header_before(self, space_pk: _Space, header_root: int, rev: int) -> int | None:
+        return max((at for at in space_pk.lines.get(header_root, ()) if at < rev), default=None)
+
+    def all_spaces(self, thread_id: str | None) -> list[_Space]:
+        threads = self._threads.values() if thread_id is None else filter(None, (self._threads.get(thread_id),))
+        return [space for thread in threads for space in thread.spaces.values()]
+
+    def has_space(self, space_pk: _Space) -> bool:
+        return any(thread.spaces.get(space_pk.ns) is space_pk for thread in self._threads.values())
+
+    def chain_tags(
+        self, space_pk: _Space, after: tuple[int, int, int] | None, limit: int
+    ) -> list[tuple[int, int, int, int, str | None]]:
+        entries = (
+            (number, root, seq, FULL, tag)  # kinds are not kept here
+            for (number, root), rows in sorted(space_pk.payloads.items())
+            for seq, (tag, _) in enumerate(rows)
+        )
+        return list(islice((entry for entry in entries if after is None or entry[:3] > after), limit))
+
+    def chain_body(self, space_pk: _Space, number: int, root: int, seq: int) -> bytes:
+        return space_pk.payloads[number, root][seq][1]
+
+    def replace_payload(self, space_pk: _Space, row: PayloadRow) -> None:
+        number, root, seq, _, tag, body = row
+        space_pk.payloads[number, root][seq] = tag, body
+
+    def task_rows(self, space_pk: _Space, after: int | None, limit: int) -> list[PlainWrite]:
+        page: list[PlainWrite] = []
+        for rev, rows in sorted(space_pk.writes.items(), key=lambda item: item[0]):
+            if len(page) >= limit:
+                break
+            if after is None or rev > after:
+                page += rows.values() if isinstance(rows, dict) else (rows,)
+        return page
+
+    def checkpoints_after(self, space_pk: _Space, rev: int | None, limit: int) -> list[CheckpointRow]:
+        revs = sorted(at for at in space_pk.checkpoints if rev is None or at > rev)[:limit]
+        return [CheckpointRow._make(space_pk.checkpoints[at]) for at in revs]
+
     def checkpoint(self, space_pk: _Space, rev: int) -> Found | None:
         checkpoints = space_pk.checkpoints
         plain = checkpoints.get(rev)
@@ -506,7 +554,7 @@ class _View:
     def open_space(self, thread_pk: int, ns: str) -> _Space:
         for thread in self._threads.values():
             if thread.key == thread_pk:
-                return thread.spaces.setdefault(ns, _Space(ns))
+                return thread.spaces.setdefault(ns, _Space(ns, thread.salt))
         raise KeyError(thread_pk)
 
     def put_checkpoint(self, space_pk: _Space, row: CheckpointRow) -> None:
@@ -567,6 +615,9 @@ class _Scan:
     def _spaces_of(self, thread_key: int) -> dict[str, _Space]:
         thread = self._by_key.get(thread_key)
         return thread.spaces if thread is not None else {}
+
+    def place(self, space_pk: _Space) -> tuple[int, str]:
+        return space_pk.salt, space_pk.ns
 
     def identity(self, space_pk: _Space, rev: int) -> tuple[str, int] | None:
         plain = space_pk.checkpoints.get(rev)

@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
 from types import TracebackType
-from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, Self, TypeVar, cast
 
 from typing_extensions import ParamSpec
 
@@ -75,14 +75,17 @@ from checkpoint.chains import (
     read_chains,
     read_task,
 )
+from checkpoint.encryption import EncryptedRows
 from checkpoint.headers import Header, fold, full_header
 from checkpoint.repair import Mending, repair
-from checkpoint.scan import Scan
+from checkpoint.rewrap import Rewrapping
+from checkpoint.scan import EncryptedScan, Scan
 from checkpoint.stats import Count
 from checkpoint.verify import Verification
 
 P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R")
 
 PAGE: Final = 50
 """Checkpoints of a listing that are read at a time."""
@@ -139,6 +142,22 @@ class Rows(Protocol):
 
     def address(self, thread_id: str, ns: str) -> Address | None:
         """The thread, if it is stored."""
+        ...
+
+    def place(self, space_pk: Any) -> tuple[int, str]:
+        """(salt of the thread, namespace) of a space."""
+        raise NotImplementedError
+
+    def header_before(self, space_pk: Any, header_root: int, rev: int) -> int | None:
+        """The last rev before `rev` in a header chain, stubs included."""
+        ...
+
+    def all_spaces(self, thread_id: str | None) -> list[Any]:
+        """Keys of all namespaces of a thread, or of all threads."""
+        raise NotImplementedError
+
+    def has_space(self, space_pk: Any) -> bool:
+        """Is the namespace still there?"""
         ...
 
     def checkpoint(self, space_pk: Any, rev: int) -> Found | None:
@@ -318,6 +337,11 @@ class RowSaver(BaseCheckpointSaver[int]):
         if self._made_codec.serde is not self.serde:
             self._made_codec = Codec(self.serde)
         return self._made_codec
+
+    def _opened(self, rows: R) -> R:
+        """The rows as everything here reads and writes them; a subclass gives its rows through this."""
+        encrypting = self._codec().encrypting
+        return rows if encrypting is None else cast("R", EncryptedRows(rows, encrypting))
 
     def _make_version(self, current: Version | None) -> Version:
         # A subclass with an own `get_next_version` may count in any kind of version.
@@ -712,11 +736,15 @@ class RowSaver(BaseCheckpointSaver[int]):
         thread_id = None if config is None else addressed(config)[0]
         return Verification(self._codec(), thread_id, deep=deep)
 
+    def _scan_of(self, scan: Scan) -> Scan:
+        encrypting = self._codec().encrypting
+        return scan if encrypting is None else cast("Scan", EncryptedScan(scan, encrypting))
+
     def _look(self, run: Verification | Count, progress: Progress | None = None) -> None:
         if run.thread_id is not None:
             self._settle(run.thread_id)
         with self._scanning() as scan:
-            run.step(scan)
+            run.step(self._scan_of(scan))
         if progress is not None:
             progress(run.n_threads, run.n_rows)
 
@@ -760,11 +788,44 @@ class RowSaver(BaseCheckpointSaver[int]):
             if thread is None:
                 return []
             tx.take(thread_id, thread.salt)
-            return repair(scan, tx, thread, self._codec())
+            return repair(self._scan_of(scan), self._opened(tx), thread, self._codec())
 
     async def arepair(self, config: RunnableConfig, *, to: Literal["nearest"] = "nearest") -> builtins.list[Repair]:
         """Async form of `repair`."""
         return await self._off_loop_write(self.repair, config, to=to)
+
+    # Encryption.
+
+    def rewrap(self, thread_id: str | None = None) -> int:
+        """Encrypt what is stored again, with the key that the serializer writes with now. Returns how many rows were.
+
+        Of one thread, or of all. Reads everything in pages of 500 rows, each of which is a transaction; runs go on
+        meanwhile. After it has returned, former keys are needed for copies of the file only. Raises `ValueError` if the
+        serializer does not encrypt, `CorruptCheckpointError` for a row that none of its keys opens.
+        """
+        encrypting = self._codec().encrypting
+        if encrypting is None:
+            raise ValueError(
+                f"rewrap: the serializer of this saver is a {type(self.serde).__qualname__}, which does not encrypt; "
+                f"give the saver an EncryptedSerializer"
+            )
+        with self._reading() as rows:
+            spaces = rows.all_spaces(None if thread_id is None else str(thread_id))
+        n_rows = 0
+        for space_pk in spaces:
+            rewrapping = Rewrapping(encrypting, space_pk)
+            n_changed: int | None = 0
+            while n_changed is not None:
+                n_rows += n_changed
+                with self._writing() as tx:
+                    # The thread may have been deleted since.
+                    stored = cast("EncryptedRows", tx).stored
+                    n_changed = rewrapping.page(stored) if stored.has_space(space_pk) else None
+        return n_rows
+
+    async def arewrap(self, thread_id: str | None = None) -> int:
+        """Async form of `rewrap`."""
+        return await self._off_loop_write(self.rewrap, thread_id)
 
     # Rows to shapes.
 
@@ -1066,6 +1127,11 @@ class _Listing:
         *,
         native: bool,
     ) -> None:
+        if filter and saver._codec().encrypting is not None:
+            raise ValueError(
+                f"list: filter={dict(filter)!r:.200}, but the metadata of this saver is encrypted and cannot be "
+                f"searched; list without filter and choose from what comes"
+            )
         self.saver = saver
         self.native = native
         self.filter = filter or {}

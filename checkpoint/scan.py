@@ -18,8 +18,9 @@ import contextlib
 from collections import OrderedDict
 from typing import Any, Final, NamedTuple, Protocol
 
-from checkpoint.base import CorruptCheckpointError
+from checkpoint.base import CheckpointError, CorruptCheckpointError
 from checkpoint.chains import CheckpointRow, WriteRow, check_line
+from checkpoint.encryption import ENCRYPTED, Encrypting, RowCipher
 from checkpoint.headers import Header, fold, fold_on
 
 LINES: Final = 64
@@ -99,6 +100,10 @@ class Scan(Protocol):
         """One namespace, if the thread has it."""
         ...
 
+    def place(self, space_pk: Any) -> tuple[int, str]:
+        """(salt of the thread, namespace) of a space."""
+        raise NotImplementedError
+
     def identity(self, space_pk: Any, rev: int) -> tuple[str, int] | None:
         """(id, flags) of a checkpoint or stub, if it has a row."""
         ...
@@ -150,6 +155,82 @@ class Scan(Protocol):
     def file_sizes(self) -> tuple[int, int]:
         """(bytes of the file, bytes of its write-ahead log); zeros in memory."""
         raise NotImplementedError
+
+
+class EncryptedScan:
+    """`Scan` over encrypted rows: opens what is read. What does not open is damage."""
+
+    def __init__(self, scan: Scan, encrypting: Encrypting) -> None:
+        self._scan = scan
+        self._encrypting = encrypting
+        self._ciphers: dict[Any, RowCipher] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._scan, name)
+
+    def _cipher(self, space_pk: Any) -> RowCipher:
+        cipher = self._ciphers.get(space_pk)
+        if cipher is None:
+            cipher = self._ciphers[space_pk] = RowCipher(self._encrypting, *self._scan.place(space_pk))
+        return cipher
+
+    def headers(self, space_pk: Any, after: int | None, limit: int) -> list[ScannedCheckpoint]:
+        """As `Scan.headers`."""
+        return self._opened(space_pk, self._scan.headers(space_pk, after, limit), {})
+
+    def line(self, space_pk: Any, root: int, below: int) -> list[ScannedCheckpoint]:
+        """As `Scan.line`."""
+        return self._opened(space_pk, self._scan.line(space_pk, root, below), {root: 0})
+
+    def _opened(self, space_pk: Any, page: list[ScannedCheckpoint], last: dict[int, int]) -> list[ScannedCheckpoint]:
+        """`last`: root of a header chain -> its revision before the next one of the page, as far as known."""
+        cipher = self._cipher(space_pk)
+        opened: list[ScannedCheckpoint] = []
+        for found in page:
+            row = found.row
+            root = row.header_root
+            if row.rev != root and root not in last:
+                earlier = self._scan.line(space_pk, root, row.rev)
+                last[root] = earlier[-1].row.rev if earlier else 0
+            if found.damage is None:
+                try:
+                    header = cipher.open_header(row.rev, 0 if row.rev == root else last[root], row.header)
+                    row = row._replace(header=header, metadata=cipher.open_metadata(row))
+                    found = ScannedCheckpoint(row, None)
+                except CorruptCheckpointError as damage:
+                    found = ScannedCheckpoint(row, damage.reason)
+            last[root] = row.rev
+            opened.append(found)
+        return opened
+
+    def bodies(self, space_pk: Any, after: tuple[int, int, int] | None, limit: int, n_bytes: int) -> list[ScannedBody]:
+        """As `Scan.bodies`."""
+        cipher = self._cipher(space_pk)
+        opened: list[ScannedBody] = []
+        for found in self._scan.bodies(space_pk, after, limit, n_bytes):
+            if found.damage is None:
+                try:
+                    tag, body = cipher.open_payload(found.number, found.root, found.seq, found.tag, found.body)
+                    found = found._replace(tag=tag, body=body)
+                except CorruptCheckpointError as damage:
+                    found = found._replace(damage=damage.reason)
+            opened.append(found)
+        return opened
+
+    def writes(self, space_pk: Any, after: tuple[int, str, int] | None, limit: int, n_bytes: int) -> list[ScannedTask]:
+        """As `Scan.writes`."""
+        cipher = self._cipher(space_pk)
+        opened: list[ScannedTask] = []
+        for row, damage in self._scan.writes(space_pk, after, limit, n_bytes):
+            if damage is not None:
+                opened.append(ScannedTask(row, damage))
+                continue
+            try:
+                tag, body = cipher.open_write(row.rev, row.task_id, row.slot, row.tag, row.body)
+                opened.append(ScannedTask(row._replace(tag=tag, body=body), None))
+            except CorruptCheckpointError as wrong:
+                opened.append(ScannedTask(row, wrong.reason))
+        return opened
 
 
 class _Line:
@@ -209,6 +290,11 @@ class Lines:
         line.revs.add(row.rev)
         if found.damage is not None:
             raise CorruptCheckpointError(found.damage)
+        if row.header[:1] == ENCRYPTED:
+            raise CheckpointError(
+                f"checkpoint {row.id!r} is encrypted, and the serializer of this saver does not decrypt; give the saver "
+                f"the EncryptedSerializer that it was written with"
+            )
         if header is None or is_first:
             header = fold([(row.rev, row.header)], self._ns)
         else:

@@ -18,9 +18,8 @@ PACKAGES = ("checkpoint", "pregel")
 # the entry names. `pregel.engine` is the core without the drivers.
 BASE = ("checkpoint.registry", "checkpoint.base", "checkpoint.ids", "checkpoint.adapter")
 TOOLS = ("scan", "verify", "stats", "repair", "export")
-STORAGE = tuple(
-    f"checkpoint.{name}" for name in ("headers", "deltas", "chains", "rows", "workers", "memory", "sqlite", *TOOLS)
-)
+ROWS = ("encryption", "rewrap", "headers", "deltas", "chains", "rows", "workers", "memory", "sqlite")
+STORAGE = tuple(f"checkpoint.{name}" for name in (*ROWS, *TOOLS))
 COMMANDS = ("checkpoint.cli", "checkpoint.__main__")
 WORDS = tuple(f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "types", "warnings", "messages"))
 PARTS = tuple(f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing"))
@@ -183,6 +182,7 @@ def test_third_parties_stay_where_they_are_needed():
     allowed = {
         "checkpoint": {"typing_extensions"},
         "checkpoint.headers": {"typing_extensions", "ormsgpack"},
+        "checkpoint.encryption": {"typing_extensions", "ormsgpack"},
         "checkpoint.chains": {"typing_extensions", "ormsgpack"},
         "checkpoint.serde": {"typing_extensions", "ormsgpack"},
         "checkpoint.sqlite": {"typing_extensions", "aiosqlite"},

@@ -376,6 +376,39 @@ class Reader:
         ).fetchone()
         return None if row is None else Address(*row)
 
+    def place(self, space_pk: int) -> tuple[int, str]:
+        """As `Rows.place`."""
+        row = self.conn.execute(
+            "SELECT t.salt, s.ns FROM spaces s JOIN threads t ON t.thread_pk = s.thread_pk WHERE s.space_pk = ?",
+            (space_pk,),
+        ).fetchone()
+        if row is None:
+            raise CorruptCheckpointError(f"namespace {space_pk} has no row")
+        return row[0], row[1]
+
+    def header_before(self, space_pk: int, header_root: int, rev: int) -> int | None:
+        """As `Rows.header_before`."""
+        found: int | None = self.conn.execute(
+            "SELECT max(rev) FROM checkpoints WHERE space_pk = ? AND rev >= ? AND rev < ? AND header_root = ?",
+            (space_pk, header_root, rev, header_root),
+        ).fetchone()[0]
+        return found
+
+    def all_spaces(self, thread_id: str | None) -> list[int]:
+        """As `Rows.all_spaces`."""
+        statement = "SELECT s.space_pk FROM spaces s JOIN threads t USING (thread_pk) WHERE t.thread_id IS NOT NULL"
+        if thread_id is not None:
+            return [pk for (pk,) in self.conn.execute(f"{statement} AND t.thread_id = ?", (thread_id,)).fetchall()]
+        return [pk for (pk,) in self.conn.execute(statement).fetchall()]
+
+    def has_space(self, space_pk: int) -> bool:
+        """As `Rows.has_space`."""
+        found = self.conn.execute(
+            "SELECT 1 FROM spaces s JOIN threads t USING (thread_pk) WHERE s.space_pk = ? AND t.thread_id IS NOT NULL",
+            (space_pk,),
+        ).fetchone()
+        return found is not None
+
     def checkpoint(self, space_pk: int, rev: int) -> Found | None:
         """As `Rows.checkpoint`."""
         rows = self.conn.execute(
@@ -641,6 +674,57 @@ class Writer(Reader):
             rows += _parted_payload(space_pk, number, root, seq, kind, tag, crc32(data, (root ^ seq) & _MASK), data)
         if rows:
             _insert(self.conn, _PAYLOAD, rows)
+
+    def chain_tags(
+        self, space_pk: int, after: tuple[int, int, int] | None, limit: int
+    ) -> list[tuple[int, int, int, int, str | None]]:
+        """As `StoredRows.chain_tags`."""
+        rows: list[tuple[int, int, int, int, str | None]] = self.conn.execute(
+            "SELECT chan, root, seq, kind, tag FROM payloads WHERE space_pk = ? AND part = 0 "
+            "AND (chan, root, seq) > (?, ?, ?) ORDER BY chan, root, seq LIMIT ?",
+            (space_pk, *(after or (-1, -1, -1)), limit),
+        ).fetchall()
+        return rows
+
+    def chain_body(self, space_pk: int, number: int, root: int, seq: int) -> bytes:
+        """As `StoredRows.chain_body`."""
+        rows = self.conn.execute(
+            "SELECT data FROM payloads WHERE space_pk = ? AND chan = ? AND root = ? AND seq = ? ORDER BY part",
+            (space_pk, number, root, seq),
+        ).fetchall()
+        return b"".join(data for (data,) in rows)
+
+    def replace_payload(self, space_pk: int, row: PayloadRow) -> None:
+        """As `StoredRows.replace_payload`."""
+        self.conn.execute(
+            "DELETE FROM payloads WHERE space_pk = ? AND chan = ? AND root = ? AND seq = ?", (space_pk, *row[:3])
+        )
+        self.add_payloads(space_pk, [row])
+
+    def task_rows(self, space_pk: int, after: int | None, limit: int) -> list[PlainWrite]:
+        """As `StoredRows.task_rows`."""
+        revs = self.conn.execute(
+            "SELECT DISTINCT rev FROM task_writes WHERE space_pk = ? AND rev > ? ORDER BY rev LIMIT ?",
+            (space_pk, -1 if after is None else after, limit),
+        ).fetchall()
+        page: list[PlainWrite] = []
+        for (rev,) in revs:
+            if len(page) >= limit:
+                break
+            page += self.tasks(space_pk, rev)
+        return page
+
+    def checkpoints_after(self, space_pk: int, rev: int | None, limit: int) -> list[CheckpointRow]:
+        """As `StoredRows.checkpoints_after`."""
+        rows = self.conn.execute(
+            "SELECT rev, id, parent_rev, parent_id, up_rev, ts, step, source, flags, run_id, header_root, header, "
+            "metadata FROM checkpoints WHERE space_pk = ? AND rev > ? ORDER BY rev LIMIT ?",
+            (space_pk, -1 if rev is None else rev, limit),
+        ).fetchall()
+        return [
+            CheckpointRow(at, id_text(own), parent, None if parent_id is None else id_text(parent_id), *rest)
+            for at, own, parent, parent_id, *rest in rows
+        ]
 
     def add_writes(self, space_pk: int, writes: Sequence[PlainWrite], *, replace: bool = False) -> None:
         """As `Transaction.add_writes`."""

@@ -485,7 +485,7 @@ class _SqliteSaver(RowSaver):
         connections = self._live()
         if connections.single is not None:
             with connections.write_lock:
-                yield core.Reader(connections.single)
+                yield self._opened(core.Reader(connections.single))
             return
         with connections.reader_slots:
             try:
@@ -495,7 +495,7 @@ class _SqliteSaver(RowSaver):
             try:
                 conn.execute("BEGIN")
                 try:
-                    yield core.Reader(conn)
+                    yield self._opened(core.Reader(conn))
                 finally:
                     try:
                         conn.execute("COMMIT")
@@ -517,7 +517,7 @@ class _SqliteSaver(RowSaver):
             conn = connections.writer
             conn.execute("BEGIN IMMEDIATE")
             try:
-                yield core.Writer(conn)
+                yield self._opened(core.Writer(conn))
                 conn.execute("COMMIT")
             except BaseException:
                 if conn.in_transaction:

@@ -109,6 +109,10 @@ class Scanner:
         ).fetchone()
         return None if row is None else ScannedSpace(*row)
 
+    def place(self, space_pk: int) -> tuple[int, str]:
+        """As `Scan.place`."""
+        return core.Reader(self.conn).place(space_pk)
+
     @_readable
     def identity(self, space_pk: int, rev: int) -> tuple[str, int] | None:
         """As `Scan.identity`."""

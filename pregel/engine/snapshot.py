@@ -18,9 +18,10 @@ from checkpoint.base import (
     Source,
     StepCommit,
     TaskWrites,
+    UnregisteredTypeError,
     Version,
 )
-from pregel.constants import MISSING, NO_WRITES, TASKS
+from pregel.constants import MISSING, NO_WRITES, PULL, TASKS
 from pregel.engine.program import Program, Write
 from pregel.engine.state import Known, RunState
 from pregel.types import Send
@@ -206,8 +207,22 @@ def kept(run: RunState) -> LoadedCheckpoint:
     )
 
 
+def _author(run: RunState, commit: StepCommit, error: UnregisteredTypeError) -> str | None:
+    """The node that gave the value which cannot be stored; None if it was none, or a step that is over (`exit`)."""
+    for task in run.tasks:
+        if task.id_ == error.task_id and task.id_ is not None:
+            return task.name
+    pull = f"~{PULL}, "
+    for row in commit.writes:
+        if row.task_id == error.task_id and row.path.startswith(pull):
+            return row.path.removeprefix(pull)
+    return None
+
+
 def note_unstored(run: RunState, commit: StepCommit | None, error: BaseException) -> None:
     """Say on a saver's error, once, what was not stored (D47)."""
+    if isinstance(error, UnregisteredTypeError) and commit is not None:
+        error.locate(node=_author(run, commit, error))
     step = run.step if commit is None else commit.step
     what = "task writes" if commit is not None and commit.kind == "tasks" else f"step {step}"
     text = f"Storing {what} of thread {run.request.thread_id!r} (namespace {run.ns!r}) failed; it is not stored"
