@@ -281,9 +281,11 @@ class SpaceCheck:
             self.report(f"its parent, revision {parent_rev}, is gone and not marked as pruned", row.id)
         if row.up_rev is not None and not self._exists_above(scan, row.up_rev):
             self.report(f"revision {row.up_rev} of the namespace above, to which it belongs, is gone", row.id)
+        if found.damage is not None:
+            return
         if row.source and row.source not in SOURCE_NAMES:
             self._lose(row, f"its source is {row.source}, which means nothing")
-        if row.metadata is not None and found.damage is None and not _is_json_object(row.metadata):
+        if row.metadata is not None and not _is_json_object(row.metadata):
             self._lose(row, "its metadata are no JSON object")
 
     def _lose(self, row: CheckpointRow, reason: str, channel: str | None = None) -> None:

@@ -21,9 +21,11 @@ from checkpoint import cli
 from checkpoint.base import empty_checkpoint
 from checkpoint.export import plain
 from checkpoint.serde import extensions as codes
+from checkpoint.serde.encrypted import EncryptedSerializer
 from checkpoint.serde.msgpack import Serde
 from checkpoint.sqlite import SqliteSaver
 from checkpoint.sqlite import saver as saver_module
+from tests.checkpoint.ciphers import BindingCipher
 from tests.checkpoint.runs import ScriptedRun, Store, config
 from tests.checkpoint.test_verify import L, Story, damage, flip, sql
 
@@ -374,6 +376,17 @@ def test_as_a_program(damaged: Path) -> None:
     shown = child("verify", damaged.parent / "nothing")
     assert (shown.code, shown.out, len(shown.err.splitlines())) == (2, "", 1)
     assert child("--help").code == 0
+
+
+def test_an_encrypted_file(path: Path, run: Any) -> None:
+    with SqliteSaver(path, serde=EncryptedSerializer(BindingCipher(b"key"))) as saver:
+        Story(saver)
+    before = path.read_bytes()
+    for command in COMMANDS:
+        if command[0] not in ("migrate", "prune"):
+            shown = run(command[0], path, *command[1:])
+            assert (shown.code, len(shown.err.splitlines())) == (1 if command[0] == "export" else 2, 1), command
+    assert path.read_bytes() == before
 
 
 def test_values_of_a_program_need_not_be_imported(path: Path) -> None:
