@@ -63,6 +63,11 @@ _HEADER_COLUMNS = (
     "c.rev, c.id, c.parent_rev, c.parent_id, c.up_rev, c.ts, c.step, c.source, c.flags, c.run_id, c.header_root, "
     "c.header, CAST(c.metadata AS BLOB), c.crc"
 )
+# Of a thread that is being deleted, rows go table by table: nothing of it is looked at.
+_SPACE = (
+    "SELECT s.space_pk, s.ns, s.head_rev FROM threads t JOIN spaces s USING (thread_pk) "
+    "WHERE t.thread_pk = ? AND t.thread_id IS NOT NULL"
+)
 
 
 class Scanner:
@@ -95,8 +100,7 @@ class Scanner:
     def spaces(self, thread_key: int, after: str | None, limit: int) -> list[ScannedSpace]:
         """As `Scan.spaces`."""
         rows = self.conn.execute(
-            f"SELECT space_pk, ns, head_rev FROM spaces WHERE thread_pk = ? AND ns {'>=' if after is None else '>'} ? "
-            f"ORDER BY ns LIMIT ?",
+            f"{_SPACE} AND s.ns {'>=' if after is None else '>'} ? ORDER BY s.ns LIMIT ?",
             (thread_key, after or "", limit),
         ).fetchall()
         return [ScannedSpace(*row) for row in rows]
@@ -104,9 +108,7 @@ class Scanner:
     @_readable
     def space(self, thread_key: int, ns: str) -> ScannedSpace | None:
         """As `Scan.space`."""
-        row = self.conn.execute(
-            "SELECT space_pk, ns, head_rev FROM spaces WHERE thread_pk = ? AND ns = ?", (thread_key, ns)
-        ).fetchone()
+        row = self.conn.execute(f"{_SPACE} AND s.ns = ?", (thread_key, ns)).fetchone()
         return None if row is None else ScannedSpace(*row)
 
     def place(self, space_pk: int) -> tuple[int, str]:

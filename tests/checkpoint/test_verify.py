@@ -288,6 +288,28 @@ def test_verify_while_others_write(path: Path, monkeypatch: pytest.MonkeyPatch) 
             assert saver.verify(deep=True) == []
 
 
+def test_verify_while_a_thread_is_deleted_in_batches(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("checkpoint.verify.VIEW_ROWS", 3)
+    for n_steps in range(1, 12):
+        path.unlink(missing_ok=True)
+        with SqliteSaver(path) as saver:
+            for thread_id in ("a", "t", "z"):
+                Story(saver, thread_id)
+            run = saver._verification(None, True)
+            for _ in range(n_steps):
+                saver._look(run)
+            with saver._writing() as tx:
+                # As far as a deletion got that was stopped, or goes on.
+                tx.conn.execute("UPDATE threads SET thread_id = NULL, epoch = -1 WHERE thread_id = 't'")
+                tx.conn.execute("DELETE FROM payloads WHERE space_pk IN (SELECT space_pk FROM spaces JOIN threads "
+                                "USING (thread_pk) WHERE thread_id IS NULL)")  # fmt: skip
+            while not run.done:
+                saver._look(run)
+            assert run.problems == []
+            assert saver.verify(deep=True) == []
+            assert list(saver.thread_ids()) == ["a", "z"]
+
+
 # ---- figures
 
 
