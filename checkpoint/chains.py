@@ -27,7 +27,7 @@ as in version control; bounds measured in storage.md C6.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -72,8 +72,12 @@ MANY: Final = 256
 
 STUB: Final = 1
 """Flag: only the header of a pruned checkpoint is kept."""
+PARENT_PRUNED: Final = 2
+"""Flag: its parent was removed on purpose."""
 LANE: Final = 4
 PUBLIC_PUT: Final = 8
+REPLACED: Final = 16
+"""Flag: put again under its id; chain rows of its earlier self may be left, to which nothing refers."""
 
 SOURCES: Final = {"input": 1, "loop": 2, "update": 3, "fork": 4}
 SOURCE_NAMES: Final = {number: name for name, number in SOURCES.items()}
@@ -156,7 +160,7 @@ class Codec:
     `loads_typed`. Of a serializer that encrypts this is the inner one: its rows are encrypted when they are made.
     """
 
-    __slots__ = ("dumps", "encrypting", "inner", "is_plain", "pack", "serde", "unpack", "unpack_opaque")
+    __slots__ = ("dumps", "encrypting", "inner", "is_plain", "pack", "serde", "unpack", "unpack_opaque", "unpack_shown")
 
     def __init__(self, serde: Any) -> None:
         self.serde = serde
@@ -173,6 +177,8 @@ class Codec:
         """`pack` for a serde whose bodies have no tag, without the pair."""
         self.unpack: Callable[[str | None, bytes], Any] = lambda tag, body: serde.loads_typed((tag or FORMAT_TAG, body))
         self.unpack_opaque = self.unpack
+        self.unpack_shown = self.unpack
+        """`unpack` for tools: no class of the program is made, if the serde can do without."""
         if isinstance(serde, Serde):
             self.unpack_opaque = self._unpack_known
             if kind.dumps_typed is Serde.dumps_typed and kind.dumps is Serde.dumps:
@@ -180,6 +186,7 @@ class Codec:
                 self.pack = lambda value: (None, dumps(value))
             if kind.loads_typed is Serde.loads_typed and kind.loads is Serde.loads:
                 self.unpack = self._unpack_own
+                self.unpack_shown = self._unpack_shown
                 self.is_plain = True
 
     def unpack_body(self, body: Body) -> Any:
@@ -195,6 +202,9 @@ class Codec:
             return self.unpack(tag, body)
         except UnknownTypeError:
             return self.inner.loads_typed((tag or FORMAT_TAG, body), opaque=True)
+
+    def _unpack_shown(self, tag: str | None, body: bytes) -> Any:
+        return self.inner.loads_typed((tag or FORMAT_TAG, body), opaque=True)
 
     def pack_channel(self, channel: str, value: Any) -> Body:
         """Bytes of a channel's value; a refusal names the channel."""
@@ -599,6 +609,16 @@ def _is_utf8(text: str) -> bool:
 
 
 # ---- decode
+
+
+def check_line(root: int, before: Collection[int], rev: int, parent_rev: int | None, flags: int) -> None:
+    """Raise `CorruptCheckpointError` if a header of a line, between its `root` and `rev`, is gone.
+
+    Its row is the parent of the one that follows; `before` are the revs of the line that are there.
+    """
+    if parent_rev is not None and parent_rev >= root and parent_rev not in before and not flags & PARENT_PRUNED:
+        raise CorruptCheckpointError(f"header of revision {parent_rev}, on which revision {rev} builds, is gone")
+
 
 StoredChain = tuple[list[tuple[str | None, bytes]], bool]
 """The rows of a chain up to the seq asked for, as (tag, body), and whether a further row exists."""
