@@ -425,13 +425,13 @@ def enter(request: Request, load_: Callable[[], LoadedCheckpoint] | None = None)
 
 
 async def aenter(
-    request: Request, alarm: Callable[[], Any], load_: Callable[[], Awaitable[LoadedCheckpoint]] | None = None
+    request: Request, alarm: Any, load_: Callable[[], Awaitable[LoadedCheckpoint]] | None = None
 ) -> LoadedCheckpoint | None:
-    """Async form of `enter`. `alarm` makes what a coroutine sleeps on."""
+    """Async form of `enter`. `alarm`: the class of what a coroutine sleeps on."""
     turn: Turn | None = request.turn
     if turn is None:
         return await aload(request)
-    hold = hold_of(request, alarm().loop)
+    hold = hold_of(request, alarm.running_loop())
     await turns.atake(hold, turn, request.caller, alarm)
     try:
         found = await load_() if load_ is not None else await aload(request)

@@ -7,7 +7,7 @@ snapshot shows and what an update stores is decided in `engine.history` and `eng
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextvars import copy_context
 from typing import Any
 
@@ -337,9 +337,9 @@ async def aupdate(
     config: RunnableConfig,
     supersteps: Sequence[Sequence[StateUpdate]],
     turn: Turn,
-    alarm: Callable[[], Any],
+    alarm: Any,
 ) -> RunnableConfig:
-    """Async form of `update`. `alarm` makes what a coroutine sleeps on."""
+    """Async form of `update`. `alarm`: the class of what a coroutine sleeps on."""
     steps = edit.check(supersteps)
     while True:
         address = Address(graph, config)

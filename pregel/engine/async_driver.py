@@ -83,6 +83,11 @@ class Alarm:
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(self.event.set)
 
+    @staticmethod
+    def running_loop() -> asyncio.AbstractEventLoop:
+        """The loop that the caller runs on."""
+        return asyncio.get_running_loop()
+
     async def sleep(self, limit: float | None) -> None:
         """Return when it rings, or after `limit` seconds."""
         with contextlib.suppress(TimeoutError):

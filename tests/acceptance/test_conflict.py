@@ -399,6 +399,30 @@ def test_an_update_while_reading_a_stream(place: Place) -> None:
     assert place.head.values["l"] == ["old", "first", "u"]
 
 
+def test_who_waits_does_not_wait_for_a_reader(place: Place, queued: threading.Event) -> None:
+    """It waits for nodes. A chunk that goes out may never be followed by another pull, so the wait ends there."""
+    graph, thread = place.graph, place.thread
+    newcomer: list[Beside] = []
+
+    async def aread() -> None:
+        stream = graph.astream({"l": [HELD]}, thread, stream_mode="updates")
+        async for _ in stream:
+            newcomer[0].result()
+
+    def read() -> None:
+        for _ in graph.stream({"l": [HELD]}, thread, stream_mode="updates"):
+            newcomer[0].result()
+
+    reader = Beside(lambda: asyncio.run(aread()) if place.colour.is_async else read())
+    assert place.entered.wait(LIMIT)
+    newcomer.append(Beside(lambda: place.invoke("new", on_conflict="wait")))
+    assert queued.wait(LIMIT)
+    place.go.set()
+    with pytest.raises(CheckpointConflictError):
+        reader.result()
+    assert newcomer[0].result()["l"] == [HELD, "first", "new", "first", "second"]
+
+
 def test_reading_is_always_free(place: Place) -> None:
     graph, thread, seen = place.graph, place.thread, []
 
