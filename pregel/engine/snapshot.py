@@ -216,6 +216,11 @@ def into_lane(run: RunState, commits: Sequence[StepCommit]) -> None:
         for task in c.writes:
             task.rev = moved.get(task.rev, task.rev)
     run.rev = moved.get(run.rev, run.rev)
+    run.sub = {ns: moved.get(rev, rev) for ns, rev in run.sub.items()}
+    if run.base is not None:
+        run.base = moved.get(run.base[0], run.base[0]), run.base[1]
+    for kept_state in run.finished.values():
+        kept_state.rev = moved.get(kept_state.rev, kept_state.rev)
 
 
 def kept(run: RunState) -> LoadedCheckpoint:

@@ -14,7 +14,7 @@ from checkpoint.base import CheckpointConflictError, ThreadBusyError, ThreadDele
 from checkpoint.memory import InMemorySaver
 from pregel.errors import EmptyInputError, InvalidUpdateError
 from pregel.graph import START, StateGraph
-from pregel.types import Command, interrupt
+from pregel.types import Command, Every, interrupt
 from tests.checkpoint.runs import ScriptedRun, Store
 from tests.support.driving import LIMIT
 from tests.support.scenarios import Colour, Gate, Log, checkpoint_id
@@ -616,7 +616,7 @@ def test_a_run_that_loses_its_thread_stops(place: Place, durability: Any) -> Non
     assert place.head.values["l"][-1] == "intruder"
 
 
-@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+@pytest.mark.parametrize("durability", ["sync", "async", "exit", Every(steps=1), Every(steps=2)], ids=str)
 def test_a_run_that_loses_its_thread_goes_on_in_a_lane(place: Place, durability: Any) -> None:
     place.invoke("old")
     holder = place.hold(durability=durability, on_conflict="fork", version="v2")
@@ -701,7 +701,7 @@ def test_what_a_lane_has_done_is_not_done_again(colour: Colour, saver: Any, thre
     assert ran == ["in", "lane"]
 
 
-@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+@pytest.mark.parametrize("durability", ["sync", "async", "exit", Every(steps=1)], ids=str)
 def test_parallel_nested_runs_lose_their_thread(colour: Colour, saver: Any, thread: Any, durability: Any) -> None:
     inside, go = threading.Semaphore(0), threading.Event()
 
