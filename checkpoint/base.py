@@ -115,6 +115,52 @@ class DeltaChannelHistory(TypedDict):
     seed: NotRequired[Any]
 
 
+class Problem(NamedTuple):
+    """One fault that `verify` found, as close as its place is known; `reason` is a sentence for people."""
+
+    thread_id: str | None
+    ns: str | None
+    checkpoint_id: str | None
+    """The oldest checkpoint that needs what is damaged."""
+    channel: str | None
+    reason: str
+
+
+class Repair(NamedTuple):
+    """One thing that `repair` did, as a sentence for people, and where."""
+
+    thread_id: str
+    ns: str
+    checkpoint_id: str | None
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What is stored, as `stats` counts it. All sizes in bytes, of bodies without keys and checksums."""
+
+    threads: int
+    checkpoints: int
+    stubs: int
+    """Headers kept of pruned checkpoints."""
+    task_rows: int
+    task_bytes: int
+    header_bytes: int
+    """Headers and metadata, of stubs as well."""
+    bytes_by_channel: Mapping[str, int]
+    """Channel -> bytes of the chain rows that a checkpoint refers to; largest first. Values of at most 64 bytes live in
+    headers and are not in it."""
+    chain_lengths: Mapping[str, int]
+    """Channel -> rows of its longest chain; longest first."""
+    garbage: int
+    """Bytes of chain rows that no kept checkpoint refers to. A namespace with a damaged header counts as having none."""
+    file_bytes: int
+    wal_bytes: int
+    """Of the write-ahead log; both are 0 in memory."""
+    biggest_threads: Sequence[tuple[str, int]]
+    """(thread id, bytes of bodies, headers and task rows), largest first."""
+
+
 # ---- errors (storage.md C2)
 
 
@@ -264,6 +310,18 @@ class CheckpointWriteError(CheckpointError):
         super().__init__(message)
         self.thread_id = thread_id
         self.step = step
+
+
+class SaverOpenError(CheckpointError):
+    """The file cannot be opened: it or its directory is missing, may not be written, is locked, or is no database."""
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class ReadOnlyError(CheckpointError):
+    """Something was to be stored by a saver that was opened with `read_only=True`."""
 
 
 class SaverClosedError(CheckpointError):
@@ -571,6 +629,17 @@ class NativeSaver(Protocol):
 
 
 # ---- helpers of the public interface
+
+
+def namespace_above(ns: str) -> str:
+    """The namespace of the graph around a nested one: without the counters at the end, then without the last segment.
+
+    Segments are parted by `|`; one of digits counts the nested runs of one task and belongs to what is before it.
+    """
+    segments = ns.split("|")
+    while segments and segments[-1].isdecimal():
+        segments.pop()
+    return "|".join(segments[:-1])
 
 
 def get_checkpoint_id(config: RunnableConfig) -> str | None:

@@ -27,7 +27,7 @@ as in version control; bounds measured in storage.md C6.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -72,8 +72,12 @@ MANY: Final = 256
 
 STUB: Final = 1
 """Flag: only the header of a pruned checkpoint is kept."""
+PARENT_PRUNED: Final = 2
+"""Flag: its parent was removed on purpose."""
 LANE: Final = 4
 PUBLIC_PUT: Final = 8
+REPLACED: Final = 16
+"""Flag: put again under its id; chain rows of its earlier self may be left, to which nothing refers."""
 
 SOURCES: Final = {"input": 1, "loop": 2, "update": 3, "fork": 4}
 SOURCE_NAMES: Final = {number: name for name, number in SOURCES.items()}
@@ -156,7 +160,7 @@ class Codec:
     `loads_typed`. Of a serializer that encrypts this is the inner one: its rows are encrypted when they are made.
     """
 
-    __slots__ = ("dumps", "encrypting", "inner", "is_plain", "pack", "serde", "unpack", "unpack_opaque")
+    __slots__ = ("dumps", "encrypting", "inner", "is_plain", "pack", "serde", "unpack", "unpack_opaque", "unpack_shown")
 
     def __init__(self, serde: Any) -> None:
         self.serde = serde
@@ -173,6 +177,8 @@ class Codec:
         """`pack` for a serde whose bodies have no tag, without the pair."""
         self.unpack: Callable[[str | None, bytes], Any] = lambda tag, body: serde.loads_typed((tag or FORMAT_TAG, body))
         self.unpack_opaque = self.unpack
+        self.unpack_shown = self.unpack
+        """`unpack` for tools: no class of the program is made, if the serde can do without."""
         if isinstance(serde, Serde):
             self.unpack_opaque = self._unpack_known
             if kind.dumps_typed is Serde.dumps_typed and kind.dumps is Serde.dumps:
@@ -180,6 +186,7 @@ class Codec:
                 self.pack = lambda value: (None, dumps(value))
             if kind.loads_typed is Serde.loads_typed and kind.loads is Serde.loads:
                 self.unpack = self._unpack_own
+                self.unpack_shown = self._unpack_shown
                 self.is_plain = True
 
     def unpack_body(self, body: Body) -> Any:
@@ -195,6 +202,9 @@ class Codec:
             return self.unpack(tag, body)
         except UnknownTypeError:
             return self.inner.loads_typed((tag or FORMAT_TAG, body), opaque=True)
+
+    def _unpack_shown(self, tag: str | None, body: bytes) -> Any:
+        return self.inner.loads_typed((tag or FORMAT_TAG, body), opaque=True)
 
     def pack_channel(self, channel: str, value: Any) -> Body:
         """Bytes of a channel's value; a refusal names the channel."""
@@ -327,18 +337,19 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
 
     # Everything that can refuse comes first: values, then metadata.
     rev, run_id, chains = commit.rev, commit.run_id, space.chains
-    staged, edited = _staged(commit, chains, codec)
+    placed, staged, edited = _staged(commit, chains, codec)
     if not _has_metadata(commit, space):
         space.metadata_text = metadata_text(commit.metadata, commit.parents, run_id)
         space.metadata_of = commit.metadata
         space.metadata_run_id = run_id
         space.metadata_parents = dict(commit.parents)
 
-    placed, bodies = _placed(chains, rev, staged, codec)
+    bodies = _place(chains, rev, staged, placed, codec) if staged else []
     for body in bodies:
         size += len(body[5])
-    for name in commit.gone:
-        chains.pop(name, None)
+    if chains:
+        for name in commit.gone:
+            chains.pop(name, None)
     for other in others:
         edited += other.edited
     encoded = EncodedStep(commit, space, rev, placed, bodies, writes, size, others, edited)
@@ -459,30 +470,37 @@ def _task_rows(tasks: Sequence[TaskWrites], codec: Codec) -> tuple[Sequence[Plai
     return rows, sum([len(row[5]) for row in rows])
 
 
-def _staged(commit: StepCommit, chains: Mapping[str, Chain], codec: Codec) -> tuple[list[Staged], list[str]]:
-    """What is to be stored of every changed channel, and those that were edited in place.
+def _staged(
+    commit: StepCommit, chains: Mapping[str, Chain], codec: Codec
+) -> tuple[list[Placed], list[Staged], list[str]]:
+    """The bytes of every changed channel: of those that live in the header, then of the others; and which were edited.
 
-    Raises `UnregisteredTypeError` that names the channel.
+    Raises what the serializer raises, with the channel's name on it.
     """
+    placed: list[Placed] = []
     staged: list[Staged] = []
     edited: list[str] = []
+    pack = codec.pack
     name = ""
     try:
         for name, value in commit.values.items():
             chain = chains.get(name)
-            delta = None if chain is None else find(chain, value, None, codec.pack, codec.unpack_body)
-            staged.append((name, value, packed(value, codec.pack) if delta is None else delta.bodies, delta))
+            if chain is None and type(value) in _ATOMS:
+                placed.append((name, pack(value) if value is not None else _NIL, SMALL, 0))
+                continue
+            delta = None if chain is None else find(chain, value, None, pack, codec.unpack_body)
+            staged.append((name, value, packed(value, pack) if delta is None else delta.bodies, delta))
         for name, op in commit.ops.items():
             chain = chains.get(name)
-            delta = None if chain is None else find(chain, op.value, op, codec.pack, codec.unpack_body)
+            delta = None if chain is None else find(chain, op.value, op, pack, codec.unpack_body)
             if delta is EDITED:
                 edited.append(name)
                 delta = None
-            staged.append((name, op.value, packed(op.value, codec.pack) if delta is None else delta.bodies, delta))
+            staged.append((name, op.value, packed(op.value, pack) if delta is None else delta.bodies, delta))
     except Exception as error:
         _name_channel(error, name)
         raise
-    return staged, edited
+    return placed, staged, edited
 
 
 def _name_channel(error: Exception, channel: str, task: TaskWrites | None = None) -> None:
@@ -494,19 +512,20 @@ def _name_channel(error: Exception, channel: str, task: TaskWrites | None = None
         error.add_note(f"It was the value of channel {channel!r}{writer} that could not be encoded")
 
 
-def _placed(
-    chains: dict[str, Chain], rev: int, staged: Sequence[Staged], codec: Codec
-) -> tuple[list[Placed], list[NamedPayload]]:
+def _place(
+    chains: dict[str, Chain], rev: int, staged: Sequence[Staged], placed: list[Placed], codec: Codec
+) -> list[NamedPayload]:
     """Decide where each body is stored: in the header, in a row of its own, or where it is already."""
     payloads: list[NamedPayload] = []
-    placed: list[Placed] = []
     for name, value, bodies, delta in staged:
         chain = chains.get(name)
+        place, seq, kind = SAME, 0, FULL
         if delta is not None:
             assert chain is not None
-            first, kind = chain.seq + 1, delta.kind
+            seq, kind = chain.seq + 1, delta.kind
             chain.move(delta, value)
-            place = EXTENDED if bodies else SAME
+            if bodies:
+                place = EXTENDED
             if chain.positions is not None:
                 chain.index(value, len(value))
         elif len(bodies) == 1 and len(bodies[0][1]) <= INLINE_LIMIT:
@@ -514,18 +533,20 @@ def _placed(
                 del chains[name]
             placed.append((name, bodies[0], SMALL, 0))
             continue
-        elif chain is not None and chain.digest is not None and chain.digest == hash(bodies[0]) and len(bodies) == 1:
+        elif chain is not None and chain.digest is not None and len(bodies) == 1 and chain.digest == hash(bodies[0]):
             # Equal bytes, but other objects than those that were looked at.
             chain.positions = None
-            place, bodies = SAME, ()
+            bodies = ()
         else:
             chain = chains[name] = begun(rev, value, bodies, chain, codec.pack)
-            first, kind = 0, PATCH if type(value) is dict else APPEND
             place = ROOTED
-        for seq, body in enumerate(bodies, first) if bodies else ():
-            payloads.append((name, chain.root, seq, kind if seq else FULL, *body))
-        placed.append((name, NO_BODY, place, max(0, len(bodies) - 1)))
-    return placed, payloads
+        for body in bodies:
+            payloads.append((name, chain.root, seq, kind, *body))
+            seq += 1
+            if kind == FULL:
+                kind = PATCH if type(value) is dict else APPEND
+        placed.append((name, NO_BODY, place, len(bodies) - 1 if len(bodies) > 1 else 0))
+    return payloads
 
 
 def encode_task(task: TaskWrites, codec: Codec) -> PlainWrite:
@@ -588,6 +609,16 @@ def _is_utf8(text: str) -> bool:
 
 
 # ---- decode
+
+
+def check_line(root: int, before: Collection[int], rev: int, parent_rev: int | None, flags: int) -> None:
+    """Raise `CorruptCheckpointError` if a header of a line, between its `root` and `rev`, is gone.
+
+    Its row is the parent of the one that follows; `before` are the revs of the line that are there.
+    """
+    if parent_rev is not None and parent_rev >= root and parent_rev not in before and not flags & PARENT_PRUNED:
+        raise CorruptCheckpointError(f"header of revision {parent_rev}, on which revision {rev} builds, is gone")
+
 
 StoredChain = tuple[list[tuple[str | None, bytes]], bool]
 """The rows of a chain up to the seq asked for, as (tag, body), and whether a further row exists."""

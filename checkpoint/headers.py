@@ -265,6 +265,15 @@ def fold(rows: Sequence[tuple[int, bytes]], ns: str = "") -> Header:
     return header
 
 
+def fold_on(header: Header, rev: int, packed: bytes) -> None:
+    """Move a folded header on to the next of its line. Raises `CorruptCheckpointError`; it is of no use then."""
+    try:
+        _fold_op(header, rev, unpackb(packed), [*header.index])
+    except (ValueError, TypeError, IndexError, KeyError) as error:
+        raise CorruptCheckpointError(f"header does not decode ({error!r})", ns=header.ns) from error
+    header.rev = rev
+
+
 def _pairs(flat: Any) -> Iterable[tuple[Any, Any]]:
     return zip(flat[::2], flat[1::2], strict=True) if flat else ()
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import heapq
 import threading
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -53,9 +54,11 @@ from checkpoint.chains import (
 )
 from checkpoint.deltas import FULL
 from checkpoint.rows import Address, Entry, Found, RowSaver, addressed
+from checkpoint.scan import Chain, ScannedBody, ScannedCheckpoint, ScannedSpace, ScannedTask, ScannedThread
 
 P = ParamSpec("P")
 T = TypeVar("T")
+K = TypeVar("K", int, str, tuple[int, int])
 
 UNFINISHED: Final = (WRITES_IDX_MAP[ERROR], WRITES_IDX_MAP[INTERRUPT])
 """Slots of the task rows that tell that a run ended before its time."""
@@ -305,6 +308,17 @@ class InMemorySaver(RowSaver):
             yield self._opened(self._view)
 
     @contextmanager
+    def _scanning(self) -> Iterator[_Scan]:
+        with self._lock:
+            self._seal()
+            yield _Scan(self._threads)
+
+    @contextmanager
+    def _mending(self) -> Iterator[tuple[_Scan, _Mender]]:
+        with self._writing():
+            yield _Scan(self._threads), _Mender(self._threads)
+
+    @contextmanager
     def _writing(self) -> Iterator[_View]:
         # `RowSaver` does everything that can be refused before its first write.
         with self._lock:
@@ -512,6 +526,11 @@ class _View:
                 found[ns] = newest
         return found
 
+    def exists(self, thread_id: str, ns: str, rev: int) -> bool:
+        thread = self._threads.get(thread_id)
+        space = thread.spaces.get(ns) if thread is not None else None
+        return space is not None and rev in space.checkpoints
+
     def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
         thread = self._threads.get(thread_id)
         if thread is None:
@@ -568,7 +587,7 @@ class _View:
         kept = row.header if header is None else header
         self.put_checkpoint(space_pk, row._replace(header_root=header_root, header=kept))
 
-    def set_head(self, space_pk: _Space, rev: int) -> None:
+    def set_head(self, space_pk: _Space, rev: int | None) -> None:
         space_pk.head = rev
 
     def add_alias(self, space_pk: _Space, checkpoint_id: str, rev: int) -> None:
@@ -579,3 +598,148 @@ class _View:
 
     def add_writes(self, space_pk: _Space, writes: Sequence[PlainWrite], *, replace: bool = False) -> None:
         _add_writes(space_pk, writes, replace)
+
+
+class _Scan:
+    """`checkpoint.scan.Scan` over the dicts, under the saver's lock. There are no checksums: nothing can have changed
+    the bytes. A page is cut from a sorted copy of the keys, which is made for each page."""
+
+    def __init__(self, threads: dict[str, _Thread]) -> None:
+        self._threads = threads
+        self._by_key = {thread.key: thread for thread in threads.values()}
+
+    def threads(self, after: int | None, limit: int) -> list[ScannedThread]:
+        page = _page(sorted(self._by_key), after, limit)
+        return [ScannedThread(key, self._by_key[key].thread_id, self._by_key[key].salt) for key in page]
+
+    def thread(self, thread_id: str) -> ScannedThread | None:
+        thread = self._threads.get(thread_id)
+        return None if thread is None else ScannedThread(thread.key, thread_id, thread.salt)
+
+    def spaces(self, thread_key: int, after: str | None, limit: int) -> list[ScannedSpace]:
+        spaces = self._spaces_of(thread_key)
+        page = _page(sorted(spaces), after, limit)
+        return [ScannedSpace(spaces[ns], ns, spaces[ns].head) for ns in page]
+
+    def space(self, thread_key: int, ns: str) -> ScannedSpace | None:
+        space = self._spaces_of(thread_key).get(ns)
+        return None if space is None else ScannedSpace(space, ns, space.head)
+
+    def _spaces_of(self, thread_key: int) -> dict[str, _Space]:
+        thread = self._by_key.get(thread_key)
+        return thread.spaces if thread is not None else {}
+
+    def place(self, space_pk: _Space) -> tuple[int, str]:
+        return space_pk.salt, space_pk.ns
+
+    def identity(self, space_pk: _Space, rev: int) -> tuple[str, int] | None:
+        plain = space_pk.checkpoints.get(rev)
+        if plain is None:
+            return None
+        row = CheckpointRow._make(plain)
+        return row.id, row.flags
+
+    def headers(self, space_pk: _Space, after: int | None, limit: int) -> list[ScannedCheckpoint]:
+        page = _page(sorted(space_pk.checkpoints), after, limit)
+        return [ScannedCheckpoint(CheckpointRow._make(space_pk.checkpoints[rev]), None) for rev in page]
+
+    def line(self, space_pk: _Space, root: int, below: int) -> list[ScannedCheckpoint]:
+        revs = [rev for rev in space_pk.lines.get(root, ()) if rev < below]
+        return [ScannedCheckpoint(CheckpointRow._make(space_pk.checkpoints[rev]), None) for rev in revs]
+
+    def bodies(
+        self, space_pk: _Space, after: tuple[int, int, int] | None, limit: int, n_bytes: int
+    ) -> list[ScannedBody]:
+        first = None if after is None else after[:2]
+        found: list[ScannedBody] = []
+        for number, root in sorted(space_pk.payloads):
+            if first is not None and (number, root) < first:
+                continue
+            rows = space_pk.payloads[number, root]
+            for seq in range(after[2] + 1 if after is not None and first == (number, root) else 0, len(rows)):
+                if len(found) >= limit or n_bytes <= 0:
+                    return found
+                tag, body = rows[seq]
+                found.append(ScannedBody(number, root, seq, tag, body, None))
+                n_bytes -= len(body)
+        return found
+
+    def count_rows(self, space_pk: _Space, number: int, root: int, first: int, last: int) -> int:
+        n_rows = len(space_pk.payloads.get((number, root), ()))
+        return max(0, min(n_rows, last + 1) - first)
+
+    def chain_sizes(self, space_pk: _Space, after: tuple[int, int] | None, limit: int) -> list[Chain]:
+        page = _page(sorted(key for key, rows in space_pk.payloads.items() if rows), after, limit)
+        sizes = ((*key, space_pk.payloads[key]) for key in page)
+        return [Chain(number, root, len(rows) - 1, sum(len(body) for _, body in rows)) for number, root, rows in sizes]
+
+    def bytes_behind(self, space_pk: _Space, number: int, root: int, seq: int) -> int:
+        return sum(len(body) for _, body in space_pk.payloads.get((number, root), [])[seq + 1 :])
+
+    def writes(
+        self, space_pk: _Space, after: tuple[int, str, int] | None, limit: int, n_bytes: int
+    ) -> list[ScannedTask]:
+        found: list[ScannedTask] = []
+        for rev in sorted(space_pk.writes):
+            if after is not None and rev < after[0]:
+                continue
+            kept = space_pk.writes[rev]
+            rows = kept.values() if isinstance(kept, dict) else [kept]
+            for row in sorted(map(WriteRow._make, rows), key=lambda row: row[:3]):
+                if after is not None and row[:3] <= after:
+                    continue
+                if len(found) >= limit or n_bytes <= 0:
+                    return found
+                found.append(ScannedTask(row, None))
+                n_bytes -= len(row.body)
+        return found
+
+    def write_sizes(self, space_pk: _Space) -> tuple[int, int]:
+        rows = [
+            row for kept in space_pk.writes.values() for row in (kept.values() if isinstance(kept, dict) else [kept])
+        ]
+        return len(rows), sum(len(row[5]) for row in rows)
+
+    def aliases(self, space_pk: _Space, after: str | None, limit: int) -> list[tuple[str, int]]:
+        return [(alias, space_pk.aliases[alias]) for alias in _page(sorted(space_pk.aliases), after, limit)]
+
+    def alias(self, space_pk: _Space, checkpoint_id: str) -> int | None:
+        return space_pk.aliases.get(checkpoint_id)
+
+    def file_problems(self) -> list[str]:
+        return []
+
+    def file_sizes(self) -> tuple[int, int]:
+        return 0, 0
+
+
+class _Mender(_View):
+    """What a repair may do."""
+
+    def remove_alias(self, space_pk: _Space, checkpoint_id: str) -> None:
+        space_pk.aliases.pop(checkpoint_id, None)
+
+    def remove_checkpoint(self, space_pk: _Space, rev: int) -> None:
+        plain = space_pk.checkpoints.pop(rev, None)
+        if plain is not None:
+            space_pk.lines[plain[HEADER_ROOT]].remove(rev)
+        space_pk.writes.pop(rev, None)
+
+    def remove_write(self, space_pk: _Space, rev: int, task_id: str, slot: int) -> None:
+        kept = space_pk.writes.get(rev)
+        if isinstance(kept, dict):
+            kept.pop((task_id, slot), None)
+        elif kept is not None and kept[1:3] == (task_id, slot):
+            del space_pk.writes[rev]
+
+    def remove_rows(self, space_pk: _Space, number: int, root: int, first: int) -> None:
+        rows = space_pk.payloads.get((number, root), [])
+        del rows[first:]
+        if not rows:
+            space_pk.payloads.pop((number, root), None)
+
+
+def _page(keys: list[K], after: K | None, limit: int) -> list[K]:
+    """The first of sorted keys that come after the given one."""
+    start = 0 if after is None else bisect_right(keys, after)
+    return keys[start : start + limit]

@@ -17,10 +17,10 @@ PACKAGES = ("checkpoint", "pregel")
 # Layer by layer, upwards. A module belongs to the longest prefix that is listed; it may import its own entry and what
 # the entry names. `pregel.engine` is the core without the drivers.
 BASE = ("checkpoint.registry", "checkpoint.base", "checkpoint.ids", "checkpoint.adapter")
-STORAGE = tuple(
-    f"checkpoint.{name}"
-    for name in ("encryption", "rewrap", "headers", "deltas", "chains", "rows", "workers", "memory", "sqlite")
-)
+TOOLS = ("scan", "verify", "stats", "repair", "export")
+ROWS = ("encryption", "rewrap", "headers", "deltas", "chains", "rows", "workers", "memory", "sqlite")
+STORAGE = tuple(f"checkpoint.{name}" for name in (*ROWS, *TOOLS))
+COMMANDS = ("checkpoint.cli", "checkpoint.__main__")
 WORDS = tuple(f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "types", "warnings", "messages"))
 PARTS = tuple(f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing"))
 KEEPERS = ("pregel.store", "pregel.cache")
@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(BASE, BASE),
     "checkpoint.serde": BASE,
     **dict.fromkeys(STORAGE, (*BASE, "checkpoint.serde", *STORAGE)),
+    **dict.fromkeys(COMMANDS, (*BASE, "checkpoint.serde", *STORAGE, *COMMANDS)),
     "checkpoint.testing": (*BASE, "checkpoint.workers"),
     "checkpoint.testing.faults": (*BASE, "checkpoint.testing", "checkpoint.sqlite"),
     "checkpoint": (*BASE, "checkpoint.serde", *STORAGE),

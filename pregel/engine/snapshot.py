@@ -81,6 +81,15 @@ def final(run: RunState, held: Sequence[TaskWrites]) -> StepCommit | None:
     return commit(run, held)
 
 
+def unlink(made: StepCommit) -> None:
+    """Nested checkpoints that worked under one of this run that is not stored belong to none."""
+    stored = {rev for commit in (made, *made.others) for rev in (commit.rev, commit.parent_rev)}
+    for other in made.others:
+        up_rev = other.up_rev
+        if up_rev is not None and up_rev >> NUMBER_SHIFT == made.claim.number and up_rev not in stored:
+            other.up_rev = None
+
+
 def periodic(run: RunState) -> StepCommit | None:
     """Durability `Every`, root run, between two steps: what `final` would store, with what nested runs want stored."""
     made = final(run, ())
@@ -88,15 +97,6 @@ def periodic(run: RunState) -> StepCommit | None:
         made.others, run.parked = run.parked, []
         unlink(made)
     return made
-
-
-def unlink(made: StepCommit) -> None:
-    """Durability `exit`: nested checkpoints that worked under one of this run that is not stored belong to none."""
-    stored = {made.rev, *(other.rev for other in made.others)}
-    for other in made.others:
-        up_rev = other.up_rev
-        if up_rev is not None and up_rev >> NUMBER_SHIFT == made.claim.number and up_rev not in stored:
-            other.up_rev = None
 
 
 def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:

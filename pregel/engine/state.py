@@ -480,7 +480,9 @@ class RunState:
     def mark(self, name: str, writes: Sequence[Any] = ()) -> None:
         """Remember for the next commit that a channel has changed, by these writes, and what is known of how."""
         channel = self.channels[name]
-        kept, before = channel.last_edit(), channel.replaced()
+        kept = channel.last_edit()
+        # After an append the old container is only asked for if something else may follow before the commit.
+        before = channel.replaced() if kept is None or self.request.deferred else MISSING
         known = None if kept is None and before is MISSING else Known(kept, before, writes)
         if name in self.changed:
             earlier = self.changed[name]

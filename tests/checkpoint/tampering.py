@@ -6,7 +6,7 @@ import sqlite3
 from typing import Any
 from zlib import crc32
 
-from checkpoint.sqlite.core import _header_crc
+from checkpoint.sqlite.core import header_crc
 
 
 def repair_checksums(conn: sqlite3.Connection) -> None:
@@ -29,5 +29,5 @@ def repair_checksums(conn: sqlite3.Connection) -> None:
         "SELECT space_pk, rev, header, metadata FROM checkpoints"
     ).fetchall():
         conn.execute(
-            "UPDATE checkpoints SET crc=? WHERE space_pk=? AND rev=?", (_header_crc(rev, header, metadata), space, rev)
+            "UPDATE checkpoints SET crc=? WHERE space_pk=? AND rev=?", (header_crc(rev, header, metadata), space, rev)
         )
