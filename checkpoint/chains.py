@@ -126,7 +126,9 @@ PlainCheckpoint = tuple[
 plain tuple of texts and numbers, and it would look at every checkpoint of a long process again and again."""
 REV: Final = 0
 ID: Final = 1
+PARENT_REV: Final = 2
 UP_REV: Final = 4
+FLAGS: Final = 8
 RUN_ID: Final = 9
 HEADER_ROOT: Final = 10
 HEADER: Final = 11
@@ -605,6 +607,13 @@ def _is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def cut(space: Space) -> None:
+    """Let a namespace's next commit depend on nothing that may still change, or may not be stored: its header is full,
+    and so is every value that it writes. For lanes (storage.md C5.1)."""
+    space.header.n_rows = 0
+    space.chains.clear()
 
 
 # ---- decode

@@ -15,16 +15,18 @@ from __future__ import annotations
 import heapq
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count, islice
+from operator import itemgetter
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from checkpoint import ids
 from checkpoint.base import (
     ERROR,
     INTERRUPT,
+    N_BITS,
     WRITES_IDX_MAP,
     CheckpointConflictError,
     CheckpointError,
@@ -34,12 +36,16 @@ from checkpoint.base import (
     EncodedCommit,
     RunnableConfig,
     ThreadDeletedError,
+    check_number,
 )
 from checkpoint.chains import (
+    FLAGS,
     HEADER,
     HEADER_ROOT,
     ID,
+    LANE,
     LARGE,
+    PARENT_REV,
     REV,
     UP_REV,
     CheckpointRow,
@@ -53,7 +59,7 @@ from checkpoint.chains import (
     seal,
 )
 from checkpoint.deltas import FULL
-from checkpoint.rows import Address, Entry, Found, RowSaver, addressed
+from checkpoint.rows import Address, Entry, Found, RowSaver, addressed, refuse_stale
 from checkpoint.scan import Chain, ScannedBody, ScannedCheckpoint, ScannedSpace, ScannedTask, ScannedThread
 
 P = ParamSpec("P")
@@ -71,7 +77,7 @@ _numbers = count(1)
 class _Space:
     """Rows of one namespace."""
 
-    __slots__ = ("aliases", "checkpoints", "head", "largest", "lines", "ns", "payloads", "salt", "writes")
+    __slots__ = ("aliases", "checkpoints", "has_lanes", "head", "largest", "lines", "ns", "payloads", "salt", "writes")
 
     def __init__(self, ns: str, salt: int) -> None:
         self.ns = ns
@@ -89,6 +95,14 @@ class _Space:
         """rev -> (task id, slot) -> row; the row itself while there is one, as in most supersteps."""
         self.aliases: dict[str, int] = {}
         """Ids that do not carry their rev."""
+        self.has_lanes = False
+        """Then `checkpoints` is not in the order of revs: lanes and holder write at once."""
+
+    def newest_first(self) -> Iterable[PlainCheckpoint]:
+        """The rows, greatest rev first."""
+        if self.has_lanes:
+            return sorted(self.checkpoints.values(), key=itemgetter(REV), reverse=True)
+        return reversed(self.checkpoints.values())
 
     def copy(self) -> _Space:
         """The same rows under own dicts."""
@@ -100,6 +114,7 @@ class _Space:
         copied.payloads = {key: list(rows) for key, rows in self.payloads.items()}
         copied.writes = {rev: dict(rows) if isinstance(rows, dict) else rows for rev, rows in self.writes.items()}
         copied.aliases = dict(self.aliases)
+        copied.has_lanes = self.has_lanes
         return copied
 
 
@@ -185,6 +200,12 @@ class InMemorySaver(RowSaver):
         if claim.poisoned is not None:
             raise claim.poisoned
         thread = self._threads.get(claim.thread_id)
+        if claim.lane:
+            self._store_lane(steps, thread)
+            return
+        if thread is not None and claim.thread_pk is None and not thread.epoch:
+            # Nobody has claimed it: a lane made it.
+            claim.thread_pk, claim.salt = thread.key, thread.salt
         try:
             self._check_claim(steps[0], thread)
             heads: dict[str, int | None] = {}
@@ -193,12 +214,14 @@ class InMemorySaver(RowSaver):
         except CheckpointError as refusal:
             claim.poisoned = refusal
             raise
-        if not claim.claimed:
+        begins = not claim.claimed
+        if begins or claim.number != claim.epoch:
             if thread is None:
                 thread = self._threads[claim.thread_id] = _Thread(claim.thread_id, claim.salt)
             claim.thread_pk = thread.key
             claim.memory = thread
-            claim.epoch = thread.epoch = thread.claims = claim.number
+            claim.epoch = thread.epoch = claim.number
+            thread.claims = max(thread.claims, claim.number)
             claim.claimed = True
         assert thread is not None
         codec = self._codec()
@@ -211,6 +234,32 @@ class InMemorySaver(RowSaver):
             if step.rev is not None:
                 space.head = step.rev
             _add_step(space, step, codec)
+            if begins:
+                _add_alias(space, step)
+
+    def _store_lane(self, steps: Sequence[EncodedStep], thread: _Thread | None) -> None:
+        claim = steps[0].claim
+        if thread is None or thread.key != claim.thread_pk:
+            raise _deleted(steps[0])
+        made: set[int] = set()
+        for step in steps:
+            refuse_stale(step)
+            if step.rev is not None:
+                space = thread.spaces.get(step.space.ns)
+                parent = step.commit.parent_rev
+                if parent is not None and parent not in made and (space is None or parent not in space.checkpoints):
+                    raise self._parent_gone(step)
+                made.add(step.rev)
+        codec = self._codec()
+        for step in steps:
+            if step.rev is None and not step.writes:
+                continue
+            space = thread.spaces.get(step.space.ns)
+            if space is None:
+                space = thread.spaces[step.space.ns] = _Space(step.space.ns, thread.salt)
+            space.has_lanes = True
+            _add_step(space, step, codec)
+            _add_alias(space, step)
 
     def _seal(self) -> None:
         """Make rows of what was stored since the last time, in order."""
@@ -223,39 +272,41 @@ class InMemorySaver(RowSaver):
 
     def _check_claim(self, step: EncodedStep, thread: _Thread | None) -> None:
         claim = step.claim
+        if not claim.claimed:
+            check_number(claim.thread_id, claim.number)
         if claim.thread_pk is None:
             if thread is not None:
                 raise self._conflict(step, thread)
         elif thread is None or thread.key != claim.thread_pk:
-            raise ThreadDeletedError(
-                f"thread {claim.thread_id!r} was deleted while a run was writing it; nothing of step {step.commit.step} "
-                f"was stored; start a new run to create the thread again",
-                thread_id=claim.thread_id,
-                ns=step.space.ns,
-            )
+            raise _deleted(step)
         elif claim.claimed:
-            if thread.epoch != claim.number:
+            if thread.epoch != claim.epoch:
                 raise self._conflict(step, thread)
         else:
             root = thread.spaces.get("")
             head = root.head if root is not None else None
-            if thread.epoch != claim.epoch or thread.claims != claim.number - 1 or head != claim.root_head:
+            # Lanes may have taken numbers meanwhile; they are no reason to refuse.
+            if thread.epoch != claim.epoch or head != claim.root_head:
                 raise self._conflict(step, thread)
 
     def _check_step(self, step: EncodedStep, thread: _Thread | None, heads: dict[str, int | None]) -> None:
         ns = step.space.ns
         space = thread.spaces.get(ns) if thread is not None else None
         if step.must_exist is not None and (space is None or step.must_exist not in space.checkpoints):
-            raise CheckpointNotFoundError(
-                f"thread {step.claim.thread_id!r}: the checkpoint that step {step.commit.step} continues is not stored any "
-                f"more (namespace {ns!r}); load a newer one",
-                thread_id=step.claim.thread_id,
-            )
+            raise self._parent_gone(step)
         if step.rev is not None:
             head = heads.get(ns, space.head if space is not None else None)
             if head != step.expected:
                 raise self._conflict(step, thread)
             heads[ns] = step.rev
+
+    @staticmethod
+    def _parent_gone(step: EncodedStep) -> CheckpointNotFoundError:
+        return CheckpointNotFoundError(
+            f"thread {step.claim.thread_id!r}: the checkpoint that step {step.commit.step} continues is not stored any "
+            f"more (namespace {step.space.ns!r}); load a newer one",
+            thread_id=step.claim.thread_id,
+        )
 
     def _conflict(self, step: EncodedStep, thread: _Thread | None) -> CheckpointConflictError:
         space = thread.spaces.get(step.space.ns) if thread is not None else None
@@ -360,6 +411,22 @@ def _flatten(encoded: Any, steps: list[EncodedStep]) -> None:
     steps.append(encoded)
 
 
+def _deleted(step: EncodedStep) -> ThreadDeletedError:
+    thread_id = step.claim.thread_id
+    return ThreadDeletedError(
+        f"thread {thread_id!r} was deleted while a run was writing it; nothing of step {step.commit.step} was stored; "
+        f"start a new run to create the thread again",
+        thread_id=thread_id,
+        ns=step.space.ns,
+    )
+
+
+def _add_alias(space: _Space, step: EncodedStep) -> None:
+    """Make a checkpoint findable whose id was made for another rev, or for another salt."""
+    if step.rev is not None and ids.rev_of(step.commit.checkpoint_id, step.claim.salt) != step.rev:
+        space.aliases[step.commit.checkpoint_id] = step.rev
+
+
 def _add_step(space: _Space, step: EncodedStep, codec: Codec) -> None:
     row = seal(step, codec)
     if row is not None:
@@ -403,7 +470,7 @@ def _add_writes(space: _Space, writes: Sequence[PlainWrite], replace: bool = Fal
 
 
 def _newest_first(thread: _Thread, space: _Space, below: int | None) -> Iterator[Entry]:
-    for plain in reversed(space.checkpoints.values()):
+    for plain in space.newest_first():
         if below is None or plain[REV] < below:
             row = CheckpointRow._make(plain)
             yield Entry(
@@ -509,19 +576,23 @@ class _View:
         rows = map(WriteRow._make, found.values() if isinstance(found, dict) else [found])
         return sorted(rows, key=lambda row: (row.path, row.task_id, row.slot))
 
-    def open_child(self, space_pk: _Space, up_rev: int) -> int | None:
-        # Rows are in the order of their revs, and a child's is greater than its parent's.
-        for row in reversed(space_pk.checkpoints.values()):
-            if row[REV] <= up_rev:
+    def open_child(self, space_pk: _Space, up_rev: int, own: int) -> int | None:
+        # A child's rev is greater than its parent's.
+        for row in space_pk.newest_first():
+            rev = row[REV]
+            if rev <= up_rev:
                 break
-            if row[UP_REV] == up_rev:
-                return row[REV]
+            if row[UP_REV] == up_rev and (not row[FLAGS] & LANE or rev >> N_BITS in (own, up_rev >> N_BITS)):
+                return rev
         return None
+
+    def is_tip(self, space_pk: _Space, rev: int) -> bool:
+        return all(row[PARENT_REV] != rev for row in space_pk.checkpoints.values())
 
     def open_sub(self, thread_id: str, up_rev: int) -> dict[str, int]:
         found: dict[str, int] = {}
         for ns, space in self._threads[thread_id].spaces.items():
-            newest = self.open_child(space, up_rev) if ":" not in ns else None
+            newest = self.open_child(space, up_rev, -1) if ":" not in ns else None
             if newest is not None and not any(task.slot in UNFINISHED for task in self.tasks(space, newest)):
                 found[ns] = newest
         return found
@@ -556,10 +627,20 @@ class _View:
         merged = lines[0] if len(lines) == 1 else heapq.merge(*lines, key=lambda entry: entry.rev, reverse=True)
         return list(islice(merged, limit))
 
+    def take_lane(self, thread_id: str, thread_pk: int | None, salt: int) -> tuple[int, int, int] | None:
+        thread = self._threads.get(thread_id)
+        if thread is None and thread_pk is None:
+            thread = self._threads[thread_id] = _Thread(thread_id, salt)
+        elif thread is None or thread_pk not in (None, thread.key):
+            return None
+        thread.claims += 1
+        return thread.key, thread.salt, thread.claims
+
     def take(self, thread_id: str, salt: int) -> int:
         thread = self._threads.get(thread_id)
         if thread is None:
             thread = self._threads[thread_id] = _Thread(thread_id, salt)
+        check_number(thread_id, thread.claims + 1)
         thread.claims += 1
         thread.epoch = thread.claims
         return thread.key

@@ -18,6 +18,7 @@ from __future__ import annotations
 import builtins
 import importlib
 import json
+import threading
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -29,12 +30,15 @@ from typing_extensions import ParamSpec
 
 from checkpoint import ids
 from checkpoint.base import (
+    INTERRUPT,
+    N_BITS,
     NUMBER_SHIFT,
     WRITES_IDX_MAP,
     Ack,
     BaseCheckpointSaver,
     ChannelVersions,
     Checkpoint,
+    CheckpointConflictError,
     CheckpointMetadata,
     CheckpointNotFoundError,
     CheckpointTuple,
@@ -49,12 +53,16 @@ from checkpoint.base import (
     Stats,
     StepCommit,
     TaskWrites,
+    ThreadBusyError,
+    ThreadDeletedError,
     Version,
+    check_number,
     get_checkpoint_metadata,
     namespace_above,
 )
 from checkpoint.chains import (
     INLINE_LIMIT,
+    LANE,
     PUBLIC_PUT,
     REPLACED,
     SOURCE_NAMES,
@@ -67,6 +75,7 @@ from checkpoint.chains import (
     Space,
     StoredChain,
     WriteRow,
+    cut,
     encode_commit,
     encode_task,
     is_large,
@@ -77,6 +86,7 @@ from checkpoint.chains import (
 )
 from checkpoint.encryption import EncryptedRows
 from checkpoint.headers import Header, fold, full_header
+from checkpoint.holders import Holders
 from checkpoint.repair import Mending, repair
 from checkpoint.rewrap import Rewrapping
 from checkpoint.scan import EncryptedScan, Scan
@@ -108,6 +118,9 @@ class Address(NamedTuple):
     """None if the thread has no such namespace."""
     head: int | None
     root_head: int | None
+    lease_owner: str | None = None
+    lease_until: float | None = None
+    """Seconds since the epoch."""
 
 
 class Found(NamedTuple):
@@ -176,13 +189,18 @@ class Rows(Protocol):
         """Task rows of a checkpoint, ordered by (path, task id, slot)."""
         raise NotImplementedError
 
-    def open_child(self, space_pk: Any, up_rev: int) -> int | None:
-        """The newest checkpoint of a nested namespace that works under this one."""
+    def open_child(self, space_pk: Any, up_rev: int, own: int) -> int | None:
+        """The newest checkpoint of a nested namespace that works under this one. Of lanes only the one whose
+        revs begin with `own`, and the one that `up_rev` is of."""
+        ...
+
+    def is_tip(self, space_pk: Any, rev: int) -> bool:
+        """Does no checkpoint of the namespace follow on this one?"""
         ...
 
     def open_sub(self, thread_id: str, up_rev: int) -> dict[str, int]:
         """Stable nested namespace -> its newest checkpoint that works under this one and has no error and no question
-        stored with it."""
+        stored with it. Of lanes only the one that `up_rev` is of."""
         raise NotImplementedError
 
     def exists(self, thread_id: str, ns: str, rev: int) -> bool:
@@ -211,6 +229,11 @@ class Transaction(Rows, Protocol):
 
     def take(self, thread_id: str, salt: int) -> Any:
         """Make the thread if needed and let its next claim number hold it. Returns the thread's key."""
+        ...
+
+    def take_lane(self, thread_id: str, thread_pk: Any, salt: int) -> tuple[Any, int, int] | None:
+        """Give out a lane number: the thread's key, its salt, the number. Makes the thread if `thread_pk` is None and
+        it is not there; None if it is not the one that it was."""
         ...
 
     def open_space(self, thread_pk: Any, ns: str) -> Any:
@@ -335,6 +358,8 @@ class RowSaver(BaseCheckpointSaver[int]):
         # On the instance also if it is the shared one: `encode` looks at it each time.
         self.serde = self.serde
         self.max_checkpoint_lag = max_checkpoint_lag
+        self.holders = Holders()
+        self._lanes = threading.Lock()
         self._made_codec = Codec(self.serde)
 
     def _codec(self) -> Codec:
@@ -412,6 +437,8 @@ class RowSaver(BaseCheckpointSaver[int]):
 
     def encode(self, commit: StepCommit) -> EncodedStep:
         """Bytes of a commit. CPU only. Raises `UnregisteredTypeError` for a value that cannot be stored."""
+        if commit.claim.lane:
+            _keep_to_lane(commit)
         codec = self._made_codec
         return encode_commit(commit, codec if codec.serde is self.serde else self._codec())
 
@@ -441,6 +468,45 @@ class RowSaver(BaseCheckpointSaver[int]):
         """Async form of `write`."""
         await self._off_loop_write(self.write, batch, durability=durability)
 
+    def open_lane(self, claim: Claim) -> None:
+        """Let the run of a claim go on beside the thread's holder, as `NativeSaver.open_lane`.
+
+        Raises:
+            ThreadDeletedError: the thread is gone.
+        """
+        with self._lanes:
+            if claim.lane:
+                return
+            with self._writing() as tx:
+                taken = tx.take_lane(claim.thread_id, claim.thread_pk, claim.salt)
+            if taken is None:
+                raise ThreadDeletedError(
+                    f"thread {claim.thread_id!r} was deleted while a run was writing it; nothing of it was stored; "
+                    f"start a new run to create the thread again",
+                    thread_id=claim.thread_id,
+                )
+            check_number(claim.thread_id, taken[2])
+            claim.open_lane(*taken)
+            claim.memory = None
+            for space in claim.spaces.values():
+                cut(space)
+
+    async def aopen_lane(self, claim: Claim) -> None:
+        """Async form of `open_lane`."""
+        await self._off_loop_write(self.open_lane, claim)
+
+    def release(self, claim: Claim) -> None:
+        """Nothing: there are leases only where several processes write."""
+
+    async def arelease(self, claim: Claim) -> None:
+        """Async form of `release`."""
+        if claim.lease is not None:
+            await self._off_loop_write(self.release, claim)
+
+    def _busy(self, thread_id: str, address: Address) -> ThreadBusyError | None:
+        """Why nobody of this process may take the thread now, if it is so."""
+        return None
+
     def load(
         self,
         config: RunnableConfig,
@@ -467,13 +533,15 @@ class RowSaver(BaseCheckpointSaver[int]):
                     rev = address.head
                 else:
                     if up_rev is not None:
-                        rev = rows.open_child(address.space_pk, up_rev)
+                        rev = rows.open_child(address.space_pk, up_rev, claim.lane_number())
                     if rev is None:
                         rev = at_rev
                 if rev is not None:
                     found = _existing(rows, address.space_pk, rev)
             if claim is None:
                 claim = _claim_of(thread_id, address)
+                if address is not None and address.lease_until is not None:
+                    claim.busy = self._busy(thread_id, address)
                 if type(self).get_next_version is not BaseCheckpointSaver.get_next_version:
                     claim.make_version = self._make_version
             if address is None or found is None:
@@ -483,16 +551,21 @@ class RowSaver(BaseCheckpointSaver[int]):
                 return LoadedCheckpoint(claim, ns)
             _check_above(rows, thread_id, ns, found)
             header, stored, values, writes = self._state(rows, thread_id, ns, address.space_pk, found)
+            # The end of a lane is as open as the newest checkpoint is: nobody went on from it.
+            ends_lane = bool(found.row.flags & LANE) and rows.is_tip(address.space_pk, found.row.rev)
+            is_head = header.rev == address.head
             open_sub: dict[str, int] = {}
-            if header.rev == address.head and any(task.slot == 0 for task in writes):
+            if (is_head or ends_lane) and any(task.slot == 0 for task in writes):
                 open_sub = rows.open_sub(thread_id, found.row.rev)
-            loaded = _loaded(claim, ns, found, header, values, writes, header.rev == address.head)
+            loaded = _loaded(claim, ns, found, header, values, writes, is_head or ends_lane)
             loaded.open_sub = open_sub
         space = Space(ns, address.space_pk, address.head, header=header, chains=known_chains(header, stored, values))
-        if not loaded.is_head:
+        if not is_head:
             # Somebody else may extend that header chain: the first header of this line is full.
             header.n_rows = 0
             space.must_exist = header.rev
+        if claim.lane:
+            cut(space)
         claim.spaces[ns] = space
         return loaded
 
@@ -1057,8 +1130,51 @@ def _claim_of(thread_id: str, address: Address | None) -> Claim:
     if address is None:
         return Claim(thread_id, None, ids.new_salt(), 0, 1)
     return Claim(
-        thread_id, address.thread_pk, address.salt, address.epoch, address.claims + 1, root_head=address.root_head
+        thread_id,
+        address.thread_pk,
+        address.salt,
+        address.epoch,
+        address.claims + 1,
+        root_head=address.root_head,
+        lease=address.lease_until,
     )
+
+
+def _keep_to_lane(commit: StepCommit) -> None:
+    """Leave out task writes under checkpoints that the lane shares with others: they would take them for their own.
+
+    Raises:
+        CheckpointConflictError: a question is among them, which could never be answered then.
+    """
+    claim = commit.claim
+    own = claim.lane_number()
+    writes = [task for task in commit.writes if task.rev >> N_BITS == own]
+    if len(writes) < len(commit.writes):
+        if any(task.slot == WRITES_IDX_MAP[INTERRUPT] for task in commit.writes if task not in writes):
+            raise CheckpointConflictError(
+                f"thread {claim.thread_id!r} (namespace {commit.checkpoint_ns!r}): another run holds the thread, and a "
+                f"lane cannot store a question under a checkpoint that it shares with it; nothing of this step was "
+                f"stored; run again when that run has ended",
+                thread_id=claim.thread_id,
+                ns=commit.checkpoint_ns,
+                run_id=commit.run_id,
+            )
+        commit.writes = writes
+    for other in commit.others:
+        _keep_to_lane(other)
+
+
+def refuse_stale(step: EncodedStep) -> None:
+    """Raise `CheckpointConflictError` for a commit that was encoded before its run went into a lane."""
+    claim = step.claim
+    if step.rev is not None and step.rev >> N_BITS != claim.lane_number():
+        raise CheckpointConflictError(
+            f"thread {claim.thread_id!r} (namespace {step.space.ns!r}): step {step.commit.step} was encoded before its run "
+            f"went into lane {claim.number}; nothing of it was stored; encode it again",
+            thread_id=claim.thread_id,
+            ns=step.space.ns,
+            run_id=step.commit.run_id,
+        )
 
 
 def _loaded(

@@ -16,7 +16,7 @@ PACKAGES = ("checkpoint", "pregel")
 
 # Layer by layer, upwards. A module belongs to the longest prefix that is listed; it may import its own entry and what
 # the entry names. `pregel.engine` is the core without the drivers.
-BASE = ("checkpoint.registry", "checkpoint.base", "checkpoint.ids", "checkpoint.adapter")
+BASE = ("checkpoint.registry", "checkpoint.base", "checkpoint.ids", "checkpoint.adapter", "checkpoint.holders")
 TOOLS = ("scan", "verify", "stats", "repair", "export")
 ROWS = ("encryption", "rewrap", "headers", "deltas", "chains", "rows", "workers", "memory", "sqlite")
 STORAGE = tuple(f"checkpoint.{name}" for name in (*ROWS, *TOOLS))
@@ -25,7 +25,7 @@ WORDS = tuple(f"pregel.{name}" for name in ("constants", "errors", "_scope", "_c
 PARTS = tuple(f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing"))
 KEEPERS = ("pregel.store", "pregel.cache")
 DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "sync_driver", "async_driver"))
-FACE = ("pregel._launch", "pregel._state_api", "pregel._jsonschema", "pregel.pregel")
+FACE = ("pregel._turns", "pregel._launch", "pregel._state_api", "pregel._jsonschema", "pregel.pregel")
 FRONT = (*WORDS, *PARTS, *KEEPERS, "checkpoint.registry", "checkpoint.base", "pregel.pregel")
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {

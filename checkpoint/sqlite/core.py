@@ -24,11 +24,14 @@ from checkpoint import ids
 from checkpoint.base import (
     ERROR,
     INTERRUPT,
+    N_BITS,
     WRITES_IDX_MAP,
     CheckpointConflictError,
     CheckpointNotFoundError,
+    Claim,
     CorruptCheckpointError,
     ThreadDeletedError,
+    check_number,
 )
 from checkpoint.chains import (
     PARENT_PRUNED,
@@ -45,6 +48,7 @@ from checkpoint.chains import (
     seal,
 )
 from checkpoint.rows import Address, Entry, Found
+from checkpoint.sqlite.leases import Lease, Terms
 
 PART: Final = 800
 """Bytes of a part: with a task path a row of it still fits a 4 KiB page without overflow pages."""
@@ -57,13 +61,27 @@ DELETE_BATCH: Final = 2000
 
 _MASK: Final = 0xFFFFFFFF
 
-_TAKE_NEW = "INSERT INTO threads (thread_id, salt, claims, epoch, created_at, claimed_at) VALUES (?, ?, 1, 1, ?, ?)"
-_CLAIM = (
-    "UPDATE threads SET claims = claims + 1, epoch = claims + 1, claimed_at = ? WHERE thread_pk = ? AND epoch = ? "
-    "AND claims = ? AND thread_id IS NOT NULL AND (SELECT head_rev FROM spaces WHERE thread_pk = ? AND ns = '') IS ?"
+_TAKE_NEW = (
+    "INSERT INTO threads (thread_id, salt, claims, epoch, created_at, claimed_at, lease_owner, lease_until) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
+# `claims` may have moved since the load: lanes take numbers. A claim and a lane may have the same one, since their revs
+# differ in the lane bit.
+_CLAIM = (
+    "UPDATE threads SET claims = max(claims, ?), epoch = ?, claimed_at = ?, lease_owner = ?, lease_until = ? "
+    "WHERE thread_pk = ? AND epoch = ? AND lease_until IS ? AND thread_id IS NOT NULL "
+    "AND (SELECT head_rev FROM spaces WHERE thread_pk = ? AND ns = '') IS ?"
+)
+_CLAIM_AGAIN = "UPDATE threads SET claims = max(claims, ?), epoch = ? WHERE thread_pk = ? AND epoch = ?"
+_LEASE = "UPDATE threads SET lease_owner = ?, lease_until = ? WHERE thread_pk = ? AND epoch = ?"
+_LANE = "UPDATE threads SET claims = claims + 1 WHERE thread_pk = ?"
+_THERE = "SELECT 1 FROM threads WHERE thread_pk = ? AND thread_id IS NOT NULL"
 _GUARD = "SELECT 1 FROM threads WHERE thread_pk = ? AND epoch = ?"
 _NEW_SPACE = "INSERT INTO spaces (thread_pk, ns, head_rev) VALUES (?, ?, ?)"
+# A lane may have made it: then it has no head.
+_FIRST_HEAD = "UPDATE spaces SET head_rev = ? WHERE thread_pk = ? AND ns = ? AND head_rev IS NULL"
+_SPACE = "SELECT space_pk FROM spaces WHERE thread_pk = ? AND ns = ?"
+_ALIAS = "INSERT INTO aliases (space_pk, id, rev) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET rev = excluded.rev"
 _HEAD = (
     "UPDATE spaces SET head_rev = ? WHERE space_pk = ? AND head_rev IS ? "
     "AND thread_pk = (SELECT thread_pk FROM threads WHERE thread_pk = ? AND epoch = ?)"
@@ -145,48 +163,70 @@ def _checkpoint_columns(space_pk: int, row: PlainCheckpoint) -> tuple[Any, ...]:
 # ---- writing
 
 
-def store(conn: Any, steps: Sequence[EncodedStep], codec: Codec) -> None:
-    """Write steps of one claim in one transaction. The connection must have no transaction open.
+def store(conn: Any, steps: Sequence[EncodedStep], codec: Codec, terms: Terms | None = None) -> None:
+    """Write steps of one claim in one transaction. The connection must have no transaction open. `terms`: of the lease
+    that the run has with its claim, if any.
 
-    Raises `CheckpointConflictError` (claim or head missed), `ThreadDeletedError`, `CheckpointNotFoundError`, or what
-    SQLite raises; nothing is stored then. On return the claim is held and the keys of new namespaces are known.
+    Raises `ThreadBusyError` (another process has a lease), `CheckpointConflictError` (claim or head missed),
+    `ThreadDeletedError`, `CheckpointNotFoundError`, or what SQLite raises; nothing is stored then. On return the claim
+    is held and the keys of new namespaces are known.
     """
     execute = conn.execute
     execute("BEGIN IMMEDIATE")
     written: tuple[int, dict[str, int]] | None = None
+    lease: Lease | None = None
     try:
-        written = _write_steps(conn, execute, steps, codec)
+        lease = terms.lease(steps) if terms is not None else None
+        if steps[0].claim.lane:
+            written = _write_lane(conn, steps, codec)
+        else:
+            written = _write_steps(conn, execute, steps, codec, lease)
         execute("COMMIT")
-        _settle_claim(steps, *written)
+        _settle_claim(steps, *written, lease)
     except BaseException as error:
         if conn.in_transaction:
             execute("ROLLBACK")
         elif written is not None and not isinstance(error, Exception):
             # An interrupt that arrived when the commit was done already: the steps are stored.
-            _settle_claim(steps, *written)
+            _settle_claim(steps, *written, lease)
         raise
 
 
-def _settle_claim(steps: Sequence[EncodedStep], thread_pk: int, space_pks: Mapping[str, int]) -> None:
+def _settle_claim(
+    steps: Sequence[EncodedStep], thread_pk: int, space_pks: Mapping[str, int], lease: Lease | None
+) -> None:
     claim = steps[0].claim
-    if not claim.claimed:
-        claim.thread_pk = thread_pk
+    if not claim.lane:
+        if not claim.claimed:
+            claim.thread_pk = thread_pk
+            claim.claimed = True
+            claim.lease = None
         claim.epoch = claim.number
-        claim.claimed = True
+        if lease is not None:
+            claim.lease = lease.until
     for step in steps:
         step.stored = True
         if step.space.pk is None:
             step.space.pk = space_pks[step.space.ns]
 
 
-def _write_steps(conn: Any, execute: Any, steps: Sequence[EncodedStep], codec: Codec) -> tuple[int, dict[str, int]]:
+def _write_steps(
+    conn: Any, execute: Any, steps: Sequence[EncodedStep], codec: Codec, lease: Lease | None
+) -> tuple[int, dict[str, int]]:
     """Everything between BEGIN and COMMIT. Returns the keys of the thread and of new namespaces."""
     first = steps[0]
     claim = first.claim
     thread_pk = claim.thread_pk
-    guarded = not claim.claimed
-    if guarded:
-        thread_pk = _take_claim(conn, first)
+    begins = guarded = not claim.claimed
+    if begins:
+        thread_pk = _take_claim(conn, first, lease)
+    else:
+        if claim.number != claim.epoch:
+            if execute(_CLAIM_AGAIN, (claim.number, claim.number, thread_pk, claim.epoch)).rowcount != 1:
+                raise refusal(conn, first)
+            guarded = True
+        if lease is not None:
+            guarded = execute(_LEASE, (lease.owner, lease.until, thread_pk, claim.number)).rowcount == 1
     assert thread_pk is not None
 
     # Heads: one statement per namespace, however many steps of it there are: what the first expects, what the last is.
@@ -208,8 +248,60 @@ def _write_steps(conn: Any, execute: Any, steps: Sequence[EncodedStep], codec: C
             try:
                 space_pks[step.space.ns] = execute(_NEW_SPACE, (thread_pk, step.space.ns, rev)).lastrowid
             except sqlite3.IntegrityError:
-                raise refusal(conn, step) from None
+                if execute(_FIRST_HEAD, (rev, thread_pk, step.space.ns)).rowcount != 1:
+                    raise refusal(conn, step) from None
+                space_pks[step.space.ns] = execute(_SPACE, (thread_pk, step.space.ns)).fetchone()[0]
+    _write_rows(conn, execute, steps, codec, thread_pk, space_pks)
+    if begins:
+        _write_aliases(conn, steps, space_pks)
+    return thread_pk, space_pks
 
+
+def _write_lane(conn: Any, steps: Sequence[EncodedStep], codec: Codec) -> tuple[int, dict[str, int]]:
+    """As `_write_steps`, for a lane: no claim is asked for, and no head moves."""
+    thread_pk: int = steps[0].claim.thread_pk  # type: ignore[assignment]
+    if conn.execute(_THERE, (thread_pk,)).fetchone() is None:
+        raise _deleted(steps[0])
+    space_pks: dict[str, int] = {}
+    made: set[int] = set()
+    for step in steps:
+        if step.rev is None:
+            continue
+        space, parent = step.space, step.commit.parent_rev
+        if space.pk is None and space.ns not in space_pks:
+            known = conn.execute(_SPACE, (thread_pk, space.ns)).fetchone()
+            made_pk = known[0] if known is not None else conn.execute(_NEW_SPACE, (thread_pk, space.ns, None)).lastrowid
+            space_pks[space.ns] = made_pk
+        if parent is not None and parent not in made:
+            step.must_exist = parent
+        made.add(step.rev)
+    steps = [step for step in steps if step.rev is not None or step.writes]
+    if steps:
+        _write_rows(conn, conn.execute, steps, codec, thread_pk, space_pks)
+        _write_aliases(conn, steps, space_pks)
+    return thread_pk, space_pks
+
+
+def _write_aliases(conn: Any, steps: Sequence[EncodedStep], space_pks: Mapping[str, int]) -> None:
+    """Make checkpoints findable whose ids were made for other revs, or for another salt."""
+    for step in steps:
+        checkpoint_id = step.commit.checkpoint_id
+        if step.rev is not None and ids.rev_of(checkpoint_id, step.claim.salt) != step.rev:
+            space_pk = step.space.pk if step.space.pk is not None else space_pks[step.space.ns]
+            conn.execute(_ALIAS, (space_pk, id_column(checkpoint_id), step.rev))
+
+
+def _write_rows(
+    conn: Any,
+    execute: Any,
+    steps: Sequence[EncodedStep],
+    codec: Codec,
+    thread_pk: int,
+    space_pks: Mapping[str, int],
+) -> None:
+    """The rows of steps, after everything that may refuse the claim."""
+    first = steps[0]
+    claim = first.claim
     payloads: list[tuple[Any, ...]] = []
     checkpoints: list[tuple[Any, ...]] = []
     whole: list[tuple[Any, ...]] = []
@@ -246,24 +338,42 @@ def _write_steps(conn: Any, execute: Any, steps: Sequence[EncodedStep], codec: C
         ) from error
     if whole:
         _insert(conn, _TASK, whole)
-    return thread_pk, space_pks
 
 
-def _take_claim(conn: Any, first: EncodedStep) -> int:
+def _take_claim(conn: Any, first: EncodedStep, lease: Lease | None) -> int:
     """The thread's key, after this claim has become its holder; makes a new thread."""
     claim = first.claim
+    if claim.busy is not None:
+        raise claim.busy
+    check_number(claim.thread_id, claim.number)
     now = time.time()
-    if claim.thread_pk is None:
+    owner, until = (lease.owner, lease.until) if lease is not None else (None, None)
+    number, thread_pk = claim.number, claim.thread_pk
+    if thread_pk is None:
         try:
-            made: int = conn.execute(_TAKE_NEW, (claim.thread_id, claim.salt, now, now)).lastrowid
+            made: int = conn.execute(
+                _TAKE_NEW, (claim.thread_id, claim.salt, number, number, now, now, owner, until)
+            ).lastrowid
         except sqlite3.IntegrityError:
-            raise refusal(conn, first) from None
-        return made
-    thread_pk = claim.thread_pk
-    values = now, thread_pk, claim.epoch, claim.number - 1, thread_pk, claim.root_head
+            found = conn.execute(
+                "SELECT thread_pk, salt FROM threads WHERE thread_id = ? AND epoch = 0", (claim.thread_id,)
+            ).fetchone()
+            if found is None:
+                raise refusal(conn, first) from None
+            # Nobody has claimed it: a lane made it.
+            thread_pk, claim.salt = found
+            claim.thread_pk = thread_pk
+        else:
+            return made
+    values = number, number, now, owner, until, thread_pk, claim.epoch, claim.lease, thread_pk, claim.root_head
     if conn.execute(_CLAIM, values).rowcount != 1:
         raise refusal(conn, first)
     return thread_pk
+
+
+def give_up_lease(conn: Any, claim: Claim) -> None:
+    """End the lease of a claim, in a transaction of its own."""
+    conn.execute(_LEASE, (None, None, claim.thread_pk, claim.number))
 
 
 def _space_pk(conn: Any, step: EncodedStep, thread_pk: int, space_pks: Mapping[str, int]) -> int:
@@ -330,17 +440,22 @@ def _write_parted_task(
         _insert(conn, _TASK, [(*key, part, None, None, None, piece) for part, piece in enumerate(pieces) if part])
 
 
+def _deleted(step: EncodedStep) -> ThreadDeletedError:
+    thread_id = step.claim.thread_id
+    return ThreadDeletedError(
+        f"thread {thread_id!r} was deleted while a run was writing it; nothing of step {step.commit.step} was stored; "
+        f"start a new run to create the thread again",
+        thread_id=thread_id,
+        ns=step.space.ns,
+    )
+
+
 def refusal(conn: Any, step: EncodedStep) -> CheckpointConflictError:
     """Why a claim or head was missed."""
     claim, space = step.claim, step.space
     thread = conn.execute("SELECT thread_pk FROM threads WHERE thread_id = ?", (claim.thread_id,)).fetchone()
     if claim.thread_pk is not None and (thread is None or thread[0] != claim.thread_pk):
-        return ThreadDeletedError(
-            f"thread {claim.thread_id!r} was deleted while a run was writing it; nothing of step {step.commit.step} was "
-            f"stored; start a new run to create the thread again",
-            thread_id=claim.thread_id,
-            ns=space.ns,
-        )
+        return _deleted(step)
     expected = step.expected if step.rev is not None else space.head
     found = conn.execute(
         "SELECT s.head_rev, h.id, e.id FROM threads t JOIN spaces s USING (thread_pk) "
@@ -372,7 +487,8 @@ class Reader:
     def address(self, thread_id: str, ns: str) -> Address | None:
         """As `Rows.address`."""
         row = self.conn.execute(
-            "SELECT t.thread_pk, t.salt, t.epoch, t.claims, s.space_pk, s.head_rev, r.head_rev FROM threads t "
+            "SELECT t.thread_pk, t.salt, t.epoch, t.claims, s.space_pk, s.head_rev, r.head_rev, "
+            "t.lease_owner, t.lease_until FROM threads t "
             "LEFT JOIN spaces s ON s.thread_pk = t.thread_pk AND s.ns = ? "
             "LEFT JOIN spaces r ON r.thread_pk = t.thread_pk AND r.ns = '' WHERE t.thread_id = ?",
             (ns, thread_id),
@@ -544,25 +660,35 @@ class Reader:
         writes.sort(key=lambda row: (row.path, row.task_id, row.slot))
         return writes
 
-    def open_child(self, space_pk: int, up_rev: int) -> int | None:
+    def open_child(self, space_pk: int, up_rev: int, own: int) -> int | None:
         """As `Rows.open_child`."""
         # A child's rev is always greater than its parent's, which bounds the scan.
         row = self.conn.execute(
             "SELECT rev FROM checkpoints WHERE space_pk = ? AND rev > ? AND up_rev = ? AND flags & 1 = 0 "
-            "ORDER BY rev DESC LIMIT 1",
-            (space_pk, up_rev, up_rev),
+            "AND (flags & 4 = 0 OR rev >> 20 IN (?, ?)) ORDER BY rev DESC LIMIT 1",
+            (space_pk, up_rev, up_rev, own, up_rev >> N_BITS),
         ).fetchone()
         return None if row is None else row[0]
 
+    def is_tip(self, space_pk: int, rev: int) -> bool:
+        """As `Rows.is_tip`."""
+        row = self.conn.execute(
+            "SELECT 1 FROM checkpoints WHERE space_pk = ? AND rev > ? AND parent_rev = ? AND flags & 1 = 0 LIMIT 1",
+            (space_pk, rev, rev),
+        ).fetchone()
+        return row is None
+
     def open_sub(self, thread_id: str, up_rev: int) -> dict[str, int]:
         """As `Rows.open_sub`."""
+        lane, error, question = up_rev >> N_BITS, WRITES_IDX_MAP[ERROR], WRITES_IDX_MAP[INTERRUPT]
         rows = self.conn.execute(
             "SELECT n.ns, n.rev FROM (SELECT s.ns, s.space_pk, max(c.rev) AS rev FROM threads t "
             "JOIN spaces s USING (thread_pk) JOIN checkpoints c ON c.space_pk = s.space_pk AND c.rev > ? "
-            "AND c.up_rev = ? AND c.flags & 1 = 0 WHERE t.thread_id = ? AND instr(s.ns, ':') = 0 GROUP BY s.space_pk) n "
+            "AND c.up_rev = ? AND c.flags & 1 = 0 AND (c.flags & 4 = 0 OR c.rev >> 20 = ?) "
+            "WHERE t.thread_id = ? AND instr(s.ns, ':') = 0 GROUP BY s.space_pk) n "
             "WHERE NOT EXISTS (SELECT 1 FROM task_writes w WHERE w.space_pk = n.space_pk AND w.rev = n.rev "
             "AND w.slot IN (?, ?))",
-            (up_rev, up_rev, thread_id, WRITES_IDX_MAP[ERROR], WRITES_IDX_MAP[INTERRUPT]),
+            (up_rev, up_rev, lane, thread_id, error, question),
         ).fetchall()
         return dict(rows)
 
@@ -627,16 +753,31 @@ class Writer(Reader):
     def take(self, thread_id: str, salt: int) -> int:
         """As `Transaction.take`."""
         now = time.time()
-        row = self.conn.execute("SELECT thread_pk FROM threads WHERE thread_id = ?", (thread_id,)).fetchone()
+        row = self.conn.execute("SELECT thread_pk, claims FROM threads WHERE thread_id = ?", (thread_id,)).fetchone()
         if row is None:
-            made: int = self.conn.execute(_TAKE_NEW, (thread_id, salt, now, now)).lastrowid
+            made: int = self.conn.execute(_TAKE_NEW, (thread_id, salt, 1, 1, now, now, None, None)).lastrowid
             return made
+        check_number(thread_id, row[1] + 1)
         self.conn.execute(
-            "UPDATE threads SET claims = claims + 1, epoch = claims + 1, claimed_at = ? WHERE thread_pk = ?",
+            "UPDATE threads SET claims = claims + 1, epoch = claims + 1, claimed_at = ?, lease_owner = NULL, "
+            "lease_until = NULL WHERE thread_pk = ?",
             (now, row[0]),
         )
         taken: int = row[0]
         return taken
+
+    def take_lane(self, thread_id: str, thread_pk: int | None, salt: int) -> tuple[int, int, int] | None:
+        """As `Transaction.take_lane`."""
+        find = "SELECT thread_pk, salt, claims FROM threads WHERE thread_id = ?"
+        row = self.conn.execute(find, (thread_id,)).fetchone()
+        if row is None and thread_pk is None:
+            now = time.time()
+            made: int = self.conn.execute(_TAKE_NEW, (thread_id, salt, 1, 0, now, now, None, None)).lastrowid
+            return made, salt, 1
+        if row is None or thread_pk not in (None, row[0]):
+            return None
+        self.conn.execute(_LANE, (row[0],))
+        return row[0], row[1], row[2] + 1
 
     def open_space(self, thread_pk: int, ns: str) -> int:
         """As `Transaction.open_space`."""
@@ -677,10 +818,7 @@ class Writer(Reader):
 
     def add_alias(self, space_pk: int, checkpoint_id: str, rev: int) -> None:
         """As `Transaction.add_alias`."""
-        self.conn.execute(
-            "INSERT INTO aliases (space_pk, id, rev) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET rev = excluded.rev",
-            (space_pk, id_column(checkpoint_id), rev),
-        )
+        self.conn.execute(_ALIAS, (space_pk, id_column(checkpoint_id), rev))
 
     def add_payloads(self, space_pk: int, payloads: Sequence[PayloadRow]) -> None:
         """As `Transaction.add_payloads`."""

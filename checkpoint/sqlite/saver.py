@@ -50,10 +50,11 @@ from checkpoint.base import (
     ReadOnlyError,
     SaverClosedError,
     SaverOpenError,
+    ThreadBusyError,
 )
 from checkpoint.chains import EncodedStep
-from checkpoint.rows import RowSaver
-from checkpoint.sqlite import core, opening
+from checkpoint.rows import Address, RowSaver, refuse_stale
+from checkpoint.sqlite import core, leases, opening
 from checkpoint.sqlite.migrations import check_sqlite, known_version, migrate
 from checkpoint.sqlite.scan import Mender, Scanner, readable
 from checkpoint.workers import LoopThread, Worker
@@ -184,9 +185,18 @@ class _Connections:
 class _SqliteSaver(RowSaver):
     """What both classes are: all methods of both APIs, from any thread and any loop."""
 
-    def __init__(self, conn: Any, *, serde: Any = None, max_checkpoint_lag: int = 1, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        conn: Any,
+        *,
+        serde: Any = None,
+        max_checkpoint_lag: int = 1,
+        lease_ttl: float | None = None,
+        read_only: bool = False,
+    ) -> None:
         super().__init__(serde=serde, max_checkpoint_lag=max_checkpoint_lag)
         check_sqlite()
+        self._terms = leases.Terms(lease_ttl) if lease_ttl is not None else None
         self.conn = conn
         self.read_only = read_only
         self._open_lock = threading.Lock()
@@ -210,10 +220,18 @@ class _SqliteSaver(RowSaver):
 
     @classmethod
     def from_conn_string(
-        cls, conn_string: str, *, serde: Any = None, max_checkpoint_lag: int = 1, read_only: bool = False
+        cls,
+        conn_string: str,
+        *,
+        serde: Any = None,
+        max_checkpoint_lag: int = 1,
+        lease_ttl: float | None = None,
+        read_only: bool = False,
     ) -> Self:
         """A saver on a file path, for `with` and `async with` alike."""
-        return cls(conn_string, serde=serde, max_checkpoint_lag=max_checkpoint_lag, read_only=read_only)
+        return cls(
+            conn_string, serde=serde, max_checkpoint_lag=max_checkpoint_lag, lease_ttl=lease_ttl, read_only=read_only
+        )
 
     # ---- opening and closing
 
@@ -390,8 +408,15 @@ class _SqliteSaver(RowSaver):
         any other spoils the claim."""
         if claim.poisoned is not None:
             raise claim.poisoned
+        if claim.lane:
+            # Not a failure of the lane: who sees it encodes again.
+            for step in steps:
+                refuse_stale(step)
         try:
-            core.store(connections.writer, steps, self._codec())
+            if self._terms is None:
+                core.store(connections.writer, steps, self._codec())
+            else:
+                core.store(connections.writer, steps, self._codec(), self._terms)
         except BaseException as error:
             connections.note_failure(error)
             # An interrupt that came after the commit has spoiled nothing.
@@ -402,6 +427,23 @@ class _SqliteSaver(RowSaver):
             raise
         if connections.single is None:
             self._count_wal(connections, steps)
+
+    def _busy(self, thread_id: str, address: Address) -> ThreadBusyError | None:
+        """The lease of another process, while it lasts; also for a saver that asks for none itself."""
+        until = address.lease_until
+        return None if until is None else leases.refusal(thread_id, address.lease_owner, until, time.time())
+
+    def release(self, claim: Claim) -> None:
+        """The run of a claim is over: give up its lease, if it has one."""
+        connections = self._connections
+        if claim.lease is None or not claim.claimed or connections is None or connections.closed:
+            return
+        # It would end by itself: no reason to fail a run that is over.
+        with contextlib.suppress(sqlite3.Error, SaverClosedError), connections.write_lock:
+            connections.check_process()
+            connections.set_mode("normal")
+            core.give_up_lease(connections.writer, claim)
+            claim.lease = None
 
     def _settle(self, thread_id: str) -> None:
         """Write what was submitted for the thread, in order, on any thread; wait if another one is at it.
@@ -607,6 +649,7 @@ class SqliteSaver(_SqliteSaver):
         *,
         serde: Any = None,
         max_checkpoint_lag: int = 1,
+        lease_ttl: float | None = None,
         read_only: bool = False,
     ) -> None:
         """
@@ -615,10 +658,15 @@ class SqliteSaver(_SqliteSaver):
             serde: how values become bytes; the shared `JsonPlusSerializer` if None.
             max_checkpoint_lag: supersteps of one namespace that may be unwritten under `"async"` durability when the
                 next one starts. Above 1, what is queued is written in groups.
+            lease_ttl: seconds for which other processes keep off a thread after each write of a run here, renewed by
+                its commits: a run that starts there meanwhile gets `ThreadBusyError` instead of taking the thread.
+                None: the run that starts last takes it. Make it longer than the slowest node.
             read_only: read a file, also one that may not be written to, or whose schema is of an older library, and
                 change nothing; whatever would store something raises `ReadOnlyError`.
         """
-        super().__init__(conn, serde=serde, max_checkpoint_lag=max_checkpoint_lag, read_only=read_only)
+        super().__init__(
+            conn, serde=serde, max_checkpoint_lag=max_checkpoint_lag, lease_ttl=lease_ttl, read_only=read_only
+        )
         self._open()
 
     def setup(self) -> None:
@@ -639,6 +687,7 @@ class AsyncSqliteSaver(_SqliteSaver):
         *,
         serde: Any = None,
         max_checkpoint_lag: int = 1,
+        lease_ttl: float | None = None,
         read_only: bool = False,
     ) -> None:
         """
@@ -646,9 +695,12 @@ class AsyncSqliteSaver(_SqliteSaver):
             conn: path of the file, or an aiosqlite connection. The saver does not close a connection it was given.
             serde: as for `SqliteSaver`.
             max_checkpoint_lag: as for `SqliteSaver`.
+            lease_ttl: as for `SqliteSaver`.
             read_only: as for `SqliteSaver`.
         """
-        super().__init__(conn, serde=serde, max_checkpoint_lag=max_checkpoint_lag, read_only=read_only)
+        super().__init__(
+            conn, serde=serde, max_checkpoint_lag=max_checkpoint_lag, lease_ttl=lease_ttl, read_only=read_only
+        )
 
     async def setup(self) -> None:
         """Open the file and bring its schema up to date; every method does so by itself."""

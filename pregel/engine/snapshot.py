@@ -203,6 +203,26 @@ def note_edited(run: RunState, channels: Sequence[str]) -> None:
         )
 
 
+def into_lane(run: RunState, commits: Sequence[StepCommit]) -> None:
+    """The claim has gone into a lane: what was to be stored in one transaction is numbered in it. Ids stay."""
+    claim = commits[0].claim
+    every = [commit for last in commits for commit in (*last.others, last)]
+    moved = {c.rev: claim.in_lane(c.rev) for c in every if c.kind == "checkpoint"}
+    for c in every:
+        c.rev = moved.get(c.rev, c.rev)
+        c.parent_rev = moved.get(c.parent_rev, c.parent_rev) if c.parent_rev is not None else None
+        c.up_rev = moved.get(c.up_rev, c.up_rev) if c.up_rev is not None else None
+        c.sub = {ns: moved.get(rev, rev) for ns, rev in c.sub.items()}
+        for task in c.writes:
+            task.rev = moved.get(task.rev, task.rev)
+    run.rev = moved.get(run.rev, run.rev)
+    run.sub = {ns: moved.get(rev, rev) for ns, rev in run.sub.items()}
+    if run.base is not None:
+        run.base = moved.get(run.base[0], run.base[0]), run.base[1]
+    for kept_state in run.finished.values():
+        kept_state.rev = moved.get(kept_state.rev, kept_state.rev)
+
+
 def kept(run: RunState) -> LoadedCheckpoint:
     """The state of a run as its next run would load it, for a stable namespace whose commits are not stored yet."""
     assert run.claim is not None

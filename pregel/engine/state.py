@@ -84,6 +84,7 @@ class Request:
 
     __slots__ = (
         "call_number",
+        "caller",
         "checkpoint_id",
         "clock",
         "config",
@@ -93,7 +94,9 @@ class Request:
         "copiers",
         "deferred",
         "durability",
+        "forks",
         "gate",
+        "hold",
         "interrupt_after",
         "interrupt_before",
         "jitter",
@@ -118,7 +121,18 @@ class Request:
         "stores",
         "strict",
         "thread_id",
+        "turn",
     )
+
+    def __init__(self) -> None:
+        self.turn: Any = None
+        """Root run with a saver: what it does if its thread is held."""
+        self.hold: Any = None
+        """Root run with a saver: what it has of its thread."""
+        self.caller: TaskScope | None = None
+        """Root run: the task that it was started in, of a run that has nothing to do with it otherwise."""
+        self.forks = False
+        """Root run: does it go on in a lane if it loses its thread?"""
 
     config: Mapping[str, Any]
     """Merged: ambient, bound, given."""
