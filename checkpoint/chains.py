@@ -168,23 +168,22 @@ class Codec:
         self.serde = serde
         self.encrypting: Encrypting | None = serde if isinstance(serde, Encrypting) else None
         """What encrypts whole rows."""
-        if self.encrypting is not None:
-            serde = self.encrypting.inner
-        self.inner = serde
-        kind = type(serde)
+        inner: Any = serde if self.encrypting is None else self.encrypting.inner
+        self.inner: Any = inner
+        kind = type(inner)
         self.is_plain = False
         """Are rows without tag plain msgpack?"""
-        self.pack: Callable[[Any], Body] = serde.dumps_typed
+        self.pack: Callable[[Any], Body] = inner.dumps_typed
         self.dumps: Callable[[Any], bytes] | None = None
         """`pack` for a serde whose bodies have no tag, without the pair."""
-        self.unpack: Callable[[str | None, bytes], Any] = lambda tag, body: serde.loads_typed((tag or FORMAT_TAG, body))
+        self.unpack: Callable[[str | None, bytes], Any] = lambda tag, body: inner.loads_typed((tag or FORMAT_TAG, body))
         self.unpack_opaque = self.unpack
         self.unpack_shown = self.unpack
         """`unpack` for tools: no class of the program is made, if the serde can do without."""
-        if isinstance(serde, Serde):
+        if isinstance(inner, Serde):
             self.unpack_opaque = self._unpack_known
             if kind.dumps_typed is Serde.dumps_typed and kind.dumps is Serde.dumps:
-                dumps = self.dumps = serde.dumps
+                dumps = self.dumps = inner.dumps
                 self.pack = lambda value: (None, dumps(value))
             if kind.loads_typed is Serde.loads_typed and kind.loads is Serde.loads:
                 self.unpack = self._unpack_own
