@@ -7,7 +7,6 @@ import ast
 import contextlib
 import fnmatch
 import pickle
-import sqlite3
 import subprocess
 import sys
 import unittest
@@ -19,63 +18,14 @@ import pytest
 
 from checkpoint.base import WRITES_IDX_MAP, CheckpointNotFoundError, CheckpointTuple, StepCommit
 from checkpoint.memory import InMemorySaver
-from checkpoint.sqlite import AsyncSqliteSaver, SqliteSaver
+from checkpoint.sqlite import SqliteSaver
 from checkpoint.testing import CAPABILITIES, CHECKS, ConformanceError, ConformanceSuite, run_conformance
 from checkpoint.testing.script import config
 from tests.checkpoint.plain import AsyncOnlySaver, DeletingSaver, FileSaver, PlainSaver
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# ---- savers that pass
-
-
-class TestInMemorySaver(ConformanceSuite):
-    level = "full"
-
-    def make_saver(self) -> Any:  # type: ignore[override]
-        return InMemorySaver()
-
-
-def ways_to_damage(place: Path) -> dict[str, Callable[[], object]]:
-    """Statements that damage what an SQLite saver stored."""
-
-    def run(statement: str) -> None:
-        conn = sqlite3.connect(place)
-        assert conn.execute(statement).rowcount > 0
-        conn.commit()
-        conn.close()
-
-    statements = [
-        "UPDATE payloads SET data = zeroblob(length(data)) WHERE seq = 0",
-        "UPDATE payloads SET data = zeroblob(length(data)) WHERE seq = 2",
-        "UPDATE payloads SET data = zeroblob(length(data)) WHERE part = 1",
-        "UPDATE checkpoints SET header = zeroblob(length(header)) WHERE rev = (SELECT min(rev) FROM checkpoints)",
-        "UPDATE checkpoints SET metadata = '{}' WHERE metadata IS NOT NULL",
-        "UPDATE task_writes SET data = zeroblob(length(data))",
-        "DELETE FROM payloads WHERE seq = 1",
-        "DELETE FROM payloads WHERE part = 1",
-        "DELETE FROM payloads",
-        "UPDATE spaces SET head_rev = head_rev + 1",
-    ]
-    return {statement: lambda statement=statement: run(statement) for statement in statements}
-
-
-class TestSqliteSaver(ConformanceSuite):
-    level = "durable"
-
-    def make_saver(self, place: Path) -> Any:
-        return SqliteSaver(place)
-
-    def damage(self, place: Path) -> Any:
-        return ways_to_damage(place)
-
-
-def test_async_sqlite_saver() -> None:
-    # Big things and other processes are `TestSqliteSaver`'s: both are one class inside.
-    small = [check.name for check in CHECKS.values() if not check.once and "process" not in check.name]
-    report = run_conformance(AsyncSqliteSaver, level="durable", only=small)
-    report.raise_for_failures()
-    assert {result.colour for result in report.of("passed")} == {"sync", "async"}
+# ---- savers that pass; ours are in test_savers.py
 
 
 def test_a_saver_with_four_methods_passes_base() -> None:
