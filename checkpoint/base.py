@@ -115,6 +115,52 @@ class DeltaChannelHistory(TypedDict):
     seed: NotRequired[Any]
 
 
+class Problem(NamedTuple):
+    """One fault that `verify` found, as close as its place is known; `reason` is a sentence for people."""
+
+    thread_id: str | None
+    ns: str | None
+    checkpoint_id: str | None
+    """The oldest checkpoint that needs what is damaged."""
+    channel: str | None
+    reason: str
+
+
+class Repair(NamedTuple):
+    """One thing that `repair` did, as a sentence for people, and where."""
+
+    thread_id: str
+    ns: str
+    checkpoint_id: str | None
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What is stored, as `stats` counts it. All sizes in bytes, of bodies without keys and checksums."""
+
+    threads: int
+    checkpoints: int
+    stubs: int
+    """Headers kept of pruned checkpoints."""
+    task_rows: int
+    task_bytes: int
+    header_bytes: int
+    """Headers and metadata, of stubs as well."""
+    bytes_by_channel: Mapping[str, int]
+    """Channel -> bytes of the chain rows that a checkpoint refers to; largest first. Values of at most 64 bytes live in
+    headers and are not in it."""
+    chain_lengths: Mapping[str, int]
+    """Channel -> rows of its longest chain; longest first."""
+    garbage: int
+    """Bytes of chain rows that no kept checkpoint refers to. A namespace with a damaged header counts as having none."""
+    file_bytes: int
+    wal_bytes: int
+    """Of the write-ahead log; both are 0 in memory."""
+    biggest_threads: Sequence[tuple[str, int]]
+    """(thread id, bytes of bodies, headers and task rows), largest first."""
+
+
 # ---- errors (storage.md C2)
 
 
@@ -203,16 +249,36 @@ class CorruptCheckpointError(CheckpointError):
 class UnregisteredTypeError(CheckpointError, TypeError):
     """A value to store has a class that the registry does not know. Raised when the node returns."""
 
-    def __init__(self, type_: type, path: str, *, channel: str | None = None) -> None:
-        name = f"{type_.__module__}.{type_.__qualname__}"
-        place = f"channel {channel!r}, at {path or 'the value itself'}" if channel is not None else path or "the value"
-        super().__init__(
-            f"cannot store a {name} ({place}): its class is not registered; decorate it with @checkpoint.register, "
-            f"annotate a state key with it, or keep it out of the state"
-        )
+    def __init__(
+        self, type_: type, path: str, *, channel: str | None = None, node: str | None = None, task_id: str | None = None
+    ) -> None:
+        super().__init__()
         self.type = type_
         self.path = path
         self.channel = channel
+        self.node = node
+        """Whose return value it was, if a node's."""
+        self.task_id = task_id
+        self._say()
+
+    def locate(self, *, channel: str | None = None, node: str | None = None, task_id: str | None = None) -> None:
+        """Add to the message what whoever met the value did not know."""
+        self.channel = channel or self.channel
+        self.node = node or self.node
+        self.task_id = task_id or self.task_id
+        self._say()
+
+    def _say(self) -> None:
+        name = f"{self.type.__module__}.{self.type.__qualname__}"
+        place = self.path or "the value"
+        if self.channel is not None:
+            place = f"channel {self.channel!r}, at {self.path or 'the value itself'}"
+        if self.node is not None:
+            place = f"from node {self.node!r}, {place}"
+        self.args = (
+            f"cannot store a {name} ({place}): its class is not registered; decorate it with @checkpoint.register, "
+            f"annotate a state key with it, or keep it out of the state",
+        )
 
 
 class UnknownTypeError(CheckpointError):
@@ -244,6 +310,18 @@ class CheckpointWriteError(CheckpointError):
         super().__init__(message)
         self.thread_id = thread_id
         self.step = step
+
+
+class SaverOpenError(CheckpointError):
+    """The file cannot be opened: it or its directory is missing, may not be written, is locked, or is no database."""
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class ReadOnlyError(CheckpointError):
+    """Something was to be stored by a saver that was opened with `read_only=True`."""
 
 
 class SaverClosedError(CheckpointError):
@@ -437,6 +515,9 @@ class LoadedCheckpoint:
     """Is it the newest of its namespace?"""
     up_rev: int | None = None
     """Nested: rev of the checkpoint of the parent namespace that it belongs to."""
+    open_sub: dict[str, int] = field(default_factory=dict)
+    """Stable nested namespace -> rev, of nested runs that finished in the superstep that is open on this checkpoint: a
+    task whose output is stored does not run again, so the commit of the superstep has them from here."""
 
 
 class EncodedCommit(Protocol):
@@ -506,6 +587,14 @@ class NativeSaver(Protocol):
         """Bytes of a commit. CPU only. Raises `UnregisteredTypeError` for a value that cannot be stored."""
         ...
 
+    def is_large(self, commit: StepCommit) -> bool:
+        """May `encode` take so long that an event loop should not do it? A guess, from lengths."""
+        ...
+
+    async def aencode(self, commit: StepCommit) -> EncodedCommit:
+        """`encode` away from the event loop. Nothing of the commit may change until it has ended."""
+        ...
+
     def write(self, batch: Sequence[EncodedCommit], *, durability: Durability) -> None:
         """Store the batch in one transaction; durable in the sense of `durability` when it returns."""
 
@@ -540,6 +629,17 @@ class NativeSaver(Protocol):
 
 
 # ---- helpers of the public interface
+
+
+def namespace_above(ns: str) -> str:
+    """The namespace of the graph around a nested one: without the counters at the end, then without the last segment.
+
+    Segments are parted by `|`; one of digits counts the nested runs of one task and belongs to what is before it.
+    """
+    segments = ns.split("|")
+    while segments and segments[-1].isdecimal():
+        segments.pop()
+    return "|".join(segments[:-1])
 
 
 def get_checkpoint_id(config: RunnableConfig) -> str | None:

@@ -27,13 +27,14 @@ as in version control; bounds measured in storage.md C6.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from ormsgpack import packb
 
 from checkpoint.base import (
+    Append,
     CheckpointError,
     CorruptCheckpointError,
     StepCommit,
@@ -41,17 +42,42 @@ from checkpoint.base import (
     UnknownTypeError,
     UnregisteredTypeError,
 )
-from checkpoint.deltas import EDITED, FULL, RAW_LIMIT, Chain, Delta, apply, begun, find, joined
+from checkpoint.deltas import (
+    APPEND,
+    BLOCK_BYTES,
+    EDITED,
+    FULL,
+    PATCH,
+    RAW_LIMIT,
+    Chain,
+    Delta,
+    apply,
+    begun,
+    find,
+    give_way,
+    joined,
+    packed,
+)
+from checkpoint.encryption import Encrypting, encrypt_step
 from checkpoint.headers import EXTENDED, ROOTED, SAME, SMALL, Body, Header, Placed, advance
 from checkpoint.serde.msgpack import FORMAT_TAG, Serde
 
 INLINE_LIMIT: Final = 64
 """Bytes of an encoded value that still live in the header."""
 
+LARGE: Final = 64 * 1024
+"""Bytes of a value from which an event loop does not encode or decode it."""
+MANY: Final = 256
+"""Elements of a container whose size is not known from which it counts as large."""
+
 STUB: Final = 1
 """Flag: only the header of a pruned checkpoint is kept."""
+PARENT_PRUNED: Final = 2
+"""Flag: its parent was removed on purpose."""
 LANE: Final = 4
 PUBLIC_PUT: Final = 8
+REPLACED: Final = 16
+"""Flag: put again under its id; chain rows of its earlier self may be left, to which nothing refers."""
 
 SOURCES: Final = {"input": 1, "loop": 2, "update": 3, "fork": 4}
 SOURCE_NAMES: Final = {number: name for name, number in SOURCES.items()}
@@ -60,9 +86,10 @@ CHANNEL_OF_SLOT: Final = {-1: "__error__", -2: "__scheduled__", -3: "__interrupt
 _ATOMS: Final = frozenset({int, float, bool, type(None)})
 """Values that nobody can change, that are never refused and always small."""
 
+NO_BODY: Final[Body] = (None, b"")
 _NIL: Final[Body] = (None, packb(None))
-Staged = tuple[str, Any, Body, Delta | None]
-"""(channel, value, its bytes, or the delta that stands for it)."""
+Staged = tuple[str, Any, Sequence[Body], Delta | None]
+"""(channel, value, its bodies, the delta if they are one)."""
 NamedPayload = tuple[str, int, int, int, str | None, bytes]
 """A `PayloadRow` with the channel's name for its number."""
 
@@ -130,14 +157,19 @@ class Codec:
     """The serde of a saver as `encode` and the folds use it.
 
     Our own serde is called by its untyped pair, and its rows have no tag; any other one by `dumps_typed` and
-    `loads_typed`.
+    `loads_typed`. Of a serializer that encrypts this is the inner one: its rows are encrypted when they are made.
     """
 
-    __slots__ = ("dumps", "is_plain", "pack", "serde", "unpack", "unpack_opaque")
+    __slots__ = ("dumps", "encrypting", "inner", "is_plain", "pack", "serde", "unpack", "unpack_opaque", "unpack_shown")
 
     def __init__(self, serde: Any) -> None:
-        kind = type(serde)
         self.serde = serde
+        self.encrypting: Encrypting | None = serde if isinstance(serde, Encrypting) else None
+        """What encrypts whole rows."""
+        if self.encrypting is not None:
+            serde = self.encrypting.inner
+        self.inner = serde
+        kind = type(serde)
         self.is_plain = False
         """Are rows without tag plain msgpack?"""
         self.pack: Callable[[Any], Body] = serde.dumps_typed
@@ -145,6 +177,8 @@ class Codec:
         """`pack` for a serde whose bodies have no tag, without the pair."""
         self.unpack: Callable[[str | None, bytes], Any] = lambda tag, body: serde.loads_typed((tag or FORMAT_TAG, body))
         self.unpack_opaque = self.unpack
+        self.unpack_shown = self.unpack
+        """`unpack` for tools: no class of the program is made, if the serde can do without."""
         if isinstance(serde, Serde):
             self.unpack_opaque = self._unpack_known
             if kind.dumps_typed is Serde.dumps_typed and kind.dumps is Serde.dumps:
@@ -152,6 +186,7 @@ class Codec:
                 self.pack = lambda value: (None, dumps(value))
             if kind.loads_typed is Serde.loads_typed and kind.loads is Serde.loads:
                 self.unpack = self._unpack_own
+                self.unpack_shown = self._unpack_shown
                 self.is_plain = True
 
     def unpack_body(self, body: Body) -> Any:
@@ -159,21 +194,25 @@ class Codec:
         return self.unpack(*body)
 
     def _unpack_own(self, tag: str | None, body: bytes) -> Any:
-        return self.serde.loads(body) if tag is None else self.serde.loads_typed((tag, body))
+        return self.inner.loads(body) if tag is None else self.inner.loads_typed((tag, body))
 
     def _unpack_known(self, tag: str | None, body: bytes) -> Any:
         """The value, or with `Opaque` in it if this process does not know all of its types."""
         try:
             return self.unpack(tag, body)
         except UnknownTypeError:
-            return self.serde.loads_typed((tag or FORMAT_TAG, body), opaque=True)
+            return self.inner.loads_typed((tag or FORMAT_TAG, body), opaque=True)
+
+    def _unpack_shown(self, tag: str | None, body: bytes) -> Any:
+        return self.inner.loads_typed((tag or FORMAT_TAG, body), opaque=True)
 
     def pack_channel(self, channel: str, value: Any) -> Body:
         """Bytes of a channel's value; a refusal names the channel."""
         try:
             return self.pack(value)
-        except UnregisteredTypeError as refusal:
-            raise UnregisteredTypeError(refusal.type, refusal.path, channel=channel) from None
+        except Exception as error:
+            _name_channel(error, channel)
+            raise
 
 
 # ---- what is known of a namespace between two commits
@@ -292,28 +331,60 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
     if commit.kind == "tasks":
         encoded = EncodedStep(commit, space, None, (), (), writes, size, others)
         space.must_exist = None
+        if codec.encrypting is not None:
+            encrypt_step(encoded, codec.encrypting, None)
         return encoded
 
     # Everything that can refuse comes first: values, then metadata.
     rev, run_id, chains = commit.rev, commit.run_id, space.chains
-    staged, edited = _staged(commit, chains, codec)
+    placed, staged, edited = _staged(commit, chains, codec)
     if not _has_metadata(commit, space):
         space.metadata_text = metadata_text(commit.metadata, commit.parents, run_id)
         space.metadata_of = commit.metadata
         space.metadata_run_id = run_id
         space.metadata_parents = dict(commit.parents)
 
-    placed, bodies = _placed(chains, rev, staged, codec)
+    bodies = _place(chains, rev, staged, placed, codec) if staged else []
     for body in bodies:
         size += len(body[5])
-    for name in commit.gone:
-        chains.pop(name, None)
+    if chains:
+        for name in commit.gone:
+            chains.pop(name, None)
     for other in others:
         edited += other.edited
     encoded = EncodedStep(commit, space, rev, placed, bodies, writes, size, others, edited)
     space.head = rev
     space.must_exist = None
     return encoded
+
+
+def is_large(commit: StepCommit) -> bool:
+    """May it take more than about a millisecond to encode? Judged by lengths and by what is stored, not by looking in."""
+    space = commit.claim.spaces.get(commit.checkpoint_ns)
+    chains: Mapping[str, Chain] = space.chains if isinstance(space, Space) else {}
+    for name, value in commit.values.items():
+        if type(value) not in _ATOMS and (
+            _is_long(value) or (name in chains and chains[name].full + chains[name].ops > LARGE)
+        ):
+            return True
+    for name, op in commit.ops.items():
+        if isinstance(op, Append):
+            if len(op.value) - op.start > MANY:
+                return True
+        elif len(op.value) > MANY and (name not in chains or chains[name].live > LARGE):
+            return True
+    for task in commit.writes:
+        for _, value in task.writes:
+            if type(value) not in _ATOMS and _is_long(value):
+                return True
+    return any(map(is_large, commit.others))
+
+
+def _is_long(value: Any) -> bool:
+    kind = type(value)
+    if kind is list or kind is dict:
+        return len(value) > MANY
+    return (kind is str or kind is bytes) and len(value) > LARGE
 
 
 def _has_metadata(commit: StepCommit, space: Space) -> bool:
@@ -357,6 +428,7 @@ def seal(step: EncodedStep, codec: Codec) -> PlainCheckpoint | None:
         placed = _atoms(commit.values, codec)
         if commit.writes:
             step.writes, step.size = _task_rows(commit.writes, codec)
+    previous = header.rev
     packed = advance(header, commit, placed)
     parent_rev = commit.parent_rev
     row = step.row = (
@@ -377,14 +449,16 @@ def seal(step: EncodedStep, codec: Codec) -> PlainCheckpoint | None:
     if step.bodies:
         index = header.index
         step.payloads = [(index[name], root, seq, kind, tag, data) for name, root, seq, kind, tag, data in step.bodies]
-    return row
+    if codec.encrypting is not None:
+        encrypt_step(step, codec.encrypting, previous)
+    return step.row
 
 
 def _atoms(values: Mapping[str, Any], codec: Codec) -> list[Placed]:
     """The bytes of changed channels that hold atoms: all of them live in the header."""
     pack = codec.pack
     # Most channels of a graph are triggers, whose value is None.
-    return [(name, pack(value) if value is not None else _NIL, SMALL) for name, value in values.items()]
+    return [(name, pack(value) if value is not None else _NIL, SMALL, 0) for name, value in values.items()]
 
 
 def _task_rows(tasks: Sequence[TaskWrites], codec: Codec) -> tuple[Sequence[PlainWrite], int]:
@@ -396,63 +470,83 @@ def _task_rows(tasks: Sequence[TaskWrites], codec: Codec) -> tuple[Sequence[Plai
     return rows, sum([len(row[5]) for row in rows])
 
 
-def _staged(commit: StepCommit, chains: Mapping[str, Chain], codec: Codec) -> tuple[list[Staged], list[str]]:
-    """What is to be stored of every changed channel, and those that were edited in place.
+def _staged(
+    commit: StepCommit, chains: Mapping[str, Chain], codec: Codec
+) -> tuple[list[Placed], list[Staged], list[str]]:
+    """The bytes of every changed channel: of those that live in the header, then of the others; and which were edited.
 
-    Raises `UnregisteredTypeError` that names the channel.
+    Raises what the serializer raises, with the channel's name on it.
     """
+    placed: list[Placed] = []
     staged: list[Staged] = []
     edited: list[str] = []
+    pack = codec.pack
     name = ""
     try:
         for name, value in commit.values.items():
             chain = chains.get(name)
-            delta = None if chain is None else find(chain, value, None, codec.pack, codec.unpack_body)
-            staged.append((name, value, codec.pack(value) if delta is None else delta.body, delta))
+            if chain is None and type(value) in _ATOMS:
+                placed.append((name, pack(value) if value is not None else _NIL, SMALL, 0))
+                continue
+            delta = None if chain is None else find(chain, value, None, pack, codec.unpack_body)
+            staged.append((name, value, packed(value, pack) if delta is None else delta.bodies, delta))
         for name, op in commit.ops.items():
             chain = chains.get(name)
-            delta = None if chain is None else find(chain, op.value, op, codec.pack, codec.unpack_body)
+            delta = None if chain is None else find(chain, op.value, op, pack, codec.unpack_body)
             if delta is EDITED:
                 edited.append(name)
                 delta = None
-            staged.append((name, op.value, codec.pack(op.value) if delta is None else delta.body, delta))
-    except UnregisteredTypeError as refusal:
-        raise UnregisteredTypeError(refusal.type, refusal.path, channel=name) from None
-    return staged, edited
+            staged.append((name, op.value, packed(op.value, pack) if delta is None else delta.bodies, delta))
+    except Exception as error:
+        _name_channel(error, name)
+        raise
+    return placed, staged, edited
 
 
-def _placed(
-    chains: dict[str, Chain], rev: int, staged: Sequence[Staged], codec: Codec
-) -> tuple[list[Placed], list[NamedPayload]]:
+def _name_channel(error: Exception, channel: str, task: TaskWrites | None = None) -> None:
+    """Say on the error of a serializer whose value it was."""
+    if isinstance(error, UnregisteredTypeError):
+        error.locate(channel=channel, task_id=None if task is None else task.task_id)
+    elif not any(line.startswith("It was the value") for line in getattr(error, "__notes__", ())):
+        writer = "" if task is None else f" that task {task.path or task.task_id!r} wrote"
+        error.add_note(f"It was the value of channel {channel!r}{writer} that could not be encoded")
+
+
+def _place(
+    chains: dict[str, Chain], rev: int, staged: Sequence[Staged], placed: list[Placed], codec: Codec
+) -> list[NamedPayload]:
     """Decide where each body is stored: in the header, in a row of its own, or where it is already."""
-    bodies: list[NamedPayload] = []
-    placed: list[Placed] = []
-    for name, value, body, delta in staged:
+    payloads: list[NamedPayload] = []
+    for name, value, bodies, delta in staged:
         chain = chains.get(name)
-        place = SMALL
+        place, seq, kind = SAME, 0, FULL
         if delta is not None:
             assert chain is not None
+            seq, kind = chain.seq + 1, delta.kind
             chain.move(delta, value)
-            if body[1]:
-                bodies.append((name, chain.root, chain.seq, delta.kind, *body))
+            if bodies:
                 place = EXTENDED
-            else:
-                place = SAME
             if chain.positions is not None:
                 chain.index(value, len(value))
-        elif len(body[1]) <= INLINE_LIMIT:
+        elif len(bodies) == 1 and len(bodies[0][1]) <= INLINE_LIMIT:
             if chain is not None:
                 del chains[name]
-        elif chain is not None and chain.digest == hash(body) and chain.full == len(body[1]):
+            placed.append((name, bodies[0], SMALL, 0))
+            continue
+        elif chain is not None and chain.digest is not None and len(bodies) == 1 and chain.digest == hash(bodies[0]):
             # Equal bytes, but other objects than those that were looked at.
             chain.positions = None
-            place = SAME
+            bodies = ()
         else:
-            chains[name] = begun(rev, value, body, chain, codec.pack)
-            bodies.append((name, rev, 0, FULL, *body))
+            chain = chains[name] = begun(rev, value, bodies, chain, codec.pack)
             place = ROOTED
-        placed.append((name, body, place))
-    return placed, bodies
+        for body in bodies:
+            payloads.append((name, chain.root, seq, kind, *body))
+            seq += 1
+            if kind == FULL:
+                kind = PATCH if type(value) is dict else APPEND
+        placed.append((name, NO_BODY, place, len(bodies) - 1 if len(bodies) > 1 else 0))
+    return payloads
 
 
 def encode_task(task: TaskWrites, codec: Codec) -> PlainWrite:
@@ -471,10 +565,14 @@ def encode_task(task: TaskWrites, codec: Codec) -> PlainWrite:
             tag, data = codec.pack(value)
         else:
             data = codec.dumps(value)
-    except UnregisteredTypeError:
+    except Exception:
         # Again, one by one, to learn which channel it was.
         for channel, written in writes:
-            codec.pack_channel(channel, written)
+            try:
+                codec.pack(written)
+            except Exception as error:
+                _name_channel(error, channel, task)
+                raise error from None
         raise
     return task.rev, task.task_id, task.slot, task.path, tag, data
 
@@ -512,6 +610,16 @@ def _is_utf8(text: str) -> bool:
 
 # ---- decode
 
+
+def check_line(root: int, before: Collection[int], rev: int, parent_rev: int | None, flags: int) -> None:
+    """Raise `CorruptCheckpointError` if a header of a line, between its `root` and `rev`, is gone.
+
+    Its row is the parent of the one that follows; `before` are the revs of the line that are there.
+    """
+    if parent_rev is not None and parent_rev >= root and parent_rev not in before and not flags & PARENT_PRUNED:
+        raise CorruptCheckpointError(f"header of revision {parent_rev}, on which revision {rev} builds, is gone")
+
+
 StoredChain = tuple[list[tuple[str | None, bytes]], bool]
 """The rows of a chain up to the seq asked for, as (tag, body), and whether a further row exists."""
 
@@ -542,7 +650,7 @@ def known_chains(header: Header, stored: Mapping[int, StoredChain], values: Mapp
     chains: dict[str, Chain] = {}
     for name, (root, seq) in header.refs.items():
         rows, further = stored[header.index[name]]
-        chain = chains[name] = begun(root, values[name], rows[0], None, None)
+        chain = chains[name] = begun(root, values[name], rows[:1], None, None)
         if seq:
             chain.seq = seq
             chain.ops = sum(len(data) for _, data in rows) - chain.full
@@ -557,7 +665,8 @@ def read_value(name: str, rows: Sequence[Body], codec: Codec, ns: str, lenient: 
     """The value of one chain: its full row, then what changed it."""
     unpack = codec.unpack_opaque if lenient else codec.unpack
     try:
-        if len(rows) > 1 and codec.is_plain and (whole := joined(rows)) is not None:
+        is_large = sum([len(data) for _, data in rows]) > BLOCK_BYTES
+        if len(rows) > 1 and codec.is_plain and not is_large and (whole := joined(rows)) is not None:
             # The rows of a list that only grew, as one array: faster than row by row.
             n_elements, elements = whole
             return unpack(None, b"\xdd" + n_elements.to_bytes(4, "big") + elements)
@@ -566,6 +675,8 @@ def read_value(name: str, rows: Sequence[Body], codec: Codec, ns: str, lenient: 
             value = "".join([value, *(unpack(*row) for row in rows[1:])])
         else:
             for row in rows[1:]:
+                if is_large:
+                    give_way()
                 value = apply(value, unpack(*row))
     except UnknownTypeError as unknown:
         if unknown.channel is None:
@@ -574,15 +685,18 @@ def read_value(name: str, rows: Sequence[Body], codec: Codec, ns: str, lenient: 
         raise
     except CorruptCheckpointError as damage:
         raise CorruptCheckpointError(damage.reason, ns=ns, channel=name) from damage
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise CorruptCheckpointError(f"body does not decode ({error!r})", ns=ns, channel=name) from error
     return value
 
 
 def read_task(row: WriteRow, codec: Codec, checkpoint_id: str, *, lenient: bool = False) -> TaskWrites:
-    """The writes of a task row."""
-    value = (codec.unpack_opaque if lenient else codec.unpack)(row.tag, row.body)
-    if row.slot:
-        return TaskWrites(row.rev, checkpoint_id, row.task_id, row.path, row.slot, [(CHANNEL_OF_SLOT[row.slot], value)])
-    writes = list(zip(value[::2], value[1::2], strict=True))
+    """The writes of a task row. Raises `CorruptCheckpointError` if it holds something else."""
+    try:
+        value = (codec.unpack_opaque if lenient else codec.unpack)(row.tag, row.body)
+        if row.slot < 0:
+            value = [CHANNEL_OF_SLOT[row.slot], value]
+        writes = list(zip(value[::2], value[1::2], strict=True))
+    except (ValueError, TypeError, KeyError) as error:
+        raise CorruptCheckpointError(f"writes of task {row.task_id!r} do not decode ({error!r})") from error
     return TaskWrites(row.rev, checkpoint_id, row.task_id, row.path, row.slot, writes)

@@ -26,14 +26,15 @@ Source: design.md D23, storage.md C3.3; the splice is that of a line-based diff 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import compress, count
+from itertools import compress, count, islice
 from operator import is_, ne
 from typing import Any, Final, NamedTuple
 
-from checkpoint.base import Append, ChannelOp, CorruptCheckpointError, Edit
+from checkpoint.base import Append, ChannelOp, CorruptCheckpointError, Edit, UnregisteredTypeError
 from checkpoint.headers import Body
 
 FULL: Final = 0
@@ -53,6 +54,10 @@ RAW_LIMIT: Final = 1 << 20
 whole."""
 GARBAGE: Final = 4096
 """Bytes of replaced elements that a chain may keep beyond the size of its value."""
+BLOCK_BYTES: Final = 256 * 1024
+"""Bytes of a body of a large list or dict: what is encoded or decoded at once (a millisecond or two)."""
+MIN_BLOCKED: Final = 16
+SAMPLE: Final = 4
 FIRST_AUDIT: Final = 32
 """Elements of a list when it is first looked at for edits in place."""
 
@@ -69,18 +74,19 @@ class Delta(NamedTuple):
     """What is stored of a changed value, and what is known of the value after it."""
 
     kind: int
-    body: Body
-    """Without bytes: the value is stored already."""
+    bodies: Sequence[Body]
+    """None: the value is stored already."""
     hashes: Hashes | None
     """Of the appended elements, or of all."""
     n_freed: int = 0
     """Bytes of stored elements that the value does not have any more, estimated."""
     n_new: int = 0
     """Elements appended."""
+    n_bytes: int = 0
+    """Of all bodies."""
 
 
-NOTHING: Final[Body] = (None, b"")
-EDITED: Final = Delta(FULL, NOTHING, None)
+EDITED: Final = Delta(FULL, (), None)
 """In place of a delta: an element that nobody wrote is not what is stored. The whole value is."""
 
 
@@ -122,7 +128,7 @@ class Chain:
     def move(self, delta: Delta, value: Any) -> None:
         """The delta's row is part of the chain from now on, which stands for `value`."""
         self.length = len(value)
-        n_bytes = len(delta.body[1])
+        n_bytes = delta.n_bytes
         if delta.kind == APPEND:
             if self.hashes is not None and delta.hashes is not None:
                 self.hashes += delta.hashes  # type: ignore[operator]
@@ -131,7 +137,7 @@ class Chain:
             self.positions = None
         if not n_bytes:
             return
-        self.seq += 1
+        self.seq += len(delta.bodies)
         self.ops += n_bytes
         self.freed += delta.n_freed
         self.digest = None
@@ -139,7 +145,7 @@ class Chain:
             if self.hashes is not None or self.full + self.ops > RAW_LIMIT:
                 self.raw = None
             else:
-                self.raw.append(delta.body)
+                self.raw += delta.bodies
 
     # ---- what is known of the stored elements
 
@@ -204,21 +210,66 @@ def hashes_of(value: Any, pack: Pack) -> Hashes | None:
     return None
 
 
-def begun(root: int, value: Any, body: Body, before: Chain | None, pack: Pack | None) -> Chain:
+def begun(root: int, value: Any, bodies: Sequence[Body], before: Chain | None, pack: Pack | None) -> Chain:
     """The chain that begins with this value. `before`: the one it takes the place of, in a run that goes on."""
-    n_bytes = len(body[1])
+    n_bytes = sum([len(data) for _, data in bodies])
     kind = type(value)
     length = len(value) if kind is list or kind is dict or kind is str else 0
-    chain = Chain(root, 0, kind, length, n_bytes, digest=hash(body))
+    digest = hash(bodies[0]) if len(bodies) == 1 else None
+    chain = Chain(root, len(bodies) - 1, kind, length, n_bytes, digest=digest)
     if kind is list or kind is dict:
         if kind is list:
             chain.n_audited = length
         if n_bytes <= RAW_LIMIT:
-            chain.raw = [body]
+            chain.raw = list(bodies)
         elif before is not None and before.kind is kind and pack is not None:
             # It is too large to be kept as bytes, and is written more than once.
             chain.hashes = hashes_of(value, pack)
     return chain
+
+
+# ---- a value as bytes
+
+
+def packed(value: Any, pack: Pack) -> list[Body]:
+    """The bytes of a whole value. A large list or dict comes in several bodies: a value, then what is appended to it.
+
+    So no call holds the interpreter for long, neither here nor when the value is read, and other threads get a turn
+    between two of them.
+    """
+    kind = type(value)
+    if (kind is not list and kind is not dict) or len(value) < MIN_BLOCKED:
+        return [pack(value)]
+    try:
+        size = _size_of_one(value, pack)
+        if size * len(value) <= BLOCK_BYTES:
+            return [pack(value)]
+        bodies: list[Body] = []
+        elements = iter(value if kind is list else value.items())
+        while block := list(islice(elements, max(1, BLOCK_BYTES // size))):
+            if kind is list:
+                bodies.append(pack(block))
+            else:
+                pairs = [part for pair in block for part in pair]
+                bodies.append(pack({"s": pairs, "d": []} if bodies else dict(block)))
+            size = max(1, len(bodies[-1][1]) // len(block))
+            give_way()
+    except UnregisteredTypeError:
+        # All at once, for the place of what is refused.
+        return [pack(value)]
+    return bodies
+
+
+def _size_of_one(value: Any, pack: Pack) -> int:
+    """Bytes of an element, estimated from a few."""
+    step = len(value) // SAMPLE
+    some = list(islice(value if type(value) is list else value.items(), 0, step * SAMPLE, step))
+    return max(1, len(pack(some)[1]) // SAMPLE)
+
+
+def give_way() -> None:
+    """Let another thread that waits for the interpreter have it. It would get it after 5 ms otherwise."""
+    time.sleep(0)
 
 
 # ---- finding a delta
@@ -234,7 +285,7 @@ def find(chain: Chain, value: Any, op: ChannelOp | None, pack: Pack, unpack: Unp
     kind = type(value)
     if kind is not chain.kind:
         return None
-    if op is not None and _length_before(op) != chain.length:
+    if op is not None and (op.start if isinstance(op, Append) else len(op.before)) != chain.length:
         # Somebody has changed the old container itself: nothing is known.
         op = None
     delta: Delta | None = None
@@ -246,9 +297,9 @@ def find(chain: Chain, value: Any, op: ChannelOp | None, pack: Pack, unpack: Unp
             delta = _spliced(chain, value, op, pack, unpack)
     elif kind is dict and chain.live >= MIN_DIFF:
         delta = _patched(chain, value, op, pack, unpack)
-    if delta is None or not delta.body[1] or delta is EDITED:
+    if delta is None or not delta.bodies:
         return delta
-    if not chain.tip or _is_large(chain, delta):
+    if not chain.tip or delta.n_bytes * (1 - DELTA_SHARE) >= chain.live * DELTA_SHARE:
         return None
     if _is_due(chain, delta):
         # All of it is encoded anyway: the moment to see whether what was skipped is what is stored.
@@ -257,19 +308,11 @@ def find(chain: Chain, value: Any, op: ChannelOp | None, pack: Pack, unpack: Unp
     return delta
 
 
-def _length_before(op: ChannelOp) -> int:
-    return op.start if isinstance(op, Append) else len(op.before)
-
-
-def _is_large(chain: Chain, delta: Delta) -> bool:
-    return len(delta.body[1]) * (1 - DELTA_SHARE) >= chain.live * DELTA_SHARE
-
-
 def _is_due(chain: Chain, delta: Delta) -> bool:
     """Has the chain become so long, or so full of what was replaced, that the whole value is stored again?"""
-    n_bytes = len(delta.body[1])
-    ops = chain.ops + n_bytes
-    if chain.full + ops > 2 * (chain.live + n_bytes - delta.n_freed) + GARBAGE:
+    ops = chain.ops + delta.n_bytes
+    freed = chain.freed + delta.n_freed
+    if freed and chain.full + ops > 2 * (chain.full + ops - freed) + GARBAGE:
         return True
     return chain.seq >= MAX_CHAIN_ROWS and ops >= 2 * chain.full
 
@@ -289,7 +332,10 @@ def _text(value: str, op: ChannelOp | None, pack: Pack) -> Delta | None:
         start = len(op.before)
     else:
         return None
-    return Delta(TEXT, pack(value[start:]) if start < len(value) else NOTHING, None)
+    if start == len(value):
+        return Delta(TEXT, (), None)
+    body = pack(value[start:])
+    return Delta(TEXT, [body], None, n_bytes=len(body[1]))
 
 
 def _grown(chain: Chain, value: list[Any], op: ChannelOp | None, pack: Pack, unpack: Unpack) -> Delta | None:
@@ -310,9 +356,11 @@ def _grown(chain: Chain, value: list[Any], op: ChannelOp | None, pack: Pack, unp
             return EDITED
     tail = value[start:]
     if not tail:
-        return Delta(APPEND, NOTHING, None)
+        return Delta(APPEND, (), None)
     hashes = None if chain.hashes is None else hashes_of(tail, pack)
-    return Delta(APPEND, pack(tail), hashes, n_new=len(tail))
+    bodies = packed(tail, pack)
+    n_bytes = len(bodies[0][1]) if len(bodies) == 1 else sum([len(data) for _, data in bodies])
+    return Delta(APPEND, bodies, hashes, 0, len(tail), n_bytes)
 
 
 def _is_prefix(before: Any, value: list[Any]) -> bool:
@@ -338,7 +386,7 @@ def _spliced(chain: Chain, value: list[Any], op: ChannelOp | None, pack: Pack, u
         new = [known if (known := kept.get(id(element))) is not None else hash(pack(element)) for element in value]
     edits = differences(old, new)
     if not edits:
-        return Delta(SPLICE, NOTHING, new)
+        return Delta(SPLICE, (), new)
     n_gone = sum(edits[1::3])
     added: list[Any] = []
     shift = 0
@@ -346,7 +394,7 @@ def _spliced(chain: Chain, value: list[Any], op: ChannelOp | None, pack: Pack, u
         added += value[at + shift : at + shift + n_new]
         shift += n_new - n_old
     body = pack({"e": edits, "n": added})
-    return Delta(SPLICE, body, new, chain.live * n_gone // max(1, len(old)))
+    return Delta(SPLICE, [body], new, chain.live * n_gone // max(1, len(old)), n_bytes=len(body[1]))
 
 
 def _patched(chain: Chain, value: dict[Any, Any], op: ChannelOp | None, pack: Pack, unpack: Unpack) -> Delta | None:
@@ -371,12 +419,13 @@ def _patched(chain: Chain, value: dict[Any, Any], op: ChannelOp | None, pack: Pa
     if list(new) != [*(key for key in old if key in new), *(key for key in new if key not in old)]:
         return None
     if not changed and not gone:
-        return Delta(PATCH, NOTHING, new)
+        return Delta(PATCH, (), new)
     pairs: list[Any] = []
     for key in changed:
         pairs += (key, value[key])
     n_freed = len(gone) + sum(1 for key in changed if key in old)
-    return Delta(PATCH, pack({"s": pairs, "d": gone}), new, chain.live * n_freed // max(1, len(old)))
+    body = pack({"s": pairs, "d": gone})
+    return Delta(PATCH, [body], new, chain.live * n_freed // max(1, len(old)), n_bytes=len(body[1]))
 
 
 def differences(old: list[int], new: list[int]) -> list[int]:

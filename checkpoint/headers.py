@@ -10,10 +10,10 @@ Header op, a list whose empty tail is cut; all maps are flat lists of alternatin
 
     [version, changed, extended, rooted, inline, gone, seen, names, sub, updated, versions]
 
-`changed`: new version, same stored value. `extended`: chain got the row seq + 1. `rooted`: new chain `(own rev, 0)`.
-`gone`: new version, no value. `seen`: node, [channel, version, ...]; a negative node is -1 - node and its map replaces
-the old one. `updated`: 0 for the sorted channels of the op, -1 for None, -2 for no channel, else the list. `versions`:
-those that are not `version`.
+`changed`: new version, same stored value. `extended`: chain got the row seq + 1. `rooted`: new chain `(own rev, 0)`,
+which `extended` may name, too. `gone`: new version, no value. `seen`: node, [channel, version, ...]; a negative node is
+-1 - node and its map replaces the old one. `updated`: 0 for the sorted channels of the op, -1 for None, -2 for no
+channel, else the list. `versions`: those that are not `version`.
 
 Full header: [names, versions, refs (channel, rev - root, seq), inline, seen, sub, updated, extra].
 
@@ -32,6 +32,7 @@ from typing import Any, Final
 from ormsgpack import packb, unpackb
 
 from checkpoint.base import CorruptCheckpointError, StepCommit, Version
+from checkpoint.encryption import ENCRYPTED
 
 MAX_HEADER_ROWS: Final = 256
 MIN_HEADER_OPS: Final = 2048
@@ -47,8 +48,8 @@ EXTENDED: Final = 2
 """The chain has got a row."""
 ROOTED: Final = 3
 """The value is the first row of a new chain."""
-Placed = tuple[str, Body, int]
-"""(channel, its bytes, one of the four above)."""
+Placed = tuple[str, Body, int, int]
+"""(channel, its bytes if they are small, one of the four above, further rows that its chain has got)."""
 
 
 class Names(dict[str, int]):
@@ -108,7 +109,7 @@ def advance(header: Header, commit: StepCommit, placed: Sequence[Placed]) -> byt
     extended: list[int] = []
     rooted: list[int] = []
     inlined: list[Any] = []
-    for name, body, place in placed:
+    for name, body, place, n_more in placed:
         versions[name] = version
         if place == SMALL:
             if inline.get(name) == body:
@@ -119,14 +120,15 @@ def advance(header: Header, commit: StepCommit, placed: Sequence[Placed]) -> byt
                 del refs[name]
             inlined += (index[name], body[1] if body[0] is None else [*body])
         elif place == EXTENDED:
-            refs[name][1] += 1
-            extended.append(index[name])
+            refs[name][1] += 1 + n_more
+            extended += [index[name]] * (1 + n_more)
         elif place == SAME:
             changed.append(index[name])
         else:
             inline.pop(name, None)
-            refs[name] = [rev, 0]
+            refs[name] = [rev, n_more]
             rooted.append(index[name])
+            extended += [index[name]] * n_more
     gone: list[int] = []
     for name in commit.gone:
         versions[name] = version
@@ -176,7 +178,7 @@ def _updated_marker(header: Header, placed: Sequence[Placed], updated: Sequence[
     """0 if the op's own channels are the updated ones, as nearly always."""
     if updated is None:
         return -1
-    if len(placed) == len(updated) and {name for name, _, _ in placed}.issuperset(updated):
+    if len(placed) == len(updated) and {name for name, *_ in placed}.issuperset(updated):
         return 0
     return [header.index[name] for name in updated] or -2
 
@@ -254,10 +256,22 @@ def fold(rows: Sequence[tuple[int, bytes]], ns: str = "") -> Header:
                 header.root = rev
                 header.n_full = len(packed)
     except (ValueError, TypeError, IndexError, KeyError) as error:
+        if any(packed[:1] == ENCRYPTED for _, packed in rows):
+            reason = "it is encrypted; give the saver the EncryptedSerializer it was written with"
+            raise CorruptCheckpointError(reason, ns=ns) from None
         raise CorruptCheckpointError(f"header does not decode ({error!r})", ns=ns) from error
     header.rev = rows[-1][0]
     header.n_rows = len(rows)
     return header
+
+
+def fold_on(header: Header, rev: int, packed: bytes) -> None:
+    """Move a folded header on to the next of its line. Raises `CorruptCheckpointError`; it is of no use then."""
+    try:
+        _fold_op(header, rev, unpackb(packed), [*header.index])
+    except (ValueError, TypeError, IndexError, KeyError) as error:
+        raise CorruptCheckpointError(f"header does not decode ({error!r})", ns=header.ns) from error
+    header.rev = rev
 
 
 def _pairs(flat: Any) -> Iterable[tuple[Any, Any]]:
@@ -291,15 +305,15 @@ def _fold_op(header: Header, rev: int, content: list[Any], names: list[str]) -> 
     versions, refs = header.versions, header.refs
     for number in changed:
         versions[names[number]] = version
-    for number in extended:
-        name = names[number]
-        versions[name] = version
-        refs[name][1] += 1
     for number in rooted:
         name = names[number]
         versions[name] = version
         refs[name] = [rev, 0]
         header.inline.pop(name, None)
+    for number in extended:
+        name = names[number]
+        versions[name] = version
+        refs[name][1] += 1
     for number, stored in _pairs(inline):
         name = names[number]
         versions[name] = version
@@ -328,5 +342,5 @@ def _fold_op(header: Header, rev: int, content: list[Any], names: list[str]) -> 
         header.updated = [names[number] for number in updated]
     else:
         written = [*changed, *extended, *rooted, *(inline[::2] if inline else ())]
-        header.updated = sorted(names[number] for number in written)
+        header.updated = sorted({names[number] for number in written})
     header.extra = {}

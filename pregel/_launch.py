@@ -26,12 +26,12 @@ from pregel.constants import PREVIOUS, SCOPE_KEY
 from pregel.engine import namespace, view
 from pregel.engine.core import Run, count_of
 from pregel.engine.program import Program
-from pregel.engine.state import Request, RunState
+from pregel.engine.state import Pace, Request, RunState
 from pregel.engine.task import COPIERS, NO_COPIES
 from pregel.engine.workers import Gate, Job, workers
 from pregel.errors import EmptyChannelError, shown
 from pregel.runtime import ExecutionInfo, RunControl, Runtime, ServerInfo, no_write
-from pregel.types import GraphOutput
+from pregel.types import Every, GraphOutput
 
 MODES = frozenset({"values", "updates", "custom", "messages", "tasks", "checkpoints", "debug", "tools"})
 LIVE = frozenset({"custom", "messages", "tools"})
@@ -258,12 +258,14 @@ def _set_place(request: Request, graph: Graph, call: Call) -> None:
     request.checkpoint_id = None
     request.seeds = {}
     durability = call.durability
-    if durability is not None and durability not in DURABILITIES:
-        raise ValueError(f"durability must be one of {DURABILITIES}, got {shown(durability)}")
+    if durability is not None and durability not in DURABILITIES and not isinstance(durability, Every):
+        raise ValueError(f"durability must be one of {DURABILITIES} or Every(...), got {shown(durability)}")
+    request.pace = None
     if around is not None and parent is not None:
         asked = around.request
         request.saver = None if checkpointer is False else asked.saver
-        request.durability = durability or asked.durability
+        # A nested run is stored with its parent's steps.
+        request.durability = asked.durability if durability is None else _plain(durability)
         request.deferred = request.durability == "exit"
         request.stores = request.saver is not None
         request.stored_metadata = asked.stored_metadata
@@ -279,8 +281,10 @@ def _set_place(request: Request, graph: Graph, call: Call) -> None:
         )
     request.saver = adapt(checkpointer) if checkpointer else None
     request.stores = request.saver is not None
-    request.durability = durability or "async"
+    request.durability = "async" if durability is None else _plain(durability)
     request.deferred = request.durability == "exit"
+    if isinstance(durability, Every):
+        request.pace = Pace(durability, time.monotonic())
     if not request.stores:
         if durability is not None:
             warnings.warn(
@@ -318,7 +322,7 @@ def load_arguments(request: Request) -> dict[str, Any]:
         "config": {"configurable": configurable},
         "claim": around.claim,
         "up_rev": around.rev if is_open and not around.replaying else None,
-        "at_rev": around.sub.get(request.ns) if request.stable_ns else None,
+        "at_rev": around.sub_changed.get(request.ns, around.sub.get(request.ns)) if request.stable_ns else None,
     }
 
 
@@ -349,6 +353,11 @@ def seed_of(request: Request) -> tuple[str, str] | None:
     if around is None or not around.root.request.seeds:
         return None
     return around.root.request.seeds.pop(namespace.names_of(request.ns), None)
+
+
+def _plain(durability: Any) -> str:
+    """What the drivers and the saver see: storing now and then is storing at the end, more than once."""
+    return "exit" if isinstance(durability, Every) else durability
 
 
 def unstored(request: Request) -> LoadedCheckpoint | None:

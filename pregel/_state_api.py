@@ -110,6 +110,7 @@ def _request(graph: Graph, thread_id: str, ns: str, config: Mapping[str, Any]) -
     request.parent_run = None
     request.stores = True
     request.deferred = False
+    request.pace = None
     request.saver = None
     request.durability = "sync"
     request.gate = None

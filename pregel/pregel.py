@@ -30,6 +30,7 @@ from pregel.types import (
     CachePolicy,
     Checkpointer,
     Durability,
+    Every,
     RetryPolicy,
     Send,
     StateSnapshot,
@@ -412,7 +413,7 @@ class Pregel(_launch.Graph):
         output_keys: str | Sequence[str] | None = None,
         interrupt_before: str | Sequence[str] | None = None,
         interrupt_after: str | Sequence[str] | None = None,
-        durability: Durability | None = None,
+        durability: Durability | Every | None = None,
         control: RunControl | None = None,
         version: str = "v1",
         **more: Any,
@@ -460,7 +461,7 @@ class Pregel(_launch.Graph):
         output_keys: str | Sequence[str] | None = None,
         interrupt_before: str | Sequence[str] | None = None,
         interrupt_after: str | Sequence[str] | None = None,
-        durability: Durability | None = None,
+        durability: Durability | Every | None = None,
         control: RunControl | None = None,
         subgraphs: bool = False,
         debug: bool | None = None,
@@ -590,7 +591,7 @@ class Pregel(_launch.Graph):
         output_keys: str | Sequence[str] | None = None,
         interrupt_before: str | Sequence[str] | None = None,
         interrupt_after: str | Sequence[str] | None = None,
-        durability: Durability | None = None,
+        durability: Durability | Every | None = None,
         control: RunControl | None = None,
         version: str = "v1",
         **more: Any,
@@ -628,7 +629,7 @@ class Pregel(_launch.Graph):
         output_keys: str | Sequence[str] | None = None,
         interrupt_before: str | Sequence[str] | None = None,
         interrupt_after: str | Sequence[str] | None = None,
-        durability: Durability | None = None,
+        durability: Durability | Every | None = None,
         control: RunControl | None = None,
         subgraphs: bool = False,
         debug: bool | None = None,
@@ -951,7 +952,7 @@ def _async_driver() -> Any:
     return async_driver.AsyncDriver
 
 
-def _durability(durability: Durability | None, more: dict[str, Any]) -> Durability | None:
+def _durability(durability: Durability | Every | None, more: dict[str, Any]) -> Durability | Every | None:
     """The durability, also in its deprecated spelling."""
     if "checkpoint_during" in more:
         during = more.pop("checkpoint_during")

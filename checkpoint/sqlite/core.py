@@ -22,12 +22,16 @@ from zlib import crc32
 
 from checkpoint import ids
 from checkpoint.base import (
+    ERROR,
+    INTERRUPT,
+    WRITES_IDX_MAP,
     CheckpointConflictError,
     CheckpointNotFoundError,
     CorruptCheckpointError,
     ThreadDeletedError,
 )
 from checkpoint.chains import (
+    PARENT_PRUNED,
     STUB,
     CheckpointRow,
     Codec,
@@ -37,6 +41,7 @@ from checkpoint.chains import (
     PlainWrite,
     StoredChain,
     WriteRow,
+    check_line,
     seal,
 )
 from checkpoint.rows import Address, Entry, Found
@@ -92,15 +97,28 @@ def id_text(stored: bytes | str) -> str:
     return stored if isinstance(stored, str) else ids.id_from_bytes(stored)
 
 
+def _text(stored: bytes | None) -> str | None:
+    """A text read as bytes; whether it is damaged is found out later, by its checksum."""
+    return None if stored is None else stored.decode("utf-8", "replace")
+
+
 def _parts(data: bytes) -> list[bytes]:
     if len(data) <= PART or len(data) > PARTED_LIMIT:
         return [data]
     return [data[at : at + PART] for at in range(0, len(data), PART)]
 
 
-def _header_crc(rev: int, header: bytes, metadata: str | None) -> int:
+def header_crc(rev: int, header: bytes, metadata: str | bytes | None) -> int:
+    """Checksum of a header and the metadata beside it, in its place."""
     crc = crc32(header, rev & _MASK)
-    return crc if metadata is None else crc32(metadata.encode("utf-8", "surrogatepass"), crc)
+    if metadata is None:
+        return crc
+    return crc32(metadata if isinstance(metadata, bytes) else metadata.encode("utf-8", "surrogatepass"), crc)
+
+
+def header_damage(rev: int) -> str:
+    """What to say if it does not match."""
+    return f"header or metadata of revision {rev} has a wrong checksum"
 
 
 def _checkpoint_columns(space_pk: int, row: PlainCheckpoint) -> tuple[Any, ...]:
@@ -118,7 +136,7 @@ def _checkpoint_columns(space_pk: int, row: PlainCheckpoint) -> tuple[Any, ...]:
         flags,
         run_id,
         root,
-        _header_crc(rev, header, metadata),
+        header_crc(rev, header, metadata),
         header,
         metadata,
     )
@@ -361,11 +379,45 @@ class Reader:
         ).fetchone()
         return None if row is None else Address(*row)
 
+    def place(self, space_pk: int) -> tuple[int, str]:
+        """As `Rows.place`."""
+        row = self.conn.execute(
+            "SELECT t.salt, s.ns FROM spaces s JOIN threads t ON t.thread_pk = s.thread_pk WHERE s.space_pk = ?",
+            (space_pk,),
+        ).fetchone()
+        if row is None:
+            raise CorruptCheckpointError(f"namespace {space_pk} has no row")
+        return row[0], row[1]
+
+    def header_before(self, space_pk: int, header_root: int, rev: int) -> int | None:
+        """As `Rows.header_before`."""
+        found: int | None = self.conn.execute(
+            "SELECT max(rev) FROM checkpoints WHERE space_pk = ? AND rev >= ? AND rev < ? AND header_root = ?",
+            (space_pk, header_root, rev, header_root),
+        ).fetchone()[0]
+        return found
+
+    def all_spaces(self, thread_id: str | None) -> list[int]:
+        """As `Rows.all_spaces`."""
+        statement = "SELECT s.space_pk FROM spaces s JOIN threads t USING (thread_pk) WHERE t.thread_id IS NOT NULL"
+        if thread_id is not None:
+            return [pk for (pk,) in self.conn.execute(f"{statement} AND t.thread_id = ?", (thread_id,)).fetchall()]
+        return [pk for (pk,) in self.conn.execute(statement).fetchall()]
+
+    def has_space(self, space_pk: int) -> bool:
+        """As `Rows.has_space`."""
+        found = self.conn.execute(
+            "SELECT 1 FROM spaces s JOIN threads t USING (thread_pk) WHERE s.space_pk = ? AND t.thread_id IS NOT NULL",
+            (space_pk,),
+        ).fetchone()
+        return found is not None
+
     def checkpoint(self, space_pk: int, rev: int) -> Found | None:
         """As `Rows.checkpoint`."""
         rows = self.conn.execute(
-            "SELECT c.rev, c.header, c.crc, c.metadata, t.id, t.parent_rev, t.parent_id, t.up_rev, t.ts, t.step, "
-            "t.source, t.flags, t.run_id, t.header_root, p.id, p.flags FROM checkpoints t "
+            # Metadata as bytes: damaged, they need not be a text.
+            "SELECT c.rev, c.header, c.crc, CAST(c.metadata AS BLOB), c.parent_rev, c.flags, t.id, t.parent_id, "
+            "t.up_rev, t.ts, t.step, t.source, t.run_id, t.header_root, p.id, p.flags FROM checkpoints t "
             "JOIN checkpoints c ON c.space_pk = t.space_pk AND c.rev BETWEEN t.header_root AND t.rev "
             "AND c.header_root = t.header_root "
             "LEFT JOIN checkpoints p ON c.rev = t.rev AND p.space_pk = t.space_pk AND p.rev = t.parent_rev "
@@ -376,41 +428,30 @@ class Reader:
             # The row itself always matches, unless its header chain is damaged.
             return None
         last = rows[-1]
-        flags, root = last[11], last[13]
+        _, header, _, metadata, parent_rev, flags, own, parent, up_rev, ts, step, source, run_id, root, above, _ = last
         if flags & STUB:
             return None
+        checkpoint_id = id_text(own)
         headers: list[tuple[int, bytes]] = []
-        for at, header, crc, metadata, *_ in rows:
-            if _header_crc(at, header, metadata) != crc:
-                raise CorruptCheckpointError(
-                    f"header of revision {at} has a wrong checksum", checkpoint_id=id_text(last[4])
-                )
-            headers.append((at, header))
+        revs: set[int] = set()
+        for at, its_header, crc, its_metadata, its_parent, its_flags, *_ in rows:
+            if header_crc(at, its_header, its_metadata) != crc:
+                raise CorruptCheckpointError(header_damage(at), checkpoint_id=checkpoint_id)
+            if at != root:
+                check_line(root, revs, at, its_parent, its_flags)
+            headers.append((at, its_header))
+            revs.add(at)
         if headers[0][0] != root:
             raise CorruptCheckpointError(
-                f"header of revision {root}, which the others build on, is gone", checkpoint_id=id_text(last[4])
+                f"header of revision {root}, which the others build on, is gone", checkpoint_id=checkpoint_id
             )
-        (
-            _,
-            header,
-            _,
-            metadata,
-            own,
-            parent_rev,
-            parent,
-            up_rev,
-            ts,
-            step,
-            source,
-            flags,
-            run_id,
-            root,
-            above,
-            above_flags,
-        ) = last
+        if parent_rev is not None and above is None and not flags & PARENT_PRUNED:
+            raise CorruptCheckpointError(
+                f"its parent, revision {parent_rev}, is gone and not marked as pruned", checkpoint_id=checkpoint_id
+            )
         row = CheckpointRow(
             rev,
-            id_text(own),
+            checkpoint_id,
             parent_rev,
             None if parent is None else id_text(parent),
             up_rev,
@@ -421,9 +462,9 @@ class Reader:
             run_id,
             root,
             header,
-            metadata,
+            None if metadata is None else metadata.decode(),
         )
-        return Found(row, headers, None if above is None or above_flags & STUB else id_text(above))
+        return Found(row, headers, None if above is None or last[15] & STUB else id_text(above))
 
     def alias(self, space_pk: int, checkpoint_id: str) -> int | None:
         """As `Rows.alias`."""
@@ -513,6 +554,27 @@ class Reader:
         ).fetchone()
         return None if row is None else row[0]
 
+    def open_sub(self, thread_id: str, up_rev: int) -> dict[str, int]:
+        """As `Rows.open_sub`."""
+        rows = self.conn.execute(
+            "SELECT n.ns, n.rev FROM (SELECT s.ns, s.space_pk, max(c.rev) AS rev FROM threads t "
+            "JOIN spaces s USING (thread_pk) JOIN checkpoints c ON c.space_pk = s.space_pk AND c.rev > ? "
+            "AND c.up_rev = ? AND c.flags & 1 = 0 WHERE t.thread_id = ? AND instr(s.ns, ':') = 0 GROUP BY s.space_pk) n "
+            "WHERE NOT EXISTS (SELECT 1 FROM task_writes w WHERE w.space_pk = n.space_pk AND w.rev = n.rev "
+            "AND w.slot IN (?, ?))",
+            (up_rev, up_rev, thread_id, WRITES_IDX_MAP[ERROR], WRITES_IDX_MAP[INTERRUPT]),
+        ).fetchall()
+        return dict(rows)
+
+    def exists(self, thread_id: str, ns: str, rev: int) -> bool:
+        """As `Rows.exists`."""
+        row = self.conn.execute(
+            "SELECT 1 FROM threads t JOIN spaces s ON s.thread_pk = t.thread_pk AND s.ns = ? "
+            "JOIN checkpoints c ON c.space_pk = s.space_pk AND c.rev = ? WHERE t.thread_id = ?",
+            (ns, rev, thread_id),
+        ).fetchone()
+        return row is not None
+
     def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
         """As `Rows.rev_in_thread`."""
         row = self.conn.execute("SELECT salt FROM threads WHERE thread_id = ?", (thread_id,)).fetchone()
@@ -538,7 +600,8 @@ class Reader:
     def entries(self, thread_id: str | None, ns: str | None, below: int | None, limit: int | None) -> list[Entry]:
         """As `Rows.entries`."""
         statement = (
-            "SELECT t.thread_id, s.ns, c.space_pk, c.rev, c.id, c.step, c.source, c.flags, c.run_id, c.metadata "
+            "SELECT t.thread_id, s.ns, c.space_pk, c.rev, c.id, c.step, c.source, c.flags, c.run_id, "
+            "CAST(c.metadata AS BLOB) "
             "FROM threads t JOIN spaces s USING (thread_pk) JOIN checkpoints c USING (space_pk) "
             "WHERE c.flags & 1 = 0 AND t.thread_id IS NOT NULL"
         )
@@ -553,7 +616,7 @@ class Reader:
             statement += " LIMIT ?"
             bound.append(limit)
         rows = self.conn.execute(statement, bound).fetchall()
-        return [Entry._make((*row[:4], id_text(row[4]), *row[5:])) for row in rows]
+        return [Entry._make((*row[:4], id_text(row[4]), *row[5:9], _text(row[9]))) for row in rows]
 
 
 class Writer(Reader):
@@ -605,10 +668,10 @@ class Writer(Reader):
         ).fetchone()
         self.conn.execute(
             "UPDATE checkpoints SET header_root = ?, header = ?, crc = ? WHERE space_pk = ? AND rev = ?",
-            (header_root, header, _header_crc(rev, header, metadata), space_pk, rev),
+            (header_root, header, header_crc(rev, header, metadata), space_pk, rev),
         )
 
-    def set_head(self, space_pk: int, rev: int) -> None:
+    def set_head(self, space_pk: int, rev: int | None) -> None:
         """As `Transaction.set_head`."""
         self.conn.execute("UPDATE spaces SET head_rev = ? WHERE space_pk = ?", (rev, space_pk))
 
@@ -626,6 +689,57 @@ class Writer(Reader):
             rows += _parted_payload(space_pk, number, root, seq, kind, tag, crc32(data, (root ^ seq) & _MASK), data)
         if rows:
             _insert(self.conn, _PAYLOAD, rows)
+
+    def chain_tags(
+        self, space_pk: int, after: tuple[int, int, int] | None, limit: int
+    ) -> list[tuple[int, int, int, int, str | None]]:
+        """As `StoredRows.chain_tags`."""
+        rows: list[tuple[int, int, int, int, str | None]] = self.conn.execute(
+            "SELECT chan, root, seq, kind, tag FROM payloads WHERE space_pk = ? AND part = 0 "
+            "AND (chan, root, seq) > (?, ?, ?) ORDER BY chan, root, seq LIMIT ?",
+            (space_pk, *(after or (-1, -1, -1)), limit),
+        ).fetchall()
+        return rows
+
+    def chain_body(self, space_pk: int, number: int, root: int, seq: int) -> bytes:
+        """As `StoredRows.chain_body`."""
+        rows = self.conn.execute(
+            "SELECT data FROM payloads WHERE space_pk = ? AND chan = ? AND root = ? AND seq = ? ORDER BY part",
+            (space_pk, number, root, seq),
+        ).fetchall()
+        return b"".join(data for (data,) in rows)
+
+    def replace_payload(self, space_pk: int, row: PayloadRow) -> None:
+        """As `StoredRows.replace_payload`."""
+        self.conn.execute(
+            "DELETE FROM payloads WHERE space_pk = ? AND chan = ? AND root = ? AND seq = ?", (space_pk, *row[:3])
+        )
+        self.add_payloads(space_pk, [row])
+
+    def task_rows(self, space_pk: int, after: int | None, limit: int) -> list[PlainWrite]:
+        """As `StoredRows.task_rows`."""
+        revs = self.conn.execute(
+            "SELECT DISTINCT rev FROM task_writes WHERE space_pk = ? AND rev > ? ORDER BY rev LIMIT ?",
+            (space_pk, -1 if after is None else after, limit),
+        ).fetchall()
+        page: list[PlainWrite] = []
+        for (rev,) in revs:
+            if len(page) >= limit:
+                break
+            page += self.tasks(space_pk, rev)
+        return page
+
+    def checkpoints_after(self, space_pk: int, rev: int | None, limit: int) -> list[CheckpointRow]:
+        """As `StoredRows.checkpoints_after`."""
+        rows = self.conn.execute(
+            "SELECT rev, id, parent_rev, parent_id, up_rev, ts, step, source, flags, run_id, header_root, header, "
+            "metadata FROM checkpoints WHERE space_pk = ? AND rev > ? ORDER BY rev LIMIT ?",
+            (space_pk, -1 if rev is None else rev, limit),
+        ).fetchall()
+        return [
+            CheckpointRow(at, id_text(own), parent, None if parent_id is None else id_text(parent_id), *rest)
+            for at, own, parent, parent_id, *rest in rows
+        ]
 
     def add_writes(self, space_pk: int, writes: Sequence[PlainWrite], *, replace: bool = False) -> None:
         """As `Transaction.add_writes`."""

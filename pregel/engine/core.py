@@ -217,6 +217,9 @@ class Run(RunState):
         if self.stores:
             held, self.held = self.held, []
             made = snapshot.checkpoint(self, "loop", held)
+            pace = self.request.pace
+            if pace is not None and pace.is_due(self.request.monotonic()):
+                made = snapshot.periodic(self)
         else:
             made = self.checkpoint_id_ = None
         self.pending = []
@@ -265,6 +268,7 @@ class Run(RunState):
                 made = snapshot.rows(self, held)  # this run did nothing, but nested ones did
             if made is not None:
                 made.others = self.parked
+                snapshot.unlink(made)
             return made
         if self.status != "done" or request.stable_ns:
             made = snapshot.final(self, held)

@@ -1,18 +1,23 @@
 """Deltas: what is stored of a list or dict that was changed, and that it is never less than what changed."""
 
+import asyncio
 import copy
+import operator
 import random
-from typing import Any
+import threading
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typing_extensions import TypedDict
 
 from checkpoint import deltas
-from checkpoint.base import CorruptCheckpointError
-from checkpoint.deltas import FULL, PATCH, SPLICE, apply, differences, joined
+from checkpoint.base import CorruptCheckpointError, StepCommit, UnregisteredTypeError
+from checkpoint.deltas import APPEND, FULL, PATCH, SPLICE, apply, differences, joined
 from checkpoint.memory import InMemorySaver
-from tests.checkpoint.runs import ScriptedRun, Store
+from pregel.graph import START, StateGraph
+from tests.checkpoint.runs import ScriptedRun, Store, config
 
 
 def message(n: int = 0) -> dict[str, Any]:
@@ -237,6 +242,81 @@ def test_keys_that_are_equal_and_of_different_type(run: ScriptedRun) -> None:
     encode(run, {"d": {1: message(1), **{n: message(n) for n in range(2, 30)}}})
     encode(run, {"d": {True: run.values["d"][1], **{n: run.values["d"][n] for n in range(2, 30)}}})
     assert type(next(iter(ScriptedRun(run.store).values["d"]))) is bool
+
+
+# ---- large values
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+def test_a_large_value_comes_in_blocks(run: ScriptedRun, kind: type) -> None:
+    value: Any = [message(n) for n in range(12_000)]
+    if kind is dict:
+        value = {f"k{n}": element for n, element in enumerate(value)}
+    begun = encode(run, {"v": value, "other": 1})
+    sizes = [len(body) for *_, body in begun.payloads]
+    assert len(sizes) >= 5
+    assert max(sizes) <= 2 * deltas.BLOCK_BYTES
+    delta = APPEND if kind is list else PATCH
+    assert kinds(begun) == [FULL, *[delta] * (len(sizes) - 1)]
+    assert list(ScriptedRun(run.store).values["v"]) == list(value)
+
+    more: Any = [message(-n) for n in range(6_000)]
+    if kind is list:
+        grown = encode(run, {"v": [*run.values["v"], *more]})
+        assert len(grown.payloads) >= 2
+        assert kinds(grown) == [APPEND] * len(grown.payloads)
+    run = ScriptedRun(run.store)
+    one = {**value, "k7": message(-1)} if kind is dict else [message(-1), *run.values["v"][1:]]
+    encode(run, {"v": one})
+    encode(run, {"v": one, "other": 2})
+    for stored in run.stored:
+        stored.check(run.store)
+
+
+def test_what_is_refused_in_a_large_value_has_its_place(run: ScriptedRun) -> None:
+    value: list[Any] = [message(n) for n in range(5_000)]
+    value[4_321]["text"] = object()
+    with pytest.raises(UnregisteredTypeError, match="4321"):
+        run.store.saver.encode(run.prepare({"v": value}))
+
+
+class OnThreads(InMemorySaver):
+    """Tells the threads on which values become bytes and bytes values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoded: list[threading.Thread] = []
+        self.loaded: list[threading.Thread] = []
+
+    def encode(self, commit: StepCommit) -> Any:
+        self.encoded.append(threading.current_thread())
+        return super().encode(commit)
+
+    def load(self, *args: Any, **kwargs: Any) -> Any:
+        self.loaded.append(threading.current_thread())
+        return super().load(*args, **kwargs)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_an_event_loop_does_not_encode_or_decode_large_values(large: bool) -> None:
+    class Docs(TypedDict):
+        docs: Annotated[list[Any], operator.add]
+        n: int
+
+    async def fill(_: Docs) -> Docs:
+        return {"docs": [message(n) for n in range(5_000 if large else 5)], "n": 1}
+
+    saver = OnThreads()
+    graph = StateGraph(Docs).add_node("fill", fill).add_edge(START, "fill").compile(checkpointer=saver)
+
+    async def use() -> Any:
+        await graph.ainvoke({"n": 0}, config())
+        return await graph.aget_state(config())
+
+    here = threading.current_thread()
+    assert len(asyncio.run(use()).values["docs"]) == (5_000 if large else 5)
+    assert [thread is here for thread in saver.encoded[-1:]] == [not large]
+    assert [thread is here for thread in saver.loaded[-1:]] == [not large]
 
 
 # ---- what was edited in place and not returned

@@ -13,6 +13,7 @@ import pytest
 
 from checkpoint import deltas, headers
 from checkpoint.memory import InMemorySaver
+from checkpoint.serde.encrypted import EncryptedSerializer
 from checkpoint.sqlite import SqliteSaver
 from checkpoint.sqlite.aio import AsyncSqliteSaver
 from checkpoint.testing import ConformanceSuite, run_conformance
@@ -20,9 +21,19 @@ from checkpoint.testing.checks import checks_of
 from checkpoint.testing.model import Model
 from checkpoint.testing.report import Level
 from checkpoint.testing.script import checkpoint
+from tests.checkpoint.ciphers import BindingCipher, PlainCipher
 from tests.checkpoint.runs import Store, config
 
-KINDS = ["memory", "sqlite", "sqlite-memory", "sqlite-grouping", "aio", "aio-memory"]
+KINDS = [
+    "memory",
+    "memory-encrypted",
+    "sqlite",
+    "sqlite-memory",
+    "sqlite-grouping",
+    "sqlite-encrypted",
+    "aio",
+    "aio-memory",
+]
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -35,8 +46,13 @@ def opened(kind: str, path: Path) -> Iterator[Any]:
     if kind == "memory":
         yield InMemorySaver()
         return
+    if kind == "memory-encrypted":
+        yield InMemorySaver(serde=EncryptedSerializer(BindingCipher(b"key")))
+        return
     if kind == "sqlite":
         saver: Any = SqliteSaver(path)
+    elif kind == "sqlite-encrypted":
+        saver = SqliteSaver(path, serde=EncryptedSerializer(PlainCipher()))
     elif kind == "sqlite-grouping":
         saver = SqliteSaver(path, max_checkpoint_lag=16)
     elif kind == "sqlite-memory":

@@ -54,6 +54,9 @@ class Ledger:
     def encode(self, commit: StepCommit) -> Unencoded:
         return Unencoded(commit)
 
+    def is_large(self, commit: StepCommit) -> bool:
+        return False
+
     def _write(self, commit: StepCommit, how: str) -> None:
         self.seen += 1
         if self.fail is not None and self.seen > self.at:
