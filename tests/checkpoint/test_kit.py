@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_a_saver_with_four_methods_passes_base() -> None:
     report = run_conformance(PlainSaver)
     report.raise_for_failures()
-    assert report.capabilities == {"filter"}
+    assert report.capabilities == {"filter", "delta_channel_history"}
     assert {(result.name, result.colour) for result in report.of("passed")} == {
         (check.name, "sync") for check in CHECKS.values() if check.level == "base" and check.needs <= {"filter"}
     }
@@ -508,6 +508,31 @@ class CopiesByReference(InMemorySaver):
         super().copy_thread(source_thread_id, target_thread_id)
         if target_thread_id in self._threads:
             self._threads[target_thread_id].spaces = self._threads[source_thread_id].spaces
+
+
+@wrong(FULL, "delta_history")
+class IncludesTheTarget(InMemorySaver):
+    def get_delta_channel_history(self, *, config: Any, channels: Any) -> Any:
+        found = super().get_delta_channel_history(config=config, channels=channels)
+        target = self.get_tuple(config)
+        for write in target.pending_writes or () if target else ():
+            if write[1] in found:
+                found[write[1]]["writes"].append(write)
+        return found
+
+
+@wrong(FULL, "delta_history_follows_parents")
+class FollowsTheListing(InMemorySaver):
+    """Takes what was put before for the ancestors: a branch gets the writes of the other one."""
+
+    def get_tuple(self, where: Any) -> Any:
+        found = super().get_tuple(where)
+        older = [*self.list(where, before=found.config, limit=1)] if found and found.parent_config else []
+        return found._replace(parent_config=older[0].config) if found and older else found
+
+    def list(self, where: Any, **kwargs: Any) -> Iterator[Any]:
+        given = where["configurable"]
+        return super().list(config(given["thread_id"], given.get("checkpoint_ns", "")), **kwargs)
 
 
 # ---- full, native: a saver with own public methods is not native, so these change what is below them
