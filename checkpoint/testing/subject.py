@@ -34,6 +34,7 @@ OPTIONAL: Final = {
     "prune": "prune",
     "delta_channel_history": "get_delta_channel_history",
     "verify": "verify",
+    "lanes": "open_lane",
 }
 """Capability -> the method that makes it."""
 CAPABILITIES: Final = (*OPTIONAL, "filter", "native", "replace")
