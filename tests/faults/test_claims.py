@@ -106,8 +106,10 @@ def _first_end(graph: Any) -> Any:
     return next(s.config for s in graph.get_state_history(THREAD) if s.values.get("l") == ["seed0", "first", "second"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["raise", "wait", "fork"])
 def test_many_processes_on_one_thread(file: Path, how: str) -> None:
+    """Slow: three processes are started, and everybody writes one file."""
     with SqliteSaver(file) as saver:
         graph = graph_of(saver)
         compete(graph, "seed", "raise", 1)
