@@ -74,7 +74,7 @@ _CLAIM = (
 )
 _CLAIM_AGAIN = "UPDATE threads SET claims = max(claims, ?), epoch = ? WHERE thread_pk = ? AND epoch = ?"
 _LEASE = "UPDATE threads SET lease_owner = ?, lease_until = ? WHERE thread_pk = ? AND epoch = ?"
-_LANE = "UPDATE threads SET claims = claims + 1 WHERE thread_pk = ?"
+_LANE = "UPDATE threads SET claims = claims + 1 WHERE thread_pk = ? RETURNING claims"
 _THERE = "SELECT 1 FROM threads WHERE thread_pk = ? AND thread_id IS NOT NULL"
 _GUARD = "SELECT 1 FROM threads WHERE thread_pk = ? AND epoch = ?"
 _NEW_SPACE = "INSERT INTO spaces (thread_pk, ns, head_rev) VALUES (?, ?, ?)"
@@ -775,7 +775,7 @@ class Writer(Reader):
 
     def take_lane(self, thread_id: str, thread_pk: int | None, salt: int) -> tuple[int, int, int] | None:
         """As `Transaction.take_lane`."""
-        find = "SELECT thread_pk, salt, claims FROM threads WHERE thread_id = ?"
+        find = "SELECT thread_pk, salt FROM threads WHERE thread_id = ?"
         row = self.conn.execute(find, (thread_id,)).fetchone()
         if row is None and thread_pk is None:
             now = time.time()
@@ -783,8 +783,8 @@ class Writer(Reader):
             return made, salt, 1
         if row is None or thread_pk not in (None, row[0]):
             return None
-        self.conn.execute(_LANE, (row[0],))
-        return row[0], row[1], row[2] + 1
+        ((number,),) = self.conn.execute(_LANE, (row[0],)).fetchall()
+        return row[0], row[1], number
 
     def open_space(self, thread_pk: int, ns: str) -> int:
         """As `Transaction.open_space`."""

@@ -3,6 +3,7 @@ F40, F43, F44)."""
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -106,8 +107,10 @@ def _first_end(graph: Any) -> Any:
     return next(s.config for s in graph.get_state_history(THREAD) if s.values.get("l") == ["seed0", "first", "second"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["raise", "wait", "fork"])
 def test_many_processes_on_one_thread(file: Path, how: str) -> None:
+    """Slow: three processes are started, and everybody writes one file."""
     with SqliteSaver(file) as saver:
         graph = graph_of(saver)
         compete(graph, "seed", "raise", 1)
@@ -409,6 +412,18 @@ def test_a_number_that_no_lane_used_is_harmless(savers: tuple[Any, Any]) -> None
     again = ScriptedRun(theirs)
     again.step({"n": 3}).check(store)
     assert again.claim.number > waiting.claim.number
+
+
+def test_killed_between_the_number_of_a_lane_and_its_first_commit(file: Path) -> None:
+    with SqliteSaver(file) as saver:
+        graph = graph_of(saver)
+        graph.invoke({"l": ["old"]}, THREAD)
+        before = saver.load(THREAD).claim
+        with Process(file, "lane") as theirs:
+            assert theirs.child.wait() == -signal.SIGKILL
+        after = saver.load(THREAD).claim
+        assert (after.number, after.epoch) == (before.number + 1, before.epoch)
+        assert graph.invoke({"l": ["new"]}, THREAD)["l"] == ["old", "first", "second", "new", "first", "second"]
 
 
 def test_a_lane_of_which_the_last_checkpoint_is_gone(savers: tuple[Any, Any]) -> None:
