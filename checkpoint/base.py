@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import random
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -304,7 +305,9 @@ class Claim:
         """The version after `current`, the greatest of the checkpoint; of the kind that this saver uses (D26)."""
         if self.make_version is not None:
             return self.make_version(current)
-        return 1 if current is None else current + 1  # type: ignore[operator]
+        if isinstance(current, str):
+            return next_text_version(current)
+        return 1 if current is None else current + 1
 
 
 @dataclass(slots=True)
@@ -352,6 +355,15 @@ class TaskWrites:
     path: str
     slot: int
     writes: Sequence[tuple[str, Any]]
+
+
+def next_text_version(current: str | None) -> str:
+    """The text version after `current`, for a thread that has text versions (it was imported, D26): they stay text.
+
+    32 digits that count, then a random tail, so that two branches of a thread never share a version.
+    """
+    number = int(current.split(".")[0]) if current is not None else 0
+    return f"{number + 1:032}.{random.random():016}"
 
 
 Source = Literal["input", "loop", "update", "fork"]
