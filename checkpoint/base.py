@@ -305,9 +305,7 @@ class Claim:
         """The version after `current`, the greatest of the checkpoint; of the kind that this saver uses (D26)."""
         if self.make_version is not None:
             return self.make_version(current)
-        if isinstance(current, str):
-            return next_text_version(current)
-        return 1 if current is None else current + 1
+        return 1 if current is None else current + 1  # type: ignore[operator]
 
 
 @dataclass(slots=True)
@@ -357,13 +355,14 @@ class TaskWrites:
     writes: Sequence[tuple[str, Any]]
 
 
-def next_text_version(current: str | None) -> str:
-    """The text version after `current`, for a thread that has text versions (it was imported, D26): they stay text.
+def next_version(current: Version | None) -> Version:
+    """The version after `current`, of the same kind: a thread that has text versions (it was imported, D26) keeps them.
 
-    32 digits that count, then a random tail, so that two branches of a thread never share a version.
+    Text: 32 digits that count, then a random tail, so that two branches of a thread never share a version.
     """
-    number = int(current.split(".")[0]) if current is not None else 0
-    return f"{number + 1:032}.{random.random():016}"
+    if isinstance(current, str):
+        return f"{int(current.split('.')[0]) + 1:032}.{random.random():016}"
+    return 1 if current is None else current + 1
 
 
 Source = Literal["input", "loop", "update", "fork"]

@@ -46,7 +46,7 @@ from checkpoint.base import (
     RunnableConfig,
     StepCommit,
     TaskWrites,
-    next_text_version,
+    next_version,
 )
 from checkpoint.rows import addressed
 from checkpoint.serde.msgpack import Serde
@@ -281,7 +281,7 @@ class AdaptedSaver:
         inherited = own is None or own is BaseCheckpointSaver.get_next_version
         if not inherited or "get_next_version" in getattr(self.saver, "__dict__", ()):
             return self.saver.get_next_version(current, channel)
-        return current + 1 if isinstance(current, (int, float)) else next_text_version(current)
+        return next_version("0" if current is None else current)
 
     # ---- loading
 

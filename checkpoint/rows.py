@@ -47,6 +47,7 @@ from checkpoint.base import (
     TaskWrites,
     Version,
     get_checkpoint_metadata,
+    next_version,
 )
 from checkpoint.chains import (
     INLINE_LIMIT,
@@ -408,6 +409,8 @@ class RowSaver(BaseCheckpointSaver[int]):
                 )
                 return LoadedCheckpoint(claim, ns)
             header, stored, values, writes = self._state(rows, thread_id, ns, address.space_pk, found)
+        if claim.make_version is None and isinstance(next(iter(header.versions.values()), None), str):
+            claim.make_version = next_version
         loaded = _loaded(claim, ns, found, header, values, writes, header.rev == address.head)
         space = Space(ns, address.space_pk, address.head, header=header, chains=known_chains(header, stored, values))
         if not loaded.is_head:
