@@ -5,6 +5,7 @@
     serde      values <-> bytes                              chains    commits <-> rows: deltas, headers
     rows       the saver interface over rows                 workers   threads that savers keep
     memory     `InMemorySaver`                               sqlite    `SqliteSaver`, `AsyncSqliteSaver`
+    compat     threads from files of LangGraph's saver
 
 Names are imported when they are first asked for, so that `import checkpoint.base` costs nothing else.
 """

@@ -21,7 +21,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Self
 
@@ -33,6 +32,7 @@ from checkpoint.base import (
     RESUME,
     TASKS,
     WRITES_IDX_MAP,
+    Append,
     CheckpointError,
     Claim,
     StepCommit,
@@ -55,7 +55,8 @@ from checkpoint.chains import (
 from checkpoint.compat.names import Names, Outline, Step, depth_of, is_null, parent_of, sends_in
 from checkpoint.compat.source import Source, SourceRow, SourceWrite
 from checkpoint.compat.values import Decoder, Types, Unread, node_of_send, question_ids
-from checkpoint.headers import Header
+from checkpoint.deltas import joined
+from checkpoint.headers import Body, Header
 from checkpoint.rows import RowSaver
 from checkpoint.serde.jsonplus import JsonPlusSerializer
 from checkpoint.workers import Worker
@@ -203,8 +204,8 @@ class _Line:
     tip: str
     """Id of that one."""
     versions: dict[str, Version] = field(default_factory=dict)
-    digests: dict[str, bytes] = field(default_factory=dict)
-    """Channel -> hash of the bytes of its value."""
+    bodies: dict[str, Body] = field(default_factory=dict)
+    """Channel -> bytes of its value."""
     seen: dict[str, Any] = field(default_factory=dict)
 
 
@@ -290,8 +291,9 @@ class _Import:
             address = tx.address(thread_id, "")
             if address is None:
                 salt = ids.new_salt()
-                for _ in range(thread.n_claims):
-                    thread_pk = tx.take(thread_id, salt)
+                thread_pk = tx.take(thread_id, salt)
+                for _ in range(1, thread.n_claims):
+                    tx.take(thread_id, salt)
                 spaces: dict[str, Any] = {}
                 heads: dict[str, int] = {}
                 for ns, row, payloads, writes in stored:
@@ -454,6 +456,8 @@ class _Thread:
             if sends and TASKS not in checkpoint["channel_values"]:
                 checkpoint["channel_values"][TASKS] = sends
                 versions[TASKS] = max(versions.values()) if versions else 1
+                if checkpoint.get("updated_channels") is not None:
+                    checkpoint["updated_channels"].append(TASKS)
         return checkpoint
 
     def _take_troubles(self, row: SourceRow, channel: str) -> None:
@@ -468,13 +472,13 @@ class _Thread:
         values, versions = checkpoint["channel_values"], checkpoint["channel_versions"]
         seen = checkpoint.get("versions_seen") or {}
         line = self._line(row, versions, seen)
-        changed, digests = self._changed(line, values, versions)
+        changed, ops, bodies = self._changed(line, values, versions)
         gone = [
             name
             for name, version in versions.items()
-            if name not in values and (line.versions.get(name) != version or name in line.digests)
+            if name not in values and (line.versions.get(name) != version or name in line.bodies)
         ]
-        moved = {name: versions.get(name, _no_version(versions)) for name in (*changed, *gone)}
+        moved = {name: versions.get(name, _no_version(versions)) for name in (*changed, *ops, *gone)}
         common = Counter(moved.values()).most_common(1)
         version = common[0][0] if common else max(versions.values(), default=0)
         around = parent_of(row.ns)
@@ -497,6 +501,7 @@ class _Thread:
             run_id=run_id,
             version=version,
             values=changed,
+            ops=ops,
             gone=gone,
             versions=moved,
             seen={node: consumed for node, consumed in seen.items() if line.seen.get(node) != consumed},
@@ -506,7 +511,7 @@ class _Thread:
         encoded = encode_commit(commit, self.codec)
         plain = seal(encoded, self.codec)
         assert plain is not None
-        line.tip, line.versions, line.digests, line.seen = row.id, versions, digests, seen
+        line.tip, line.versions, line.bodies, line.seen = row.id, versions, bodies, seen
         sealed = CheckpointRow._make(plain)._replace(source=source, flags=flags, metadata=text)
         if us is None:
             sealed = sealed._replace(ts=str(checkpoint.get("ts") or ""))
@@ -528,16 +533,29 @@ class _Thread:
 
     def _changed(
         self, line: _Line, values: Mapping[str, Any], versions: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, bytes]]:
-        """The values that differ from the checkpoint before, or have another version; and hashes of all."""
+    ) -> tuple[dict[str, Any], dict[str, Append], dict[str, Body]]:
+        """The values that differ from the checkpoint before or have another version, the lists among them that grew; and
+        the bytes of all."""
         changed: dict[str, Any] = {}
-        digests: dict[str, bytes] = {}
+        grown: dict[str, Append] = {}
+        bodies: dict[str, Body] = {}
         for name, value in values.items():
-            tag, body = self.codec.pack_channel(name, value)
-            digests[name] = blake2b(body, digest_size=16, key=(tag or "").encode()).digest()
-            if line.digests.get(name) != digests[name] or line.versions.get(name) != versions.get(name):
+            body = bodies[name] = self.codec.pack_channel(name, value)
+            before = line.bodies.get(name)
+            if before == body and line.versions.get(name) == versions.get(name):
+                continue
+            start = self._common(before, body) if type(value) is list and before is not None else 0
+            if start:
+                grown[name] = Append(value, start)
+            else:
                 changed[name] = value
-        return changed, digests
+        return changed, grown, bodies
+
+    def _common(self, before: Body, body: Body) -> int:
+        """Elements of a stored list, if a later one begins with them; else 0. Judged by bytes: objects say nothing here."""
+        old = joined([before]) if self.codec.is_plain else None
+        new = joined([body]) if old is not None else None
+        return old[0] if old is not None and new is not None and new[1].startswith(old[1]) else 0
 
     def _columns(self, metadata: Mapping[str, Any]) -> tuple[int, int, str | None, int, str | None]:
         """(source, step, run id, flags, JSON of the rest) of metadata."""

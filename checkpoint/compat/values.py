@@ -20,7 +20,6 @@ Source: persistence.md A6.2; files that LangGraph wrote.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import json
 import os
@@ -183,6 +182,8 @@ class Decoder:
         if code > _MODEL_2 or not isinstance(parts, (list, tuple)) or len(parts) < 3:
             return self.trouble(f"extension code {code}", "no such extension value is known")
         module, name, payload = parts[:3]
+        if code == _METHOD and [module, name, *parts[3:]] != ["datetime", "datetime", "fromisoformat"]:
+            return self.trouble(f"{module}:{name}", "methods are not called", code, payload)
         return self._build(code, f"{module}:{name}", payload)
 
     def _build(self, code: int, name: str, payload: Any) -> Any:
@@ -227,7 +228,7 @@ class Decoder:
         if not kept or code is None:
             return None
         kind = _KINDS.get(code, codes.CODEC)
-        if kind in (codes.DATACLASS, codes.MODEL) and type(payload) is not dict:
+        if kind == codes.DATACLASS and type(payload) is not dict:
             kind = codes.CODEC
         body: list[Any] = [name, "", payload] if kind == codes.ENUM else [name, payload]
         return Opaque(name, payload, kind, _serde.dumps(body))
@@ -250,10 +251,9 @@ class Raw:
 _KINDS: Final = {
     _ONE: codes.ENUM,
     _NAMED: codes.DATACLASS,
-    _MODEL_1: codes.MODEL,
-    _MODEL_2: codes.MODEL,
 }
-"""As what a value of an unknown class is kept, so that it is read as one when its class is known."""
+"""As what a value of an unknown class is kept, so that it is read as one when its class is known. Not models: what is
+stored of one are plain dicts for models inside it and results of computed fields, so reading it takes its own code."""
 
 
 class _Hook:
@@ -318,12 +318,13 @@ def _maker(cls: type) -> _Maker:
 
 def _listed(types: Types) -> dict[str, Callable[..., Any]]:
     """Stored name -> what makes a value of it. Classes are registered: what was read is stored again at once."""
-    named: dict[str, type | Build] = {}
+    named: dict[str, Any] = {}
     if isinstance(types, Mapping):
-        for name, made in types.items():
+        by_name: Mapping[str, Any] = types
+        for name, made in by_name.items():
             named[name if ":" in name else ":".join(name.rsplit(".", 1))] = made
     else:
-        named = {f"{cls.__module__}:{getattr(cls, '__name__', '')}": cls for cls in types}
+        named = {f"{cls.__module__}:{cls.__name__}" if isinstance(cls, type) else repr(cls): cls for cls in types}
     listed: dict[str, Callable[..., Any]] = {}
     for name, made in named.items():
         if isinstance(made, type):
@@ -340,9 +341,12 @@ def _listed(types: Types) -> dict[str, Callable[..., Any]]:
     return listed
 
 
-def _by_fields(cls: Any, payload: dict[str, Any]) -> Any:
-    made = {f.name for f in dataclasses.fields(cls) if f.init} if dataclasses.is_dataclass(cls) else payload.keys()
+def _by_fields(cls: type, payload: dict[str, Any]) -> Any:
     build: Callable[..., Any] = cls
+    declared = getattr(cls, "__dataclass_fields__", None)
+    if declared is None:
+        return build(**payload)
+    made = {name for name, declared_field in declared.items() if declared_field.init}
     value = build(**{name: content for name, content in payload.items() if name in made})
     for name, content in payload.items():
         if name not in made:
@@ -439,7 +443,7 @@ _STANDARD: Final[dict[str, Callable[[Any], Any]]] = {
 }
 
 _CONTROL: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
-    "Send": ("pregel.Send", lambda p: _fields(p, "node arg timeout")),
+    "Send": ("pregel.Send", lambda p: _send(_fields(p, "node arg timeout"))),
     "Interrupt": ("pregel.Interrupt", lambda p: [p.get("value"), p.get("id", p.get("interrupt_id")), *_schema(p)]),
     "Command": ("pregel.Command", lambda p: _fields(p, "graph update resume goto")),
     "Overwrite": ("pregel.Overwrite", lambda p: p["value"]),
@@ -452,6 +456,12 @@ _CONTROL: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "PregelTask": ("pregel.PregelTask", lambda p: _fields(p, "id name path error interrupts state result")),
 }
 """Name of a class in any module of LangGraph -> its name here, and its parts in the order they are stored in."""
+
+
+def _send(parts: list[Any]) -> list[Any]:
+    if not isinstance(parts[0], str):
+        raise TypeError(f"a send to {parts[0]!r:.50}")
+    return parts
 
 
 def _schema(payload: dict[str, Any]) -> list[Any]:
