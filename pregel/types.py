@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings as std_warnings
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, cast, final
 
@@ -339,6 +339,9 @@ class GraphOutput(Generic[OutputT]):
 
     value: OutputT
     interrupts: tuple[Interrupt, ...] = ()
+    config: RunnableConfig | None = field(default=None, compare=False, repr=False)
+    """Addresses the checkpoint that the run ended at; None without a saver. Of a run that went on in a lane this is the
+    only way to find it (`on_conflict="fork"`)."""
 
     def __getitem__(self, key: str) -> Any:
         """Deprecated: the key of the value."""

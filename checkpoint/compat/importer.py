@@ -38,6 +38,7 @@ from checkpoint.base import (
     StepCommit,
     TaskWrites,
     Version,
+    namespace_above,
 )
 from checkpoint.chains import (
     PUBLIC_PUT,
@@ -52,7 +53,7 @@ from checkpoint.chains import (
     json_text,
     seal,
 )
-from checkpoint.compat.names import Names, Outline, Step, depth_of, is_null, parent_of, sends_in
+from checkpoint.compat.names import Names, Outline, Step, depth_of, is_null, sends_in
 from checkpoint.compat.source import Source, SourceRow, SourceWrite
 from checkpoint.compat.values import Decoder, Types, Unread, node_of_send, question_ids
 from checkpoint.deltas import joined
@@ -481,7 +482,7 @@ class _Thread:
         moved = {name: versions.get(name, _no_version(versions)) for name in (*changed, *ops, *gone)}
         common = Counter(moved.values()).most_common(1)
         version = common[0][0] if common else max(versions.values(), default=0)
-        around = parent_of(row.ns)
+        around = namespace_above(row.ns)
         up_id = (metadata.get("parents") or {}).get(around) if row.ns else None
         us = ids.timestamp_to_us(checkpoint.get("ts") or "")
         updated = checkpoint.get("updated_channels")

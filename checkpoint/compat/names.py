@@ -21,6 +21,8 @@ from _blake2 import blake2b  # hashlib's own, without loading OpenSSL
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from checkpoint.base import namespace_above
+
 NULL_TASK_ID: Final = "00000000-0000-0000-0000-000000000000"
 PULL: Final = "__pregel_pull"
 PUSH: Final = "__pregel_push"
@@ -107,7 +109,7 @@ class Names:
     def _rename_space(self, ns: str) -> None:
         if not ns:
             return
-        around = parent_of(ns)
+        around = namespace_above(ns)
         if around not in self.spaces:
             self._rename_space(around)
         segments = ns[len(around) + 1 if around else 0 :].split("|")
@@ -201,14 +203,6 @@ def is_null(task_id: str) -> bool:
 def depth_of(ns: str) -> int:
     """Segments of a namespace, 0 for the root."""
     return ns.count("|") + 1 if ns else 0
-
-
-def parent_of(ns: str) -> str:
-    """Namespace of the graph around the one at `ns`: without trailing counters and the last named segment."""
-    segments = ns.split("|")
-    while segments and segments[-1].isdecimal():
-        segments.pop()
-    return "|".join(segments[:-1])
 
 
 def task_id(checkpoint_id: str, ns: str, what: str) -> str:

@@ -2,7 +2,7 @@
 
 Decides which types of such bytes are read: those of the standard library in the table below, LangGraph's own control
 values as those of `pregel` (by their names in the registry, so `pregel` itself is not needed), the classes that the
-caller listed, and registered ones. Everything else is reported, and kept as `Opaque` if the caller wants that. Knows no
+caller listed, registered ones, and langchain-core's messages (`checkpoint.serde.langchain`). Everything else is reported, and kept as `Opaque` if the caller wants that. Knows no
 tables and no threads.
 
 The format: msgpack with extension values, whose body is msgpack of `(module, name, payload)`. Codes: 0 a constructor
@@ -34,6 +34,7 @@ from ormsgpack import Ext, packb, unpackb
 from checkpoint import registry
 from checkpoint.compat.source import Blob
 from checkpoint.serde import extensions as codes
+from checkpoint.serde import langchain
 from checkpoint.serde.base import Opaque
 from checkpoint.serde.msgpack import Serde
 
@@ -196,7 +197,7 @@ class Decoder:
         module, _, short = name.partition(":")
         if module.partition(".")[0] == "langgraph" and short in _CONTROL:
             return self._guarded(name, self._control, (short, payload))
-        entry = registry.lookup_name(name)
+        entry = registry.lookup_name(name) or langchain.find(name)
         if entry is not None:
             decode = entry.decode
             return self._guarded(name, decode if decode is not None else _maker(entry.cls), payload, code)
@@ -320,9 +321,8 @@ def _listed(types: Types) -> dict[str, Callable[..., Any]]:
     """Stored name -> what makes a value of it. Classes are registered: what was read is stored again at once."""
     named: dict[str, Any] = {}
     if isinstance(types, Mapping):
-        by_name: Mapping[str, Any] = types
-        for name, made in by_name.items():
-            named[name if ":" in name else ":".join(name.rsplit(".", 1))] = made
+        for name, made in types.items():
+            named[str(name) if ":" in str(name) else ":".join(str(name).rsplit(".", 1))] = made
     else:
         named = {f"{cls.__module__}:{cls.__name__}" if isinstance(cls, type) else repr(cls): cls for cls in types}
     listed: dict[str, Callable[..., Any]] = {}

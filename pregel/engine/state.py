@@ -84,6 +84,7 @@ class Request:
 
     __slots__ = (
         "call_number",
+        "caller",
         "checkpoint_id",
         "clock",
         "config",
@@ -93,7 +94,9 @@ class Request:
         "copiers",
         "deferred",
         "durability",
+        "forks",
         "gate",
+        "hold",
         "interrupt_after",
         "interrupt_before",
         "jitter",
@@ -118,7 +121,18 @@ class Request:
         "stores",
         "strict",
         "thread_id",
+        "turn",
     )
+
+    def __init__(self) -> None:
+        self.turn: Any = None
+        """Root run with a saver: what it does if its thread is held."""
+        self.hold: Any = None
+        """Root run with a saver: what it has of its thread."""
+        self.caller: TaskScope | None = None
+        """Root run: the task that it was started in, of a run that has nothing to do with it otherwise."""
+        self.forks = False
+        """Root run: does it go on in a lane if it loses its thread?"""
 
     config: Mapping[str, Any]
     """Merged: ambient, bound, given."""
@@ -378,6 +392,7 @@ class RunState:
         self.pending = loaded.writes
         """Stored writes of the step that was open; empty after its commit."""
         self.sub = loaded.sub
+        self.sub_changed = dict(loaded.open_sub)
         self.updated = loaded.updated_channels or None
         self.live = [name for name in loaded.values if name in self.program.clearing]
 
@@ -479,7 +494,9 @@ class RunState:
     def mark(self, name: str, writes: Sequence[Any] = ()) -> None:
         """Remember for the next commit that a channel has changed, by these writes, and what is known of how."""
         channel = self.channels[name]
-        kept, before = channel.last_edit(), channel.replaced()
+        kept = channel.last_edit()
+        # After an append the old container is only asked for if something else may follow before the commit.
+        before = channel.replaced() if kept is None or self.request.deferred else MISSING
         known = None if kept is None and before is MISSING else Known(kept, before, writes)
         if name in self.changed:
             earlier = self.changed[name]

@@ -18,18 +18,27 @@ import time
 from _queue import Empty, SimpleQueue
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from threading import Lock
 from typing import Any
 
-from checkpoint.base import Ack, CheckpointConflictError, Durability, NativeSaver, StepCommit
+from checkpoint.base import (
+    Ack,
+    CheckpointConflictError,
+    Durability,
+    EncodedCommit,
+    NativeSaver,
+    StepCommit,
+    ThreadDeletedError,
+)
 from pregel._scope import TaskScope
 from pregel.engine.core import Run
 from pregel.engine.effects import HAND_BACK, Effect, Retry, Spawned, Start
 from pregel.engine.limits import deadline_of, own_error, timed_out
 from pregel.engine.program import Write
-from pregel.engine.snapshot import note_edited, note_unstored
+from pregel.engine.snapshot import into_lane, note_edited, note_unstored, salvage
 from pregel.engine.task import Task, call
 from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, here, workers
 
@@ -58,6 +67,9 @@ class SyncDriver:
         self.helping = False
         """Is a step being started whose bodies this thread may run? (Later attempts and handlers go to workers.)"""
         self.fence = run.request.parent
+        self.hold = run.request.hold
+        self.forks = saver is not None and run.root.request.forks
+        """Does the run go on in a lane when it loses its thread? Then every write is waited for."""
         self.inbox: SimpleQueue[Any] = SimpleQueue()
         """Outcomes, child tasks to start, and None when a chunk is waiting."""
         self.jobs: deque[Job] = deque()
@@ -186,17 +198,26 @@ class SyncDriver:
                 task.scope.close()
             if task.future is not None:
                 abandon_future(task.future)
+        hold = self.hold
+        may_store = hold is None or hold.reenter()
         try:
             commit = None if self.broken else run.close()
-            if commit is not None:
-                self.store(commit, wait=True)
-            while self.acks:
-                self.settle_ack(self.acks.popleft())
+            if may_store:
+                if commit is not None:
+                    self.store(commit, wait=True)
+                while self.acks:
+                    self.settle_ack(self.acks.popleft())
         except CheckpointConflictError:
             if not quiet:
                 raise
         finally:
             run.spawner = None
+            if hold is not None:
+                try:
+                    if may_store and run.claim is not None and run.claim.lease is not None and self.saver is not None:
+                        self.saver.release(run.claim)
+                finally:
+                    hold.release()
 
     def abort(self, error: BaseException) -> None:
         """Close a run that an error has left: what its tasks wrote is stored, and the run lets go of the error."""
@@ -423,9 +444,10 @@ class SyncDriver:
         """Store a commit: encoded now, written now or soon, as the durability says (D22, D32)."""
         saver = self.saver
         assert saver is not None
+        encoded = None
         try:
             encoded = saver.encode(commit)
-            if self.durability == "async" and not wait and commit.claim.claimed:
+            if self.durability == "async" and not wait and commit.claim.claimed and not self.forks:
                 ack = saver.submit(encoded)
                 if ack is not None:
                     self.acks.append(ack)
@@ -433,12 +455,43 @@ class SyncDriver:
                 self.drain()
                 saver.write([encoded], durability=self.durability)
         except BaseException as error:
-            self.broken = True
-            note_unstored(self.run, commit, error)
-            raise
+            if not self.may_fork(error):
+                self.broken = True
+                note_unstored(self.run, commit, error)
+                if encoded is None and isinstance(error, Exception):
+                    self.store_salvage(commit)
+                raise
+            encoded = self.fork(commit)
         if encoded.edited:
             note_edited(self.run, encoded.edited)
             self.run.warn()
+
+    def may_fork(self, error: BaseException) -> bool:
+        """Is it the thread that was lost, and is the run to go on without it?"""
+        return self.forks and isinstance(error, CheckpointConflictError) and not isinstance(error, ThreadDeletedError)
+
+    def fork(self, commit: StepCommit) -> EncodedCommit:
+        """The thread is lost: go on in a lane, with the commit that was refused."""
+        saver = self.saver
+        assert saver is not None
+        try:
+            saver.open_lane(commit.claim)
+            into_lane(self.run, (commit,))
+            encoded = saver.encode(commit)
+            saver.write([encoded], durability=self.durability)
+        except BaseException as error:
+            self.broken = True
+            note_unstored(self.run, commit, error)
+            raise
+        return encoded
+
+    def store_salvage(self, commit: StepCommit) -> None:
+        """A step could not be encoded: store what can be of its tasks' writes. Its error says what is missing."""
+        assert self.saver is not None
+        with suppress(Exception):
+            self.drain()
+            if kept := salvage(self.run, commit, self.saver.encode):
+                self.saver.write(kept, durability=self.durability)
 
     def store_held(self) -> None:
         """Store the writes of tasks that have settled while others are running."""

@@ -36,6 +36,7 @@ from checkpoint.compat import IncompleteImportError, aimport_langgraph, import_l
 from checkpoint.compat.names import task_id
 from checkpoint.memory import InMemorySaver
 from checkpoint.serde.base import Opaque
+from checkpoint.serde.encrypted import EncryptedSerializer
 from checkpoint.sqlite import SqliteSaver
 from pregel.graph import START, StateGraph
 from pregel.types import Command, Interrupt, Overwrite, Send, interrupt
@@ -192,6 +193,26 @@ def test_a_list_that_grew_is_stored_as_what_it_grew_by(tmp_path):
         ]
     n_bytes = rows_of(tmp_path / "ours.sqlite", "SELECT sum(length(data)) FROM payloads")[0][0]
     assert n_bytes < 4 * len(ormsgpack.packb(words[:60]))
+
+
+def test_what_is_stored_is_sound(peer, saver):
+    for name in ("chat", "paused"):
+        import_langgraph(peer(name), saver)
+    assert saver.verify(deep=True) == []
+    saver.copy_thread("chat", "copy")
+    graph = chat_graph(saver)
+    assert graph.get_state(thread("copy")).values == graph.get_state(thread("chat")).values
+
+
+def test_into_an_encrypted_file(peer, tmp_path):
+    pytest.importorskip("cryptography")
+    serde = EncryptedSerializer.from_pycryptodome_aes(key=b"k" * 32)
+    path = peer("chat")
+    with SqliteSaver(tmp_path / "ours.sqlite", serde=serde) as saver:
+        import_langgraph(path, saver)
+        assert saver.verify(deep=True) == []
+        assert chat_graph(saver).get_state(thread("chat")).values["messages"][0]["content"] == "hello"
+    assert b"hello" not in (tmp_path / "ours.sqlite").read_bytes()
 
 
 # ---- and goes on
