@@ -168,23 +168,22 @@ class Codec:
         self.serde = serde
         self.encrypting: Encrypting | None = serde if isinstance(serde, Encrypting) else None
         """What encrypts whole rows."""
-        if self.encrypting is not None:
-            serde = self.encrypting.inner
-        self.inner = serde
-        kind = type(serde)
+        inner: Any = serde if self.encrypting is None else self.encrypting.inner
+        self.inner: Any = inner
+        kind = type(inner)
         self.is_plain = False
         """Are rows without tag plain msgpack?"""
-        self.pack: Callable[[Any], Body] = serde.dumps_typed
+        self.pack: Callable[[Any], Body] = inner.dumps_typed
         self.dumps: Callable[[Any], bytes] | None = None
         """`pack` for a serde whose bodies have no tag, without the pair."""
-        self.unpack: Callable[[str | None, bytes], Any] = lambda tag, body: serde.loads_typed((tag or FORMAT_TAG, body))
+        self.unpack: Callable[[str | None, bytes], Any] = lambda tag, body: inner.loads_typed((tag or FORMAT_TAG, body))
         self.unpack_opaque = self.unpack
         self.unpack_shown = self.unpack
         """`unpack` for tools: no class of the program is made, if the serde can do without."""
-        if isinstance(serde, Serde):
+        if isinstance(inner, Serde):
             self.unpack_opaque = self._unpack_known
             if kind.dumps_typed is Serde.dumps_typed and kind.dumps is Serde.dumps:
-                dumps = self.dumps = serde.dumps
+                dumps = self.dumps = inner.dumps
                 self.pack = lambda value: (None, dumps(value))
             if kind.loads_typed is Serde.loads_typed and kind.loads is Serde.loads:
                 self.unpack = self._unpack_own
@@ -235,6 +234,8 @@ class Space:
     """Rev of the newest checkpoint of the namespace, as loaded, then as encoded. What the next write expects there."""
     must_exist: int | None = None
     """Loaded rev that is not the head: the first write checks that it was not pruned meanwhile."""
+    has_writes: bool = False
+    """Are task writes stored under the checkpoint this state stands for?"""
     header: Header = field(default_factory=Header)
     chains: dict[str, Chain] = field(default_factory=dict)
     metadata_of: Any = None
@@ -264,9 +265,11 @@ class EncodedStep:
         "placed",
         "rev",
         "row",
+        "settled",
         "size",
         "space",
         "stored",
+        "tasks",
         "writes",
     )
 
@@ -285,6 +288,10 @@ class EncodedStep:
         self.commit = commit
         self.claim = commit.claim
         self.space = space
+        self.tasks: Sequence[TaskWrites] = ()
+        """Task writes that `seal` packs: of atoms alone."""
+        self.settled: int | None = None
+        """The checkpoint whose task writes go, because its superstep is stored with this one."""
         self.rev = rev
         """None: task rows only."""
         self.expected = space.head
@@ -310,8 +317,9 @@ class EncodedStep:
 # ---- encode
 
 
-def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
-    """Rows of a commit and of its `others`; moves the namespace's `Space` on to the new checkpoint.
+def encode_commit(commit: StepCommit, codec: Codec, *, drops: bool = False) -> EncodedStep:
+    """Rows of a commit and of its `others`; moves the namespace's `Space` on to the new checkpoint. `drops`: what the
+    tasks of a superstep wrote is not kept beside the checkpoint that it led to.
 
     Raises `UnregisteredTypeError` for a value that cannot be stored, `TypeError` for metadata that is not JSON; the
     namespace is unchanged then.
@@ -325,12 +333,17 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
         )
     if codec.dumps is not None and _is_settled(commit, space):
         encoded = EncodedStep(commit, space, commit.rev, None, (), (), 0, ())
+        encoded.tasks = commit.writes
+        if drops:
+            _settle(encoded)
         space.head = commit.rev
         space.must_exist = None
         return encoded
-    others = [encode_commit(other, codec) for other in commit.others] if commit.others else ()
-    writes, size = _task_rows(commit.writes, codec)
+    others = [encode_commit(other, codec, drops=drops) for other in commit.others] if commit.others else ()
+    is_dropped = drops and commit.kind == "checkpoint"
+    writes, size = _task_rows(_lasting(commit) if is_dropped else commit.writes, codec)
     if commit.kind == "tasks":
+        space.has_writes = True
         encoded = EncodedStep(commit, space, None, (), (), writes, size, others)
         space.must_exist = None
         if codec.encrypting is not None:
@@ -355,9 +368,26 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
     for other in others:
         edited += other.edited
     encoded = EncodedStep(commit, space, rev, placed, bodies, writes, size, others, edited)
+    if drops:
+        _settle(encoded)
     space.head = rev
     space.must_exist = None
     return encoded
+
+
+def _lasting(commit: StepCommit) -> Sequence[TaskWrites]:
+    """The task writes that are more than a step on the way to the commit's checkpoint: questions, answers, errors."""
+    return [task for task in commit.writes if task.slot or task.rev != commit.parent_rev]
+
+
+def _settle(encoded: EncodedStep) -> None:
+    """What the tasks before the checkpoint wrote is in it: leave it out, and take out what is stored of it."""
+    space, commit = encoded.space, encoded.commit
+    if encoded.tasks:
+        encoded.tasks = _lasting(commit)
+    if space.has_writes:
+        encoded.settled = commit.parent_rev
+        space.has_writes = False
 
 
 def is_large(commit: StepCommit) -> bool:
@@ -428,8 +458,8 @@ def seal(step: EncodedStep, codec: Codec) -> PlainCheckpoint | None:
     placed = step.placed
     if placed is None:
         placed = _atoms(commit.values, codec)
-        if commit.writes:
-            step.writes, step.size = _task_rows(commit.writes, codec)
+        if step.tasks:
+            step.writes, step.size = _task_rows(step.tasks, codec)
     previous = header.rev
     packed = advance(header, commit, placed)
     parent_rev = commit.parent_rev

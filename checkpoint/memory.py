@@ -59,7 +59,7 @@ from checkpoint.chains import (
     seal,
 )
 from checkpoint.deltas import FULL
-from checkpoint.rows import Address, Entry, Found, RowSaver, addressed, refuse_stale
+from checkpoint.rows import Address, Entry, Found, HistoryWrites, RowSaver, addressed, refuse_stale
 from checkpoint.scan import Chain, ScannedBody, ScannedCheckpoint, ScannedSpace, ScannedTask, ScannedThread
 
 P = ParamSpec("P")
@@ -139,14 +139,22 @@ class InMemorySaver(RowSaver):
     Both APIs; usable as a sync and an async context manager, which change nothing.
     """
 
-    def __init__(self, *, serde: Any = None, factory: Any = None, max_checkpoint_lag: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        serde: Any = None,
+        factory: Any = None,
+        max_checkpoint_lag: int = 1,
+        history_writes: HistoryWrites = "keep",
+    ) -> None:
         """
         Args:
             serde: how values become bytes; the shared `JsonPlusSerializer` if None.
             factory: accepted for programs that pass one; rows are always plain dicts.
             max_checkpoint_lag: supersteps that may be unwritten; writes here are immediate, so it changes nothing.
+            history_writes: `"drop"` saves the place that the results of past tasks take; a history shows none then.
         """
-        super().__init__(serde=serde, max_checkpoint_lag=max_checkpoint_lag)
+        super().__init__(serde=serde, max_checkpoint_lag=max_checkpoint_lag, history_writes=history_writes)
         del factory
         self._threads: dict[str, _Thread] = {}
         self._lock = threading.RLock()
@@ -441,6 +449,19 @@ def _add_step(space: _Space, step: EncodedStep, codec: Codec) -> None:
             _add_payloads(space, step.payloads)
     if step.writes:
         _add_writes(space, step.writes)
+    if step.settled is not None:
+        _drop_results(space, step.settled)
+
+
+def _drop_results(space: _Space, rev: int) -> None:
+    """Take out the regular task writes of a checkpoint."""
+    rows = space.writes.pop(rev, None)
+    if isinstance(rows, dict):
+        special = {key: row for key, row in rows.items() if row[2]}
+        if special:
+            space.writes[rev] = special
+    elif rows is not None and rows[2]:
+        space.writes[rev] = rows
 
 
 def _add_payloads(space: _Space, payloads: Sequence[PayloadRow]) -> None:

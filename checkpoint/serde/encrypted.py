@@ -60,8 +60,9 @@ class AesGcm:
             ValueError: no key, or one of another size, or an id that cannot be stored.
             ImportError: neither library is installed.
         """
+        named: dict[str, bytes]
         if isinstance(keys, Mapping):
-            named = dict(keys)
+            named = {str(key_id): key for key_id, key in keys.items()}
         else:
             several = [keys] if isinstance(keys, (bytes, bytearray)) else list(keys)
             named = {_key_id(key): key for key in map(_checked_key, several)}

@@ -98,6 +98,7 @@ _TASK = (
     "INSERT INTO task_writes (space_pk, rev, task_id, slot, part, task_path, tag, crc, data) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
+_DROP_RESULTS = "DELETE FROM task_writes WHERE space_pk = ? AND rev = ? AND slot = 0"
 _DROP_TASK = "DELETE FROM task_writes WHERE space_pk = ? AND rev = ? AND task_id = ? AND slot = ?"
 
 
@@ -326,6 +327,12 @@ def _write_rows(
             checkpoints.append(_checkpoint_columns(space_pk, row))
         if step.writes:
             _write_tasks(conn, space_pk, step.writes, whole)
+        if step.settled is not None:
+            if whole:
+                # They may be those that are dropped: with a lag, a step's flush and its end come in one transaction.
+                _insert(conn, _TASK, whole)
+                whole.clear()
+            execute(_DROP_RESULTS, (space_pk, step.settled))
     try:
         if payloads:
             _insert(conn, _PAYLOAD, payloads)

@@ -53,7 +53,7 @@ from checkpoint.base import (
     ThreadBusyError,
 )
 from checkpoint.chains import EncodedStep
-from checkpoint.rows import Address, RowSaver, refuse_stale
+from checkpoint.rows import Address, HistoryWrites, RowSaver, refuse_stale
 from checkpoint.sqlite import core, leases, opening
 from checkpoint.sqlite.migrations import check_sqlite, known_version, migrate
 from checkpoint.sqlite.scan import Mender, Scanner, readable
@@ -191,10 +191,11 @@ class _SqliteSaver(RowSaver):
         *,
         serde: Any = None,
         max_checkpoint_lag: int = 1,
+        history_writes: HistoryWrites = "keep",
         lease_ttl: float | None = None,
         read_only: bool = False,
     ) -> None:
-        super().__init__(serde=serde, max_checkpoint_lag=max_checkpoint_lag)
+        super().__init__(serde=serde, max_checkpoint_lag=max_checkpoint_lag, history_writes=history_writes)
         check_sqlite()
         self._terms = leases.Terms(lease_ttl) if lease_ttl is not None else None
         self.conn = conn
@@ -225,12 +226,18 @@ class _SqliteSaver(RowSaver):
         *,
         serde: Any = None,
         max_checkpoint_lag: int = 1,
+        history_writes: HistoryWrites = "keep",
         lease_ttl: float | None = None,
         read_only: bool = False,
     ) -> Self:
         """A saver on a file path, for `with` and `async with` alike."""
         return cls(
-            conn_string, serde=serde, max_checkpoint_lag=max_checkpoint_lag, lease_ttl=lease_ttl, read_only=read_only
+            conn_string,
+            serde=serde,
+            max_checkpoint_lag=max_checkpoint_lag,
+            history_writes=history_writes,
+            lease_ttl=lease_ttl,
+            read_only=read_only,
         )
 
     # ---- opening and closing
@@ -649,6 +656,7 @@ class SqliteSaver(_SqliteSaver):
         *,
         serde: Any = None,
         max_checkpoint_lag: int = 1,
+        history_writes: HistoryWrites = "keep",
         lease_ttl: float | None = None,
         read_only: bool = False,
     ) -> None:
@@ -658,6 +666,8 @@ class SqliteSaver(_SqliteSaver):
             serde: how values become bytes; the shared `JsonPlusSerializer` if None.
             max_checkpoint_lag: supersteps of one namespace that may be unwritten under `"async"` durability when the
                 next one starts. Above 1, what is queued is written in groups.
+            history_writes: `"drop"` saves the place that the results of past tasks take, about two fifths of a file; a
+                history shows none then.
             lease_ttl: seconds for which other processes keep off a thread after each write of a run here, renewed by
                 its commits: a run that starts there meanwhile gets `ThreadBusyError` instead of taking the thread.
                 None: the run that starts last takes it. Make it longer than the slowest node.
@@ -665,7 +675,12 @@ class SqliteSaver(_SqliteSaver):
                 change nothing; whatever would store something raises `ReadOnlyError`.
         """
         super().__init__(
-            conn, serde=serde, max_checkpoint_lag=max_checkpoint_lag, lease_ttl=lease_ttl, read_only=read_only
+            conn,
+            serde=serde,
+            max_checkpoint_lag=max_checkpoint_lag,
+            history_writes=history_writes,
+            lease_ttl=lease_ttl,
+            read_only=read_only,
         )
         self._open()
 
@@ -687,6 +702,7 @@ class AsyncSqliteSaver(_SqliteSaver):
         *,
         serde: Any = None,
         max_checkpoint_lag: int = 1,
+        history_writes: HistoryWrites = "keep",
         lease_ttl: float | None = None,
         read_only: bool = False,
     ) -> None:
@@ -695,11 +711,17 @@ class AsyncSqliteSaver(_SqliteSaver):
             conn: path of the file, or an aiosqlite connection. The saver does not close a connection it was given.
             serde: as for `SqliteSaver`.
             max_checkpoint_lag: as for `SqliteSaver`.
+            history_writes: as for `SqliteSaver`.
             lease_ttl: as for `SqliteSaver`.
             read_only: as for `SqliteSaver`.
         """
         super().__init__(
-            conn, serde=serde, max_checkpoint_lag=max_checkpoint_lag, lease_ttl=lease_ttl, read_only=read_only
+            conn,
+            serde=serde,
+            max_checkpoint_lag=max_checkpoint_lag,
+            history_writes=history_writes,
+            lease_ttl=lease_ttl,
+            read_only=read_only,
         )
 
     async def setup(self) -> None:

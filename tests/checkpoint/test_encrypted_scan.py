@@ -11,8 +11,6 @@ from tests.checkpoint.runs import ScriptedRun, Store, config
 from tests.checkpoint.tampering import repair_checksums
 from tests.checkpoint.test_encrypted import EDITS, NEEDLE, filled, saver_of
 
-pytestmark = pytest.mark.skipif(not hasattr(SqliteSaver, "verify"), reason="savers cannot verify yet")
-
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 def test_sound_threads_are_sound(kind, tmp_path):
