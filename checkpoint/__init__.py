@@ -7,6 +7,7 @@
     memory     `InMemorySaver`                               sqlite    `SqliteSaver`, `AsyncSqliteSaver`
     scan       all rows, page by page                        verify    what is damaged; `repair` mends it
     stats      what takes how much                           cli       `python -m checkpoint`; `export` to JSON
+    compat     threads from files of LangGraph's saver
 
 Names are imported when they are first asked for, so that `import checkpoint.base` costs nothing else.
 """

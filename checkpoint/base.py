@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import random
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -511,6 +512,16 @@ class TaskWrites:
     path: str
     slot: int
     writes: Sequence[tuple[str, Any]]
+
+
+def next_version(current: Version | None) -> Version:
+    """The version after `current`, of the same kind: a thread that has text versions (it was imported, D26) keeps them.
+
+    Text: 32 digits that count, then a random tail, so that two branches of a thread never share a version.
+    """
+    if isinstance(current, str):
+        return f"{int(current.split('.')[0]) + 1:032}.{random.random():016}"
+    return 1 if current is None else current + 1
 
 
 Source = Literal["input", "loop", "update", "fork"]

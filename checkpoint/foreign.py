@@ -24,7 +24,6 @@ import contextlib
 import copy
 import inspect
 import json
-import random
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,6 +48,7 @@ from checkpoint.base import (
     RunnableConfig,
     StepCommit,
     TaskWrites,
+    next_version,
 )
 from checkpoint.holders import Holders
 from checkpoint.rows import addressed
@@ -287,10 +287,7 @@ class AdaptedSaver:
         inherited = own is None or own is BaseCheckpointSaver.get_next_version
         if not inherited or "get_next_version" in getattr(self.saver, "__dict__", ()):
             return self.saver.get_next_version(current, channel)
-        if isinstance(current, (int, float)):
-            return current + 1
-        number = int(current.split(".")[0]) if current is not None else 0
-        return f"{number + 1:032}.{random.random():016}"
+        return next_version("0" if current is None else current)
 
     # ---- loading
 

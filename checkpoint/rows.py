@@ -59,6 +59,7 @@ from checkpoint.base import (
     check_number,
     get_checkpoint_metadata,
     namespace_above,
+    next_version,
 )
 from checkpoint.chains import (
     INLINE_LIMIT,
@@ -568,6 +569,8 @@ class RowSaver(BaseCheckpointSaver[int]):
                 open_sub = rows.open_sub(thread_id, found.row.rev)
             loaded = _loaded(claim, ns, found, header, values, writes, is_head or ends_lane)
             loaded.open_sub = open_sub
+        if claim.make_version is None and isinstance(next(iter(header.versions.values()), None), str):
+            claim.make_version = next_version
         space = Space(ns, address.space_pk, address.head, header=header, chains=known_chains(header, stored, values))
         space.has_writes = any(task.slot == 0 for task in writes)
         if not is_head:

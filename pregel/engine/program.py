@@ -187,8 +187,9 @@ class Node:
         self.triggers = tuple(sorted(set(spec.triggers)))
         self.path_text = f"~{PULL}, {name}"
         """Text of the path of this node's pull tasks (`task.path_text`)."""
-        self.identity = "\x1f".join((name, PULL, *self.triggers))
-        """What of this node goes into the ids of its pull tasks."""
+        self.identity = f"{name}\x1f{PULL}"
+        """What of this node goes into the ids of its pull tasks. Not its triggers: results of a paused step still fit a
+        graph that got an edge meanwhile, and `checkpoint.compat` can tell the ids from what a file of LangGraph holds."""
         self.single = spec.channels if isinstance(spec.channels, str) else None
         names = [] if isinstance(spec.channels, str) else list(dict.fromkeys(spec.channels))
         self.reads = tuple(names)
