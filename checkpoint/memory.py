@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import count, islice
+from itertools import count, islice, takewhile
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from checkpoint import ids
@@ -401,6 +401,11 @@ def _newest_first(thread: _Thread, space: _Space, below: int | None) -> Iterator
             )
 
 
+def _after(space: _Space, rev: int) -> Iterator[PlainCheckpoint]:
+    """Checkpoints of a namespace that are newer than a rev, newest first."""
+    return takewhile(lambda row: row[REV] > rev, reversed(space.checkpoints.values()))
+
+
 class _View:
     """`Rows` and `Transaction` over the dicts. Used under the saver's lock; a namespace's key is its `_Space`."""
 
@@ -457,9 +462,19 @@ class _View:
         return None
 
     def open_sub(self, thread_id: str, up_rev: int) -> dict[str, int]:
+        spaces = self._threads[thread_id].spaces
+        under, reached = {up_rev}, 0
+        while len(under) > reached:
+            # Namespaces with a task's id in them belong to one call: what they hold is under the same superstep.
+            reached = len(under)
+            for ns, space in spaces.items():
+                if ":" in ns:
+                    under.update(row[REV] for row in _after(space, up_rev) if row[UP_REV] in under)
         found: dict[str, int] = {}
-        for ns, space in self._threads[thread_id].spaces.items():
-            newest = self.open_child(space, up_rev) if ":" not in ns else None
+        for ns, space in spaces.items():
+            if ":" in ns:
+                continue
+            newest = next((row[REV] for row in _after(space, up_rev) if row[UP_REV] in under), None)
             if newest is not None and not any(task.slot in UNFINISHED for task in self.tasks(space, newest)):
                 found[ns] = newest
         return found

@@ -149,8 +149,8 @@ class Rows(Protocol):
         ...
 
     def open_sub(self, thread_id: str, up_rev: int) -> dict[str, int]:
-        """Stable nested namespace -> its newest checkpoint that works under this one and has no error and no question
-        stored with it."""
+        """Stable nested namespace -> its newest checkpoint that works under this one, directly or under default
+        namespaces, if no error and no question is stored with it."""
         raise NotImplementedError
 
     def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:

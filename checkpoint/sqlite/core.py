@@ -518,13 +518,18 @@ class Reader:
 
     def open_sub(self, thread_id: str, up_rev: int) -> dict[str, int]:
         """As `Rows.open_sub`."""
+        # Namespaces with a task's id in them belong to one call: what they hold is under the same superstep.
         rows = self.conn.execute(
-            "SELECT n.ns, n.rev FROM (SELECT s.ns, s.space_pk, max(c.rev) AS rev FROM threads t "
-            "JOIN spaces s USING (thread_pk) JOIN checkpoints c ON c.space_pk = s.space_pk AND c.rev > ? "
-            "AND c.up_rev = ? AND c.flags & 1 = 0 WHERE t.thread_id = ? AND instr(s.ns, ':') = 0 GROUP BY s.space_pk) n "
+            "WITH RECURSIVE own (thread_pk) AS (SELECT thread_pk FROM threads WHERE thread_id = ?), under (rev) AS ("
+            "SELECT ? UNION SELECT c.rev FROM under u, own JOIN spaces s ON s.thread_pk = own.thread_pk "
+            "AND instr(s.ns, ':') > 0 JOIN checkpoints c ON c.space_pk = s.space_pk AND c.rev > u.rev "
+            "AND c.up_rev = u.rev) "
+            "SELECT n.ns, n.rev FROM (SELECT s.ns, s.space_pk, max(c.rev) AS rev FROM own JOIN spaces s "
+            "ON s.thread_pk = own.thread_pk AND instr(s.ns, ':') = 0 JOIN checkpoints c ON c.space_pk = s.space_pk "
+            "AND c.rev > ? AND c.up_rev IN under AND c.flags & 1 = 0 GROUP BY s.space_pk) n "
             "WHERE NOT EXISTS (SELECT 1 FROM task_writes w WHERE w.space_pk = n.space_pk AND w.rev = n.rev "
             "AND w.slot IN (?, ?))",
-            (up_rev, up_rev, thread_id, WRITES_IDX_MAP[ERROR], WRITES_IDX_MAP[INTERRUPT]),
+            (thread_id, up_rev, up_rev, WRITES_IDX_MAP[ERROR], WRITES_IDX_MAP[INTERRUPT]),
         ).fetchall()
         return dict(rows)
 
