@@ -5,6 +5,8 @@
     serde      values <-> bytes                              chains    commits <-> rows: deltas, headers
     rows       the saver interface over rows                 workers   threads that savers keep
     memory     `InMemorySaver`                               sqlite    `SqliteSaver`, `AsyncSqliteSaver`
+    scan       all rows, page by page                        verify    what is damaged; `repair` mends it
+    stats      what takes how much                           cli       `python -m checkpoint`; `export` to JSON
 
 Names are imported when they are first asked for, so that `import checkpoint.base` costs nothing else.
 """

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -115,6 +116,52 @@ class DeltaChannelHistory(TypedDict):
     seed: NotRequired[Any]
 
 
+class Problem(NamedTuple):
+    """One fault that `verify` found, as close as its place is known; `reason` is a sentence for people."""
+
+    thread_id: str | None
+    ns: str | None
+    checkpoint_id: str | None
+    """The oldest checkpoint that needs what is damaged."""
+    channel: str | None
+    reason: str
+
+
+class Repair(NamedTuple):
+    """One thing that `repair` did, as a sentence for people, and where."""
+
+    thread_id: str
+    ns: str
+    checkpoint_id: str | None
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What is stored, as `stats` counts it. All sizes in bytes, of bodies without keys and checksums."""
+
+    threads: int
+    checkpoints: int
+    stubs: int
+    """Headers kept of pruned checkpoints."""
+    task_rows: int
+    task_bytes: int
+    header_bytes: int
+    """Headers and metadata, of stubs as well."""
+    bytes_by_channel: Mapping[str, int]
+    """Channel -> bytes of the chain rows that a checkpoint refers to; largest first. Values of at most 64 bytes live in
+    headers and are not in it."""
+    chain_lengths: Mapping[str, int]
+    """Channel -> rows of its longest chain; longest first."""
+    garbage: int
+    """Bytes of chain rows that no kept checkpoint refers to. A namespace with a damaged header counts as having none."""
+    file_bytes: int
+    wal_bytes: int
+    """Of the write-ahead log; both are 0 in memory."""
+    biggest_threads: Sequence[tuple[str, int]]
+    """(thread id, bytes of bodies, headers and task rows), largest first."""
+
+
 # ---- errors (storage.md C2)
 
 
@@ -152,9 +199,24 @@ class CheckpointConflictError(CheckpointError):
 
 
 class ThreadBusyError(CheckpointConflictError):
-    """Another run of this process is executing on the thread; raised before anything is stored."""
+    """Another run holds the thread: one of this process that is executing, or one with an unexpired lease.
 
-    owner_run_id: str | None = None
+    Raised before anything is stored. `until`: when the lease ends, in seconds since the epoch by this machine's clock;
+    None if it is not a lease that keeps the thread.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        thread_id: str,
+        run_id: str | None = None,
+        owner_run_id: str | None = None,
+        until: float | None = None,
+    ) -> None:
+        super().__init__(message, thread_id=thread_id, run_id=run_id)
+        self.owner_run_id = owner_run_id
+        self.until = until
 
 
 class ThreadDeletedError(CheckpointConflictError):
@@ -203,16 +265,36 @@ class CorruptCheckpointError(CheckpointError):
 class UnregisteredTypeError(CheckpointError, TypeError):
     """A value to store has a class that the registry does not know. Raised when the node returns."""
 
-    def __init__(self, type_: type, path: str, *, channel: str | None = None) -> None:
-        name = f"{type_.__module__}.{type_.__qualname__}"
-        place = f"channel {channel!r}, at {path or 'the value itself'}" if channel is not None else path or "the value"
-        super().__init__(
-            f"cannot store a {name} ({place}): its class is not registered; decorate it with @checkpoint.register, "
-            f"annotate a state key with it, or keep it out of the state"
-        )
+    def __init__(
+        self, type_: type, path: str, *, channel: str | None = None, node: str | None = None, task_id: str | None = None
+    ) -> None:
+        super().__init__()
         self.type = type_
         self.path = path
         self.channel = channel
+        self.node = node
+        """Whose return value it was, if a node's."""
+        self.task_id = task_id
+        self._say()
+
+    def locate(self, *, channel: str | None = None, node: str | None = None, task_id: str | None = None) -> None:
+        """Add to the message what whoever met the value did not know."""
+        self.channel = channel or self.channel
+        self.node = node or self.node
+        self.task_id = task_id or self.task_id
+        self._say()
+
+    def _say(self) -> None:
+        name = f"{self.type.__module__}.{self.type.__qualname__}"
+        place = self.path or "the value"
+        if self.channel is not None:
+            place = f"channel {self.channel!r}, at {self.path or 'the value itself'}"
+        if self.node is not None:
+            place = f"from node {self.node!r}, {place}"
+        self.args = (
+            f"cannot store a {name} ({place}): its class is not registered; decorate it with @checkpoint.register, "
+            f"annotate a state key with it, or keep it out of the state",
+        )
 
 
 class UnknownTypeError(CheckpointError):
@@ -246,6 +328,18 @@ class CheckpointWriteError(CheckpointError):
         self.step = step
 
 
+class SaverOpenError(CheckpointError):
+    """The file cannot be opened: it or its directory is missing, may not be written, is locked, or is no database."""
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class ReadOnlyError(CheckpointError):
+    """Something was to be stored by a saver that was opened with `read_only=True`."""
+
+
 class SaverClosedError(CheckpointError):
     """The saver was used after `close()`, or in a forked child process."""
 
@@ -255,6 +349,12 @@ class SaverClosedError(CheckpointError):
 N_BITS: Final = 20
 LANE_BIT: Final = 1 << N_BITS
 NUMBER_SHIFT: Final = N_BITS + 1
+N_LIMIT = LANE_BIT - 1
+"""Checkpoints under one number; then a run claims again, with its next write."""
+NUMBER_LIMIT = (1 << 27) - 1
+"""Claims and lanes of one thread: a rev has 48 bits."""
+
+_renumbering = threading.Lock()
 
 
 @dataclass(slots=True)
@@ -273,13 +373,18 @@ class Claim:
     epoch: int
     """Number of the claim that held the thread at load."""
     number: int
-    """This run's own number: claims seen at load + 1."""
+    """This run's own number: claims seen at load + 1. Greater than `epoch` while the next write is to claim (again)."""
     root_head: int | None = None
     """Rev of the root namespace's newest checkpoint at load."""
     n: int = 0
     """Checkpoints numbered so far."""
     claimed: bool = False
     lane: bool = False
+    """Does this run write beside the thread's holder? Then it is never `claimed`, and no head moves."""
+    busy: ThreadBusyError | None = None
+    """Why this claim cannot be taken: at load, another process had a lease on the thread."""
+    lease: float | None = None
+    """When the lease ends that the thread has, as loaded or as this run wrote it; seconds since the epoch."""
     poisoned: BaseException | None = None
     """The error of the first failed write; every later write of this run raises it again."""
     spaces: dict[str, Any] = field(default_factory=dict)
@@ -288,12 +393,57 @@ class Claim:
     make_version: Callable[[Version | None], Version] | None = None
     """The saver's `get_next_version`, when versions are not plain counting integers."""
     _numbers: Iterator[int] = field(default_factory=partial(count, 1), repr=False, compare=False)
+    _base: int = field(default=0, init=False, repr=False, compare=False)
+    """The rev before the first of this run."""
+    _last: int = field(default=0, init=False, repr=False, compare=False)
+    """Greatest n under the first number."""
+    _first: int = field(default=0, init=False, repr=False, compare=False)
+    """The first number that was its own: what is not stored under it moves along into a lane."""
+
+    def __post_init__(self) -> None:
+        self._first = self.number
+        self._start()
+
+    def _start(self) -> None:
+        self._base = self.number << NUMBER_SHIFT | (LANE_BIT if self.lane else 0)
+        self._last = N_LIMIT if self.number <= NUMBER_LIMIT else 0
 
     def next_rev(self) -> int:
         """The rev of the next checkpoint of this run, in any namespace. Unique in the thread without asking anybody."""
         # Nested runs on several workers number their checkpoints at the same time: a counter's step is atomic.
         self.n = n = next(self._numbers)
-        return self.number << NUMBER_SHIFT | (LANE_BIT if self.lane else 0) | n
+        return self._base | n if n <= self._last else self._further_rev(n)
+
+    def _further_rev(self, n: int) -> int:
+        """The n-th rev, past the first number: the following numbers belong to this run for as long as it holds the
+        thread, since nobody else claims then. The next write tells the store."""
+        turns, at = divmod(n - 1, N_LIMIT)
+        number = (self._base >> NUMBER_SHIFT) + turns
+        check_number(self.thread_id, number)
+        if self.lane:
+            raise CheckpointError(
+                f"thread {self.thread_id!r}: lane {self.number} has {n - 1} checkpoints, more than a lane can number; "
+                f"start a new run from its newest checkpoint"
+            )
+        with _renumbering:
+            self.number = max(self.number, number)
+        return number << NUMBER_SHIFT | at + 1
+
+    def open_lane(self, thread_pk: Any, salt: int, number: int) -> None:
+        """Go on beside the holder, under this lane number. Nothing that was refused spoils the lane."""
+        self.thread_pk, self.salt, self.number = thread_pk, salt, number
+        self.lane, self.claimed, self.poisoned = True, False, None
+        self._start()
+
+    def lane_number(self) -> int:
+        """What the revs of its lane begin with, above `N_BITS`; -1 if it is in no lane."""
+        return self.number << 1 | 1 if self.lane else -1
+
+    def in_lane(self, rev: int) -> int:
+        """The rev in the lane of a checkpoint that was numbered before there was the lane and is not stored."""
+        if rev & LANE_BIT or rev >> NUMBER_SHIFT < self._first:
+            return rev
+        return self._base | rev & N_LIMIT
 
     def numbered(self, step: int) -> tuple[int, str]:
         """Rev and id of the next checkpoint; the id carries the rev and the superstep."""
@@ -305,6 +455,15 @@ class Claim:
         if self.make_version is not None:
             return self.make_version(current)
         return 1 if current is None else current + 1  # type: ignore[operator]
+
+
+def check_number(thread_id: str, number: int) -> None:
+    """Raise `CheckpointError` for a number that no rev can carry."""
+    if number > NUMBER_LIMIT:
+        raise CheckpointError(
+            f"thread {thread_id!r} was claimed {number - 1} times, as often as a thread can be; go on under another "
+            f"thread_id, from the values of its newest checkpoint"
+        )
 
 
 @dataclass(slots=True)
@@ -434,7 +593,7 @@ class LoadedCheckpoint:
     writes: list[TaskWrites] = field(default_factory=list)
     """Ordered by (path, task id, slot)."""
     is_head: bool = True
-    """Is it the newest of its namespace?"""
+    """Is it the newest of its namespace, or of its lane?"""
     up_rev: int | None = None
     """Nested: rev of the checkpoint of the parent namespace that it belongs to."""
     open_sub: dict[str, int] = field(default_factory=dict)
@@ -476,6 +635,8 @@ class NativeSaver(Protocol):
     native_commit: ClassVar[bool]
     max_checkpoint_lag: int
     """Supersteps of one namespace that may be unwritten under `"async"` durability when the next one starts."""
+    holders: Any
+    """A `checkpoint.holders.Holders`: who of this process holds which thread. One for all who store the same threads."""
 
     def load(
         self,
@@ -527,6 +688,22 @@ class NativeSaver(Protocol):
         """Store soon, after everything submitted for the thread before. None: it is stored already."""
         ...
 
+    def open_lane(self, claim: Claim) -> None:
+        """Let the run of a claim go on beside the thread's holder: it gets a number of its own, and heads stay where
+        they are. What it had encoded and not stored must be encoded again. Nothing happens if it is in a lane already.
+
+        A lane stores task writes only under its own checkpoints.
+        """
+
+    async def aopen_lane(self, claim: Claim) -> None:
+        """Async form of `open_lane`."""
+
+    def release(self, claim: Claim) -> None:
+        """The run of a claim is over: give up its lease, if it has one."""
+
+    async def arelease(self, claim: Claim) -> None:
+        """Async form of `release`."""
+
     def history(
         self,
         config: RunnableConfig,
@@ -551,6 +728,26 @@ class NativeSaver(Protocol):
 
 
 # ---- helpers of the public interface
+
+
+def namespace_above(ns: str) -> str:
+    """The namespace of the graph around a nested one: without the counters at the end, then without the last segment.
+
+    Segments are parted by `|`; one of digits counts the nested runs of one task and belongs to what is before it.
+    """
+    segments = ns.split("|")
+    while segments and segments[-1].isdecimal():
+        segments.pop()
+    return "|".join(segments[:-1])
+
+
+def is_above(ns: str, nested: str) -> bool:
+    """Can one namespace be that of the graph around a nested one?
+
+    A stable namespace has no task ids in it, so each call of the graph around it may have a namespace of its own.
+    """
+    above = namespace_above(nested)
+    return ns == above or "|".join(segment.split(":")[0] for segment in ns.split("|")) == above
 
 
 def get_checkpoint_id(config: RunnableConfig) -> str | None:

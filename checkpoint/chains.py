@@ -27,7 +27,7 @@ as in version control; bounds measured in storage.md C6.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -58,6 +58,7 @@ from checkpoint.deltas import (
     joined,
     packed,
 )
+from checkpoint.encryption import Encrypting, encrypt_step
 from checkpoint.headers import EXTENDED, ROOTED, SAME, SMALL, Body, Header, Placed, advance
 from checkpoint.serde.msgpack import FORMAT_TAG, Serde
 
@@ -71,8 +72,12 @@ MANY: Final = 256
 
 STUB: Final = 1
 """Flag: only the header of a pruned checkpoint is kept."""
+PARENT_PRUNED: Final = 2
+"""Flag: its parent was removed on purpose."""
 LANE: Final = 4
 PUBLIC_PUT: Final = 8
+REPLACED: Final = 16
+"""Flag: put again under its id; chain rows of its earlier self may be left, to which nothing refers."""
 
 SOURCES: Final = {"input": 1, "loop": 2, "update": 3, "fork": 4}
 SOURCE_NAMES: Final = {number: name for name, number in SOURCES.items()}
@@ -121,7 +126,9 @@ PlainCheckpoint = tuple[
 plain tuple of texts and numbers, and it would look at every checkpoint of a long process again and again."""
 REV: Final = 0
 ID: Final = 1
+PARENT_REV: Final = 2
 UP_REV: Final = 4
+FLAGS: Final = 8
 RUN_ID: Final = 9
 HEADER_ROOT: Final = 10
 HEADER: Final = 11
@@ -152,14 +159,19 @@ class Codec:
     """The serde of a saver as `encode` and the folds use it.
 
     Our own serde is called by its untyped pair, and its rows have no tag; any other one by `dumps_typed` and
-    `loads_typed`.
+    `loads_typed`. Of a serializer that encrypts this is the inner one: its rows are encrypted when they are made.
     """
 
-    __slots__ = ("dumps", "is_plain", "pack", "serde", "unpack", "unpack_opaque")
+    __slots__ = ("dumps", "encrypting", "inner", "is_plain", "pack", "serde", "unpack", "unpack_opaque", "unpack_shown")
 
     def __init__(self, serde: Any) -> None:
-        kind = type(serde)
         self.serde = serde
+        self.encrypting: Encrypting | None = serde if isinstance(serde, Encrypting) else None
+        """What encrypts whole rows."""
+        if self.encrypting is not None:
+            serde = self.encrypting.inner
+        self.inner = serde
+        kind = type(serde)
         self.is_plain = False
         """Are rows without tag plain msgpack?"""
         self.pack: Callable[[Any], Body] = serde.dumps_typed
@@ -167,6 +179,8 @@ class Codec:
         """`pack` for a serde whose bodies have no tag, without the pair."""
         self.unpack: Callable[[str | None, bytes], Any] = lambda tag, body: serde.loads_typed((tag or FORMAT_TAG, body))
         self.unpack_opaque = self.unpack
+        self.unpack_shown = self.unpack
+        """`unpack` for tools: no class of the program is made, if the serde can do without."""
         if isinstance(serde, Serde):
             self.unpack_opaque = self._unpack_known
             if kind.dumps_typed is Serde.dumps_typed and kind.dumps is Serde.dumps:
@@ -174,6 +188,7 @@ class Codec:
                 self.pack = lambda value: (None, dumps(value))
             if kind.loads_typed is Serde.loads_typed and kind.loads is Serde.loads:
                 self.unpack = self._unpack_own
+                self.unpack_shown = self._unpack_shown
                 self.is_plain = True
 
     def unpack_body(self, body: Body) -> Any:
@@ -181,21 +196,25 @@ class Codec:
         return self.unpack(*body)
 
     def _unpack_own(self, tag: str | None, body: bytes) -> Any:
-        return self.serde.loads(body) if tag is None else self.serde.loads_typed((tag, body))
+        return self.inner.loads(body) if tag is None else self.inner.loads_typed((tag, body))
 
     def _unpack_known(self, tag: str | None, body: bytes) -> Any:
         """The value, or with `Opaque` in it if this process does not know all of its types."""
         try:
             return self.unpack(tag, body)
         except UnknownTypeError:
-            return self.serde.loads_typed((tag or FORMAT_TAG, body), opaque=True)
+            return self.inner.loads_typed((tag or FORMAT_TAG, body), opaque=True)
+
+    def _unpack_shown(self, tag: str | None, body: bytes) -> Any:
+        return self.inner.loads_typed((tag or FORMAT_TAG, body), opaque=True)
 
     def pack_channel(self, channel: str, value: Any) -> Body:
         """Bytes of a channel's value; a refusal names the channel."""
         try:
             return self.pack(value)
-        except UnregisteredTypeError as refusal:
-            raise UnregisteredTypeError(refusal.type, refusal.path, channel=channel) from None
+        except Exception as error:
+            _name_channel(error, channel)
+            raise
 
 
 # ---- what is known of a namespace between two commits
@@ -314,22 +333,25 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
     if commit.kind == "tasks":
         encoded = EncodedStep(commit, space, None, (), (), writes, size, others)
         space.must_exist = None
+        if codec.encrypting is not None:
+            encrypt_step(encoded, codec.encrypting, None)
         return encoded
 
     # Everything that can refuse comes first: values, then metadata.
     rev, run_id, chains = commit.rev, commit.run_id, space.chains
-    staged, edited = _staged(commit, chains, codec)
+    placed, staged, edited = _staged(commit, chains, codec)
     if not _has_metadata(commit, space):
         space.metadata_text = metadata_text(commit.metadata, commit.parents, run_id)
         space.metadata_of = commit.metadata
         space.metadata_run_id = run_id
         space.metadata_parents = dict(commit.parents)
 
-    placed, bodies = _placed(chains, rev, staged, codec)
+    bodies = _place(chains, rev, staged, placed, codec) if staged else []
     for body in bodies:
         size += len(body[5])
-    for name in commit.gone:
-        chains.pop(name, None)
+    if chains:
+        for name in commit.gone:
+            chains.pop(name, None)
     for other in others:
         edited += other.edited
     encoded = EncodedStep(commit, space, rev, placed, bodies, writes, size, others, edited)
@@ -408,6 +430,7 @@ def seal(step: EncodedStep, codec: Codec) -> PlainCheckpoint | None:
         placed = _atoms(commit.values, codec)
         if commit.writes:
             step.writes, step.size = _task_rows(commit.writes, codec)
+    previous = header.rev
     packed = advance(header, commit, placed)
     parent_rev = commit.parent_rev
     row = step.row = (
@@ -428,7 +451,9 @@ def seal(step: EncodedStep, codec: Codec) -> PlainCheckpoint | None:
     if step.bodies:
         index = header.index
         step.payloads = [(index[name], root, seq, kind, tag, data) for name, root, seq, kind, tag, data in step.bodies]
-    return row
+    if codec.encrypting is not None:
+        encrypt_step(step, codec.encrypting, previous)
+    return step.row
 
 
 def _atoms(values: Mapping[str, Any], codec: Codec) -> list[Placed]:
@@ -447,44 +472,62 @@ def _task_rows(tasks: Sequence[TaskWrites], codec: Codec) -> tuple[Sequence[Plai
     return rows, sum([len(row[5]) for row in rows])
 
 
-def _staged(commit: StepCommit, chains: Mapping[str, Chain], codec: Codec) -> tuple[list[Staged], list[str]]:
-    """What is to be stored of every changed channel, and those that were edited in place.
+def _staged(
+    commit: StepCommit, chains: Mapping[str, Chain], codec: Codec
+) -> tuple[list[Placed], list[Staged], list[str]]:
+    """The bytes of every changed channel: of those that live in the header, then of the others; and which were edited.
 
-    Raises `UnregisteredTypeError` that names the channel.
+    Raises what the serializer raises, with the channel's name on it.
     """
+    placed: list[Placed] = []
     staged: list[Staged] = []
     edited: list[str] = []
+    pack = codec.pack
     name = ""
     try:
         for name, value in commit.values.items():
             chain = chains.get(name)
-            delta = None if chain is None else find(chain, value, None, codec.pack, codec.unpack_body)
-            staged.append((name, value, packed(value, codec.pack) if delta is None else delta.bodies, delta))
+            if chain is None and type(value) in _ATOMS:
+                placed.append((name, pack(value) if value is not None else _NIL, SMALL, 0))
+                continue
+            delta = None if chain is None else find(chain, value, None, pack, codec.unpack_body)
+            staged.append((name, value, packed(value, pack) if delta is None else delta.bodies, delta))
         for name, op in commit.ops.items():
             chain = chains.get(name)
-            delta = None if chain is None else find(chain, op.value, op, codec.pack, codec.unpack_body)
+            delta = None if chain is None else find(chain, op.value, op, pack, codec.unpack_body)
             if delta is EDITED:
                 edited.append(name)
                 delta = None
-            staged.append((name, op.value, packed(op.value, codec.pack) if delta is None else delta.bodies, delta))
-    except UnregisteredTypeError as refusal:
-        raise UnregisteredTypeError(refusal.type, refusal.path, channel=name) from None
-    return staged, edited
+            staged.append((name, op.value, packed(op.value, pack) if delta is None else delta.bodies, delta))
+    except Exception as error:
+        _name_channel(error, name)
+        raise
+    return placed, staged, edited
 
 
-def _placed(
-    chains: dict[str, Chain], rev: int, staged: Sequence[Staged], codec: Codec
-) -> tuple[list[Placed], list[NamedPayload]]:
+def _name_channel(error: Exception, channel: str, task: TaskWrites | None = None) -> None:
+    """Say on the error of a serializer whose value it was."""
+    if isinstance(error, UnregisteredTypeError):
+        error.locate(channel=channel, task_id=None if task is None else task.task_id)
+    elif not any(line.startswith("It was the value") for line in getattr(error, "__notes__", ())):
+        writer = "" if task is None else f" that task {task.path or task.task_id!r} wrote"
+        error.add_note(f"It was the value of channel {channel!r}{writer} that could not be encoded")
+
+
+def _place(
+    chains: dict[str, Chain], rev: int, staged: Sequence[Staged], placed: list[Placed], codec: Codec
+) -> list[NamedPayload]:
     """Decide where each body is stored: in the header, in a row of its own, or where it is already."""
     payloads: list[NamedPayload] = []
-    placed: list[Placed] = []
     for name, value, bodies, delta in staged:
         chain = chains.get(name)
+        place, seq, kind = SAME, 0, FULL
         if delta is not None:
             assert chain is not None
-            first, kind = chain.seq + 1, delta.kind
+            seq, kind = chain.seq + 1, delta.kind
             chain.move(delta, value)
-            place = EXTENDED if bodies else SAME
+            if bodies:
+                place = EXTENDED
             if chain.positions is not None:
                 chain.index(value, len(value))
         elif len(bodies) == 1 and len(bodies[0][1]) <= INLINE_LIMIT:
@@ -492,18 +535,20 @@ def _placed(
                 del chains[name]
             placed.append((name, bodies[0], SMALL, 0))
             continue
-        elif chain is not None and chain.digest is not None and chain.digest == hash(bodies[0]) and len(bodies) == 1:
+        elif chain is not None and chain.digest is not None and len(bodies) == 1 and chain.digest == hash(bodies[0]):
             # Equal bytes, but other objects than those that were looked at.
             chain.positions = None
-            place, bodies = SAME, ()
+            bodies = ()
         else:
             chain = chains[name] = begun(rev, value, bodies, chain, codec.pack)
-            first, kind = 0, PATCH if type(value) is dict else APPEND
             place = ROOTED
-        for seq, body in enumerate(bodies, first) if bodies else ():
-            payloads.append((name, chain.root, seq, kind if seq else FULL, *body))
-        placed.append((name, NO_BODY, place, max(0, len(bodies) - 1)))
-    return placed, payloads
+        for body in bodies:
+            payloads.append((name, chain.root, seq, kind, *body))
+            seq += 1
+            if kind == FULL:
+                kind = PATCH if type(value) is dict else APPEND
+        placed.append((name, NO_BODY, place, len(bodies) - 1 if len(bodies) > 1 else 0))
+    return payloads
 
 
 def encode_task(task: TaskWrites, codec: Codec) -> PlainWrite:
@@ -522,10 +567,14 @@ def encode_task(task: TaskWrites, codec: Codec) -> PlainWrite:
             tag, data = codec.pack(value)
         else:
             data = codec.dumps(value)
-    except UnregisteredTypeError:
+    except Exception:
         # Again, one by one, to learn which channel it was.
         for channel, written in writes:
-            codec.pack_channel(channel, written)
+            try:
+                codec.pack(written)
+            except Exception as error:
+                _name_channel(error, channel, task)
+                raise error from None
         raise
     return task.rev, task.task_id, task.slot, task.path, tag, data
 
@@ -561,7 +610,24 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
+def cut(space: Space) -> None:
+    """Let a namespace's next commit depend on nothing that may still change, or may not be stored: its header is full,
+    and so is every value that it writes. For lanes (storage.md C5.1)."""
+    space.header.n_rows = 0
+    space.chains.clear()
+
+
 # ---- decode
+
+
+def check_line(root: int, before: Collection[int], rev: int, parent_rev: int | None, flags: int) -> None:
+    """Raise `CorruptCheckpointError` if a header of a line, between its `root` and `rev`, is gone.
+
+    Its row is the parent of the one that follows; `before` are the revs of the line that are there.
+    """
+    if parent_rev is not None and parent_rev >= root and parent_rev not in before and not flags & PARENT_PRUNED:
+        raise CorruptCheckpointError(f"header of revision {parent_rev}, on which revision {rev} builds, is gone")
+
 
 StoredChain = tuple[list[tuple[str | None, bytes]], bool]
 """The rows of a chain up to the seq asked for, as (tag, body), and whether a further row exists."""
@@ -628,15 +694,18 @@ def read_value(name: str, rows: Sequence[Body], codec: Codec, ns: str, lenient: 
         raise
     except CorruptCheckpointError as damage:
         raise CorruptCheckpointError(damage.reason, ns=ns, channel=name) from damage
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise CorruptCheckpointError(f"body does not decode ({error!r})", ns=ns, channel=name) from error
     return value
 
 
 def read_task(row: WriteRow, codec: Codec, checkpoint_id: str, *, lenient: bool = False) -> TaskWrites:
-    """The writes of a task row."""
-    value = (codec.unpack_opaque if lenient else codec.unpack)(row.tag, row.body)
-    if row.slot:
-        return TaskWrites(row.rev, checkpoint_id, row.task_id, row.path, row.slot, [(CHANNEL_OF_SLOT[row.slot], value)])
-    writes = list(zip(value[::2], value[1::2], strict=True))
+    """The writes of a task row. Raises `CorruptCheckpointError` if it holds something else."""
+    try:
+        value = (codec.unpack_opaque if lenient else codec.unpack)(row.tag, row.body)
+        if row.slot < 0:
+            value = [CHANNEL_OF_SLOT[row.slot], value]
+        writes = list(zip(value[::2], value[1::2], strict=True))
+    except (ValueError, TypeError, KeyError) as error:
+        raise CorruptCheckpointError(f"writes of task {row.task_id!r} do not decode ({error!r})") from error
     return TaskWrites(row.rev, checkpoint_id, row.task_id, row.path, row.slot, writes)

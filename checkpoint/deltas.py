@@ -82,11 +82,8 @@ class Delta(NamedTuple):
     """Bytes of stored elements that the value does not have any more, estimated."""
     n_new: int = 0
     """Elements appended."""
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of all bodies."""
-        return sum([len(data) for _, data in self.bodies])
+    n_bytes: int = 0
+    """Of all bodies."""
 
 
 EDITED: Final = Delta(FULL, (), None)
@@ -288,7 +285,7 @@ def find(chain: Chain, value: Any, op: ChannelOp | None, pack: Pack, unpack: Unp
     kind = type(value)
     if kind is not chain.kind:
         return None
-    if op is not None and _length_before(op) != chain.length:
+    if op is not None and (op.start if isinstance(op, Append) else len(op.before)) != chain.length:
         # Somebody has changed the old container itself: nothing is known.
         op = None
     delta: Delta | None = None
@@ -302,7 +299,7 @@ def find(chain: Chain, value: Any, op: ChannelOp | None, pack: Pack, unpack: Unp
         delta = _patched(chain, value, op, pack, unpack)
     if delta is None or not delta.bodies:
         return delta
-    if not chain.tip or _is_large(chain, delta):
+    if not chain.tip or delta.n_bytes * (1 - DELTA_SHARE) >= chain.live * DELTA_SHARE:
         return None
     if _is_due(chain, delta):
         # All of it is encoded anyway: the moment to see whether what was skipped is what is stored.
@@ -311,19 +308,11 @@ def find(chain: Chain, value: Any, op: ChannelOp | None, pack: Pack, unpack: Unp
     return delta
 
 
-def _length_before(op: ChannelOp) -> int:
-    return op.start if isinstance(op, Append) else len(op.before)
-
-
-def _is_large(chain: Chain, delta: Delta) -> bool:
-    return delta.n_bytes * (1 - DELTA_SHARE) >= chain.live * DELTA_SHARE
-
-
 def _is_due(chain: Chain, delta: Delta) -> bool:
     """Has the chain become so long, or so full of what was replaced, that the whole value is stored again?"""
-    n_bytes = delta.n_bytes
-    ops = chain.ops + n_bytes
-    if chain.full + ops > 2 * (chain.live + n_bytes - delta.n_freed) + GARBAGE:
+    ops = chain.ops + delta.n_bytes
+    freed = chain.freed + delta.n_freed
+    if freed and chain.full + ops > 2 * (chain.full + ops - freed) + GARBAGE:
         return True
     return chain.seq >= MAX_CHAIN_ROWS and ops >= 2 * chain.full
 
@@ -343,7 +332,10 @@ def _text(value: str, op: ChannelOp | None, pack: Pack) -> Delta | None:
         start = len(op.before)
     else:
         return None
-    return Delta(TEXT, [pack(value[start:])] if start < len(value) else (), None)
+    if start == len(value):
+        return Delta(TEXT, (), None)
+    body = pack(value[start:])
+    return Delta(TEXT, [body], None, n_bytes=len(body[1]))
 
 
 def _grown(chain: Chain, value: list[Any], op: ChannelOp | None, pack: Pack, unpack: Unpack) -> Delta | None:
@@ -366,7 +358,9 @@ def _grown(chain: Chain, value: list[Any], op: ChannelOp | None, pack: Pack, unp
     if not tail:
         return Delta(APPEND, (), None)
     hashes = None if chain.hashes is None else hashes_of(tail, pack)
-    return Delta(APPEND, packed(tail, pack), hashes, n_new=len(tail))
+    bodies = packed(tail, pack)
+    n_bytes = len(bodies[0][1]) if len(bodies) == 1 else sum([len(data) for _, data in bodies])
+    return Delta(APPEND, bodies, hashes, 0, len(tail), n_bytes)
 
 
 def _is_prefix(before: Any, value: list[Any]) -> bool:
@@ -400,7 +394,7 @@ def _spliced(chain: Chain, value: list[Any], op: ChannelOp | None, pack: Pack, u
         added += value[at + shift : at + shift + n_new]
         shift += n_new - n_old
     body = pack({"e": edits, "n": added})
-    return Delta(SPLICE, [body], new, chain.live * n_gone // max(1, len(old)))
+    return Delta(SPLICE, [body], new, chain.live * n_gone // max(1, len(old)), n_bytes=len(body[1]))
 
 
 def _patched(chain: Chain, value: dict[Any, Any], op: ChannelOp | None, pack: Pack, unpack: Unpack) -> Delta | None:
@@ -430,7 +424,8 @@ def _patched(chain: Chain, value: dict[Any, Any], op: ChannelOp | None, pack: Pa
     for key in changed:
         pairs += (key, value[key])
     n_freed = len(gone) + sum(1 for key in changed if key in old)
-    return Delta(PATCH, [pack({"s": pairs, "d": gone})], new, chain.live * n_freed // max(1, len(old)))
+    body = pack({"s": pairs, "d": gone})
+    return Delta(PATCH, [body], new, chain.live * n_freed // max(1, len(old)), n_bytes=len(body[1]))
 
 
 def differences(old: list[int], new: list[int]) -> list[int]:

@@ -50,6 +50,7 @@ from checkpoint.base import (
     StepCommit,
     TaskWrites,
 )
+from checkpoint.holders import Holders
 from checkpoint.rows import addressed
 from checkpoint.serde.msgpack import Serde
 from checkpoint.workers import LoopThread, Outcome, Worker
@@ -194,8 +195,11 @@ class AdaptedSaver:
         self._worker = Worker("checkpoint-adapter")
         self._loop = LoopThread("checkpoint-adapter-loop")
         self._takes_path: dict[str, bool] = {}
-        self._plain = not isinstance(getattr(saver, "serde", None), Serde)
+        serde = getattr(saver, "serde", None)
+        # One that encrypts: what makes the bytes is inside.
+        self._plain = not isinstance(getattr(serde, "inner", serde), Serde)
         self._lock = threading.Lock()
+        self.holders = Holders()
 
     def __getattr__(self, name: str) -> Any:
         if name == "saver":
@@ -463,6 +467,23 @@ class AdaptedSaver:
         wanted = dict(filter) if filter else None
         async for entry in self._aiterate(asked, filter=wanted, before=before, limit=limit):
             yield self._loaded(entry, Claim(thread_id, None, 0, 0, 0), ns)
+
+    # ---- claims
+
+    def open_lane(self, claim: Claim) -> None:
+        """Let a run go on that may have lost its thread. Four methods keep no branches apart: what it stores is a
+        branch by its parents alone, and the newest for whoever asks for the newest."""
+        claim.claimed, claim.poisoned = True, None
+
+    async def aopen_lane(self, claim: Claim) -> None:
+        """Async form of `open_lane`."""
+        self.open_lane(claim)
+
+    def release(self, claim: Claim) -> None:
+        """Nothing: there are no leases."""
+
+    async def arelease(self, claim: Claim) -> None:
+        """Async form of `release`."""
 
     # ---- committing
 

@@ -32,6 +32,7 @@ from typing import Any, Final
 from ormsgpack import packb, unpackb
 
 from checkpoint.base import CorruptCheckpointError, StepCommit, Version
+from checkpoint.encryption import ENCRYPTED
 
 MAX_HEADER_ROWS: Final = 256
 MIN_HEADER_OPS: Final = 2048
@@ -255,10 +256,22 @@ def fold(rows: Sequence[tuple[int, bytes]], ns: str = "") -> Header:
                 header.root = rev
                 header.n_full = len(packed)
     except (ValueError, TypeError, IndexError, KeyError) as error:
+        if any(packed[:1] == ENCRYPTED for _, packed in rows):
+            reason = "it is encrypted; give the saver the EncryptedSerializer it was written with"
+            raise CorruptCheckpointError(reason, ns=ns) from None
         raise CorruptCheckpointError(f"header does not decode ({error!r})", ns=ns) from error
     header.rev = rows[-1][0]
     header.n_rows = len(rows)
     return header
+
+
+def fold_on(header: Header, rev: int, packed: bytes) -> None:
+    """Move a folded header on to the next of its line. Raises `CorruptCheckpointError`; it is of no use then."""
+    try:
+        _fold_op(header, rev, unpackb(packed), [*header.index])
+    except (ValueError, TypeError, IndexError, KeyError) as error:
+        raise CorruptCheckpointError(f"header does not decode ({error!r})", ns=header.ns) from error
+    header.rev = rev
 
 
 def _pairs(flat: Any) -> Iterable[tuple[Any, Any]]:

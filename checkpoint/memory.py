@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import count, islice, takewhile
+from itertools import count, islice
+from operator import itemgetter
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from checkpoint import ids
 from checkpoint.base import (
-    ERROR,
-    INTERRUPT,
-    WRITES_IDX_MAP,
+    N_BITS,
     CheckpointConflictError,
     CheckpointError,
     CheckpointNotFoundError,
@@ -33,12 +33,16 @@ from checkpoint.base import (
     EncodedCommit,
     RunnableConfig,
     ThreadDeletedError,
+    check_number,
 )
 from checkpoint.chains import (
+    FLAGS,
     HEADER,
     HEADER_ROOT,
     ID,
+    LANE,
     LARGE,
+    PARENT_REV,
     REV,
     UP_REV,
     CheckpointRow,
@@ -51,13 +55,14 @@ from checkpoint.chains import (
     WriteRow,
     seal,
 )
-from checkpoint.rows import Address, Entry, Found, RowSaver, addressed
+from checkpoint.deltas import FULL
+from checkpoint.rows import Address, Entry, Found, RowSaver, addressed, refuse_stale
+from checkpoint.scan import Chain, ScannedBody, ScannedCheckpoint, ScannedSpace, ScannedTask, ScannedThread
 
 P = ParamSpec("P")
 T = TypeVar("T")
+K = TypeVar("K", int, str, tuple[int, int])
 
-UNFINISHED: Final = (WRITES_IDX_MAP[ERROR], WRITES_IDX_MAP[INTERRUPT])
-"""Slots of the task rows that tell that a run ended before its time."""
 SEAL_BATCH: Final = 32
 """Steps that become rows together: each then costs half (`checkpoint.chains`)."""
 
@@ -67,10 +72,12 @@ _numbers = count(1)
 class _Space:
     """Rows of one namespace."""
 
-    __slots__ = ("aliases", "checkpoints", "head", "largest", "lines", "ns", "payloads", "writes")
+    __slots__ = ("aliases", "checkpoints", "has_lanes", "head", "largest", "lines", "ns", "payloads", "salt", "writes")
 
-    def __init__(self, ns: str) -> None:
+    def __init__(self, ns: str, salt: int) -> None:
         self.ns = ns
+        self.salt = salt
+        """That of the thread."""
         self.head: int | None = None
         self.checkpoints: dict[int, PlainCheckpoint] = {}
         self.lines: dict[int, list[int]] = {}
@@ -83,10 +90,18 @@ class _Space:
         """rev -> (task id, slot) -> row; the row itself while there is one, as in most supersteps."""
         self.aliases: dict[str, int] = {}
         """Ids that do not carry their rev."""
+        self.has_lanes = False
+        """Then `checkpoints` is not in the order of revs: lanes and holder write at once."""
+
+    def newest_first(self) -> Iterable[PlainCheckpoint]:
+        """The rows, greatest rev first."""
+        if self.has_lanes:
+            return sorted(self.checkpoints.values(), key=itemgetter(REV), reverse=True)
+        return reversed(self.checkpoints.values())
 
     def copy(self) -> _Space:
         """The same rows under own dicts."""
-        copied = _Space(self.ns)
+        copied = _Space(self.ns, self.salt)
         copied.head = self.head
         copied.checkpoints = dict(self.checkpoints)
         copied.lines = {root: list(revs) for root, revs in self.lines.items()}
@@ -94,6 +109,7 @@ class _Space:
         copied.payloads = {key: list(rows) for key, rows in self.payloads.items()}
         copied.writes = {rev: dict(rows) if isinstance(rows, dict) else rows for rev, rows in self.writes.items()}
         copied.aliases = dict(self.aliases)
+        copied.has_lanes = self.has_lanes
         return copied
 
 
@@ -179,6 +195,12 @@ class InMemorySaver(RowSaver):
         if claim.poisoned is not None:
             raise claim.poisoned
         thread = self._threads.get(claim.thread_id)
+        if claim.lane:
+            self._store_lane(steps, thread)
+            return
+        if thread is not None and claim.thread_pk is None and not thread.epoch:
+            # Nobody has claimed it: a lane made it.
+            claim.thread_pk, claim.salt = thread.key, thread.salt
         try:
             self._check_claim(steps[0], thread)
             heads: dict[str, int | None] = {}
@@ -187,12 +209,14 @@ class InMemorySaver(RowSaver):
         except CheckpointError as refusal:
             claim.poisoned = refusal
             raise
-        if not claim.claimed:
+        begins = not claim.claimed
+        if begins or claim.number != claim.epoch:
             if thread is None:
                 thread = self._threads[claim.thread_id] = _Thread(claim.thread_id, claim.salt)
             claim.thread_pk = thread.key
             claim.memory = thread
-            claim.epoch = thread.epoch = thread.claims = claim.number
+            claim.epoch = thread.epoch = claim.number
+            thread.claims = max(thread.claims, claim.number)
             claim.claimed = True
         assert thread is not None
         codec = self._codec()
@@ -200,54 +224,84 @@ class InMemorySaver(RowSaver):
             ns = step.space.ns
             space = thread.spaces.get(ns)
             if space is None:
-                space = thread.spaces[ns] = _Space(ns)
+                space = thread.spaces[ns] = _Space(ns, thread.salt)
             step.space.pk = space
             if step.rev is not None:
                 space.head = step.rev
             _add_step(space, step, codec)
+            if begins:
+                _add_alias(space, step)
+
+    def _store_lane(self, steps: Sequence[EncodedStep], thread: _Thread | None) -> None:
+        claim = steps[0].claim
+        if thread is None or thread.key != claim.thread_pk:
+            raise _deleted(steps[0])
+        made: set[int] = set()
+        for step in steps:
+            refuse_stale(step)
+            if step.rev is not None:
+                space = thread.spaces.get(step.space.ns)
+                parent = step.commit.parent_rev
+                if parent is not None and parent not in made and (space is None or parent not in space.checkpoints):
+                    raise self._parent_gone(step)
+                made.add(step.rev)
+        codec = self._codec()
+        for step in steps:
+            if step.rev is None and not step.writes:
+                continue
+            space = thread.spaces.get(step.space.ns)
+            if space is None:
+                space = thread.spaces[step.space.ns] = _Space(step.space.ns, thread.salt)
+            space.has_lanes = True
+            _add_step(space, step, codec)
+            _add_alias(space, step)
 
     def _seal(self) -> None:
         """Make rows of what was stored since the last time, in order."""
-        unsealed, self._unsealed = self._unsealed, []
+        # In place: a copy of the saver with another serializer has the same list.
+        unsealed = self._unsealed[:]
+        self._unsealed.clear()
         codec = self._codec()
         for space, step in unsealed:
             _add_step(space, step, codec)
 
     def _check_claim(self, step: EncodedStep, thread: _Thread | None) -> None:
         claim = step.claim
+        if not claim.claimed:
+            check_number(claim.thread_id, claim.number)
         if claim.thread_pk is None:
             if thread is not None:
                 raise self._conflict(step, thread)
         elif thread is None or thread.key != claim.thread_pk:
-            raise ThreadDeletedError(
-                f"thread {claim.thread_id!r} was deleted while a run was writing it; nothing of step {step.commit.step} "
-                f"was stored; start a new run to create the thread again",
-                thread_id=claim.thread_id,
-                ns=step.space.ns,
-            )
+            raise _deleted(step)
         elif claim.claimed:
-            if thread.epoch != claim.number:
+            if thread.epoch != claim.epoch:
                 raise self._conflict(step, thread)
         else:
             root = thread.spaces.get("")
             head = root.head if root is not None else None
-            if thread.epoch != claim.epoch or thread.claims != claim.number - 1 or head != claim.root_head:
+            # Lanes may have taken numbers meanwhile; they are no reason to refuse.
+            if thread.epoch != claim.epoch or head != claim.root_head:
                 raise self._conflict(step, thread)
 
     def _check_step(self, step: EncodedStep, thread: _Thread | None, heads: dict[str, int | None]) -> None:
         ns = step.space.ns
         space = thread.spaces.get(ns) if thread is not None else None
         if step.must_exist is not None and (space is None or step.must_exist not in space.checkpoints):
-            raise CheckpointNotFoundError(
-                f"thread {step.claim.thread_id!r}: the checkpoint that step {step.commit.step} continues is not stored any "
-                f"more (namespace {ns!r}); load a newer one",
-                thread_id=step.claim.thread_id,
-            )
+            raise self._parent_gone(step)
         if step.rev is not None:
             head = heads.get(ns, space.head if space is not None else None)
             if head != step.expected:
                 raise self._conflict(step, thread)
             heads[ns] = step.rev
+
+    @staticmethod
+    def _parent_gone(step: EncodedStep) -> CheckpointNotFoundError:
+        return CheckpointNotFoundError(
+            f"thread {step.claim.thread_id!r}: the checkpoint that step {step.commit.step} continues is not stored any "
+            f"more (namespace {step.space.ns!r}); load a newer one",
+            thread_id=step.claim.thread_id,
+        )
 
     def _conflict(self, step: EncodedStep, thread: _Thread | None) -> CheckpointConflictError:
         space = thread.spaces.get(step.space.ns) if thread is not None else None
@@ -297,14 +351,25 @@ class InMemorySaver(RowSaver):
     def _reading(self) -> Iterator[_View]:
         with self._lock:
             self._seal()
-            yield self._view
+            yield self._opened(self._view)
+
+    @contextmanager
+    def _scanning(self) -> Iterator[_Scan]:
+        with self._lock:
+            self._seal()
+            yield _Scan(self._threads)
+
+    @contextmanager
+    def _mending(self) -> Iterator[tuple[_Scan, _Mender]]:
+        with self._writing():
+            yield _Scan(self._threads), _Mender(self._threads)
 
     @contextmanager
     def _writing(self) -> Iterator[_View]:
         # `RowSaver` does everything that can be refused before its first write.
         with self._lock:
             self._seal()
-            yield self._view
+            yield self._opened(self._view)
 
     async def _off_loop(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         # Nothing here waits for anything; only decoding a large value takes long.
@@ -339,6 +404,22 @@ def _flatten(encoded: Any, steps: list[EncodedStep]) -> None:
     for other in encoded.others:
         _flatten(other, steps)
     steps.append(encoded)
+
+
+def _deleted(step: EncodedStep) -> ThreadDeletedError:
+    thread_id = step.claim.thread_id
+    return ThreadDeletedError(
+        f"thread {thread_id!r} was deleted while a run was writing it; nothing of step {step.commit.step} was stored; "
+        f"start a new run to create the thread again",
+        thread_id=thread_id,
+        ns=step.space.ns,
+    )
+
+
+def _add_alias(space: _Space, step: EncodedStep) -> None:
+    """Make a checkpoint findable whose id was made for another rev, or for another salt."""
+    if step.rev is not None and ids.rev_of(step.commit.checkpoint_id, step.claim.salt) != step.rev:
+        space.aliases[step.commit.checkpoint_id] = step.rev
 
 
 def _add_step(space: _Space, step: EncodedStep, codec: Codec) -> None:
@@ -384,7 +465,7 @@ def _add_writes(space: _Space, writes: Sequence[PlainWrite], replace: bool = Fal
 
 
 def _newest_first(thread: _Thread, space: _Space, below: int | None) -> Iterator[Entry]:
-    for plain in reversed(space.checkpoints.values()):
+    for plain in space.newest_first():
         if below is None or plain[REV] < below:
             row = CheckpointRow._make(plain)
             yield Entry(
@@ -399,11 +480,6 @@ def _newest_first(thread: _Thread, space: _Space, below: int | None) -> Iterator
                 row.run_id,
                 row.metadata,
             )
-
-
-def _after(space: _Space, rev: int) -> Iterator[PlainCheckpoint]:
-    """Checkpoints of a namespace that are newer than a rev, newest first."""
-    return takewhile(lambda row: row[REV] > rev, reversed(space.checkpoints.values()))
 
 
 class _View:
@@ -426,6 +502,49 @@ class _View:
             space.head if space is not None else None,
             root.head if root is not None else None,
         )
+
+    def place(self, space_pk: _Space) -> tuple[int, str]:
+        return space_pk.salt, space_pk.ns
+
+    def header_before(self, space_pk: _Space, header_root: int, rev: int) -> int | None:
+        return max((at for at in space_pk.lines.get(header_root, ()) if at < rev), default=None)
+
+    def all_spaces(self, thread_id: str | None) -> list[_Space]:
+        threads = self._threads.values() if thread_id is None else filter(None, (self._threads.get(thread_id),))
+        return [space for thread in threads for space in thread.spaces.values()]
+
+    def has_space(self, space_pk: _Space) -> bool:
+        return any(thread.spaces.get(space_pk.ns) is space_pk for thread in self._threads.values())
+
+    def chain_tags(
+        self, space_pk: _Space, after: tuple[int, int, int] | None, limit: int
+    ) -> list[tuple[int, int, int, int, str | None]]:
+        entries = (
+            (number, root, seq, FULL, tag)  # kinds are not kept here
+            for (number, root), rows in sorted(space_pk.payloads.items())
+            for seq, (tag, _) in enumerate(rows)
+        )
+        return list(islice((entry for entry in entries if after is None or entry[:3] > after), limit))
+
+    def chain_body(self, space_pk: _Space, number: int, root: int, seq: int) -> bytes:
+        return space_pk.payloads[number, root][seq][1]
+
+    def replace_payload(self, space_pk: _Space, row: PayloadRow) -> None:
+        number, root, seq, _, tag, body = row
+        space_pk.payloads[number, root][seq] = tag, body
+
+    def task_rows(self, space_pk: _Space, after: int | None, limit: int) -> list[PlainWrite]:
+        page: list[PlainWrite] = []
+        for rev, rows in sorted(space_pk.writes.items(), key=lambda item: item[0]):
+            if len(page) >= limit:
+                break
+            if after is None or rev > after:
+                page += rows.values() if isinstance(rows, dict) else (rows,)
+        return page
+
+    def checkpoints_after(self, space_pk: _Space, rev: int | None, limit: int) -> list[CheckpointRow]:
+        revs = sorted(at for at in space_pk.checkpoints if rev is None or at > rev)[:limit]
+        return [CheckpointRow._make(space_pk.checkpoints[at]) for at in revs]
 
     def checkpoint(self, space_pk: _Space, rev: int) -> Found | None:
         checkpoints = space_pk.checkpoints
@@ -452,32 +571,32 @@ class _View:
         rows = map(WriteRow._make, found.values() if isinstance(found, dict) else [found])
         return sorted(rows, key=lambda row: (row.path, row.task_id, row.slot))
 
-    def open_child(self, space_pk: _Space, up_rev: int) -> int | None:
-        # Rows are in the order of their revs, and a child's is greater than its parent's.
-        for row in reversed(space_pk.checkpoints.values()):
-            if row[REV] <= up_rev:
+    def open_child(self, space_pk: _Space, up_rev: int, own: int) -> int | None:
+        # A child's rev is greater than its parent's.
+        for row in space_pk.newest_first():
+            rev = row[REV]
+            if rev <= up_rev:
                 break
-            if row[UP_REV] == up_rev:
-                return row[REV]
+            if row[UP_REV] == up_rev and (not row[FLAGS] & LANE or rev >> N_BITS in (own, up_rev >> N_BITS)):
+                return rev
         return None
 
-    def open_sub(self, thread_id: str, up_rev: int) -> dict[str, int]:
-        spaces = self._threads[thread_id].spaces
-        under, reached = {up_rev}, 0
-        while len(under) > reached:
-            # Namespaces with a task's id in them belong to one call: what they hold is under the same superstep.
-            reached = len(under)
-            for ns, space in spaces.items():
-                if ":" in ns:
-                    under.update(row[REV] for row in _after(space, up_rev) if row[UP_REV] in under)
-        found: dict[str, int] = {}
-        for ns, space in spaces.items():
-            if ":" in ns:
-                continue
-            newest = next((row[REV] for row in _after(space, up_rev) if row[UP_REV] in under), None)
-            if newest is not None and not any(task.slot in UNFINISHED for task in self.tasks(space, newest)):
-                found[ns] = newest
-        return found
+    def is_tip(self, space_pk: _Space, rev: int) -> bool:
+        return all(row[PARENT_REV] != rev for row in space_pk.checkpoints.values())
+
+    def children(self, thread_id: str, up_rev: int) -> list[tuple[str, _Space, int]]:
+        found = [
+            (ns, space, self.open_child(space, up_rev, -1)) for ns, space in self._threads[thread_id].spaces.items()
+        ]
+        return [(ns, space, rev) for ns, space, rev in found if rev is not None]
+
+    def exists(self, thread_id: str, ns: str | None, rev: int) -> bool:
+        thread = self._threads.get(thread_id)
+        if thread is None:
+            return False
+        if ns is None:
+            return any(rev in space.checkpoints for space in thread.spaces.values())
+        return ns in thread.spaces and rev in thread.spaces[ns].checkpoints
 
     def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
         thread = self._threads.get(thread_id)
@@ -504,10 +623,20 @@ class _View:
         merged = lines[0] if len(lines) == 1 else heapq.merge(*lines, key=lambda entry: entry.rev, reverse=True)
         return list(islice(merged, limit))
 
+    def take_lane(self, thread_id: str, thread_pk: int | None, salt: int) -> tuple[int, int, int] | None:
+        thread = self._threads.get(thread_id)
+        if thread is None and thread_pk is None:
+            thread = self._threads[thread_id] = _Thread(thread_id, salt)
+        elif thread is None or thread_pk not in (None, thread.key):
+            return None
+        thread.claims += 1
+        return thread.key, thread.salt, thread.claims
+
     def take(self, thread_id: str, salt: int) -> int:
         thread = self._threads.get(thread_id)
         if thread is None:
             thread = self._threads[thread_id] = _Thread(thread_id, salt)
+        check_number(thread_id, thread.claims + 1)
         thread.claims += 1
         thread.epoch = thread.claims
         return thread.key
@@ -515,7 +644,7 @@ class _View:
     def open_space(self, thread_pk: int, ns: str) -> _Space:
         for thread in self._threads.values():
             if thread.key == thread_pk:
-                return thread.spaces.setdefault(ns, _Space(ns))
+                return thread.spaces.setdefault(ns, _Space(ns, thread.salt))
         raise KeyError(thread_pk)
 
     def put_checkpoint(self, space_pk: _Space, row: CheckpointRow) -> None:
@@ -535,7 +664,7 @@ class _View:
         kept = row.header if header is None else header
         self.put_checkpoint(space_pk, row._replace(header_root=header_root, header=kept))
 
-    def set_head(self, space_pk: _Space, rev: int) -> None:
+    def set_head(self, space_pk: _Space, rev: int | None) -> None:
         space_pk.head = rev
 
     def add_alias(self, space_pk: _Space, checkpoint_id: str, rev: int) -> None:
@@ -546,3 +675,148 @@ class _View:
 
     def add_writes(self, space_pk: _Space, writes: Sequence[PlainWrite], *, replace: bool = False) -> None:
         _add_writes(space_pk, writes, replace)
+
+
+class _Scan:
+    """`checkpoint.scan.Scan` over the dicts, under the saver's lock. There are no checksums: nothing can have changed
+    the bytes. A page is cut from a sorted copy of the keys, which is made for each page."""
+
+    def __init__(self, threads: dict[str, _Thread]) -> None:
+        self._threads = threads
+        self._by_key = {thread.key: thread for thread in threads.values()}
+
+    def threads(self, after: int | None, limit: int) -> list[ScannedThread]:
+        page = _page(sorted(self._by_key), after, limit)
+        return [ScannedThread(key, self._by_key[key].thread_id, self._by_key[key].salt) for key in page]
+
+    def thread(self, thread_id: str) -> ScannedThread | None:
+        thread = self._threads.get(thread_id)
+        return None if thread is None else ScannedThread(thread.key, thread_id, thread.salt)
+
+    def spaces(self, thread_key: int, after: str | None, limit: int) -> list[ScannedSpace]:
+        spaces = self._spaces_of(thread_key)
+        page = _page(sorted(spaces), after, limit)
+        return [ScannedSpace(spaces[ns], ns, spaces[ns].head) for ns in page]
+
+    def space(self, thread_key: int, ns: str) -> ScannedSpace | None:
+        space = self._spaces_of(thread_key).get(ns)
+        return None if space is None else ScannedSpace(space, ns, space.head)
+
+    def _spaces_of(self, thread_key: int) -> dict[str, _Space]:
+        thread = self._by_key.get(thread_key)
+        return thread.spaces if thread is not None else {}
+
+    def place(self, space_pk: _Space) -> tuple[int, str]:
+        return space_pk.salt, space_pk.ns
+
+    def identity(self, space_pk: _Space, rev: int) -> tuple[str, int] | None:
+        plain = space_pk.checkpoints.get(rev)
+        if plain is None:
+            return None
+        row = CheckpointRow._make(plain)
+        return row.id, row.flags
+
+    def headers(self, space_pk: _Space, after: int | None, limit: int) -> list[ScannedCheckpoint]:
+        page = _page(sorted(space_pk.checkpoints), after, limit)
+        return [ScannedCheckpoint(CheckpointRow._make(space_pk.checkpoints[rev]), None) for rev in page]
+
+    def line(self, space_pk: _Space, root: int, below: int) -> list[ScannedCheckpoint]:
+        revs = [rev for rev in space_pk.lines.get(root, ()) if rev < below]
+        return [ScannedCheckpoint(CheckpointRow._make(space_pk.checkpoints[rev]), None) for rev in revs]
+
+    def bodies(
+        self, space_pk: _Space, after: tuple[int, int, int] | None, limit: int, n_bytes: int
+    ) -> list[ScannedBody]:
+        first = None if after is None else after[:2]
+        found: list[ScannedBody] = []
+        for number, root in sorted(space_pk.payloads):
+            if first is not None and (number, root) < first:
+                continue
+            rows = space_pk.payloads[number, root]
+            for seq in range(after[2] + 1 if after is not None and first == (number, root) else 0, len(rows)):
+                if len(found) >= limit or n_bytes <= 0:
+                    return found
+                tag, body = rows[seq]
+                found.append(ScannedBody(number, root, seq, tag, body, None))
+                n_bytes -= len(body)
+        return found
+
+    def count_rows(self, space_pk: _Space, number: int, root: int, first: int, last: int) -> int:
+        n_rows = len(space_pk.payloads.get((number, root), ()))
+        return max(0, min(n_rows, last + 1) - first)
+
+    def chain_sizes(self, space_pk: _Space, after: tuple[int, int] | None, limit: int) -> list[Chain]:
+        page = _page(sorted(key for key, rows in space_pk.payloads.items() if rows), after, limit)
+        sizes = ((*key, space_pk.payloads[key]) for key in page)
+        return [Chain(number, root, len(rows) - 1, sum(len(body) for _, body in rows)) for number, root, rows in sizes]
+
+    def bytes_behind(self, space_pk: _Space, number: int, root: int, seq: int) -> int:
+        return sum(len(body) for _, body in space_pk.payloads.get((number, root), [])[seq + 1 :])
+
+    def writes(
+        self, space_pk: _Space, after: tuple[int, str, int] | None, limit: int, n_bytes: int
+    ) -> list[ScannedTask]:
+        found: list[ScannedTask] = []
+        for rev in sorted(space_pk.writes):
+            if after is not None and rev < after[0]:
+                continue
+            kept = space_pk.writes[rev]
+            rows = kept.values() if isinstance(kept, dict) else [kept]
+            for row in sorted(map(WriteRow._make, rows), key=lambda row: row[:3]):
+                if after is not None and row[:3] <= after:
+                    continue
+                if len(found) >= limit or n_bytes <= 0:
+                    return found
+                found.append(ScannedTask(row, None))
+                n_bytes -= len(row.body)
+        return found
+
+    def write_sizes(self, space_pk: _Space) -> tuple[int, int]:
+        rows = [
+            row for kept in space_pk.writes.values() for row in (kept.values() if isinstance(kept, dict) else [kept])
+        ]
+        return len(rows), sum(len(row[5]) for row in rows)
+
+    def aliases(self, space_pk: _Space, after: str | None, limit: int) -> list[tuple[str, int]]:
+        return [(alias, space_pk.aliases[alias]) for alias in _page(sorted(space_pk.aliases), after, limit)]
+
+    def alias(self, space_pk: _Space, checkpoint_id: str) -> int | None:
+        return space_pk.aliases.get(checkpoint_id)
+
+    def file_problems(self) -> list[str]:
+        return []
+
+    def file_sizes(self) -> tuple[int, int]:
+        return 0, 0
+
+
+class _Mender(_View):
+    """What a repair may do."""
+
+    def remove_alias(self, space_pk: _Space, checkpoint_id: str) -> None:
+        space_pk.aliases.pop(checkpoint_id, None)
+
+    def remove_checkpoint(self, space_pk: _Space, rev: int) -> None:
+        plain = space_pk.checkpoints.pop(rev, None)
+        if plain is not None:
+            space_pk.lines[plain[HEADER_ROOT]].remove(rev)
+        space_pk.writes.pop(rev, None)
+
+    def remove_write(self, space_pk: _Space, rev: int, task_id: str, slot: int) -> None:
+        kept = space_pk.writes.get(rev)
+        if isinstance(kept, dict):
+            kept.pop((task_id, slot), None)
+        elif kept is not None and kept[1:3] == (task_id, slot):
+            del space_pk.writes[rev]
+
+    def remove_rows(self, space_pk: _Space, number: int, root: int, first: int) -> None:
+        rows = space_pk.payloads.get((number, root), [])
+        del rows[first:]
+        if not rows:
+            space_pk.payloads.pop((number, root), None)
+
+
+def _page(keys: list[K], after: K | None, limit: int) -> list[K]:
+    """The first of sorted keys that come after the given one."""
+    start = 0 if after is None else bisect_right(keys, after)
+    return keys[start : start + limit]

@@ -15,25 +15,31 @@ Source: LangGraph's documented saver interface (persistence.md A3) for names; de
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import json
+import threading
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
 from types import TracebackType
-from typing import Any, ClassVar, Final, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, Self, TypeVar, cast
 
 from typing_extensions import ParamSpec
 
 from checkpoint import ids
 from checkpoint.base import (
+    ERROR,
+    INTERRUPT,
+    N_BITS,
     NUMBER_SHIFT,
     WRITES_IDX_MAP,
     Ack,
     BaseCheckpointSaver,
     ChannelVersions,
     Checkpoint,
+    CheckpointConflictError,
     CheckpointMetadata,
     CheckpointNotFoundError,
     CheckpointTuple,
@@ -42,15 +48,24 @@ from checkpoint.base import (
     Durability,
     EncodedCommit,
     LoadedCheckpoint,
+    Problem,
+    Repair,
     RunnableConfig,
+    Stats,
     StepCommit,
     TaskWrites,
+    ThreadBusyError,
+    ThreadDeletedError,
     Version,
+    check_number,
     get_checkpoint_metadata,
+    namespace_above,
 )
 from checkpoint.chains import (
     INLINE_LIMIT,
+    LANE,
     PUBLIC_PUT,
+    REPLACED,
     SOURCE_NAMES,
     SOURCES,
     CheckpointRow,
@@ -61,6 +76,7 @@ from checkpoint.chains import (
     Space,
     StoredChain,
     WriteRow,
+    cut,
     encode_commit,
     encode_task,
     is_large,
@@ -69,15 +85,28 @@ from checkpoint.chains import (
     read_chains,
     read_task,
 )
+from checkpoint.encryption import EncryptedRows
 from checkpoint.headers import Header, fold, full_header
+from checkpoint.holders import Holders
+from checkpoint.repair import Mending, repair
+from checkpoint.rewrap import Rewrapping
+from checkpoint.scan import EncryptedScan, Scan
+from checkpoint.stats import Count
+from checkpoint.verify import Verification
 
 P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R")
 
 PAGE: Final = 50
 """Checkpoints of a listing that are read at a time."""
+THREADS_PAGE: Final = 500
+Progress = Callable[[int, int], None]
+"""Told how many threads and rows were looked at so far."""
 FORMAT_VERSION: Final = 4
 """`Checkpoint["v"]` of what the engine stores."""
+_UNFINISHED: Final = (WRITES_IDX_MAP[ERROR], WRITES_IDX_MAP[INTERRUPT])
+"""Slots of the task rows that tell that a run ended before its time."""
 _FIELDS: Final = frozenset({"id", "ts", "channel_values", "channel_versions", "versions_seen", "updated_channels"})
 
 
@@ -92,6 +121,9 @@ class Address(NamedTuple):
     """None if the thread has no such namespace."""
     head: int | None
     root_head: int | None
+    lease_owner: str | None = None
+    lease_until: float | None = None
+    """Seconds since the epoch."""
 
 
 class Found(NamedTuple):
@@ -128,6 +160,22 @@ class Rows(Protocol):
         """The thread, if it is stored."""
         ...
 
+    def place(self, space_pk: Any) -> tuple[int, str]:
+        """(salt of the thread, namespace) of a space."""
+        raise NotImplementedError
+
+    def header_before(self, space_pk: Any, header_root: int, rev: int) -> int | None:
+        """The last rev before `rev` in a header chain, stubs included."""
+        ...
+
+    def all_spaces(self, thread_id: str | None) -> list[Any]:
+        """Keys of all namespaces of a thread, or of all threads."""
+        raise NotImplementedError
+
+    def has_space(self, space_pk: Any) -> bool:
+        """Is the namespace still there?"""
+        ...
+
     def checkpoint(self, space_pk: Any, rev: int) -> Found | None:
         """One checkpoint with its header chain."""
         ...
@@ -144,14 +192,23 @@ class Rows(Protocol):
         """Task rows of a checkpoint, ordered by (path, task id, slot)."""
         raise NotImplementedError
 
-    def open_child(self, space_pk: Any, up_rev: int) -> int | None:
-        """The newest checkpoint of a nested namespace that works under this one."""
+    def open_child(self, space_pk: Any, up_rev: int, own: int) -> int | None:
+        """The newest checkpoint of a nested namespace that works under this one. Of lanes only the one whose
+        revs begin with `own`, and the one that `up_rev` is of."""
         ...
 
-    def open_sub(self, thread_id: str, up_rev: int) -> dict[str, int]:
-        """Stable nested namespace -> its newest checkpoint that works under this one, directly or under default
-        namespaces, if no error and no question is stored with it."""
+    def is_tip(self, space_pk: Any, rev: int) -> bool:
+        """Does no checkpoint of the namespace follow on this one?"""
+        ...
+
+    def children(self, thread_id: str, up_rev: int) -> list[tuple[str, Any, int]]:
+        """(Namespace, its key, its newest checkpoint) of those that work under this one. Of lanes only the one that
+        `up_rev` is of."""
         raise NotImplementedError
+
+    def exists(self, thread_id: str, ns: str | None, rev: int) -> bool:
+        """Does a checkpoint or stub have a row, in this namespace or in any?"""
+        ...
 
     def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
         """Rev of an id in any namespace of a thread."""
@@ -162,11 +219,24 @@ class Rows(Protocol):
         raise NotImplementedError
 
 
+class Mender(Mending, Protocol):
+    """What a repair may do, under a claim."""
+
+    def take(self, thread_id: str, salt: int) -> Any:
+        """As `Transaction.take`."""
+        ...
+
+
 class Transaction(Rows, Protocol):
     """A view that may also write; everything or nothing."""
 
     def take(self, thread_id: str, salt: int) -> Any:
         """Make the thread if needed and let its next claim number hold it. Returns the thread's key."""
+        ...
+
+    def take_lane(self, thread_id: str, thread_pk: Any, salt: int) -> tuple[Any, int, int] | None:
+        """Give out a lane number: the thread's key, its salt, the number. Makes the thread if `thread_pk` is None and
+        it is not there; None if it is not the one that it was."""
         ...
 
     def open_space(self, thread_pk: Any, ns: str) -> Any:
@@ -183,8 +253,8 @@ class Transaction(Rows, Protocol):
     def set_header(self, space_pk: Any, rev: int, header_root: int, header: bytes | None) -> None:
         """Give a row another header chain; `header` None keeps its bytes."""
 
-    def set_head(self, space_pk: Any, rev: int) -> None:
-        """Make a checkpoint the newest of its namespace."""
+    def set_head(self, space_pk: Any, rev: int | None) -> None:
+        """Make a checkpoint the newest of its namespace, or none."""
 
     def add_alias(self, space_pk: Any, checkpoint_id: str, rev: int) -> None:
         """Make an id findable that does not carry its rev."""
@@ -232,15 +302,27 @@ def metadata_of(source: int, step: int, flags: int, run_id: str | None, text: st
     """Metadata from its columns and its JSON."""
     metadata: dict[str, Any] = {}
     if source:
+        if source not in SOURCE_NAMES:
+            raise CorruptCheckpointError(f"source is {source}, which means nothing")
         metadata["source"] = SOURCE_NAMES[source]
         metadata["step"] = step
     if not flags & PUBLIC_PUT:
         metadata["parents"] = {}
     if text is not None:
-        metadata.update(json.loads(text))
+        try:
+            metadata.update(json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise CorruptCheckpointError(f"metadata are no JSON object ({error}): {text!r:.200}") from error
     if run_id is not None:
         metadata["run_id"] = run_id
     return metadata
+
+
+def _metadata(row: CheckpointRow) -> dict[str, Any]:
+    try:
+        return metadata_of(row.source, row.step, row.flags, row.run_id, row.metadata)
+    except CorruptCheckpointError as damage:
+        raise CorruptCheckpointError(damage.reason, checkpoint_id=row.id) from damage
 
 
 def matches(metadata: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -279,6 +361,8 @@ class RowSaver(BaseCheckpointSaver[int]):
         # On the instance also if it is the shared one: `encode` looks at it each time.
         self.serde = self.serde
         self.max_checkpoint_lag = max_checkpoint_lag
+        self.holders = Holders()
+        self._lanes = threading.Lock()
         self._made_codec = Codec(self.serde)
 
     def _codec(self) -> Codec:
@@ -286,6 +370,11 @@ class RowSaver(BaseCheckpointSaver[int]):
         if self._made_codec.serde is not self.serde:
             self._made_codec = Codec(self.serde)
         return self._made_codec
+
+    def _opened(self, rows: R) -> R:
+        """The rows as everything here reads and writes them; a subclass gives its rows through this."""
+        encrypting = self._codec().encrypting
+        return rows if encrypting is None else cast("R", EncryptedRows(rows, encrypting))
 
     def _make_version(self, current: Version | None) -> Version:
         # A subclass with an own `get_next_version` may count in any kind of version.
@@ -300,6 +389,14 @@ class RowSaver(BaseCheckpointSaver[int]):
     @abstractmethod
     def _writing(self) -> AbstractContextManager[Transaction]:
         """One durable transaction; rolled back if the block raises."""
+
+    @abstractmethod
+    def _scanning(self) -> AbstractContextManager[Scan]:
+        """One consistent view for tools that look at everything."""
+
+    @abstractmethod
+    def _mending(self) -> AbstractContextManager[tuple[Scan, Mender]]:
+        """One transaction to repair in, and the view that it has."""
 
     @abstractmethod
     async def _off_loop(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -343,6 +440,8 @@ class RowSaver(BaseCheckpointSaver[int]):
 
     def encode(self, commit: StepCommit) -> EncodedStep:
         """Bytes of a commit. CPU only. Raises `UnregisteredTypeError` for a value that cannot be stored."""
+        if commit.claim.lane:
+            _keep_to_lane(commit)
         codec = self._made_codec
         return encode_commit(commit, codec if codec.serde is self.serde else self._codec())
 
@@ -372,6 +471,45 @@ class RowSaver(BaseCheckpointSaver[int]):
         """Async form of `write`."""
         await self._off_loop_write(self.write, batch, durability=durability)
 
+    def open_lane(self, claim: Claim) -> None:
+        """Let the run of a claim go on beside the thread's holder, as `NativeSaver.open_lane`.
+
+        Raises:
+            ThreadDeletedError: the thread is gone.
+        """
+        with self._lanes:
+            if claim.lane:
+                return
+            with self._writing() as tx:
+                taken = tx.take_lane(claim.thread_id, claim.thread_pk, claim.salt)
+            if taken is None:
+                raise ThreadDeletedError(
+                    f"thread {claim.thread_id!r} was deleted while a run was writing it; nothing of it was stored; "
+                    f"start a new run to create the thread again",
+                    thread_id=claim.thread_id,
+                )
+            check_number(claim.thread_id, taken[2])
+            claim.open_lane(*taken)
+            claim.memory = None
+            for space in claim.spaces.values():
+                cut(space)
+
+    async def aopen_lane(self, claim: Claim) -> None:
+        """Async form of `open_lane`."""
+        await self._off_loop_write(self.open_lane, claim)
+
+    def release(self, claim: Claim) -> None:
+        """Nothing: there are leases only where several processes write."""
+
+    async def arelease(self, claim: Claim) -> None:
+        """Async form of `release`."""
+        if claim.lease is not None:
+            await self._off_loop_write(self.release, claim)
+
+    def _busy(self, thread_id: str, address: Address) -> ThreadBusyError | None:
+        """Why nobody of this process may take the thread now, if it is so."""
+        return None
+
     def load(
         self,
         config: RunnableConfig,
@@ -387,7 +525,7 @@ class RowSaver(BaseCheckpointSaver[int]):
         """
         thread_id, ns, checkpoint_id = addressed(config)
         self._settle(thread_id)
-        with self._reading() as rows, _placed(thread_id, ns):
+        with _placed(thread_id, ns), self._reading() as rows:
             address = rows.address(thread_id, ns)
             found: Found | None = None
             if address is not None and address.space_pk is not None:
@@ -398,13 +536,15 @@ class RowSaver(BaseCheckpointSaver[int]):
                     rev = address.head
                 else:
                     if up_rev is not None:
-                        rev = rows.open_child(address.space_pk, up_rev)
+                        rev = rows.open_child(address.space_pk, up_rev, claim.lane_number())
                     if rev is None:
                         rev = at_rev
                 if rev is not None:
                     found = _existing(rows, address.space_pk, rev)
             if claim is None:
                 claim = _claim_of(thread_id, address)
+                if address is not None and address.lease_until is not None:
+                    claim.busy = self._busy(thread_id, address)
                 if type(self).get_next_version is not BaseCheckpointSaver.get_next_version:
                     claim.make_version = self._make_version
             if address is None or found is None:
@@ -412,17 +552,23 @@ class RowSaver(BaseCheckpointSaver[int]):
                     ns, pk=address.space_pk if address else None, head=address.head if address else None
                 )
                 return LoadedCheckpoint(claim, ns)
+            _check_above(rows, thread_id, ns, found)
             header, stored, values, writes = self._state(rows, thread_id, ns, address.space_pk, found)
+            # The end of a lane is as open as the newest checkpoint is: nobody went on from it.
+            ends_lane = bool(found.row.flags & LANE) and rows.is_tip(address.space_pk, found.row.rev)
+            is_head = header.rev == address.head
             open_sub: dict[str, int] = {}
-            if header.rev == address.head and any(task.slot == 0 for task in writes):
-                open_sub = rows.open_sub(thread_id, found.row.rev)
-        loaded = _loaded(claim, ns, found, header, values, writes, header.rev == address.head)
-        loaded.open_sub = open_sub
+            if (is_head or ends_lane) and any(task.slot == 0 for task in writes):
+                open_sub = _open_sub(rows, thread_id, found.row.rev)
+            loaded = _loaded(claim, ns, found, header, values, writes, is_head or ends_lane)
+            loaded.open_sub = open_sub
         space = Space(ns, address.space_pk, address.head, header=header, chains=known_chains(header, stored, values))
-        if not loaded.is_head:
+        if not is_head:
             # Somebody else may extend that header chain: the first header of this line is full.
             header.n_rows = 0
             space.must_exist = header.rev
+        if claim.lane:
+            cut(space)
         claim.spaces[ns] = space
         return loaded
 
@@ -470,7 +616,7 @@ class RowSaver(BaseCheckpointSaver[int]):
         """The addressed checkpoint with metadata and pending writes, or None. Private copies."""
         thread_id, ns, checkpoint_id = addressed(config)
         self._settle(thread_id)
-        with self._reading() as rows, _placed(thread_id, ns):
+        with _placed(thread_id, ns), self._reading() as rows:
             address = rows.address(thread_id, ns)
             if address is None or address.space_pk is None:
                 return None
@@ -480,8 +626,9 @@ class RowSaver(BaseCheckpointSaver[int]):
                 found = _existing(rows, address.space_pk, address.head) if address.head is not None else None
             if found is None:
                 return None
+            _check_above(rows, thread_id, ns, found)
             header, _, values, writes = self._state(rows, thread_id, ns, address.space_pk, found)
-        shown = self._tuple(thread_id, ns, found, header, values, writes)
+            shown = self._tuple(thread_id, ns, found, header, values, writes)
         return shown if checkpoint_id is None else shown._replace(config=config)
 
     def list(
@@ -526,7 +673,7 @@ class RowSaver(BaseCheckpointSaver[int]):
         thread_id, ns, parent_id = addressed(config)
         merged = get_checkpoint_metadata(config, metadata)
         self._settle(thread_id)
-        with self._writing() as tx:
+        with _placed(thread_id, ns), self._writing() as tx:
             self._put(tx, thread_id, ns, parent_id, checkpoint, merged, new_versions)
         return config_of(thread_id, ns, checkpoint["id"])
 
@@ -551,7 +698,7 @@ class RowSaver(BaseCheckpointSaver[int]):
                 f"checkpoint their step started from; pass its id"
             )
         self._settle(thread_id)
-        with self._writing() as tx:
+        with _placed(thread_id, ns), self._writing() as tx:
             address = tx.address(thread_id, ns)
             found = self._find(tx, address, checkpoint_id) if address and address.space_pk is not None else None
             if address is None or found is None:
@@ -627,6 +774,144 @@ class RowSaver(BaseCheckpointSaver[int]):
         """Async form of `copy_thread`."""
         await self._off_loop_write(self.copy_thread, source_thread_id, target_thread_id)
 
+    # What is stored, and is it sound?
+
+    def thread_ids(self) -> Iterator[str]:
+        """Ids of all threads, the oldest first. Reads pages and holds nothing in between."""
+        after: Any = None
+        while True:
+            with self._scanning() as scan:
+                page = scan.threads(after, THREADS_PAGE)
+            if not page:
+                return
+            yield from (thread.thread_id for thread in page)
+            after = page[-1].key
+
+    async def athread_ids(self) -> AsyncIterator[str]:
+        """Async form of `thread_ids`."""
+        found = self.thread_ids()
+        while (thread_id := await self._off_loop(next, found, None)) is not None:
+            yield thread_id
+
+    def verify(
+        self, config: RunnableConfig | None = None, *, deep: bool = False, progress: Progress | None = None
+    ) -> builtins.list[Problem]:
+        """Everything that is wrong with a thread (its namespaces all together), or with all threads; empty if nothing.
+
+        One fault is one problem, at the oldest checkpoint that needs what is damaged. `deep` also decodes every value,
+        without making objects of the program's classes, and lets the store check its file. Reads everything once, in
+        many short views: runs may go on writing meanwhile, and what they write after the start may not be looked at.
+        `progress` is called after each view with the threads and rows looked at so far.
+        """
+        run = self._verification(config, deep)
+        while not run.done:
+            self._look(run, progress)
+        return run.problems
+
+    async def averify(
+        self, config: RunnableConfig | None = None, *, deep: bool = False, progress: Progress | None = None
+    ) -> builtins.list[Problem]:
+        """Async form of `verify`."""
+        run = self._verification(config, deep)
+        while not run.done:
+            await self._off_loop(self._look, run, progress)
+        return run.problems
+
+    def _verification(self, config: RunnableConfig | None, deep: bool) -> Verification:
+        thread_id = None if config is None else addressed(config)[0]
+        return Verification(self._codec(), thread_id, deep=deep)
+
+    def _scan_of(self, scan: Scan) -> Scan:
+        encrypting = self._codec().encrypting
+        return scan if encrypting is None else cast("Scan", EncryptedScan(scan, encrypting))
+
+    def _look(self, run: Verification | Count, progress: Progress | None = None) -> None:
+        if run.thread_id is not None:
+            self._settle(run.thread_id)
+        with self._scanning() as scan:
+            run.step(self._scan_of(scan))
+        if progress is not None:
+            progress(run.n_threads, run.n_rows)
+
+    def stats(self, config: RunnableConfig | None = None, *, top: int = 10, progress: Progress | None = None) -> Stats:
+        """What a thread, or all of them, takes. Decodes no value; reads every header. `top`: threads that are named;
+        `progress` as for `verify`."""
+        run = self._count(config, top)
+        while not run.done:
+            self._look(run, progress)
+        return run.stats()
+
+    async def astats(
+        self, config: RunnableConfig | None = None, *, top: int = 10, progress: Progress | None = None
+    ) -> Stats:
+        """Async form of `stats`."""
+        run = self._count(config, top)
+        while not run.done:
+            await self._off_loop(self._look, run, progress)
+        return run.stats()
+
+    def _count(self, config: RunnableConfig | None, top: int) -> Count:
+        if not isinstance(top, int) or isinstance(top, bool) or top < 0:
+            raise ValueError(f"stats: top is {top!r}; it must be an int of at least 0")
+        return Count(None if config is None else addressed(config)[0], top)
+
+    def repair(self, config: RunnableConfig, *, to: Literal["nearest"] = "nearest") -> builtins.list[Repair]:
+        """Make a damaged thread usable again; returns what was done, nothing if `verify(config, deep=True)` finds nothing.
+
+        What cannot be read is removed, and what referred to it is led to the nearest checkpoint that can be read
+        (`checkpoint.repair` has the rules): steps may be lost, no value is guessed. Takes the thread: a run that holds
+        it is refused at its next write. One transaction; back the file up before. Raises `CorruptCheckpointError` if
+        the store itself is damaged.
+        """
+        if to != "nearest":
+            raise ValueError(f"repair: to is {to!r}; the only way there is is 'nearest'")
+        thread_id, _, _ = addressed(config)
+        if not self.verify(config, deep=True):
+            return []
+        with self._mending() as (scan, tx):
+            thread = scan.thread(thread_id)
+            if thread is None:
+                return []
+            tx.take(thread_id, thread.salt)
+            return repair(self._scan_of(scan), self._opened(tx), thread, self._codec())
+
+    async def arepair(self, config: RunnableConfig, *, to: Literal["nearest"] = "nearest") -> builtins.list[Repair]:
+        """Async form of `repair`."""
+        return await self._off_loop_write(self.repair, config, to=to)
+
+    # Encryption.
+
+    def rewrap(self, thread_id: str | None = None) -> int:
+        """Encrypt what is stored again, with the key that the serializer writes with now. Returns how many rows were.
+
+        Of one thread, or of all. Reads everything in pages of 500 rows, each of which is a transaction; runs go on
+        meanwhile. After it has returned, former keys are needed for copies of the file only. Raises `ValueError` if the
+        serializer does not encrypt, `CorruptCheckpointError` for a row that none of its keys opens.
+        """
+        encrypting = self._codec().encrypting
+        if encrypting is None:
+            raise ValueError(
+                f"rewrap: the serializer of this saver is a {type(self.serde).__qualname__}, which does not encrypt; "
+                f"give the saver an EncryptedSerializer"
+            )
+        with self._reading() as rows:
+            spaces = rows.all_spaces(None if thread_id is None else str(thread_id))
+        n_rows = 0
+        for space_pk in spaces:
+            rewrapping = Rewrapping(encrypting, space_pk)
+            n_changed: int | None = 0
+            while n_changed is not None:
+                n_rows += n_changed
+                with self._writing() as tx:
+                    # The thread may have been deleted since.
+                    stored = cast("EncryptedRows", tx).stored
+                    n_changed = rewrapping.page(stored) if stored.has_space(space_pk) else None
+        return n_rows
+
+    async def arewrap(self, thread_id: str | None = None) -> int:
+        """Async form of `rewrap`."""
+        return await self._off_loop_write(self.rewrap, thread_id)
+
     # Rows to shapes.
 
     @staticmethod
@@ -638,7 +923,12 @@ class RowSaver(BaseCheckpointSaver[int]):
             if found is not None and found.row.id == checkpoint_id:
                 return found
         rev = rows.alias(address.space_pk, checkpoint_id)
-        return rows.checkpoint(address.space_pk, rev) if rev is not None else None
+        found = rows.checkpoint(address.space_pk, rev) if rev is not None else None
+        if found is not None and found.row.id != checkpoint_id:
+            raise CorruptCheckpointError(
+                f"its alias leads to revision {rev}, which is {found.row.id!r}", checkpoint_id=checkpoint_id
+            )
+        return found
 
     def _state(
         self,
@@ -690,7 +980,7 @@ class RowSaver(BaseCheckpointSaver[int]):
         return CheckpointTuple(
             config_of(thread_id, ns, row.id),
             checkpoint,  # type: ignore[arg-type]
-            metadata_of(row.source, row.step, row.flags, row.run_id, row.metadata),  # type: ignore[arg-type]
+            _metadata(row),  # type: ignore[arg-type]
             config_of(thread_id, ns, parent_id) if parent_id is not None else None,
             [(task.task_id, channel, value) for task in writes for channel, value in task.writes],
         )
@@ -746,7 +1036,7 @@ class RowSaver(BaseCheckpointSaver[int]):
         source, step, run_id, text = _metadata_columns(metadata)
         ts = checkpoint["ts"]
         us = ids.timestamp_to_us(ts)
-        up_id = metadata.get("parents", {}).get(ns.rpartition("|")[0]) if ns else None
+        up_id = metadata.get("parents", {}).get(namespace_above(ns)) if ns else None
         row = CheckpointRow(
             rev,
             checkpoint["id"],
@@ -756,7 +1046,7 @@ class RowSaver(BaseCheckpointSaver[int]):
             ts if us is None else us,
             step,
             source,
-            PUBLIC_PUT,
+            PUBLIC_PUT | REPLACED if existing else PUBLIC_PUT,
             run_id,
             rev,
             full_header(header, rev),
@@ -830,12 +1120,81 @@ def _existing(rows: Rows, space_pk: Any, rev: int) -> Found:
     return found
 
 
+def _check_above(rows: Rows, thread_id: str, ns: str, found: Found) -> None:
+    """Raise if the checkpoint of the namespace above is gone, to which a nested one belongs."""
+    row = found.row
+    if row.up_rev is None or rows.exists(thread_id, namespace_above(ns), row.up_rev):
+        return
+    # What a stable namespace belongs to may be the namespace of one call.
+    if ":" in ns or not rows.exists(thread_id, None, row.up_rev):
+        raise CorruptCheckpointError(
+            f"revision {row.up_rev} of the namespace above, to which it belongs, is gone", checkpoint_id=row.id
+        )
+
+
+def _open_sub(rows: Rows, thread_id: str, up_rev: int) -> dict[str, int]:
+    """`LoadedCheckpoint.open_sub`: of stable namespaces directly under a checkpoint, or under namespaces of one call."""
+    found: dict[str, int] = {}
+    for ns, space_pk, rev in rows.children(thread_id, up_rev):
+        if ":" not in ns:
+            if not any(task.slot in _UNFINISHED for task in rows.tasks(space_pk, rev)):
+                found[ns] = rev
+        elif (child := rows.checkpoint(space_pk, rev)) is not None:
+            # It knows what ended before its own open superstep.
+            found.update(fold(child.headers, ns).sub)
+            found.update(_open_sub(rows, thread_id, rev))
+    return found
+
+
 def _claim_of(thread_id: str, address: Address | None) -> Claim:
     if address is None:
         return Claim(thread_id, None, ids.new_salt(), 0, 1)
     return Claim(
-        thread_id, address.thread_pk, address.salt, address.epoch, address.claims + 1, root_head=address.root_head
+        thread_id,
+        address.thread_pk,
+        address.salt,
+        address.epoch,
+        address.claims + 1,
+        root_head=address.root_head,
+        lease=address.lease_until,
     )
+
+
+def _keep_to_lane(commit: StepCommit) -> None:
+    """Leave out task writes under checkpoints that the lane shares with others: they would take them for their own.
+
+    Raises:
+        CheckpointConflictError: a question is among them, which could never be answered then.
+    """
+    claim = commit.claim
+    own = claim.lane_number()
+    writes = [task for task in commit.writes if task.rev >> N_BITS == own]
+    if len(writes) < len(commit.writes):
+        if any(task.slot == WRITES_IDX_MAP[INTERRUPT] for task in commit.writes if task not in writes):
+            raise CheckpointConflictError(
+                f"thread {claim.thread_id!r} (namespace {commit.checkpoint_ns!r}): another run holds the thread, and a "
+                f"lane cannot store a question under a checkpoint that it shares with it; nothing of this step was "
+                f"stored; run again when that run has ended",
+                thread_id=claim.thread_id,
+                ns=commit.checkpoint_ns,
+                run_id=commit.run_id,
+            )
+        commit.writes = writes
+    for other in commit.others:
+        _keep_to_lane(other)
+
+
+def refuse_stale(step: EncodedStep) -> None:
+    """Raise `CheckpointConflictError` for a commit that was encoded before its run went into a lane."""
+    claim = step.claim
+    if step.rev is not None and step.rev >> N_BITS != claim.lane_number():
+        raise CheckpointConflictError(
+            f"thread {claim.thread_id!r} (namespace {step.space.ns!r}): step {step.commit.step} was encoded before its run "
+            f"went into lane {claim.number}; nothing of it was stored; encode it again",
+            thread_id=claim.thread_id,
+            ns=step.space.ns,
+            run_id=step.commit.run_id,
+        )
 
 
 def _loaded(
@@ -848,7 +1207,7 @@ def _loaded(
     is_head: bool,
 ) -> LoadedCheckpoint:
     row = found.row
-    metadata = metadata_of(row.source, row.step, row.flags, row.run_id, row.metadata)
+    metadata = _metadata(row)
     return LoadedCheckpoint(
         claim,
         ns,
@@ -913,6 +1272,11 @@ class _Listing:
         *,
         native: bool,
     ) -> None:
+        if filter and saver._codec().encrypting is not None:
+            raise ValueError(
+                f"list: filter={dict(filter)!r:.200}, but the metadata of this saver is encrypted and cannot be "
+                f"searched; list without filter and choose from what comes"
+            )
         self.saver = saver
         self.native = native
         self.filter = filter or {}
@@ -945,8 +1309,8 @@ class _Listing:
             for entry in self._next(rows):
                 if self.left is not None and len(shown) >= self.left:
                     break
-                if self._fits(entry):
-                    with _placed(entry.thread_id, entry.ns):
+                with _placed(entry.thread_id, entry.ns):
+                    if self._fits(entry):
                         found = rows.checkpoint(entry.space_pk, entry.rev)
                         # It may have been removed since the listing of all threads was taken.
                         if found is not None and found.row.id == entry.id:

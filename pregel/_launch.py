@@ -11,7 +11,7 @@ import time
 import warnings
 from _queue import SimpleQueue
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any
@@ -19,19 +19,22 @@ from typing import Any
 from checkpoint import ids
 from checkpoint.adapter import adapt
 from checkpoint.base import LoadedCheckpoint, NativeSaver, RunnableConfig, get_checkpoint_metadata
+from checkpoint.holders import Hold
 from pregel import _scope
+from pregel import _turns as turns
 from pregel import config as configs
 from pregel._scope import TaskScope
+from pregel._turns import OnConflict, Turn
 from pregel.constants import PREVIOUS, SCOPE_KEY
 from pregel.engine import namespace, view
 from pregel.engine.core import Run, count_of
 from pregel.engine.program import Program
-from pregel.engine.state import Request, RunState
+from pregel.engine.state import Pace, Request, RunState
 from pregel.engine.task import COPIERS, NO_COPIES
 from pregel.engine.workers import Gate, Job, workers
 from pregel.errors import EmptyChannelError, shown
 from pregel.runtime import ExecutionInfo, RunControl, Runtime, ServerInfo, no_write
-from pregel.types import GraphOutput
+from pregel.types import Every, GraphOutput
 
 MODES = frozenset({"values", "updates", "custom", "messages", "tasks", "checkpoints", "debug", "tools"})
 LIVE = frozenset({"custom", "messages", "tools"})
@@ -53,6 +56,7 @@ class Graph:
     interrupt_after_nodes: str | Sequence[str]
     isolate: str
     strict: bool
+    on_conflict: OnConflict
 
     @property
     def program(self) -> Program:
@@ -99,9 +103,12 @@ class Call:
         "durability",
         "interrupt_after",
         "interrupt_before",
+        "on_conflict",
         "outlet",
         "output_keys",
         "streams",
+        "timeout",
+        "turn",
     )
 
     def __init__(self, config: Any) -> None:
@@ -113,6 +120,10 @@ class Call:
         self.interrupt_after: Any = None
         self.outlet: Outlet | None = None
         self.output_keys: str | Sequence[str] | None = None
+        self.on_conflict: Any = None
+        self.timeout: Any = None
+        self.turn: Turn | None = None
+        """Made by the first try; a wait goes over all tries of a call."""
 
 
 def parent_of(config: Mapping[str, Any] | None) -> TaskScope | None:
@@ -192,6 +203,7 @@ def request_for(graph: Graph, call: Call) -> Request:
         request.context = context
         request.store = graph.store
         request.control = call.control or RunControl()
+        _set_turn(request, graph, call)
         limit = config.get("max_concurrency")
         request.gate = Gate(limit) if limit else None
     if call.outlet is not None:
@@ -200,6 +212,18 @@ def request_for(graph: Graph, call: Call) -> Request:
     request.outlets = outlets
     request.modes = frozenset().union(*(outlet.modes for outlet in outlets)) if outlets else NOTHING
     return request
+
+
+def _set_turn(request: Request, graph: Graph, call: Call) -> None:
+    """What a root run does if its thread is held; also checked without a saver."""
+    request.caller = _scope.current_or_none()
+    if call.turn is None:
+        if not request.stores and call.on_conflict is None and call.timeout is None:
+            return
+        call.turn = Turn(call.on_conflict or graph.on_conflict, call.timeout)
+    if request.stores:
+        request.turn = call.turn
+        request.forks = call.turn.how == "fork"
 
 
 def _jitter() -> float:
@@ -258,12 +282,14 @@ def _set_place(request: Request, graph: Graph, call: Call) -> None:
     request.checkpoint_id = None
     request.seeds = {}
     durability = call.durability
-    if durability is not None and durability not in DURABILITIES:
-        raise ValueError(f"durability must be one of {DURABILITIES}, got {shown(durability)}")
+    if durability is not None and durability not in DURABILITIES and not isinstance(durability, Every):
+        raise ValueError(f"durability must be one of {DURABILITIES} or Every(...), got {shown(durability)}")
+    request.pace = None
     if around is not None and parent is not None:
         asked = around.request
         request.saver = None if checkpointer is False else asked.saver
-        request.durability = durability or asked.durability
+        # A nested run is stored with its parent's steps.
+        request.durability = asked.durability if durability is None else _plain(durability)
         request.deferred = request.durability == "exit"
         request.stores = request.saver is not None
         request.stored_metadata = asked.stored_metadata
@@ -279,8 +305,10 @@ def _set_place(request: Request, graph: Graph, call: Call) -> None:
         )
     request.saver = adapt(checkpointer) if checkpointer else None
     request.stores = request.saver is not None
-    request.durability = durability or "async"
+    request.durability = "async" if durability is None else _plain(durability)
     request.deferred = request.durability == "exit"
+    if isinstance(durability, Every):
+        request.pace = Pace(durability, time.monotonic())
     if not request.stores:
         if durability is not None:
             warnings.warn(
@@ -364,11 +392,86 @@ def seed_of(request: Request) -> tuple[str, str] | None:
     return around.root.request.seeds.pop(namespace.names_of(request.ns), None)
 
 
+def _plain(durability: Any) -> str:
+    """What the drivers and the saver see: storing now and then is storing at the end, more than once."""
+    return "exit" if isinstance(durability, Every) else durability
+
+
 def unstored(request: Request) -> LoadedCheckpoint | None:
     """Durability `exit`: the state that an earlier call in this very run left in a stable namespace."""
     if not request.deferred or not request.stable_ns or request.parent_run is None:
         return None
     return request.parent_run.root.finished.get(request.ns)
+
+
+def hold_of(request: Request, loop: Any = None) -> Hold:
+    """A root run's hold of its thread, not taken yet. `loop`: the event loop that will drive it."""
+    assert request.thread_id is not None
+    hold = request.hold = Hold(request.saver.holders, request.thread_id, request.run_id, loop)
+    return hold
+
+
+def enter(request: Request, load_: Callable[[], LoadedCheckpoint] | None = None) -> LoadedCheckpoint | None:
+    """Wait for the thread as the call says, and load the state that the run starts from, or what `load_` says.
+
+    Raises:
+        ThreadBusyError: another run holds the thread.
+    """
+    turn: Turn | None = request.turn
+    if turn is None:
+        return load(request)
+    hold = hold_of(request)
+    turns.take(hold, turn, request.caller)
+    try:
+        found = load_() if load_ is not None else load(request)
+        assert found is not None
+        while (nap := turn.leased(hold, found)) is not None:
+            time.sleep(nap)
+            found = load_() if load_ is not None else load(request)
+            assert found is not None
+        if settle_in(hold, found):
+            request.saver.open_lane(found.claim)
+    except BaseException:
+        hold.release()
+        raise
+    return found
+
+
+async def aenter(
+    request: Request, alarm: Any, load_: Callable[[], Awaitable[LoadedCheckpoint]] | None = None
+) -> LoadedCheckpoint | None:
+    """Async form of `enter`. `alarm`: the class of what a coroutine sleeps on."""
+    turn: Turn | None = request.turn
+    if turn is None:
+        return await aload(request)
+    hold = hold_of(request, alarm.running_loop())
+    await turns.atake(hold, turn, request.caller, alarm)
+    try:
+        found = await load_() if load_ is not None else await aload(request)
+        assert found is not None
+        while (nap := turn.leased(hold, found)) is not None:
+            await alarm().sleep(nap)
+            found = await load_() if load_ is not None else await aload(request)
+            assert found is not None
+        if settle_in(hold, found):
+            await request.saver.aopen_lane(found.claim)
+    except BaseException:
+        hold.release()
+        raise
+    return found
+
+
+def settle_in(hold: Hold, found: LoadedCheckpoint) -> bool:
+    """What the run starts from is loaded: an evicted run is refused from here on. Must it go into a lane?"""
+    hold.claim = found.claim
+    hold.settle_evicted(found.checkpoint_id)
+    return hold.beside
+
+
+def again(request: Request, run: Run, error: BaseException) -> bool:
+    """Is a call whose first write was refused to be tried once more?"""
+    turn: Turn | None = request.turn
+    return turn is not None and turn.again(error, run.loaded)
 
 
 def load(request: Request) -> LoadedCheckpoint | None:
@@ -495,7 +598,10 @@ def answer(run: Run, *, v2: bool, graph: Any) -> Any:
     """What `invoke` returns for a run that has ended."""
     value = view.result(run)
     if v2:
-        return GraphOutput(graph.coerce_output(value), tuple(run.interrupts))
+        place = None
+        if run.stores and run.rev:
+            place = address(run.request, run.ns, run.checkpoint_id)
+        return GraphOutput(graph.coerce_output(value), tuple(run.interrupts), place)
     return with_interrupts(value, list(run.interrupts)) if run.interrupts else value
 
 

@@ -14,17 +14,21 @@ from typing import Any
 from checkpoint import ids
 from checkpoint.adapter import adapt
 from checkpoint.base import (
+    CheckpointConflictError,
     LoadedCheckpoint,
     NativeSaver,
     RunnableConfig,
     StepCommit,
+    ThreadDeletedError,
     get_checkpoint_metadata,
 )
 from pregel import _scope
 from pregel import config as configs
-from pregel._launch import NOTHING, Graph, runtime_of
+from pregel._launch import NOTHING, Graph, aenter, enter, runtime_of
+from pregel._turns import Turn
 from pregel.engine import edit, history, namespace, view
 from pregel.engine.core import Run
+from pregel.engine.snapshot import into_lane
 from pregel.engine.state import Request
 from pregel.engine.task import COPIERS, in_context
 from pregel.types import StateSnapshot, StateUpdate
@@ -69,6 +73,34 @@ class Address:
             if found.checkpointer is True:
                 self.ns = namespace.stable(self.ns)
         self.request = _request(self.graph, self.thread_id, self.ns, merged)
+        self.request.saver = self.saver
+        self.request.caller = scope
+
+    def load(self) -> LoadedCheckpoint:
+        """What is stored there."""
+        return self.saver.load(self.stored())
+
+    async def aload(self) -> LoadedCheckpoint:
+        """Async form of `load`."""
+        return await self.saver.aload(self.stored())
+
+    def forks(self, lost: CheckpointConflictError) -> bool:
+        """Is an update that came too late to be stored in a lane?"""
+        return self.request.turn.how == "fork" and not isinstance(lost, ThreadDeletedError)
+
+    def leave(self, loaded: LoadedCheckpoint) -> None:
+        """The update is over: the thread is free."""
+        try:
+            self.saver.release(loaded.claim)
+        finally:
+            self.request.hold.release()
+
+    async def aleave(self, loaded: LoadedCheckpoint) -> None:
+        """Async form of `leave`."""
+        try:
+            await self.saver.arelease(loaded.claim)
+        finally:
+            self.request.hold.release()
 
     def stored(self) -> RunnableConfig:
         """The config to load by: thread, namespace, and the checkpoint if one is named."""
@@ -110,6 +142,7 @@ def _request(graph: Graph, thread_id: str, ns: str, config: Mapping[str, Any]) -
     request.parent_run = None
     request.stores = True
     request.deferred = False
+    request.pace = None
     request.saver = None
     request.durability = "sync"
     request.gate = None
@@ -199,19 +232,46 @@ def _past(address: Address, loaded: LoadedCheckpoint) -> StateSnapshot:
     return history.describe(run, tasks, config=config, latest=False, states=states)
 
 
-def update(graph: Any, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]) -> RunnableConfig:
-    """Apply supersteps of updates and store them; the config of the last checkpoint."""
+def update(
+    graph: Any, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]], turn: Turn
+) -> RunnableConfig:
+    """Apply supersteps of updates and store them in one transaction; the config of the last checkpoint.
+
+    Raises:
+        ThreadBusyError: a run holds the thread, and the turn does not say to wait or to go beside it.
+    """
     steps = edit.check(supersteps)
-    address = Address(graph, config)
-    work = edit.Edit(Run(address.graph.program, address.request, address.saver.load(address.stored())))
+    while True:
+        address = Address(graph, config)
+        address.request.turn = turn
+        loaded = enter(address.request, address.load)
+        assert loaded is not None
+        try:
+            return _update(address, loaded, steps)
+        except CheckpointConflictError as error:
+            if not turn.again(error, loaded):
+                raise
+        finally:
+            address.leave(loaded)
+
+
+def _update(address: Address, loaded: LoadedCheckpoint, steps: Sequence[Sequence[StateUpdate]]) -> RunnableConfig:
+    work = edit.Edit(Run(address.graph.program, address.request, loaded))
     for updates in steps:
         prepared = work.prepare(updates)
         for task, values in prepared:
             copy_context().run(work.writes_of, task, values)
         work.apply(updates, [task for task, _ in prepared])
     commits, result = _edited(address, work)
-    for commit in commits:
-        address.saver.write([address.saver.encode(commit)], durability="sync")
+    saver = address.saver
+    try:
+        saver.write([saver.encode(commit) for commit in commits], durability="sync")
+    except CheckpointConflictError as lost:
+        if not address.forks(lost):
+            raise
+        saver.open_lane(loaded.claim)
+        into_lane(work.run, commits)
+        saver.write([saver.encode(commit) for commit in commits], durability="sync")
     return result
 
 
@@ -272,17 +332,46 @@ async def awalk(
         yield _past(address, loaded)
 
 
-async def aupdate(graph: Any, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]) -> RunnableConfig:
-    """Async form of `update`."""
+async def aupdate(
+    graph: Any,
+    config: RunnableConfig,
+    supersteps: Sequence[Sequence[StateUpdate]],
+    turn: Turn,
+    alarm: Any,
+) -> RunnableConfig:
+    """Async form of `update`. `alarm`: the class of what a coroutine sleeps on."""
     steps = edit.check(supersteps)
-    address = Address(graph, config)
-    work = edit.Edit(Run(address.graph.program, address.request, await address.saver.aload(address.stored())))
+    while True:
+        address = Address(graph, config)
+        address.request.turn = turn
+        loaded = await aenter(address.request, alarm, address.aload)
+        assert loaded is not None
+        try:
+            return await _aupdate(address, loaded, steps)
+        except CheckpointConflictError as error:
+            if not turn.again(error, loaded):
+                raise
+        finally:
+            await address.aleave(loaded)
+
+
+async def _aupdate(
+    address: Address, loaded: LoadedCheckpoint, steps: Sequence[Sequence[StateUpdate]]
+) -> RunnableConfig:
+    work = edit.Edit(Run(address.graph.program, address.request, loaded))
     for updates in steps:
         prepared = work.prepare(updates)
         for task, values in prepared:
             await in_context(work.awrites_of(task, values), copy_context())
         work.apply(updates, [task for task, _ in prepared])
     commits, result = _edited(address, work)
-    for commit in commits:
-        await address.saver.awrite([address.saver.encode(commit)], durability="sync")
+    saver = address.saver
+    try:
+        await saver.awrite([saver.encode(commit) for commit in commits], durability="sync")
+    except CheckpointConflictError as lost:
+        if not address.forks(lost):
+            raise
+        await saver.aopen_lane(loaded.claim)
+        into_lane(work.run, commits)
+        await saver.awrite([saver.encode(commit) for commit in commits], durability="sync")
     return result

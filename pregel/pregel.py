@@ -18,6 +18,7 @@ from pregel import config as configs
 from pregel._call import Call, is_graph, prepare
 from pregel._launch import Outlet
 from pregel._scope import TaskScope
+from pregel._turns import OnConflict, Turn
 from pregel.channels import BaseChannel, Topic
 from pregel.constants import RESERVED, TASKS
 from pregel.drawing.draw import Graph, NodeInfo, build_channel_graph
@@ -30,6 +31,7 @@ from pregel.types import (
     CachePolicy,
     Checkpointer,
     Durability,
+    Every,
     RetryPolicy,
     Send,
     StateSnapshot,
@@ -250,6 +252,7 @@ class Pregel(_launch.Graph):
         name: str = "LangGraph",
         isolate: str = "shallow",
         strict: bool = False,
+        on_conflict: OnConflict = "raise",
     ) -> None:
         self.nodes: dict[str, PregelNode] = {
             str(key): node.build() if isinstance(node, NodeBuilder) else node for key, node in nodes.items()
@@ -288,6 +291,7 @@ class Pregel(_launch.Graph):
             raise ValueError(f"isolate must be 'shallow', 'deep' or 'off', got {shown(isolate)}")
         self.isolate = isolate
         self.strict = strict
+        self.on_conflict = Turn(on_conflict, None).how
         self._program: Program | None = None
         if auto_validate:
             self.validate()
@@ -412,8 +416,10 @@ class Pregel(_launch.Graph):
         output_keys: str | Sequence[str] | None = None,
         interrupt_before: str | Sequence[str] | None = None,
         interrupt_after: str | Sequence[str] | None = None,
-        durability: Durability | None = None,
+        durability: Durability | Every | None = None,
         control: RunControl | None = None,
+        on_conflict: OnConflict | None = None,
+        timeout: float | None = None,
         version: str = "v1",
         **more: Any,
     ) -> Any:
@@ -423,10 +429,18 @@ class Pregel(_launch.Graph):
             Mode values: the last output values, None if there were none; with open questions also under
             `"__interrupt__"`. `version="v2"`: a `GraphOutput`. Another mode, or a list of modes: the list of chunks.
 
+        Args:
+            on_conflict: what to do while another run holds the thread; as the graph was compiled if None. `"raise"`:
+                refuse. `"wait"`: wait for its end. `"fork"`: run beside it, on a branch that never becomes the newest;
+                `GraphOutput.config` of `version="v2"` names it.
+            timeout: seconds to wait. None: as long as it takes (wait), not at all (fork).
+
         Raises:
             Exception: whatever a node raises, with a note that names the node.
             GraphRecursionError: the step limit was reached.
             EmptyInputError: there is nothing to do.
+            ThreadBusyError: another run holds the thread; nothing was run.
+            CheckpointConflictError: another process, or a newer run, took the thread meanwhile; nothing more is stored.
         """
         call = _launch.Call(config)
         call.context = context
@@ -434,11 +448,11 @@ class Pregel(_launch.Graph):
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
         call.durability = _durability(durability, more)
         call.control = control
+        call.on_conflict, call.timeout = on_conflict, timeout
         if stream_mode != "values" or print_mode or more or self.debug:
             return self._collect(input, call, stream_mode, print_mode, version, more)
-        driver = self._enter(call, input)
+        driver = self._start(call, input)
         try:
-            driver.begin(input)
             driver.drive()
         except BaseException as error:
             driver.abort(error)
@@ -460,8 +474,10 @@ class Pregel(_launch.Graph):
         output_keys: str | Sequence[str] | None = None,
         interrupt_before: str | Sequence[str] | None = None,
         interrupt_after: str | Sequence[str] | None = None,
-        durability: Durability | None = None,
+        durability: Durability | Every | None = None,
         control: RunControl | None = None,
+        on_conflict: OnConflict | None = None,
+        timeout: float | None = None,
         subgraphs: bool = False,
         debug: bool | None = None,
         version: str = "v1",
@@ -481,24 +497,32 @@ class Pregel(_launch.Graph):
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
         call.durability = _durability(durability, more)
         call.control = control
+        call.on_conflict, call.timeout = on_conflict, timeout
         view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version)
         call.outlet = view.outlet
-        driver = self._enter(call, input, live=view.live or self.stream_eager)
-        view.outlet.wake = driver.inbox.put if view.live or self.stream_eager else None
         try:
-            driver.begin(input)
+            driver = self._start(call, input, live=view.live or self.stream_eager)
+        except Exception:
             yield from view.chunks()
-            while driver.advance():
-                yield from view.chunks()
-            yield from view.chunks()
+            raise
+        hold = driver.hold
+        try:
+            goes_on = True
+            while goes_on:
+                # Between two chunks another run may take the thread: whoever reads this one may never come back.
+                yield from view.chunks() if hold is None else hold.between(view.chunks())
+                goes_on = driver.advance()
+            # Before the last chunks: who stops at one of them, say at a question, finds everything stored.
+            driver.close()
         except Exception as error:
+            if hold is not None and hold.evicted:
+                view.outlet.chunks.clear()
             driver.abort(error)
             yield from view.chunks()
             raise
         except BaseException as error:
             driver.abort(error)
             raise
-        driver.close()
         yield from view.chunks()
         failure = driver.run.outcome()
         if failure is not None:
@@ -512,11 +536,9 @@ class Pregel(_launch.Graph):
             self, call.config, stream_mode, print_mode, more.get("subgraphs", False), more.get("debug"), version
         )
         call.outlet = view.outlet
-        driver = self._enter(call, input, live=view.live)
-        view.outlet.wake = driver.inbox.put if view.live else None
+        driver = self._start(call, input, live=view.live)
         chunks: list[Any] = []
         try:
-            driver.begin(input)
             while driver.advance():
                 chunks += view.chunks()
         except BaseException as error:
@@ -529,10 +551,28 @@ class Pregel(_launch.Graph):
             raise failure
         return _launch.answer(driver.run, v2=version == "v2", graph=self) if stream_mode == "values" else chunks
 
+    def _start(self, call: _launch.Call, value: Any, *, live: bool = False) -> SyncDriver:
+        """A driver whose run has begun. `live`: chunks leave while bodies run."""
+        while True:
+            driver = self._enter(call, value, live=live)
+            if live and call.outlet is not None:
+                call.outlet.wake = driver.inbox.put
+            try:
+                driver.begin(value)
+            except BaseException as error:
+                driver.abort(error)
+                if not _launch.again(driver.run.request, driver.run, error):
+                    raise
+                if call.outlet is not None:
+                    call.outlet.chunks.clear()
+            else:
+                return driver
+
     def _enter(self, call: _launch.Call, value: Any, *, live: bool = False) -> SyncDriver:
         """A driver for one call, with the state it starts from."""
         request = _launch.request_for(self, call)
-        run = _launch.run_for(self, request, _launch.load(request), value)
+        loaded = _launch.enter(request)
+        run = _launch.run_for(self, request, loaded, value)
         return SyncDriver(
             run,
             request.saver,
@@ -590,8 +630,10 @@ class Pregel(_launch.Graph):
         output_keys: str | Sequence[str] | None = None,
         interrupt_before: str | Sequence[str] | None = None,
         interrupt_after: str | Sequence[str] | None = None,
-        durability: Durability | None = None,
+        durability: Durability | Every | None = None,
         control: RunControl | None = None,
+        on_conflict: OnConflict | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - of the waiting for the thread only
         version: str = "v1",
         **more: Any,
     ) -> Any:
@@ -602,11 +644,11 @@ class Pregel(_launch.Graph):
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
         call.durability = _durability(durability, more)
         call.control = control
+        call.on_conflict, call.timeout = on_conflict, timeout
         if stream_mode != "values" or print_mode or more or self.debug:
             return await self._acollect(input, call, stream_mode, print_mode, version, more)
-        driver = await self._aenter(call, input)
+        driver = await self._astart(call, input)
         try:
-            await driver.begin(input)
             await driver.drive()
         except BaseException as error:
             await driver.abort(error)
@@ -628,8 +670,10 @@ class Pregel(_launch.Graph):
         output_keys: str | Sequence[str] | None = None,
         interrupt_before: str | Sequence[str] | None = None,
         interrupt_after: str | Sequence[str] | None = None,
-        durability: Durability | None = None,
+        durability: Durability | Every | None = None,
         control: RunControl | None = None,
+        on_conflict: OnConflict | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - of the waiting for the thread only
         subgraphs: bool = False,
         debug: bool | None = None,
         version: str = "v1",
@@ -642,20 +686,26 @@ class Pregel(_launch.Graph):
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
         call.durability = _durability(durability, more)
         call.control = control
+        call.on_conflict, call.timeout = on_conflict, timeout
         view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version)
         call.outlet = view.outlet
-        driver = await self._aenter(call, input, live=view.live or self.stream_eager)
-        view.outlet.wake = driver.inbox.put_from_thread if view.live or self.stream_eager else None
         try:
-            await driver.begin(input)
+            driver = await self._astart(call, input, live=view.live or self.stream_eager)
+        except Exception:
             for chunk in view.chunks():
                 yield chunk
-            while await driver.advance():
-                for chunk in view.chunks():
+            raise
+        hold = driver.hold
+        try:
+            goes_on = True
+            while goes_on:
+                for chunk in view.chunks() if hold is None else hold.between(view.chunks()):
                     yield chunk
-            for chunk in view.chunks():
-                yield chunk
+                goes_on = await driver.advance()
+            await driver.close()
         except Exception as error:
+            if hold is not None and hold.evicted:
+                view.outlet.chunks.clear()
             await driver.abort(error)
             for chunk in view.chunks():
                 yield chunk
@@ -663,7 +713,6 @@ class Pregel(_launch.Graph):
         except BaseException as error:
             await driver.abort(error)
             raise
-        await driver.close()
         for chunk in view.chunks():
             yield chunk
         failure = driver.run.outcome()
@@ -678,11 +727,9 @@ class Pregel(_launch.Graph):
             self, call.config, stream_mode, print_mode, more.get("subgraphs", False), more.get("debug"), version
         )
         call.outlet = view.outlet
-        driver = await self._aenter(call, input, live=view.live)
-        view.outlet.wake = driver.inbox.put_from_thread if view.live else None
+        driver = await self._astart(call, input, live=view.live)
         chunks: list[Any] = []
         try:
-            await driver.begin(input)
             while await driver.advance():
                 chunks += view.chunks()
         except BaseException as error:
@@ -695,11 +742,29 @@ class Pregel(_launch.Graph):
             raise failure
         return _launch.answer(driver.run, v2=version == "v2", graph=self) if stream_mode == "values" else chunks
 
+    async def _astart(self, call: _launch.Call, value: Any, *, live: bool = False) -> Any:
+        """Async form of `_start`."""
+        while True:
+            driver = await self._aenter(call, value, live=live)
+            if live and call.outlet is not None:
+                call.outlet.wake = driver.inbox.put_from_thread
+            try:
+                await driver.begin(value)
+            except BaseException as error:
+                await driver.abort(error)
+                if not _launch.again(driver.run.request, driver.run, error):
+                    raise
+                if call.outlet is not None:
+                    call.outlet.chunks.clear()
+            else:
+                return driver
+
     async def _aenter(self, call: _launch.Call, value: Any, *, live: bool = False) -> Any:
         """Async form of `_enter`."""
         request = _launch.request_for(self, call)
-        run = _launch.run_for(self, request, await _launch.aload(request), value)
-        return _async_driver()(
+        driver = _async_driver()
+        run = _launch.run_for(self, request, await _launch.aenter(request, driver.Alarm), value)
+        return driver.AsyncDriver(
             run,
             request.saver,
             request.durability,
@@ -735,7 +800,7 @@ class Pregel(_launch.Graph):
         """Async form of `batch`."""
         given = _batch_configs(inputs, config)
         calls = [self.ainvoke(i, c, **more) for i, c in zip(inputs, given, strict=True)]
-        return _batch_result(await _async_driver().gather(calls, given), return_exceptions)
+        return _batch_result(await _async_driver().AsyncDriver.gather(calls, given), return_exceptions)
 
     # ---- state
 
@@ -764,18 +829,32 @@ class Pregel(_launch.Graph):
         values: Any,
         as_node: str | None = None,
         task_id: str | None = None,
+        *,
+        on_conflict: OnConflict | None = None,
+        timeout: float | None = None,
     ) -> RunnableConfig:
         """Add a checkpoint as if `as_node` had returned `values`; returns the config that addresses it.
 
+        `on_conflict` and `timeout`: as for `invoke`. A node cannot update the thread of its own run: it returns updates.
+
         Raises:
+            ThreadBusyError: a run holds the thread; nothing was stored.
             InvalidUpdateError: the node is unknown, or cannot be inferred.
             ValueError: the graph has no saver.
         """
-        return self.bulk_update_state(config, [[StateUpdate(values, as_node, task_id)]])
+        updates = [[StateUpdate(values, as_node, task_id)]]
+        return self.bulk_update_state(config, updates, on_conflict=on_conflict, timeout=timeout)
 
-    def bulk_update_state(self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]) -> RunnableConfig:
+    def bulk_update_state(
+        self,
+        config: RunnableConfig,
+        supersteps: Sequence[Sequence[StateUpdate]],
+        *,
+        on_conflict: OnConflict | None = None,
+        timeout: float | None = None,
+    ) -> RunnableConfig:
         """One checkpoint per superstep, chained, stored all or none; returns the config of the last."""
-        return _state_api.update(self, config, supersteps)
+        return _state_api.update(self, config, supersteps, Turn(on_conflict or self.on_conflict, timeout))
 
     async def aget_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot:
         """Async form of `get_state`."""
@@ -799,15 +878,25 @@ class Pregel(_launch.Graph):
         values: Any,
         as_node: str | None = None,
         task_id: str | None = None,
+        *,
+        on_conflict: OnConflict | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - of the waiting for the thread only
     ) -> RunnableConfig:
         """Async form of `update_state`."""
-        return await self.abulk_update_state(config, [[StateUpdate(values, as_node, task_id)]])
+        updates = [[StateUpdate(values, as_node, task_id)]]
+        return await self.abulk_update_state(config, updates, on_conflict=on_conflict, timeout=timeout)
 
     async def abulk_update_state(
-        self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
+        self,
+        config: RunnableConfig,
+        supersteps: Sequence[Sequence[StateUpdate]],
+        *,
+        on_conflict: OnConflict | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - of the waiting for the thread only
     ) -> RunnableConfig:
         """Async form of `bulk_update_state`."""
-        return await _state_api.aupdate(self, config, supersteps)
+        turn = Turn(on_conflict or self.on_conflict, timeout)
+        return await _state_api.aupdate(self, config, supersteps, turn, _async_driver().Alarm)
 
     # ---- nested graphs
 
@@ -948,10 +1037,10 @@ def _async_driver() -> Any:
     """The async driver, imported when a run needs it: it loads asyncio (D36)."""
     from pregel.engine import async_driver  # noqa: PLC0415 - a lazy door
 
-    return async_driver.AsyncDriver
+    return async_driver
 
 
-def _durability(durability: Durability | None, more: dict[str, Any]) -> Durability | None:
+def _durability(durability: Durability | Every | None, more: dict[str, Any]) -> Durability | Every | None:
     """The durability, also in its deprecated spelling."""
     if "checkpoint_during" in more:
         during = more.pop("checkpoint_during")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings as std_warnings
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, cast, final
 
@@ -34,6 +34,7 @@ __all__ = [
     "DebugPayload",
     "DebugStreamPart",
     "Durability",
+    "Every",
     "GraphOutput",
     "Interrupt",
     "MessagesStreamPart",
@@ -116,6 +117,32 @@ class RetryPolicy(NamedTuple):
     max_attempts: int = 3
     jitter: bool = True
     retry_on: type[Exception] | Sequence[type[Exception]] | Callable[[Exception], bool] = _default_retry_on
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """Durability between `"async"` and `"exit"`: the run is stored when so many steps or seconds have passed since it was
+    stored last, and at its end.
+
+    Looked at after each step of the root graph, on the calling thread, and durable like `"sync"` when it goes on. A crash
+    loses what was done since; a question, an error or the end of the run loses nothing.
+
+    Raises:
+        ValueError: neither limit is given, or one is not greater than 0.
+    """
+
+    steps: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse limits that mean nothing."""
+        if self.steps is None and self.seconds is None:
+            raise ValueError("Every() needs steps= or seconds=: after how much work is the run to be stored?")
+        if self.steps is not None and (
+            not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1
+        ):
+            raise ValueError(f"Every(steps={self.steps!r}): it must be an int of at least 1")
+        _seconds(self.seconds, "Every(seconds=)")
 
 
 def _seconds(value: float | timedelta | None, name: str) -> float | None:
@@ -312,6 +339,9 @@ class GraphOutput(Generic[OutputT]):
 
     value: OutputT
     interrupts: tuple[Interrupt, ...] = ()
+    config: RunnableConfig | None = field(default=None, compare=False, repr=False)
+    """Addresses the checkpoint that the run ended at; None without a saver. Of a run that went on in a lane this is the
+    only way to find it (`on_conflict="fork"`)."""
 
     def __getitem__(self, key: str) -> Any:
         """Deprecated: the key of the value."""

@@ -37,6 +37,7 @@ def graph(**fields):
         "interrupt_before_nodes": (),
         "interrupt_after_nodes": (),
         "isolate": "shallow",
+        "on_conflict": "raise",
         "strict": False,
         "coerce_output": lambda value: ("coerced", value),
     }

@@ -16,20 +16,24 @@ PACKAGES = ("checkpoint", "pregel")
 
 # Layer by layer, upwards. A module belongs to the longest prefix that is listed; it may import its own entry and what
 # the entry names. `pregel.engine` is the core without the drivers.
-BASE = ("checkpoint.registry", "checkpoint.base", "checkpoint.ids", "checkpoint.adapter")
-STORAGE = tuple(f"checkpoint.{name}" for name in ("headers", "deltas", "chains", "rows", "workers", "memory", "sqlite"))
+BASE = ("checkpoint.registry", "checkpoint.base", "checkpoint.ids", "checkpoint.adapter", "checkpoint.holders")
+TOOLS = ("scan", "verify", "stats", "repair", "export")
+ROWS = ("encryption", "rewrap", "headers", "deltas", "chains", "rows", "workers", "memory", "sqlite")
+STORAGE = tuple(f"checkpoint.{name}" for name in (*ROWS, *TOOLS))
+COMMANDS = ("checkpoint.cli", "checkpoint.__main__")
 WORDS = tuple(f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "types", "warnings", "messages"))
 PARTS = tuple(f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing"))
 KEEPERS = ("pregel.store", "pregel.cache")
 DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "sync_driver", "async_driver"))
-FACE = ("pregel._launch", "pregel._state_api", "pregel._jsonschema", "pregel.pregel")
+FACE = ("pregel._turns", "pregel._launch", "pregel._state_api", "pregel._jsonschema", "pregel.pregel")
 FRONT = (*WORDS, *PARTS, *KEEPERS, "checkpoint.registry", "checkpoint.base", "pregel.pregel")
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(BASE, BASE),
     "checkpoint.serde": BASE,
     **dict.fromkeys(STORAGE, (*BASE, "checkpoint.serde", *STORAGE)),
-    "checkpoint.testing": BASE,
+    **dict.fromkeys(COMMANDS, (*BASE, "checkpoint.serde", *STORAGE, *COMMANDS)),
+    "checkpoint.testing": (*BASE, "checkpoint.workers"),
     "checkpoint.testing.faults": (*BASE, "checkpoint.testing", "checkpoint.sqlite"),
     "checkpoint": (*BASE, "checkpoint.serde", *STORAGE),
     **dict.fromkeys(WORDS, (*BASE, *WORDS)),
@@ -178,6 +182,7 @@ def test_third_parties_stay_where_they_are_needed():
     allowed = {
         "checkpoint": {"typing_extensions"},
         "checkpoint.headers": {"typing_extensions", "ormsgpack"},
+        "checkpoint.encryption": {"typing_extensions", "ormsgpack"},
         "checkpoint.chains": {"typing_extensions", "ormsgpack"},
         "checkpoint.serde": {"typing_extensions", "ormsgpack"},
         "checkpoint.sqlite": {"typing_extensions", "aiosqlite"},

@@ -22,15 +22,16 @@ from zlib import crc32
 
 from checkpoint import ids
 from checkpoint.base import (
-    ERROR,
-    INTERRUPT,
-    WRITES_IDX_MAP,
+    N_BITS,
     CheckpointConflictError,
     CheckpointNotFoundError,
+    Claim,
     CorruptCheckpointError,
     ThreadDeletedError,
+    check_number,
 )
 from checkpoint.chains import (
+    PARENT_PRUNED,
     STUB,
     CheckpointRow,
     Codec,
@@ -40,9 +41,11 @@ from checkpoint.chains import (
     PlainWrite,
     StoredChain,
     WriteRow,
+    check_line,
     seal,
 )
 from checkpoint.rows import Address, Entry, Found
+from checkpoint.sqlite.leases import Lease, Terms
 
 PART: Final = 800
 """Bytes of a part: with a task path a row of it still fits a 4 KiB page without overflow pages."""
@@ -55,13 +58,27 @@ DELETE_BATCH: Final = 2000
 
 _MASK: Final = 0xFFFFFFFF
 
-_TAKE_NEW = "INSERT INTO threads (thread_id, salt, claims, epoch, created_at, claimed_at) VALUES (?, ?, 1, 1, ?, ?)"
-_CLAIM = (
-    "UPDATE threads SET claims = claims + 1, epoch = claims + 1, claimed_at = ? WHERE thread_pk = ? AND epoch = ? "
-    "AND claims = ? AND thread_id IS NOT NULL AND (SELECT head_rev FROM spaces WHERE thread_pk = ? AND ns = '') IS ?"
+_TAKE_NEW = (
+    "INSERT INTO threads (thread_id, salt, claims, epoch, created_at, claimed_at, lease_owner, lease_until) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
+# `claims` may have moved since the load: lanes take numbers. A claim and a lane may have the same one, since their revs
+# differ in the lane bit.
+_CLAIM = (
+    "UPDATE threads SET claims = max(claims, ?), epoch = ?, claimed_at = ?, lease_owner = ?, lease_until = ? "
+    "WHERE thread_pk = ? AND epoch = ? AND lease_until IS ? AND thread_id IS NOT NULL "
+    "AND (SELECT head_rev FROM spaces WHERE thread_pk = ? AND ns = '') IS ?"
+)
+_CLAIM_AGAIN = "UPDATE threads SET claims = max(claims, ?), epoch = ? WHERE thread_pk = ? AND epoch = ?"
+_LEASE = "UPDATE threads SET lease_owner = ?, lease_until = ? WHERE thread_pk = ? AND epoch = ?"
+_LANE = "UPDATE threads SET claims = claims + 1 WHERE thread_pk = ?"
+_THERE = "SELECT 1 FROM threads WHERE thread_pk = ? AND thread_id IS NOT NULL"
 _GUARD = "SELECT 1 FROM threads WHERE thread_pk = ? AND epoch = ?"
 _NEW_SPACE = "INSERT INTO spaces (thread_pk, ns, head_rev) VALUES (?, ?, ?)"
+# A lane may have made it: then it has no head.
+_FIRST_HEAD = "UPDATE spaces SET head_rev = ? WHERE thread_pk = ? AND ns = ? AND head_rev IS NULL"
+_SPACE = "SELECT space_pk FROM spaces WHERE thread_pk = ? AND ns = ?"
+_ALIAS = "INSERT INTO aliases (space_pk, id, rev) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET rev = excluded.rev"
 _HEAD = (
     "UPDATE spaces SET head_rev = ? WHERE space_pk = ? AND head_rev IS ? "
     "AND thread_pk = (SELECT thread_pk FROM threads WHERE thread_pk = ? AND epoch = ?)"
@@ -95,15 +112,28 @@ def id_text(stored: bytes | str) -> str:
     return stored if isinstance(stored, str) else ids.id_from_bytes(stored)
 
 
+def _text(stored: bytes | None) -> str | None:
+    """A text read as bytes; whether it is damaged is found out later, by its checksum."""
+    return None if stored is None else stored.decode("utf-8", "replace")
+
+
 def _parts(data: bytes) -> list[bytes]:
     if len(data) <= PART or len(data) > PARTED_LIMIT:
         return [data]
     return [data[at : at + PART] for at in range(0, len(data), PART)]
 
 
-def _header_crc(rev: int, header: bytes, metadata: str | None) -> int:
+def header_crc(rev: int, header: bytes, metadata: str | bytes | None) -> int:
+    """Checksum of a header and the metadata beside it, in its place."""
     crc = crc32(header, rev & _MASK)
-    return crc if metadata is None else crc32(metadata.encode("utf-8", "surrogatepass"), crc)
+    if metadata is None:
+        return crc
+    return crc32(metadata if isinstance(metadata, bytes) else metadata.encode("utf-8", "surrogatepass"), crc)
+
+
+def header_damage(rev: int) -> str:
+    """What to say if it does not match."""
+    return f"header or metadata of revision {rev} has a wrong checksum"
 
 
 def _checkpoint_columns(space_pk: int, row: PlainCheckpoint) -> tuple[Any, ...]:
@@ -121,7 +151,7 @@ def _checkpoint_columns(space_pk: int, row: PlainCheckpoint) -> tuple[Any, ...]:
         flags,
         run_id,
         root,
-        _header_crc(rev, header, metadata),
+        header_crc(rev, header, metadata),
         header,
         metadata,
     )
@@ -130,48 +160,70 @@ def _checkpoint_columns(space_pk: int, row: PlainCheckpoint) -> tuple[Any, ...]:
 # ---- writing
 
 
-def store(conn: Any, steps: Sequence[EncodedStep], codec: Codec) -> None:
-    """Write steps of one claim in one transaction. The connection must have no transaction open.
+def store(conn: Any, steps: Sequence[EncodedStep], codec: Codec, terms: Terms | None = None) -> None:
+    """Write steps of one claim in one transaction. The connection must have no transaction open. `terms`: of the lease
+    that the run has with its claim, if any.
 
-    Raises `CheckpointConflictError` (claim or head missed), `ThreadDeletedError`, `CheckpointNotFoundError`, or what
-    SQLite raises; nothing is stored then. On return the claim is held and the keys of new namespaces are known.
+    Raises `ThreadBusyError` (another process has a lease), `CheckpointConflictError` (claim or head missed),
+    `ThreadDeletedError`, `CheckpointNotFoundError`, or what SQLite raises; nothing is stored then. On return the claim
+    is held and the keys of new namespaces are known.
     """
     execute = conn.execute
     execute("BEGIN IMMEDIATE")
     written: tuple[int, dict[str, int]] | None = None
+    lease: Lease | None = None
     try:
-        written = _write_steps(conn, execute, steps, codec)
+        lease = terms.lease(steps) if terms is not None else None
+        if steps[0].claim.lane:
+            written = _write_lane(conn, steps, codec)
+        else:
+            written = _write_steps(conn, execute, steps, codec, lease)
         execute("COMMIT")
-        _settle_claim(steps, *written)
+        _settle_claim(steps, *written, lease)
     except BaseException as error:
         if conn.in_transaction:
             execute("ROLLBACK")
         elif written is not None and not isinstance(error, Exception):
             # An interrupt that arrived when the commit was done already: the steps are stored.
-            _settle_claim(steps, *written)
+            _settle_claim(steps, *written, lease)
         raise
 
 
-def _settle_claim(steps: Sequence[EncodedStep], thread_pk: int, space_pks: Mapping[str, int]) -> None:
+def _settle_claim(
+    steps: Sequence[EncodedStep], thread_pk: int, space_pks: Mapping[str, int], lease: Lease | None
+) -> None:
     claim = steps[0].claim
-    if not claim.claimed:
-        claim.thread_pk = thread_pk
+    if not claim.lane:
+        if not claim.claimed:
+            claim.thread_pk = thread_pk
+            claim.claimed = True
+            claim.lease = None
         claim.epoch = claim.number
-        claim.claimed = True
+        if lease is not None:
+            claim.lease = lease.until
     for step in steps:
         step.stored = True
         if step.space.pk is None:
             step.space.pk = space_pks[step.space.ns]
 
 
-def _write_steps(conn: Any, execute: Any, steps: Sequence[EncodedStep], codec: Codec) -> tuple[int, dict[str, int]]:
+def _write_steps(
+    conn: Any, execute: Any, steps: Sequence[EncodedStep], codec: Codec, lease: Lease | None
+) -> tuple[int, dict[str, int]]:
     """Everything between BEGIN and COMMIT. Returns the keys of the thread and of new namespaces."""
     first = steps[0]
     claim = first.claim
     thread_pk = claim.thread_pk
-    guarded = not claim.claimed
-    if guarded:
-        thread_pk = _take_claim(conn, first)
+    begins = guarded = not claim.claimed
+    if begins:
+        thread_pk = _take_claim(conn, first, lease)
+    else:
+        if claim.number != claim.epoch:
+            if execute(_CLAIM_AGAIN, (claim.number, claim.number, thread_pk, claim.epoch)).rowcount != 1:
+                raise refusal(conn, first)
+            guarded = True
+        if lease is not None:
+            guarded = execute(_LEASE, (lease.owner, lease.until, thread_pk, claim.number)).rowcount == 1
     assert thread_pk is not None
 
     # Heads: one statement per namespace, however many steps of it there are: what the first expects, what the last is.
@@ -193,8 +245,60 @@ def _write_steps(conn: Any, execute: Any, steps: Sequence[EncodedStep], codec: C
             try:
                 space_pks[step.space.ns] = execute(_NEW_SPACE, (thread_pk, step.space.ns, rev)).lastrowid
             except sqlite3.IntegrityError:
-                raise refusal(conn, step) from None
+                if execute(_FIRST_HEAD, (rev, thread_pk, step.space.ns)).rowcount != 1:
+                    raise refusal(conn, step) from None
+                space_pks[step.space.ns] = execute(_SPACE, (thread_pk, step.space.ns)).fetchone()[0]
+    _write_rows(conn, execute, steps, codec, thread_pk, space_pks)
+    if begins:
+        _write_aliases(conn, steps, space_pks)
+    return thread_pk, space_pks
 
+
+def _write_lane(conn: Any, steps: Sequence[EncodedStep], codec: Codec) -> tuple[int, dict[str, int]]:
+    """As `_write_steps`, for a lane: no claim is asked for, and no head moves."""
+    thread_pk: int = steps[0].claim.thread_pk  # type: ignore[assignment]
+    if conn.execute(_THERE, (thread_pk,)).fetchone() is None:
+        raise _deleted(steps[0])
+    space_pks: dict[str, int] = {}
+    made: set[int] = set()
+    for step in steps:
+        if step.rev is None:
+            continue
+        space, parent = step.space, step.commit.parent_rev
+        if space.pk is None and space.ns not in space_pks:
+            known = conn.execute(_SPACE, (thread_pk, space.ns)).fetchone()
+            made_pk = known[0] if known is not None else conn.execute(_NEW_SPACE, (thread_pk, space.ns, None)).lastrowid
+            space_pks[space.ns] = made_pk
+        if parent is not None and parent not in made:
+            step.must_exist = parent
+        made.add(step.rev)
+    steps = [step for step in steps if step.rev is not None or step.writes]
+    if steps:
+        _write_rows(conn, conn.execute, steps, codec, thread_pk, space_pks)
+        _write_aliases(conn, steps, space_pks)
+    return thread_pk, space_pks
+
+
+def _write_aliases(conn: Any, steps: Sequence[EncodedStep], space_pks: Mapping[str, int]) -> None:
+    """Make checkpoints findable whose ids were made for other revs, or for another salt."""
+    for step in steps:
+        checkpoint_id = step.commit.checkpoint_id
+        if step.rev is not None and ids.rev_of(checkpoint_id, step.claim.salt) != step.rev:
+            space_pk = step.space.pk if step.space.pk is not None else space_pks[step.space.ns]
+            conn.execute(_ALIAS, (space_pk, id_column(checkpoint_id), step.rev))
+
+
+def _write_rows(
+    conn: Any,
+    execute: Any,
+    steps: Sequence[EncodedStep],
+    codec: Codec,
+    thread_pk: int,
+    space_pks: Mapping[str, int],
+) -> None:
+    """The rows of steps, after everything that may refuse the claim."""
+    first = steps[0]
+    claim = first.claim
     payloads: list[tuple[Any, ...]] = []
     checkpoints: list[tuple[Any, ...]] = []
     whole: list[tuple[Any, ...]] = []
@@ -231,24 +335,42 @@ def _write_steps(conn: Any, execute: Any, steps: Sequence[EncodedStep], codec: C
         ) from error
     if whole:
         _insert(conn, _TASK, whole)
-    return thread_pk, space_pks
 
 
-def _take_claim(conn: Any, first: EncodedStep) -> int:
+def _take_claim(conn: Any, first: EncodedStep, lease: Lease | None) -> int:
     """The thread's key, after this claim has become its holder; makes a new thread."""
     claim = first.claim
+    if claim.busy is not None:
+        raise claim.busy
+    check_number(claim.thread_id, claim.number)
     now = time.time()
-    if claim.thread_pk is None:
+    owner, until = (lease.owner, lease.until) if lease is not None else (None, None)
+    number, thread_pk = claim.number, claim.thread_pk
+    if thread_pk is None:
         try:
-            made: int = conn.execute(_TAKE_NEW, (claim.thread_id, claim.salt, now, now)).lastrowid
+            made: int = conn.execute(
+                _TAKE_NEW, (claim.thread_id, claim.salt, number, number, now, now, owner, until)
+            ).lastrowid
         except sqlite3.IntegrityError:
-            raise refusal(conn, first) from None
-        return made
-    thread_pk = claim.thread_pk
-    values = now, thread_pk, claim.epoch, claim.number - 1, thread_pk, claim.root_head
+            found = conn.execute(
+                "SELECT thread_pk, salt FROM threads WHERE thread_id = ? AND epoch = 0", (claim.thread_id,)
+            ).fetchone()
+            if found is None:
+                raise refusal(conn, first) from None
+            # Nobody has claimed it: a lane made it.
+            thread_pk, claim.salt = found
+            claim.thread_pk = thread_pk
+        else:
+            return made
+    values = number, number, now, owner, until, thread_pk, claim.epoch, claim.lease, thread_pk, claim.root_head
     if conn.execute(_CLAIM, values).rowcount != 1:
         raise refusal(conn, first)
     return thread_pk
+
+
+def give_up_lease(conn: Any, claim: Claim) -> None:
+    """End the lease of a claim, in a transaction of its own."""
+    conn.execute(_LEASE, (None, None, claim.thread_pk, claim.number))
 
 
 def _space_pk(conn: Any, step: EncodedStep, thread_pk: int, space_pks: Mapping[str, int]) -> int:
@@ -315,17 +437,22 @@ def _write_parted_task(
         _insert(conn, _TASK, [(*key, part, None, None, None, piece) for part, piece in enumerate(pieces) if part])
 
 
+def _deleted(step: EncodedStep) -> ThreadDeletedError:
+    thread_id = step.claim.thread_id
+    return ThreadDeletedError(
+        f"thread {thread_id!r} was deleted while a run was writing it; nothing of step {step.commit.step} was stored; "
+        f"start a new run to create the thread again",
+        thread_id=thread_id,
+        ns=step.space.ns,
+    )
+
+
 def refusal(conn: Any, step: EncodedStep) -> CheckpointConflictError:
     """Why a claim or head was missed."""
     claim, space = step.claim, step.space
     thread = conn.execute("SELECT thread_pk FROM threads WHERE thread_id = ?", (claim.thread_id,)).fetchone()
     if claim.thread_pk is not None and (thread is None or thread[0] != claim.thread_pk):
-        return ThreadDeletedError(
-            f"thread {claim.thread_id!r} was deleted while a run was writing it; nothing of step {step.commit.step} was "
-            f"stored; start a new run to create the thread again",
-            thread_id=claim.thread_id,
-            ns=space.ns,
-        )
+        return _deleted(step)
     expected = step.expected if step.rev is not None else space.head
     found = conn.execute(
         "SELECT s.head_rev, h.id, e.id FROM threads t JOIN spaces s USING (thread_pk) "
@@ -357,18 +484,53 @@ class Reader:
     def address(self, thread_id: str, ns: str) -> Address | None:
         """As `Rows.address`."""
         row = self.conn.execute(
-            "SELECT t.thread_pk, t.salt, t.epoch, t.claims, s.space_pk, s.head_rev, r.head_rev FROM threads t "
+            "SELECT t.thread_pk, t.salt, t.epoch, t.claims, s.space_pk, s.head_rev, r.head_rev, "
+            "t.lease_owner, t.lease_until FROM threads t "
             "LEFT JOIN spaces s ON s.thread_pk = t.thread_pk AND s.ns = ? "
             "LEFT JOIN spaces r ON r.thread_pk = t.thread_pk AND r.ns = '' WHERE t.thread_id = ?",
             (ns, thread_id),
         ).fetchone()
         return None if row is None else Address(*row)
 
+    def place(self, space_pk: int) -> tuple[int, str]:
+        """As `Rows.place`."""
+        row = self.conn.execute(
+            "SELECT t.salt, s.ns FROM spaces s JOIN threads t ON t.thread_pk = s.thread_pk WHERE s.space_pk = ?",
+            (space_pk,),
+        ).fetchone()
+        if row is None:
+            raise CorruptCheckpointError(f"namespace {space_pk} has no row")
+        return row[0], row[1]
+
+    def header_before(self, space_pk: int, header_root: int, rev: int) -> int | None:
+        """As `Rows.header_before`."""
+        found: int | None = self.conn.execute(
+            "SELECT max(rev) FROM checkpoints WHERE space_pk = ? AND rev >= ? AND rev < ? AND header_root = ?",
+            (space_pk, header_root, rev, header_root),
+        ).fetchone()[0]
+        return found
+
+    def all_spaces(self, thread_id: str | None) -> list[int]:
+        """As `Rows.all_spaces`."""
+        statement = "SELECT s.space_pk FROM spaces s JOIN threads t USING (thread_pk) WHERE t.thread_id IS NOT NULL"
+        if thread_id is not None:
+            return [pk for (pk,) in self.conn.execute(f"{statement} AND t.thread_id = ?", (thread_id,)).fetchall()]
+        return [pk for (pk,) in self.conn.execute(statement).fetchall()]
+
+    def has_space(self, space_pk: int) -> bool:
+        """As `Rows.has_space`."""
+        found = self.conn.execute(
+            "SELECT 1 FROM spaces s JOIN threads t USING (thread_pk) WHERE s.space_pk = ? AND t.thread_id IS NOT NULL",
+            (space_pk,),
+        ).fetchone()
+        return found is not None
+
     def checkpoint(self, space_pk: int, rev: int) -> Found | None:
         """As `Rows.checkpoint`."""
         rows = self.conn.execute(
-            "SELECT c.rev, c.header, c.crc, c.metadata, t.id, t.parent_rev, t.parent_id, t.up_rev, t.ts, t.step, "
-            "t.source, t.flags, t.run_id, t.header_root, p.id, p.flags FROM checkpoints t "
+            # Metadata as bytes: damaged, they need not be a text.
+            "SELECT c.rev, c.header, c.crc, CAST(c.metadata AS BLOB), c.parent_rev, c.flags, t.id, t.parent_id, "
+            "t.up_rev, t.ts, t.step, t.source, t.run_id, t.header_root, p.id, p.flags FROM checkpoints t "
             "JOIN checkpoints c ON c.space_pk = t.space_pk AND c.rev BETWEEN t.header_root AND t.rev "
             "AND c.header_root = t.header_root "
             "LEFT JOIN checkpoints p ON c.rev = t.rev AND p.space_pk = t.space_pk AND p.rev = t.parent_rev "
@@ -379,41 +541,30 @@ class Reader:
             # The row itself always matches, unless its header chain is damaged.
             return None
         last = rows[-1]
-        flags, root = last[11], last[13]
+        _, header, _, metadata, parent_rev, flags, own, parent, up_rev, ts, step, source, run_id, root, above, _ = last
         if flags & STUB:
             return None
+        checkpoint_id = id_text(own)
         headers: list[tuple[int, bytes]] = []
-        for at, header, crc, metadata, *_ in rows:
-            if _header_crc(at, header, metadata) != crc:
-                raise CorruptCheckpointError(
-                    f"header of revision {at} has a wrong checksum", checkpoint_id=id_text(last[4])
-                )
-            headers.append((at, header))
+        revs: set[int] = set()
+        for at, its_header, crc, its_metadata, its_parent, its_flags, *_ in rows:
+            if header_crc(at, its_header, its_metadata) != crc:
+                raise CorruptCheckpointError(header_damage(at), checkpoint_id=checkpoint_id)
+            if at != root:
+                check_line(root, revs, at, its_parent, its_flags)
+            headers.append((at, its_header))
+            revs.add(at)
         if headers[0][0] != root:
             raise CorruptCheckpointError(
-                f"header of revision {root}, which the others build on, is gone", checkpoint_id=id_text(last[4])
+                f"header of revision {root}, which the others build on, is gone", checkpoint_id=checkpoint_id
             )
-        (
-            _,
-            header,
-            _,
-            metadata,
-            own,
-            parent_rev,
-            parent,
-            up_rev,
-            ts,
-            step,
-            source,
-            flags,
-            run_id,
-            root,
-            above,
-            above_flags,
-        ) = last
+        if parent_rev is not None and above is None and not flags & PARENT_PRUNED:
+            raise CorruptCheckpointError(
+                f"its parent, revision {parent_rev}, is gone and not marked as pruned", checkpoint_id=checkpoint_id
+            )
         row = CheckpointRow(
             rev,
-            id_text(own),
+            checkpoint_id,
             parent_rev,
             None if parent is None else id_text(parent),
             up_rev,
@@ -424,9 +575,9 @@ class Reader:
             run_id,
             root,
             header,
-            metadata,
+            None if metadata is None else metadata.decode(),
         )
-        return Found(row, headers, None if above is None or above_flags & STUB else id_text(above))
+        return Found(row, headers, None if above is None or last[15] & STUB else id_text(above))
 
     def alias(self, space_pk: int, checkpoint_id: str) -> int | None:
         """As `Rows.alias`."""
@@ -506,32 +657,43 @@ class Reader:
         writes.sort(key=lambda row: (row.path, row.task_id, row.slot))
         return writes
 
-    def open_child(self, space_pk: int, up_rev: int) -> int | None:
+    def open_child(self, space_pk: int, up_rev: int, own: int) -> int | None:
         """As `Rows.open_child`."""
         # A child's rev is always greater than its parent's, which bounds the scan.
         row = self.conn.execute(
             "SELECT rev FROM checkpoints WHERE space_pk = ? AND rev > ? AND up_rev = ? AND flags & 1 = 0 "
-            "ORDER BY rev DESC LIMIT 1",
-            (space_pk, up_rev, up_rev),
+            "AND (flags & 4 = 0 OR rev >> 20 IN (?, ?)) ORDER BY rev DESC LIMIT 1",
+            (space_pk, up_rev, up_rev, own, up_rev >> N_BITS),
         ).fetchone()
         return None if row is None else row[0]
 
-    def open_sub(self, thread_id: str, up_rev: int) -> dict[str, int]:
-        """As `Rows.open_sub`."""
-        # Namespaces with a task's id in them belong to one call: what they hold is under the same superstep.
-        rows = self.conn.execute(
-            "WITH RECURSIVE own (thread_pk) AS (SELECT thread_pk FROM threads WHERE thread_id = ?), under (rev) AS ("
-            "SELECT ? UNION SELECT c.rev FROM under u, own JOIN spaces s ON s.thread_pk = own.thread_pk "
-            "AND instr(s.ns, ':') > 0 JOIN checkpoints c ON c.space_pk = s.space_pk AND c.rev > u.rev "
-            "AND c.up_rev = u.rev) "
-            "SELECT n.ns, n.rev FROM (SELECT s.ns, s.space_pk, max(c.rev) AS rev FROM own JOIN spaces s "
-            "ON s.thread_pk = own.thread_pk AND instr(s.ns, ':') = 0 JOIN checkpoints c ON c.space_pk = s.space_pk "
-            "AND c.rev > ? AND c.up_rev IN under AND c.flags & 1 = 0 GROUP BY s.space_pk) n "
-            "WHERE NOT EXISTS (SELECT 1 FROM task_writes w WHERE w.space_pk = n.space_pk AND w.rev = n.rev "
-            "AND w.slot IN (?, ?))",
-            (thread_id, up_rev, up_rev, WRITES_IDX_MAP[ERROR], WRITES_IDX_MAP[INTERRUPT]),
+    def is_tip(self, space_pk: int, rev: int) -> bool:
+        """As `Rows.is_tip`."""
+        row = self.conn.execute(
+            "SELECT 1 FROM checkpoints WHERE space_pk = ? AND rev > ? AND parent_rev = ? AND flags & 1 = 0 LIMIT 1",
+            (space_pk, rev, rev),
+        ).fetchone()
+        return row is None
+
+    def children(self, thread_id: str, up_rev: int) -> list[tuple[str, int, int]]:
+        """As `Rows.children`."""
+        rows: list[tuple[str, int, int]] = self.conn.execute(
+            "SELECT s.ns, s.space_pk, max(c.rev) FROM threads t JOIN spaces s USING (thread_pk) "
+            "JOIN checkpoints c ON c.space_pk = s.space_pk AND c.rev > ? AND c.up_rev = ? AND c.flags & 1 = 0 "
+            "AND (c.flags & 4 = 0 OR c.rev >> 20 = ?) WHERE t.thread_id = ? GROUP BY s.space_pk",
+            (up_rev, up_rev, up_rev >> N_BITS, thread_id),
         ).fetchall()
-        return dict(rows)
+        return rows
+
+    def exists(self, thread_id: str, ns: str | None, rev: int) -> bool:
+        """As `Rows.exists`."""
+        row = self.conn.execute(
+            "SELECT 1 FROM threads t JOIN spaces s ON s.thread_pk = t.thread_pk "
+            f"{'' if ns is None else 'AND s.ns = ? '}"
+            "JOIN checkpoints c ON c.space_pk = s.space_pk AND c.rev = ? WHERE t.thread_id = ? LIMIT 1",
+            (rev, thread_id) if ns is None else (ns, rev, thread_id),
+        ).fetchone()
+        return row is not None
 
     def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
         """As `Rows.rev_in_thread`."""
@@ -558,7 +720,8 @@ class Reader:
     def entries(self, thread_id: str | None, ns: str | None, below: int | None, limit: int | None) -> list[Entry]:
         """As `Rows.entries`."""
         statement = (
-            "SELECT t.thread_id, s.ns, c.space_pk, c.rev, c.id, c.step, c.source, c.flags, c.run_id, c.metadata "
+            "SELECT t.thread_id, s.ns, c.space_pk, c.rev, c.id, c.step, c.source, c.flags, c.run_id, "
+            "CAST(c.metadata AS BLOB) "
             "FROM threads t JOIN spaces s USING (thread_pk) JOIN checkpoints c USING (space_pk) "
             "WHERE c.flags & 1 = 0 AND t.thread_id IS NOT NULL"
         )
@@ -573,7 +736,7 @@ class Reader:
             statement += " LIMIT ?"
             bound.append(limit)
         rows = self.conn.execute(statement, bound).fetchall()
-        return [Entry._make((*row[:4], id_text(row[4]), *row[5:])) for row in rows]
+        return [Entry._make((*row[:4], id_text(row[4]), *row[5:9], _text(row[9]))) for row in rows]
 
 
 class Writer(Reader):
@@ -584,16 +747,31 @@ class Writer(Reader):
     def take(self, thread_id: str, salt: int) -> int:
         """As `Transaction.take`."""
         now = time.time()
-        row = self.conn.execute("SELECT thread_pk FROM threads WHERE thread_id = ?", (thread_id,)).fetchone()
+        row = self.conn.execute("SELECT thread_pk, claims FROM threads WHERE thread_id = ?", (thread_id,)).fetchone()
         if row is None:
-            made: int = self.conn.execute(_TAKE_NEW, (thread_id, salt, now, now)).lastrowid
+            made: int = self.conn.execute(_TAKE_NEW, (thread_id, salt, 1, 1, now, now, None, None)).lastrowid
             return made
+        check_number(thread_id, row[1] + 1)
         self.conn.execute(
-            "UPDATE threads SET claims = claims + 1, epoch = claims + 1, claimed_at = ? WHERE thread_pk = ?",
+            "UPDATE threads SET claims = claims + 1, epoch = claims + 1, claimed_at = ?, lease_owner = NULL, "
+            "lease_until = NULL WHERE thread_pk = ?",
             (now, row[0]),
         )
         taken: int = row[0]
         return taken
+
+    def take_lane(self, thread_id: str, thread_pk: int | None, salt: int) -> tuple[int, int, int] | None:
+        """As `Transaction.take_lane`."""
+        find = "SELECT thread_pk, salt, claims FROM threads WHERE thread_id = ?"
+        row = self.conn.execute(find, (thread_id,)).fetchone()
+        if row is None and thread_pk is None:
+            now = time.time()
+            made: int = self.conn.execute(_TAKE_NEW, (thread_id, salt, 1, 0, now, now, None, None)).lastrowid
+            return made, salt, 1
+        if row is None or thread_pk not in (None, row[0]):
+            return None
+        self.conn.execute(_LANE, (row[0],))
+        return row[0], row[1], row[2] + 1
 
     def open_space(self, thread_pk: int, ns: str) -> int:
         """As `Transaction.open_space`."""
@@ -625,19 +803,16 @@ class Writer(Reader):
         ).fetchone()
         self.conn.execute(
             "UPDATE checkpoints SET header_root = ?, header = ?, crc = ? WHERE space_pk = ? AND rev = ?",
-            (header_root, header, _header_crc(rev, header, metadata), space_pk, rev),
+            (header_root, header, header_crc(rev, header, metadata), space_pk, rev),
         )
 
-    def set_head(self, space_pk: int, rev: int) -> None:
+    def set_head(self, space_pk: int, rev: int | None) -> None:
         """As `Transaction.set_head`."""
         self.conn.execute("UPDATE spaces SET head_rev = ? WHERE space_pk = ?", (rev, space_pk))
 
     def add_alias(self, space_pk: int, checkpoint_id: str, rev: int) -> None:
         """As `Transaction.add_alias`."""
-        self.conn.execute(
-            "INSERT INTO aliases (space_pk, id, rev) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET rev = excluded.rev",
-            (space_pk, id_column(checkpoint_id), rev),
-        )
+        self.conn.execute(_ALIAS, (space_pk, id_column(checkpoint_id), rev))
 
     def add_payloads(self, space_pk: int, payloads: Sequence[PayloadRow]) -> None:
         """As `Transaction.add_payloads`."""
@@ -646,6 +821,57 @@ class Writer(Reader):
             rows += _parted_payload(space_pk, number, root, seq, kind, tag, crc32(data, (root ^ seq) & _MASK), data)
         if rows:
             _insert(self.conn, _PAYLOAD, rows)
+
+    def chain_tags(
+        self, space_pk: int, after: tuple[int, int, int] | None, limit: int
+    ) -> list[tuple[int, int, int, int, str | None]]:
+        """As `StoredRows.chain_tags`."""
+        rows: list[tuple[int, int, int, int, str | None]] = self.conn.execute(
+            "SELECT chan, root, seq, kind, tag FROM payloads WHERE space_pk = ? AND part = 0 "
+            "AND (chan, root, seq) > (?, ?, ?) ORDER BY chan, root, seq LIMIT ?",
+            (space_pk, *(after or (-1, -1, -1)), limit),
+        ).fetchall()
+        return rows
+
+    def chain_body(self, space_pk: int, number: int, root: int, seq: int) -> bytes:
+        """As `StoredRows.chain_body`."""
+        rows = self.conn.execute(
+            "SELECT data FROM payloads WHERE space_pk = ? AND chan = ? AND root = ? AND seq = ? ORDER BY part",
+            (space_pk, number, root, seq),
+        ).fetchall()
+        return b"".join(data for (data,) in rows)
+
+    def replace_payload(self, space_pk: int, row: PayloadRow) -> None:
+        """As `StoredRows.replace_payload`."""
+        self.conn.execute(
+            "DELETE FROM payloads WHERE space_pk = ? AND chan = ? AND root = ? AND seq = ?", (space_pk, *row[:3])
+        )
+        self.add_payloads(space_pk, [row])
+
+    def task_rows(self, space_pk: int, after: int | None, limit: int) -> list[PlainWrite]:
+        """As `StoredRows.task_rows`."""
+        revs = self.conn.execute(
+            "SELECT DISTINCT rev FROM task_writes WHERE space_pk = ? AND rev > ? ORDER BY rev LIMIT ?",
+            (space_pk, -1 if after is None else after, limit),
+        ).fetchall()
+        page: list[PlainWrite] = []
+        for (rev,) in revs:
+            if len(page) >= limit:
+                break
+            page += self.tasks(space_pk, rev)
+        return page
+
+    def checkpoints_after(self, space_pk: int, rev: int | None, limit: int) -> list[CheckpointRow]:
+        """As `StoredRows.checkpoints_after`."""
+        rows = self.conn.execute(
+            "SELECT rev, id, parent_rev, parent_id, up_rev, ts, step, source, flags, run_id, header_root, header, "
+            "metadata FROM checkpoints WHERE space_pk = ? AND rev > ? ORDER BY rev LIMIT ?",
+            (space_pk, -1 if rev is None else rev, limit),
+        ).fetchall()
+        return [
+            CheckpointRow(at, id_text(own), parent, None if parent_id is None else id_text(parent_id), *rest)
+            for at, own, parent, parent_id, *rest in rows
+        ]
 
     def add_writes(self, space_pk: int, writes: Sequence[PlainWrite], *, replace: bool = False) -> None:
         """As `Transaction.add_writes`."""

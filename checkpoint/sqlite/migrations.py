@@ -109,6 +109,14 @@ MIGRATIONS: Final = (
 NEWEST: Final = MIGRATIONS[-1].version
 
 
+def known_version(conn: Any, place: str) -> int:
+    """The schema version of a file, 0 if nothing was stored in it yet. Changes nothing.
+
+    Raises `SchemaVersionError` if it is not one that this library knows.
+    """
+    return _version(conn, place)
+
+
 def migrate(conn: Any, place: str) -> None:
     """Bring a file to the newest schema. Raises `SchemaVersionError` and changes nothing if it cannot be."""
     if _version(conn, place) == NEWEST:

@@ -47,12 +47,16 @@ from checkpoint.base import (
     Claim,
     Durability,
     EncodedCommit,
+    ReadOnlyError,
     SaverClosedError,
+    SaverOpenError,
+    ThreadBusyError,
 )
 from checkpoint.chains import EncodedStep
-from checkpoint.rows import RowSaver
-from checkpoint.sqlite import core
-from checkpoint.sqlite.migrations import check_sqlite, migrate
+from checkpoint.rows import Address, RowSaver, refuse_stale
+from checkpoint.sqlite import core, leases, opening
+from checkpoint.sqlite.migrations import check_sqlite, known_version, migrate
+from checkpoint.sqlite.scan import Mender, Scanner, readable
 from checkpoint.workers import LoopThread, Worker
 
 if TYPE_CHECKING:
@@ -96,8 +100,9 @@ if hasattr(os, "register_at_fork"):
 class _Connections:
     """What is open. Apart from the saver, so that a saver that is collected closes its files."""
 
-    def __init__(self, path: str | None, single: Any, owned: bool) -> None:
+    def __init__(self, path: str | None, single: Any, owned: bool, read_only: bool) -> None:
         self.path = path
+        self.read_only = read_only
         self.single = single
         self.owned = owned
         self.n_forks = _n_forks
@@ -106,17 +111,11 @@ class _Connections:
         self.mode = ""
         self.is_broken = False
         """Has the disk failed under the writer? What it believes to be on disk may not be there."""
+        self.had_log = path is not None and os.path.exists(f"{path}-wal")
         self.writer: Any = single if single is not None else self.open()
-        if single is None:
-            self._set_up()
         self.readers: deque[sqlite3.Connection] = deque()
         self.reader_slots = threading.Semaphore(MAX_READERS)
         self.wal_conn: sqlite3.Connection | None = None
-
-    def _set_up(self) -> None:
-        self.writer.execute("PRAGMA journal_mode = WAL")
-        self.writer.execute("PRAGMA wal_autocheckpoint = 0")
-        self.writer.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
 
     def note_failure(self, error: BaseException) -> None:
         """After an I/O error the next transaction gets a new connection: pages that a failed fsync has lost are clean
@@ -127,18 +126,19 @@ class _Connections:
 
     def open(self, *, readonly: bool = False) -> sqlite3.Connection:
         assert self.path is not None
-        if not readonly:
-            # Others must not read a program's state; -wal and -shm take over the mode.
-            with contextlib.suppress(OSError):
-                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-        conn = sqlite3.connect(
-            self.path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False, cached_statements=256
-        )
-        conn.execute("PRAGMA foreign_keys = ON")
-        conn.execute("PRAGMA trusted_schema = OFF")
+        if self.read_only:
+            return opening.connect_to_read(self.path, busy_ms=_BUSY_MS)
+        conn = opening.connect(self.path, busy_ms=_BUSY_MS)
         if readonly:
             conn.execute("PRAGMA query_only = ON")
         return conn
+
+    def set_up_log(self) -> None:
+        """Changes the file: only when it is known to be ours."""
+        if self.single is None:
+            self.writer.execute("PRAGMA journal_mode = WAL")
+            self.writer.execute("PRAGMA wal_autocheckpoint = 0")
+            self.writer.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
 
     def check_process(self) -> None:
         """Raise `SaverClosedError` in a child of the process that opened the files."""
@@ -155,7 +155,7 @@ class _Connections:
             if self.is_broken:
                 broken, self.writer = self.writer, self.open()
                 broken.close()
-                self._set_up()
+                self.set_up_log()
                 self.is_broken = False
             self.writer.execute(f"PRAGMA synchronous = {'FULL' if mode == 'full' else 'NORMAL'}")
             self.writer.execute(f"PRAGMA busy_timeout = {0 if mode == 'inline' else _BUSY_MS}")
@@ -171,10 +171,13 @@ class _Connections:
                     conn.close()
             self.readers.clear()
             if self.single is None:
-                with contextlib.suppress(sqlite3.Error):
-                    self.writer.execute("PRAGMA busy_timeout = 0")
-                    self.writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                if not self.read_only:
+                    with contextlib.suppress(sqlite3.Error):
+                        self.writer.execute("PRAGMA busy_timeout = 0")
+                        self.writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
                 self.writer.close()
+                if self.read_only and not self.had_log and self.path is not None:
+                    opening.tidy(self.path)
             elif self.owned:
                 self.single.close()
 
@@ -182,10 +185,20 @@ class _Connections:
 class _SqliteSaver(RowSaver):
     """What both classes are: all methods of both APIs, from any thread and any loop."""
 
-    def __init__(self, conn: Any, *, serde: Any = None, max_checkpoint_lag: int = 1) -> None:
+    def __init__(
+        self,
+        conn: Any,
+        *,
+        serde: Any = None,
+        max_checkpoint_lag: int = 1,
+        lease_ttl: float | None = None,
+        read_only: bool = False,
+    ) -> None:
         super().__init__(serde=serde, max_checkpoint_lag=max_checkpoint_lag)
         check_sqlite()
+        self._terms = leases.Terms(lease_ttl) if lease_ttl is not None else None
         self.conn = conn
+        self.read_only = read_only
         self._open_lock = threading.Lock()
         self._connections: _Connections | None = None
         self._closer: Any = None
@@ -206,9 +219,19 @@ class _SqliteSaver(RowSaver):
         self._short_fold = False
 
     @classmethod
-    def from_conn_string(cls, conn_string: str, *, serde: Any = None, max_checkpoint_lag: int = 1) -> Self:
+    def from_conn_string(
+        cls,
+        conn_string: str,
+        *,
+        serde: Any = None,
+        max_checkpoint_lag: int = 1,
+        lease_ttl: float | None = None,
+        read_only: bool = False,
+    ) -> Self:
         """A saver on a file path, for `with` and `async with` alike."""
-        return cls(conn_string, serde=serde, max_checkpoint_lag=max_checkpoint_lag)
+        return cls(
+            conn_string, serde=serde, max_checkpoint_lag=max_checkpoint_lag, lease_ttl=lease_ttl, read_only=read_only
+        )
 
     # ---- opening and closing
 
@@ -218,19 +241,44 @@ class _SqliteSaver(RowSaver):
                 raise SaverClosedError("the saver is closed; make a new one")
             if self._connections is None:
                 path, single, owned = self._target()
-                connections = _Connections(path, single, owned)
-                try:
-                    with connections.write_lock:
-                        migrate(connections.writer, path or "the in-memory database")
-                        connections.writer.execute("PRAGMA foreign_keys = ON")
-                        core.finish_deletes(connections.writer)
-                except BaseException:
-                    connections.close()
-                    raise
+                self._check_target(path)
+                with opening.explained(path or "the in-memory database"):
+                    connections = _Connections(path, single, owned, self.read_only)
+                    try:
+                        with connections.write_lock:
+                            self._prepare(connections)
+                    except BaseException:
+                        connections.close()
+                        raise
                 workers = self._writer, self._reader, self._folder, self._timer
                 self._closer = weakref.finalize(self, _finish, connections, workers)
                 self._connections = connections
             return self._connections
+
+    def _check_target(self, path: str | None) -> None:
+        if path is not None:
+            opening.check_place(path, read_only=self.read_only)
+        elif self.read_only and isinstance(self.conn, (str, os.PathLike)):
+            raise ValueError("read_only=True needs a file; a new database in memory has nothing to read")
+
+    def _prepare(self, connections: _Connections) -> None:
+        """Bring the schema up to date, or see whether it can be read as it is."""
+        place = connections.path or "the in-memory database"
+        version = known_version(connections.writer, place)
+        if not self.read_only:
+            connections.set_up_log()
+            migrate(connections.writer, place)
+            connections.writer.execute("PRAGMA foreign_keys = ON")
+            core.finish_deletes(connections.writer)
+        elif version == 0:
+            raise SaverOpenError(f"{place} has no checkpoints, nor their tables; check the path", path=place)
+
+    def _check_writable(self) -> None:
+        if self.read_only:
+            raise ReadOnlyError(
+                f"the saver of {self.conn!r} was opened with read_only=True: nothing can be stored or removed; open the "
+                f"file without it"
+            )
 
     def _target(self) -> tuple[str | None, Any, bool]:
         """(path, the one connection to use for everything, is it the saver's own)."""
@@ -296,6 +344,7 @@ class _SqliteSaver(RowSaver):
         steps = _flat(batch)
         if not steps:
             return
+        self._check_writable()
         connections = self._live()
         claim = steps[0].claim
         if claim.thread_id in self._unwritten:
@@ -314,6 +363,8 @@ class _SqliteSaver(RowSaver):
         outcome's `result` raises the write's error; an error here and now is raised here.
         """
         connections = self._live()
+        if connections.read_only:
+            self._check_writable()
         steps = _flat((encoded,))
         claim = steps[0].claim
         is_small = sum([step.size for step in steps]) <= INLINE_BYTES
@@ -357,8 +408,15 @@ class _SqliteSaver(RowSaver):
         any other spoils the claim."""
         if claim.poisoned is not None:
             raise claim.poisoned
+        if claim.lane:
+            # Not a failure of the lane: who sees it encodes again.
+            for step in steps:
+                refuse_stale(step)
         try:
-            core.store(connections.writer, steps, self._codec())
+            if self._terms is None:
+                core.store(connections.writer, steps, self._codec())
+            else:
+                core.store(connections.writer, steps, self._codec(), self._terms)
         except BaseException as error:
             connections.note_failure(error)
             # An interrupt that came after the commit has spoiled nothing.
@@ -369,6 +427,23 @@ class _SqliteSaver(RowSaver):
             raise
         if connections.single is None:
             self._count_wal(connections, steps)
+
+    def _busy(self, thread_id: str, address: Address) -> ThreadBusyError | None:
+        """The lease of another process, while it lasts; also for a saver that asks for none itself."""
+        until = address.lease_until
+        return None if until is None else leases.refusal(thread_id, address.lease_owner, until, time.time())
+
+    def release(self, claim: Claim) -> None:
+        """The run of a claim is over: give up its lease, if it has one."""
+        connections = self._connections
+        if claim.lease is None or not claim.claimed or connections is None or connections.closed:
+            return
+        # It would end by itself: no reason to fail a run that is over.
+        with contextlib.suppress(sqlite3.Error, SaverClosedError), connections.write_lock:
+            connections.check_process()
+            connections.set_mode("normal")
+            core.give_up_lease(connections.writer, claim)
+            claim.lease = None
 
     def _settle(self, thread_id: str) -> None:
         """Write what was submitted for the thread, in order, on any thread; wait if another one is at it.
@@ -456,11 +531,26 @@ class _SqliteSaver(RowSaver):
     # ---- reading
 
     @contextmanager
+    def _scanning(self) -> Iterator[Scanner]:
+        with self._reading() as rows:
+            yield Scanner(rows.conn)
+
+    @contextmanager
+    def _mending(self) -> Iterator[tuple[Scanner, Mender]]:
+        with self._writing() as tx:
+            yield Scanner(tx.conn), Mender(tx.conn)
+
+    @contextmanager
     def _reading(self) -> Iterator[core.Reader]:
+        with readable(), self._view() as rows:
+            yield rows
+
+    @contextmanager
+    def _view(self) -> Iterator[core.Reader]:
         connections = self._live()
         if connections.single is not None:
             with connections.write_lock:
-                yield core.Reader(connections.single)
+                yield self._opened(core.Reader(connections.single))
             return
         with connections.reader_slots:
             try:
@@ -471,14 +561,18 @@ class _SqliteSaver(RowSaver):
             try:
                 conn.execute("BEGIN")
                 try:
-                    yield core.Reader(conn)
+                    yield self._opened(core.Reader(conn))
                 except sqlite3.Error as error:
                     fails = _has_code(error, sqlite3.SQLITE_IOERR)
                     raise
                 finally:
                     # After some errors SQLite has ended the transaction itself.
                     if conn.in_transaction:
-                        conn.execute("COMMIT")
+                        try:
+                            conn.execute("COMMIT")
+                        except sqlite3.DatabaseError:
+                            # Of a damaged file; there is nothing to lose.
+                            conn.rollback()
             finally:
                 if connections.closed or fails:
                     conn.close()
@@ -487,13 +581,14 @@ class _SqliteSaver(RowSaver):
 
     @contextmanager
     def _writing(self) -> Iterator[core.Writer]:
+        self._check_writable()
         connections = self._live()
         with connections.write_lock:
             connections.set_mode("full")
             conn = connections.writer
             conn.execute("BEGIN IMMEDIATE")
             try:
-                yield core.Writer(conn)
+                yield self._opened(core.Writer(conn))
                 conn.execute("COMMIT")
             except BaseException as error:
                 connections.note_failure(error)
@@ -544,11 +639,18 @@ class SqliteSaver(_SqliteSaver):
     allow use from other threads (`check_same_thread=False`). Usable as a sync and an async context manager, which close
     it.
 
-    Raises `SchemaVersionError` for a file that another program or a newer library wrote.
+    Raises `SchemaVersionError` for a file that another program or a newer library wrote, `SaverOpenError` for one that
+    cannot be opened.
     """
 
     def __init__(
-        self, conn: str | os.PathLike[str] | sqlite3.Connection, *, serde: Any = None, max_checkpoint_lag: int = 1
+        self,
+        conn: str | os.PathLike[str] | sqlite3.Connection,
+        *,
+        serde: Any = None,
+        max_checkpoint_lag: int = 1,
+        lease_ttl: float | None = None,
+        read_only: bool = False,
     ) -> None:
         """
         Args:
@@ -556,8 +658,15 @@ class SqliteSaver(_SqliteSaver):
             serde: how values become bytes; the shared `JsonPlusSerializer` if None.
             max_checkpoint_lag: supersteps of one namespace that may be unwritten under `"async"` durability when the
                 next one starts. Above 1, what is queued is written in groups.
+            lease_ttl: seconds for which other processes keep off a thread after each write of a run here, renewed by
+                its commits: a run that starts there meanwhile gets `ThreadBusyError` instead of taking the thread.
+                None: the run that starts last takes it. Make it longer than the slowest node.
+            read_only: read a file, also one that may not be written to, or whose schema is of an older library, and
+                change nothing; whatever would store something raises `ReadOnlyError`.
         """
-        super().__init__(conn, serde=serde, max_checkpoint_lag=max_checkpoint_lag)
+        super().__init__(
+            conn, serde=serde, max_checkpoint_lag=max_checkpoint_lag, lease_ttl=lease_ttl, read_only=read_only
+        )
         self._open()
 
     def setup(self) -> None:
@@ -578,14 +687,20 @@ class AsyncSqliteSaver(_SqliteSaver):
         *,
         serde: Any = None,
         max_checkpoint_lag: int = 1,
+        lease_ttl: float | None = None,
+        read_only: bool = False,
     ) -> None:
         """
         Args:
             conn: path of the file, or an aiosqlite connection. The saver does not close a connection it was given.
             serde: as for `SqliteSaver`.
             max_checkpoint_lag: as for `SqliteSaver`.
+            lease_ttl: as for `SqliteSaver`.
+            read_only: as for `SqliteSaver`.
         """
-        super().__init__(conn, serde=serde, max_checkpoint_lag=max_checkpoint_lag)
+        super().__init__(
+            conn, serde=serde, max_checkpoint_lag=max_checkpoint_lag, lease_ttl=lease_ttl, read_only=read_only
+        )
 
     async def setup(self) -> None:
         """Open the file and bring its schema up to date; every method does so by itself."""
@@ -661,6 +776,12 @@ class _Rows:
 
     def fetchall(self) -> list[Any]:
         return self._rows
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._rows)
+
+    def close(self) -> None:
+        pass
 
 
 class _Queued:

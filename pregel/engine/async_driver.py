@@ -10,6 +10,7 @@ bodies never run on the loop (D56).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
@@ -18,13 +19,21 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any
 
-from checkpoint.base import Ack, CheckpointConflictError, Durability, NativeSaver, StepCommit
+from checkpoint.base import (
+    Ack,
+    CheckpointConflictError,
+    Durability,
+    EncodedCommit,
+    NativeSaver,
+    StepCommit,
+    ThreadDeletedError,
+)
 from pregel._scope import TaskScope
 from pregel.engine.core import Run
 from pregel.engine.effects import HAND_BACK, Effect, Retry, Spawned, Start
 from pregel.engine.limits import deadline_of, own_error, timed_out
 from pregel.engine.program import Write
-from pregel.engine.snapshot import note_edited, note_unstored, salvage
+from pregel.engine.snapshot import into_lane, note_edited, note_unstored, salvage
 from pregel.engine.task import Task, acall, acall_routers, call, call_node, in_context
 from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, workers
 
@@ -62,6 +71,30 @@ class Inbox:
                 self._waiter = None
 
 
+class Alarm:
+    """What a coroutine sleeps on until anybody, on any thread, rings it."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.event = asyncio.Event()
+
+    def ring(self) -> None:
+        """End the sleep; nothing if the loop is closed, since then nobody sleeps."""
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self.event.set)
+
+    @staticmethod
+    def running_loop() -> asyncio.AbstractEventLoop:
+        """The loop that the caller runs on."""
+        return asyncio.get_running_loop()
+
+    async def sleep(self, limit: float | None) -> None:
+        """Return when it rings, or after `limit` seconds."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.event.wait(), limit)
+        self.event.clear()
+
+
 class AsyncDriver:
     """Drives one run to its end."""
 
@@ -82,6 +115,9 @@ class AsyncDriver:
         self.step_timeout = step_timeout
         self.inline = inline and gate is None and step_timeout is None
         self.fence = run.request.parent
+        self.hold = run.request.hold
+        self.forks = saver is not None and run.root.request.forks
+        """Does the run go on in a lane when it loses its thread? Then every write is waited for."""
         self.loop = asyncio.get_running_loop()
         self.inbox = Inbox(self.loop)
         """Outcomes, child tasks to start, and None when a chunk is waiting."""
@@ -205,18 +241,27 @@ class AsyncDriver:
         left = [body for body in self.bodies if not body.done()]
         for body in left:
             body.cancel()
+        hold = self.hold
+        may_store = hold is None or hold.reenter()
         try:
             if left:
                 await asyncio.shield(asyncio.wait(left))
             commit = None if self.broken else run.close()
-            if commit is not None:
-                await asyncio.shield(asyncio.ensure_future(self.store(commit, wait=True)))
-            await self.drain()
+            if may_store:
+                if commit is not None:
+                    await asyncio.shield(asyncio.ensure_future(self.store(commit, wait=True)))
+                await self.drain()
         except CheckpointConflictError:
             if not quiet:
                 raise
         finally:
             run.spawner = None
+            if hold is not None:
+                try:
+                    if may_store and run.claim is not None and run.claim.lease is not None and self.saver is not None:
+                        await self.saver.arelease(run.claim)
+                finally:
+                    hold.release()
 
     async def abort(self, error: BaseException) -> None:
         """Close a run that an error has left: what its tasks wrote is stored, and the run lets go of the error."""
@@ -517,7 +562,7 @@ class AsyncDriver:
         encoded = None
         try:
             encoded = await saver.aencode(commit) if saver.is_large(commit) else saver.encode(commit)
-            if self.durability == "async" and not wait and commit.claim.claimed:
+            if self.durability == "async" and not wait and commit.claim.claimed and not self.forks:
                 ack = saver.submit(encoded)
                 if ack is not None:
                     self.acks.append(ack)
@@ -525,14 +570,35 @@ class AsyncDriver:
                 await self.drain()
                 await saver.awrite([encoded], durability=self.durability)
         except BaseException as error:
-            self.broken = True
-            note_unstored(self.run, commit, error)
-            if encoded is None and isinstance(error, Exception):
-                await self.store_salvage(commit)
-            raise
+            if not self.may_fork(error):
+                self.broken = True
+                note_unstored(self.run, commit, error)
+                if encoded is None and isinstance(error, Exception):
+                    await self.store_salvage(commit)
+                raise
+            encoded = await self.fork(commit)
         if encoded.edited:
             note_edited(self.run, encoded.edited)
             self.run.warn()
+
+    def may_fork(self, error: BaseException) -> bool:
+        """Is it the thread that was lost, and is the run to go on without it?"""
+        return self.forks and isinstance(error, CheckpointConflictError) and not isinstance(error, ThreadDeletedError)
+
+    async def fork(self, commit: StepCommit) -> EncodedCommit:
+        """The thread is lost: go on in a lane, with the commit that was refused."""
+        saver = self.saver
+        assert saver is not None
+        try:
+            await saver.aopen_lane(commit.claim)
+            into_lane(self.run, (commit,))
+            encoded = await saver.aencode(commit) if saver.is_large(commit) else saver.encode(commit)
+            await saver.awrite([encoded], durability=self.durability)
+        except BaseException as error:
+            self.broken = True
+            note_unstored(self.run, commit, error)
+            raise
+        return encoded
 
     async def store_salvage(self, commit: StepCommit) -> None:
         """A step could not be encoded: store what can be of its tasks' writes. Its error says what is missing."""

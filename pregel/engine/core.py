@@ -217,6 +217,9 @@ class Run(RunState):
         if self.stores:
             held, self.held = self.held, []
             made = snapshot.checkpoint(self, "loop", held)
+            pace = self.request.pace
+            if pace is not None and pace.is_due(self.request.monotonic()):
+                made = snapshot.periodic(self)
         else:
             made = self.checkpoint_id_ = None
         self.pending = []

@@ -20,9 +20,10 @@ from checkpoint.base import (
     Source,
     StepCommit,
     TaskWrites,
+    UnregisteredTypeError,
     Version,
 )
-from pregel.constants import ERROR, MISSING, NO_WRITES, TASKS
+from pregel.constants import ERROR, MISSING, NO_WRITES, PULL, TASKS
 from pregel.engine.program import Program, Write
 from pregel.engine.state import Known, RunState
 from pregel.types import Send
@@ -69,25 +70,33 @@ def checkpoint(run: RunState, source: Source, held: Sequence[TaskWrites] = ()) -
 
 
 def final(run: RunState, held: Sequence[TaskWrites]) -> StepCommit | None:
-    """Durability `exit`: one checkpoint for all that the run did since it loaded, or only rows if it did no step."""
-    loaded = run.loaded
-    stored = loaded is not None and loaded.checkpoint_id is not None
-    if stored and loaded is not None and loaded.rev == run.rev:
+    """Durability `exit`: one checkpoint for all that the run did since it was stored; only rows if it did no step."""
+    base = run.base
+    if base is not None and base[0] == run.rev:
         return rows(run, held) if held else None
     if run.rev == 0:
         return None
-    run.parent_rev = loaded.rev if stored and loaded is not None else None
-    run.parent_id = loaded.checkpoint_id if loaded is not None else None
+    run.parent_rev, run.parent_id = (None, None) if base is None else base
+    run.base = run.rev, run.checkpoint_id
     return commit(run, held)
 
 
 def unlink(made: StepCommit) -> None:
-    """Durability `exit`: nested checkpoints that worked under one of this run that is not stored belong to none."""
-    stored = {made.rev, *(other.rev for other in made.others)}
+    """Nested checkpoints that worked under one of this run that is not stored belong to none."""
+    stored = {rev for commit in (made, *made.others) for rev in (commit.rev, commit.parent_rev)}
     for other in made.others:
         up_rev = other.up_rev
         if up_rev is not None and up_rev >> NUMBER_SHIFT == made.claim.number and up_rev not in stored:
             other.up_rev = None
+
+
+def periodic(run: RunState) -> StepCommit | None:
+    """Durability `Every`, root run, between two steps: what `final` would store, with what nested runs want stored."""
+    made = final(run, ())
+    if made is not None:
+        made.others, run.parked = run.parked, []
+        unlink(made)
+    return made
 
 
 def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
@@ -194,6 +203,26 @@ def note_edited(run: RunState, channels: Sequence[str]) -> None:
         )
 
 
+def into_lane(run: RunState, commits: Sequence[StepCommit]) -> None:
+    """The claim has gone into a lane: what was to be stored in one transaction is numbered in it. Ids stay."""
+    claim = commits[0].claim
+    every = [commit for last in commits for commit in (*last.others, last)]
+    moved = {c.rev: claim.in_lane(c.rev) for c in every if c.kind == "checkpoint"}
+    for c in every:
+        c.rev = moved.get(c.rev, c.rev)
+        c.parent_rev = moved.get(c.parent_rev, c.parent_rev) if c.parent_rev is not None else None
+        c.up_rev = moved.get(c.up_rev, c.up_rev) if c.up_rev is not None else None
+        c.sub = {ns: moved.get(rev, rev) for ns, rev in c.sub.items()}
+        for task in c.writes:
+            task.rev = moved.get(task.rev, task.rev)
+    run.rev = moved.get(run.rev, run.rev)
+    run.sub = {ns: moved.get(rev, rev) for ns, rev in run.sub.items()}
+    if run.base is not None:
+        run.base = moved.get(run.base[0], run.base[0]), run.base[1]
+    for kept_state in run.finished.values():
+        kept_state.rev = moved.get(kept_state.rev, kept_state.rev)
+
+
 def kept(run: RunState) -> LoadedCheckpoint:
     """The state of a run as its next run would load it, for a stable namespace whose commits are not stored yet."""
     assert run.claim is not None
@@ -218,8 +247,22 @@ def kept(run: RunState) -> LoadedCheckpoint:
     )
 
 
+def _author(run: RunState, commit: StepCommit, error: UnregisteredTypeError) -> str | None:
+    """The node that gave the value which cannot be stored; None if it was none, or a step that is over (`exit`)."""
+    for task in run.tasks:
+        if task.id_ == error.task_id and task.id_ is not None:
+            return task.name
+    pull = f"~{PULL}, "
+    for row in commit.writes:
+        if row.task_id == error.task_id and row.path.startswith(pull):
+            return row.path.removeprefix(pull)
+    return None
+
+
 def note_unstored(run: RunState, commit: StepCommit | None, error: BaseException) -> None:
     """Say on a saver's error, once, what was not stored (D47)."""
+    if isinstance(error, UnregisteredTypeError) and commit is not None:
+        error.locate(node=_author(run, commit, error))
     step = run.step if commit is None else commit.step
     what = "task writes" if commit is not None and commit.kind == "tasks" else f"step {step}"
     text = f"Storing {what} of thread {run.request.thread_id!r} (namespace {run.ns!r}) failed; it is not stored"

@@ -23,6 +23,7 @@ from pregel.engine import namespace
 from pregel.engine.program import Program
 from pregel.engine.task import Task, digest, task_id
 from pregel.errors import Interrupt
+from pregel.types import Every
 from pregel.warnings import Notice, emit
 
 Phase = Literal["new", "idle", "running", "committing", "done"]
@@ -83,6 +84,7 @@ class Request:
 
     __slots__ = (
         "call_number",
+        "caller",
         "checkpoint_id",
         "clock",
         "config",
@@ -92,7 +94,9 @@ class Request:
         "copiers",
         "deferred",
         "durability",
+        "forks",
         "gate",
+        "hold",
         "interrupt_after",
         "interrupt_before",
         "jitter",
@@ -103,6 +107,7 @@ class Request:
         "ns_",
         "outlets",
         "output_keys",
+        "pace",
         "parent",
         "parent_run",
         "retry_policy",
@@ -116,7 +121,18 @@ class Request:
         "stores",
         "strict",
         "thread_id",
+        "turn",
     )
+
+    def __init__(self) -> None:
+        self.turn: Any = None
+        """Root run with a saver: what it does if its thread is held."""
+        self.hold: Any = None
+        """Root run with a saver: what it has of its thread."""
+        self.caller: TaskScope | None = None
+        """Root run: the task that it was started in, of a run that has nothing to do with it otherwise."""
+        self.forks = False
+        """Root run: does it go on in a lane if it loses its thread?"""
 
     config: Mapping[str, Any]
     """Merged: ambient, bound, given."""
@@ -148,7 +164,9 @@ class Request:
     stores: bool
     """Is there a saver?"""
     deferred: bool
-    """Durability `exit`: store once, at the end."""
+    """Durability `exit` or `Every`: not each step is stored."""
+    pace: Pace | None
+    """Durability `Every`, root run: when it is due."""
     stored_metadata: Mapping[str, Any]
     """Scalars of the config that every checkpoint carries."""
     limit: int
@@ -180,6 +198,27 @@ class Request:
         return self.ns_
 
 
+class Pace:
+    """When a run whose steps are not all stored is to be stored again: counts steps, and seconds of a clock that only goes
+    forward."""
+
+    __slots__ = ("_began", "_n_steps", "every")
+
+    def __init__(self, every: Every, now: float) -> None:
+        self.every = every
+        self._n_steps = 0
+        self._began = now
+
+    def is_due(self, now: float) -> bool:
+        """A step has ended at this time: is it to be stored? If so, counting starts over."""
+        self._n_steps += 1
+        steps, seconds = self.every.steps, self.every.seconds
+        if (steps is None or self._n_steps < steps) and (seconds is None or now - self._began < seconds):
+            return False
+        self._n_steps, self._began = 0, now
+        return True
+
+
 class Known(NamedTuple):
     """What is known of how a channel changed since the last commit."""
 
@@ -203,6 +242,7 @@ class RunState:
 
     __slots__ = (
         "answers",
+        "base",
         "bubble",
         "changed",
         "channels",
@@ -321,6 +361,9 @@ class RunState:
         self.parent_id: str | None = None
         self.source = "input"
         """Source of the checkpoint that the current step starts from."""
+        self.base: tuple[int, str] | None = None
+        """Rev and id of the newest stored checkpoint of this line: the parent of the next stored one, if not each step is
+        stored."""
         if loaded is None or loaded.checkpoint_id is None:
             self.channels = Channels(self.program.channels, {})
             self.versions: dict[str, Version] = {}
@@ -342,6 +385,7 @@ class RunState:
         """Step of the checkpoint that the current step starts from."""
         self.checkpoint_id_ = loaded.checkpoint_id
         self.rev = loaded.rev
+        self.base = loaded.rev, loaded.checkpoint_id
         self.parent_rev = loaded.parent_rev
         self.parent_id = loaded.parent_id
         self.source = loaded.source
@@ -355,7 +399,7 @@ class RunState:
     def transplant(self) -> None:
         """Continue in a namespace that has nothing yet, from what was loaded of another: everything is to be stored."""
         self.rev = 0
-        self.parent_rev = self.parent_id = self.loaded = None
+        self.parent_rev = self.parent_id = self.loaded = self.base = None
         self.changed = dict.fromkeys(self.versions)
         self.seen_changed = dict(self.seen)
 
@@ -450,7 +494,9 @@ class RunState:
     def mark(self, name: str, writes: Sequence[Any] = ()) -> None:
         """Remember for the next commit that a channel has changed, by these writes, and what is known of how."""
         channel = self.channels[name]
-        kept, before = channel.last_edit(), channel.replaced()
+        kept = channel.last_edit()
+        # After an append the old container is only asked for if something else may follow before the commit.
+        before = channel.replaced() if kept is None or self.request.deferred else MISSING
         known = None if kept is None and before is MISSING else Known(kept, before, writes)
         if name in self.changed:
             earlier = self.changed[name]

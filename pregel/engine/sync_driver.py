@@ -24,13 +24,21 @@ from functools import partial
 from threading import Lock
 from typing import Any
 
-from checkpoint.base import Ack, CheckpointConflictError, Durability, NativeSaver, StepCommit
+from checkpoint.base import (
+    Ack,
+    CheckpointConflictError,
+    Durability,
+    EncodedCommit,
+    NativeSaver,
+    StepCommit,
+    ThreadDeletedError,
+)
 from pregel._scope import TaskScope
 from pregel.engine.core import Run
 from pregel.engine.effects import HAND_BACK, Effect, Retry, Spawned, Start
 from pregel.engine.limits import deadline_of, own_error, timed_out
 from pregel.engine.program import Write
-from pregel.engine.snapshot import note_edited, note_unstored, salvage
+from pregel.engine.snapshot import into_lane, note_edited, note_unstored, salvage
 from pregel.engine.task import Task, call
 from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, here, workers
 
@@ -59,6 +67,9 @@ class SyncDriver:
         self.helping = False
         """Is a step being started whose bodies this thread may run? (Later attempts and handlers go to workers.)"""
         self.fence = run.request.parent
+        self.hold = run.request.hold
+        self.forks = saver is not None and run.root.request.forks
+        """Does the run go on in a lane when it loses its thread? Then every write is waited for."""
         self.inbox: SimpleQueue[Any] = SimpleQueue()
         """Outcomes, child tasks to start, and None when a chunk is waiting."""
         self.jobs: deque[Job] = deque()
@@ -187,17 +198,26 @@ class SyncDriver:
                 task.scope.close()
             if task.future is not None:
                 abandon_future(task.future)
+        hold = self.hold
+        may_store = hold is None or hold.reenter()
         try:
             commit = None if self.broken else run.close()
-            if commit is not None:
-                self.store(commit, wait=True)
-            while self.acks:
-                self.settle_ack(self.acks.popleft())
+            if may_store:
+                if commit is not None:
+                    self.store(commit, wait=True)
+                while self.acks:
+                    self.settle_ack(self.acks.popleft())
         except CheckpointConflictError:
             if not quiet:
                 raise
         finally:
             run.spawner = None
+            if hold is not None:
+                try:
+                    if may_store and run.claim is not None and run.claim.lease is not None and self.saver is not None:
+                        self.saver.release(run.claim)
+                finally:
+                    hold.release()
 
     def abort(self, error: BaseException) -> None:
         """Close a run that an error has left: what its tasks wrote is stored, and the run lets go of the error."""
@@ -427,7 +447,7 @@ class SyncDriver:
         encoded = None
         try:
             encoded = saver.encode(commit)
-            if self.durability == "async" and not wait and commit.claim.claimed:
+            if self.durability == "async" and not wait and commit.claim.claimed and not self.forks:
                 ack = saver.submit(encoded)
                 if ack is not None:
                     self.acks.append(ack)
@@ -435,14 +455,35 @@ class SyncDriver:
                 self.drain()
                 saver.write([encoded], durability=self.durability)
         except BaseException as error:
-            self.broken = True
-            note_unstored(self.run, commit, error)
-            if encoded is None and isinstance(error, Exception):
-                self.store_salvage(commit)
-            raise
+            if not self.may_fork(error):
+                self.broken = True
+                note_unstored(self.run, commit, error)
+                if encoded is None and isinstance(error, Exception):
+                    self.store_salvage(commit)
+                raise
+            encoded = self.fork(commit)
         if encoded.edited:
             note_edited(self.run, encoded.edited)
             self.run.warn()
+
+    def may_fork(self, error: BaseException) -> bool:
+        """Is it the thread that was lost, and is the run to go on without it?"""
+        return self.forks and isinstance(error, CheckpointConflictError) and not isinstance(error, ThreadDeletedError)
+
+    def fork(self, commit: StepCommit) -> EncodedCommit:
+        """The thread is lost: go on in a lane, with the commit that was refused."""
+        saver = self.saver
+        assert saver is not None
+        try:
+            saver.open_lane(commit.claim)
+            into_lane(self.run, (commit,))
+            encoded = saver.encode(commit)
+            saver.write([encoded], durability=self.durability)
+        except BaseException as error:
+            self.broken = True
+            note_unstored(self.run, commit, error)
+            raise
+        return encoded
 
     def store_salvage(self, commit: StepCommit) -> None:
         """A step could not be encoded: store what can be of its tasks' writes. Its error says what is missing."""

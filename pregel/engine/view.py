@@ -298,10 +298,9 @@ def checkpoint(run: RunState) -> None:
 
 def _parent_id(run: RunState) -> str | None:
     """Parent of the current checkpoint; with durability `exit` the one that will be stored (D52)."""
-    if not run.request.deferred or run.loaded is None:
+    if not run.request.deferred or run.base is None or run.base[0] == run.rev:
         return run.parent_id
-    loaded = run.loaded
-    return loaded.parent_id if loaded.rev == run.rev else loaded.checkpoint_id
+    return run.base[1]
 
 
 def _address(run: RunState, checkpoint_id: str | None) -> dict[str, Any]:

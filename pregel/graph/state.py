@@ -359,6 +359,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
         name: str | None = None,
         isolate: typing.Literal["shallow", "deep", "off"] = "shallow",
         strict: bool = False,
+        on_conflict: typing.Literal["raise", "wait", "fork"] = "raise",
     ) -> CompiledStateGraph[StateT, ContextT, InputT, OutputT]:
         """The graph, ready to run.
 
@@ -374,6 +375,8 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             isolate: `"shallow"`: every task gets its own top-level containers. `"off"`: the very objects of the state.
                 `"deep"`: for debugging, a node that edits its input in place fails with `StateMutationError`.
             strict: errors instead of warnings.
+            on_conflict: what a call does while another run holds its thread: `"raise"` `ThreadBusyError`, `"wait"` for
+                its end, or `"fork"`: run beside it on a branch. Every call can say otherwise.
 
         Raises:
             ValueError: see `validate`.
@@ -396,6 +399,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             debug=debug,
             name="LangGraph" if name is None else name,
             isolate=isolate,
+            on_conflict=on_conflict,
         )
         graph.validate()
         return graph

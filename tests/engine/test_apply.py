@@ -107,11 +107,11 @@ def test_changes_are_remembered_for_the_saver_only_if_there_is_one():
     apply(run, a=[("log", [1, 2]), ("x", 1)])
     run.changed.clear()
     apply(run, a=[("log", [3])])
-    assert run.changed == {"log": (2, [1, 2], [[3]])}
+    assert run.changed == {"log": (2, MISSING, [[3]])}
 
 
 def test_two_appends_between_commits_keep_the_shorter_prefix():
-    run = run_of(stores=True)
+    run = run_of(stores=True, deferred=True)
     apply(run, a=[("log", [1])])
     run.changed.clear()
     apply(run, a=[("log", [2])])

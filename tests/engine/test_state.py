@@ -236,7 +236,7 @@ def test_a_transplanted_run_stores_everything_anew():
 def test_how_much_of_a_channel_is_kept(edits, kept):
     """None stands for a commit; before the first one there is the element 0, if it comes first."""
     program = dummy_program(channels={"x": LastValue(int), "log": BinaryOperatorAggregate(list, operator.add)})
-    run = dummy_run(program, stores=True)
+    run = dummy_run(program, stores=True, deferred=True)
     if edits[0] is None:
         run.channels["log"].update([[0]])
     for edit in edits:

@@ -98,6 +98,7 @@ def dummy_request(**fields: Any) -> Request:
         "control": None,
         "copiers": COPIERS,
         "deferred": False,
+        "pace": None,
         "durability": "sync",
         "gate": None,
         "interrupt_after": (),
