@@ -752,6 +752,15 @@ def namespace_above(ns: str) -> str:
     return "|".join(segments[:-1])
 
 
+def is_above(ns: str, nested: str) -> bool:
+    """Can one namespace be that of the graph around a nested one?
+
+    A stable namespace has no task ids in it, so each call of the graph around it may have a namespace of its own.
+    """
+    above = namespace_above(nested)
+    return ns == above or "|".join(segment.split(":")[0] for segment in ns.split("|")) == above
+
+
 def get_checkpoint_id(config: RunnableConfig) -> str | None:
     """The checkpoint that a config addresses, None for "the newest"."""
     return config.get("configurable", {}).get("checkpoint_id")
