@@ -153,7 +153,7 @@ class Subject:
 
     def __init__(self, saver: Any, colour: Colour, loop: LoopThread, opening: Opening, place: Path) -> None:
         self.saver = saver
-        self.colour = colour
+        self.colour: Colour = colour
         self.opening = opening
         self.place = place
         self._loop = loop
