@@ -337,6 +337,7 @@ class _Thread:
         # A serializer that encrypts does so when rows are stored; here they are made.
         self.codec = Codec(getattr(own, "inner", own.serde))
         self.claim = Claim(thread_id, None, 0, 0, 1)
+        self.outlines: dict[tuple[str, str], Outline] = {}
         self.lines: dict[str, _Line] = {}
         self.revs: dict[tuple[str, str], int] = {}
         self.subs: dict[tuple[str, str | None], dict[str, int]] = {}
@@ -386,8 +387,14 @@ class _Thread:
         return len(answers) if isinstance(answers, list) else 0
 
     def _outline(self, ns: str, checkpoint_id: str) -> Outline:
+        known = self.outlines.get((ns, checkpoint_id))
+        if known is None:
+            known = self.outlines[ns, checkpoint_id] = self._made_outline(ns, checkpoint_id)
+        return known
+
+    def _made_outline(self, ns: str, checkpoint_id: str) -> Outline:
         row = self.rows.get((ns, checkpoint_id))
-        found = None if row is None else self.decoder.outline(self.source.blob(self.thread_id, row))
+        found = None if row is None else self.decoder.outline(self.source.blob(row))
         if row is None or not isinstance(found, dict):
             return Outline((), ())
         values = found.get("channel_values") or {}
@@ -435,7 +442,7 @@ class _Thread:
         return _Stored(self.names.spaces[row.ns], stored, payloads, writes)
 
     def _decoded(self, row: SourceRow) -> dict[str, Any] | None:
-        blob = self.source.blob(self.thread_id, row)
+        blob = self.source.blob(row)
         checkpoint = self.decoder.value(blob)
         if self.decoder.troubles:
             # Again, channel by channel, to say where.

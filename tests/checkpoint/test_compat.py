@@ -723,6 +723,33 @@ def test_damaged_checkpoints_are_refused(tmp_path, saver, stored):
     assert saver.get_tuple(thread("t")) is None
 
 
+@pytest.mark.parametrize("column", ["checkpoint_id", "parent_checkpoint_id", "checkpoint_ns", "metadata"])
+def test_damaged_columns_are_refused(tmp_path, saver, column):
+    path = make_file(tmp_path / "peer.sqlite", checkpoint(0, {"a": 1}), checkpoint(1, {"a": 2}))
+    make_file(path, checkpoint(0, {"good": 1}), thread_id="good")
+    conn = sqlite3.connect(path)
+    conn.execute(f"UPDATE checkpoints SET {column} = x'ff00' WHERE thread_id = 't'")
+    conn.commit()
+    conn.close()
+    with pytest.raises(IncompleteImportError) as caught:
+        import_langgraph(path, saver)
+    assert caught.value.imported.threads == ["good"]
+    assert {unread.thread_id for unread in caught.value.imported.refused} == {"t"}
+
+
+def test_a_thread_that_names_a_parent_that_is_gone(tmp_path, saver):
+    path = make_file(tmp_path / "peer.sqlite", checkpoint(0, {"a": 1}), checkpoint(1, {"a": 2}))
+    conn = sqlite3.connect(path)
+    conn.execute("DELETE FROM checkpoints WHERE checkpoint_id = ?", (id_of(0),))
+    conn.commit()
+    conn.close()
+    import_langgraph(path, saver)
+    (entry,) = saver.list(thread("t"))
+    assert entry.checkpoint["channel_values"] == {"a": 2}
+    assert entry.parent_config["configurable"]["checkpoint_id"] == id_of(0)
+    assert saver.verify(deep=True) == []
+
+
 def test_channels_that_store_writes_are_refused(tmp_path, saver):
     path = make_file(tmp_path / "peer.sqlite", checkpoint(0, {"a": 1}))
     conn = sqlite3.connect(path)
