@@ -27,7 +27,7 @@ as in version control; bounds measured in storage.md C6.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -608,19 +608,17 @@ def read_value(name: str, rows: Sequence[Body], codec: Codec, ns: str, lenient: 
     """The value of one chain: its full row, then what changed it."""
     unpack = codec.unpack_opaque if lenient else codec.unpack
     try:
-        is_large = sum([len(data) for _, data in rows]) > BLOCK_BYTES
-        if len(rows) > 1 and codec.is_plain and not is_large and (whole := joined(rows)) is not None:
-            # The rows of a list that only grew, as one array: faster than row by row.
-            n_elements, elements = whole
-            return unpack(None, b"\xdd" + n_elements.to_bytes(4, "big") + elements)
-        value = unpack(*rows[0])
-        if type(value) is str:
-            value = "".join([value, *(unpack(*row) for row in rows[1:])])
-        else:
-            for row in rows[1:]:
-                if is_large:
-                    give_way()
-                value = apply(value, unpack(*row))
+        value: Any = None
+        for at, block in enumerate(_blocks(rows)):
+            if at:
+                give_way()
+            deltas = _decoded(block, codec, unpack)
+            if not at:
+                value = deltas.pop(0)
+            if type(value) is str:
+                deltas = ["".join(deltas)]
+            for delta in deltas:
+                value = apply(value, delta)
     except UnknownTypeError as unknown:
         if unknown.channel is None:
             unknown.channel = name
@@ -631,6 +629,27 @@ def read_value(name: str, rows: Sequence[Body], codec: Codec, ns: str, lenient: 
     except (ValueError, TypeError) as error:
         raise CorruptCheckpointError(f"body does not decode ({error!r})", ns=ns, channel=name) from error
     return value
+
+
+def _blocks(rows: Sequence[Body]) -> Iterator[list[Body]]:
+    """Rows in a row that make up `BLOCK_BYTES` together: what is decoded before another thread gets a turn."""
+    block: list[Body] = []
+    n_bytes = 0
+    for row in rows:
+        if block and n_bytes + len(row[1]) > BLOCK_BYTES:
+            yield block
+            block, n_bytes = [], 0
+        block.append(row)
+        n_bytes += len(row[1])
+    yield block
+
+
+def _decoded(block: list[Body], codec: Codec, unpack: Callable[[str | None, bytes], Any]) -> list[Any]:
+    """The values of rows. Those of a list that only grew become one array first: faster than row by row."""
+    if len(block) > 1 and codec.is_plain and (whole := joined(block)) is not None:
+        n_elements, elements = whole
+        return [unpack(None, b"\xdd" + n_elements.to_bytes(4, "big") + elements)]
+    return [unpack(*row) for row in block]
 
 
 def read_task(row: WriteRow, codec: Codec, checkpoint_id: str, *, lenient: bool = False) -> TaskWrites:
