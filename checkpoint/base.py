@@ -203,16 +203,36 @@ class CorruptCheckpointError(CheckpointError):
 class UnregisteredTypeError(CheckpointError, TypeError):
     """A value to store has a class that the registry does not know. Raised when the node returns."""
 
-    def __init__(self, type_: type, path: str, *, channel: str | None = None) -> None:
-        name = f"{type_.__module__}.{type_.__qualname__}"
-        place = f"channel {channel!r}, at {path or 'the value itself'}" if channel is not None else path or "the value"
-        super().__init__(
-            f"cannot store a {name} ({place}): its class is not registered; decorate it with @checkpoint.register, "
-            f"annotate a state key with it, or keep it out of the state"
-        )
+    def __init__(
+        self, type_: type, path: str, *, channel: str | None = None, node: str | None = None, task_id: str | None = None
+    ) -> None:
+        super().__init__()
         self.type = type_
         self.path = path
         self.channel = channel
+        self.node = node
+        """Whose return value it was, if a node's."""
+        self.task_id = task_id
+        self._say()
+
+    def locate(self, *, channel: str | None = None, node: str | None = None, task_id: str | None = None) -> None:
+        """Add to the message what whoever met the value did not know."""
+        self.channel = channel or self.channel
+        self.node = node or self.node
+        self.task_id = task_id or self.task_id
+        self._say()
+
+    def _say(self) -> None:
+        name = f"{self.type.__module__}.{self.type.__qualname__}"
+        place = self.path or "the value"
+        if self.channel is not None:
+            place = f"channel {self.channel!r}, at {self.path or 'the value itself'}"
+        if self.node is not None:
+            place = f"from node {self.node!r}, {place}"
+        self.args = (
+            f"cannot store a {name} ({place}): its class is not registered; decorate it with @checkpoint.register, "
+            f"annotate a state key with it, or keep it out of the state",
+        )
 
 
 class UnknownTypeError(CheckpointError):
@@ -437,6 +457,9 @@ class LoadedCheckpoint:
     """Is it the newest of its namespace?"""
     up_rev: int | None = None
     """Nested: rev of the checkpoint of the parent namespace that it belongs to."""
+    open_sub: dict[str, int] = field(default_factory=dict)
+    """Stable nested namespace -> rev, of nested runs that finished in the superstep that is open on this checkpoint: a
+    task whose output is stored does not run again, so the commit of the superstep has them from here."""
 
 
 class EncodedCommit(Protocol):

@@ -58,6 +58,7 @@ from checkpoint.deltas import (
     joined,
     packed,
 )
+from checkpoint.encryption import Encrypting, encrypt_step
 from checkpoint.headers import EXTENDED, ROOTED, SAME, SMALL, Body, Header, Placed, advance
 from checkpoint.serde.msgpack import FORMAT_TAG, Serde
 
@@ -152,14 +153,19 @@ class Codec:
     """The serde of a saver as `encode` and the folds use it.
 
     Our own serde is called by its untyped pair, and its rows have no tag; any other one by `dumps_typed` and
-    `loads_typed`.
+    `loads_typed`. Of a serializer that encrypts this is the inner one: its rows are encrypted when they are made.
     """
 
-    __slots__ = ("dumps", "is_plain", "pack", "serde", "unpack", "unpack_opaque")
+    __slots__ = ("dumps", "encrypting", "inner", "is_plain", "pack", "serde", "unpack", "unpack_opaque")
 
     def __init__(self, serde: Any) -> None:
-        kind = type(serde)
         self.serde = serde
+        self.encrypting: Encrypting | None = serde if isinstance(serde, Encrypting) else None
+        """What encrypts whole rows."""
+        if self.encrypting is not None:
+            serde = self.encrypting.inner
+        self.inner = serde
+        kind = type(serde)
         self.is_plain = False
         """Are rows without tag plain msgpack?"""
         self.pack: Callable[[Any], Body] = serde.dumps_typed
@@ -181,21 +187,22 @@ class Codec:
         return self.unpack(*body)
 
     def _unpack_own(self, tag: str | None, body: bytes) -> Any:
-        return self.serde.loads(body) if tag is None else self.serde.loads_typed((tag, body))
+        return self.inner.loads(body) if tag is None else self.inner.loads_typed((tag, body))
 
     def _unpack_known(self, tag: str | None, body: bytes) -> Any:
         """The value, or with `Opaque` in it if this process does not know all of its types."""
         try:
             return self.unpack(tag, body)
         except UnknownTypeError:
-            return self.serde.loads_typed((tag or FORMAT_TAG, body), opaque=True)
+            return self.inner.loads_typed((tag or FORMAT_TAG, body), opaque=True)
 
     def pack_channel(self, channel: str, value: Any) -> Body:
         """Bytes of a channel's value; a refusal names the channel."""
         try:
             return self.pack(value)
-        except UnregisteredTypeError as refusal:
-            raise UnregisteredTypeError(refusal.type, refusal.path, channel=channel) from None
+        except Exception as error:
+            _name_channel(error, channel)
+            raise
 
 
 # ---- what is known of a namespace between two commits
@@ -314,6 +321,8 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
     if commit.kind == "tasks":
         encoded = EncodedStep(commit, space, None, (), (), writes, size, others)
         space.must_exist = None
+        if codec.encrypting is not None:
+            encrypt_step(encoded, codec.encrypting, None)
         return encoded
 
     # Everything that can refuse comes first: values, then metadata.
@@ -408,6 +417,7 @@ def seal(step: EncodedStep, codec: Codec) -> PlainCheckpoint | None:
         placed = _atoms(commit.values, codec)
         if commit.writes:
             step.writes, step.size = _task_rows(commit.writes, codec)
+    previous = header.rev
     packed = advance(header, commit, placed)
     parent_rev = commit.parent_rev
     row = step.row = (
@@ -428,7 +438,9 @@ def seal(step: EncodedStep, codec: Codec) -> PlainCheckpoint | None:
     if step.bodies:
         index = header.index
         step.payloads = [(index[name], root, seq, kind, tag, data) for name, root, seq, kind, tag, data in step.bodies]
-    return row
+    if codec.encrypting is not None:
+        encrypt_step(step, codec.encrypting, previous)
+    return step.row
 
 
 def _atoms(values: Mapping[str, Any], codec: Codec) -> list[Placed]:
@@ -467,9 +479,19 @@ def _staged(commit: StepCommit, chains: Mapping[str, Chain], codec: Codec) -> tu
                 edited.append(name)
                 delta = None
             staged.append((name, op.value, packed(op.value, codec.pack) if delta is None else delta.bodies, delta))
-    except UnregisteredTypeError as refusal:
-        raise UnregisteredTypeError(refusal.type, refusal.path, channel=name) from None
+    except Exception as error:
+        _name_channel(error, name)
+        raise
     return staged, edited
+
+
+def _name_channel(error: Exception, channel: str, task: TaskWrites | None = None) -> None:
+    """Say on the error of a serializer whose value it was."""
+    if isinstance(error, UnregisteredTypeError):
+        error.locate(channel=channel, task_id=None if task is None else task.task_id)
+    elif not any(line.startswith("It was the value") for line in getattr(error, "__notes__", ())):
+        writer = "" if task is None else f" that task {task.path or task.task_id!r} wrote"
+        error.add_note(f"It was the value of channel {channel!r}{writer} that could not be encoded")
 
 
 def _placed(
@@ -522,10 +544,14 @@ def encode_task(task: TaskWrites, codec: Codec) -> PlainWrite:
             tag, data = codec.pack(value)
         else:
             data = codec.dumps(value)
-    except UnregisteredTypeError:
+    except Exception:
         # Again, one by one, to learn which channel it was.
         for channel, written in writes:
-            codec.pack_channel(channel, written)
+            try:
+                codec.pack(written)
+            except Exception as error:
+                _name_channel(error, channel, task)
+                raise error from None
         raise
     return task.rev, task.task_id, task.slot, task.path, tag, data
 
@@ -626,7 +652,7 @@ def read_value(name: str, rows: Sequence[Body], codec: Codec, ns: str, lenient: 
         raise
     except CorruptCheckpointError as damage:
         raise CorruptCheckpointError(damage.reason, ns=ns, channel=name) from damage
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise CorruptCheckpointError(f"body does not decode ({error!r})", ns=ns, channel=name) from error
     return value
 
@@ -653,9 +679,12 @@ def _decoded(block: list[Body], codec: Codec, unpack: Callable[[str | None, byte
 
 
 def read_task(row: WriteRow, codec: Codec, checkpoint_id: str, *, lenient: bool = False) -> TaskWrites:
-    """The writes of a task row."""
-    value = (codec.unpack_opaque if lenient else codec.unpack)(row.tag, row.body)
-    if row.slot:
-        return TaskWrites(row.rev, checkpoint_id, row.task_id, row.path, row.slot, [(CHANNEL_OF_SLOT[row.slot], value)])
-    writes = list(zip(value[::2], value[1::2], strict=True))
+    """The writes of a task row. Raises `CorruptCheckpointError` if it holds something else."""
+    try:
+        value = (codec.unpack_opaque if lenient else codec.unpack)(row.tag, row.body)
+        if row.slot < 0:
+            value = [CHANNEL_OF_SLOT[row.slot], value]
+        writes = list(zip(value[::2], value[1::2], strict=True))
+    except (ValueError, TypeError, KeyError) as error:
+        raise CorruptCheckpointError(f"writes of task {row.task_id!r} do not decode ({error!r})") from error
     return TaskWrites(row.rev, checkpoint_id, row.task_id, row.path, row.slot, writes)

@@ -34,6 +34,8 @@ from typing import Any, ClassVar, Final
 
 from checkpoint import ids, registry
 from checkpoint.base import (
+    ERROR,
+    INTERRUPT,
     WRITES_IDX_MAP,
     Ack,
     BaseCheckpointSaver,
@@ -192,7 +194,9 @@ class AdaptedSaver:
         self._worker = Worker("checkpoint-adapter")
         self._loop = LoopThread("checkpoint-adapter-loop")
         self._takes_path: dict[str, bool] = {}
-        self._plain = not isinstance(getattr(saver, "serde", None), Serde)
+        serde = getattr(saver, "serde", None)
+        # One that encrypts: what makes the bytes is inside.
+        self._plain = not isinstance(getattr(serde, "inner", serde), Serde)
         self._lock = threading.Lock()
 
     def __getattr__(self, name: str) -> Any:
@@ -309,6 +313,11 @@ class AdaptedSaver:
                 return loaded
             if name == "list":
                 reply = _first_under(arguments[1], self._iterate(arguments[0]))
+            elif name == "children":
+                reply = _Children(arguments[1])
+                # Some savers insist on a namespace: what they list cannot be asked for.
+                with contextlib.suppress(KeyError):
+                    any(map(reply.are_found_with, self._iterate(arguments[0])))
             else:
                 reply = self._call("get_tuple", arguments[0])
 
@@ -340,6 +349,12 @@ class AdaptedSaver:
                     if verdict is not None:
                         reply = entry if verdict else None
                         break
+            elif name == "children":
+                reply = _Children(arguments[1])
+                with contextlib.suppress(KeyError):
+                    async for entry in self._aiterate(arguments[0]):
+                        if reply.are_found_with(entry):
+                            break
             else:
                 reply = await self._acall("get_tuple", arguments[0])
 
@@ -382,6 +397,11 @@ class AdaptedSaver:
         known.seen = {node: dict(seen) for node, seen in loaded.seen.items()}
         known.sub = {name: known_ids.id_by_rev[rev] for name, rev in loaded.sub.items()}
         loaded.is_head = newest is None or newest.checkpoint["id"] == loaded.checkpoint_id
+        if loaded.is_head and any(task.slot == 0 for task in loaded.writes):
+            everywhere = _plain_config(config, thread_id, ns, None)
+            del everywhere["configurable"]["checkpoint_ns"]
+            children = yield "children", (everywhere, loaded.checkpoint_id)
+            loaded.open_sub = {name: known_ids.rev_of(claim, id_) for name, id_ in children.ended.items()}
         return loaded
 
     def _loaded(self, found: CheckpointTuple, claim: Claim, ns: str) -> LoadedCheckpoint:
@@ -763,6 +783,26 @@ def _first_under(up_id: str, entries: Iterator[CheckpointTuple]) -> CheckpointTu
         if verdict is not None:
             return entry if verdict else None
     return None
+
+
+class _Children:
+    """Nested runs that have ended in the superstep that is open on a checkpoint, from a listing of all namespaces."""
+
+    def __init__(self, up_id: str) -> None:
+        self.up_id = up_id
+        self.ended: dict[str, str] = {}
+        """Stable namespace -> its newest checkpoint."""
+        self._seen: set[str] = set()
+
+    def are_found_with(self, entry: CheckpointTuple) -> bool:
+        """Take the next older checkpoint; are there no more of them behind it?"""
+        ns = entry.config.get("configurable", {}).get("checkpoint_ns") or ""
+        verdict = _is_under(self.up_id, entry)
+        if verdict and ":" not in ns and ns not in self._seen:
+            self._seen.add(ns)
+            if not any(channel in (ERROR, INTERRUPT) for _, channel, _ in entry.pending_writes or ()):
+                self.ended[ns] = entry.checkpoint["id"]
+        return verdict is False
 
 
 def _task_writes(

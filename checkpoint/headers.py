@@ -32,6 +32,7 @@ from typing import Any, Final
 from ormsgpack import packb, unpackb
 
 from checkpoint.base import CorruptCheckpointError, StepCommit, Version
+from checkpoint.encryption import ENCRYPTED
 
 MAX_HEADER_ROWS: Final = 256
 MIN_HEADER_OPS: Final = 2048
@@ -255,6 +256,9 @@ def fold(rows: Sequence[tuple[int, bytes]], ns: str = "") -> Header:
                 header.root = rev
                 header.n_full = len(packed)
     except (ValueError, TypeError, IndexError, KeyError) as error:
+        if any(packed[:1] == ENCRYPTED for _, packed in rows):
+            reason = "it is encrypted; give the saver the EncryptedSerializer it was written with"
+            raise CorruptCheckpointError(reason, ns=ns) from None
         raise CorruptCheckpointError(f"header does not decode ({error!r})", ns=ns) from error
     header.rev = rows[-1][0]
     header.n_rows = len(rows)

@@ -22,6 +22,9 @@ from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from checkpoint import ids
 from checkpoint.base import (
+    ERROR,
+    INTERRUPT,
+    WRITES_IDX_MAP,
     CheckpointConflictError,
     CheckpointError,
     CheckpointNotFoundError,
@@ -48,11 +51,14 @@ from checkpoint.chains import (
     WriteRow,
     seal,
 )
+from checkpoint.deltas import FULL
 from checkpoint.rows import Address, Entry, Found, RowSaver, addressed
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+UNFINISHED: Final = (WRITES_IDX_MAP[ERROR], WRITES_IDX_MAP[INTERRUPT])
+"""Slots of the task rows that tell that a run ended before its time."""
 SEAL_BATCH: Final = 32
 """Steps that become rows together: each then costs half (`checkpoint.chains`)."""
 
@@ -62,10 +68,12 @@ _numbers = count(1)
 class _Space:
     """Rows of one namespace."""
 
-    __slots__ = ("aliases", "checkpoints", "head", "largest", "lines", "ns", "payloads", "writes")
+    __slots__ = ("aliases", "checkpoints", "head", "largest", "lines", "ns", "payloads", "salt", "writes")
 
-    def __init__(self, ns: str) -> None:
+    def __init__(self, ns: str, salt: int) -> None:
         self.ns = ns
+        self.salt = salt
+        """That of the thread."""
         self.head: int | None = None
         self.checkpoints: dict[int, PlainCheckpoint] = {}
         self.lines: dict[int, list[int]] = {}
@@ -81,7 +89,7 @@ class _Space:
 
     def copy(self) -> _Space:
         """The same rows under own dicts."""
-        copied = _Space(self.ns)
+        copied = _Space(self.ns, self.salt)
         copied.head = self.head
         copied.checkpoints = dict(self.checkpoints)
         copied.lines = {root: list(revs) for root, revs in self.lines.items()}
@@ -195,7 +203,7 @@ class InMemorySaver(RowSaver):
             ns = step.space.ns
             space = thread.spaces.get(ns)
             if space is None:
-                space = thread.spaces[ns] = _Space(ns)
+                space = thread.spaces[ns] = _Space(ns, thread.salt)
             step.space.pk = space
             if step.rev is not None:
                 space.head = step.rev
@@ -203,7 +211,9 @@ class InMemorySaver(RowSaver):
 
     def _seal(self) -> None:
         """Make rows of what was stored since the last time, in order."""
-        unsealed, self._unsealed = self._unsealed, []
+        # In place: a copy of the saver with another serializer has the same list.
+        unsealed = self._unsealed[:]
+        self._unsealed.clear()
         codec = self._codec()
         for space, step in unsealed:
             _add_step(space, step, codec)
@@ -292,14 +302,14 @@ class InMemorySaver(RowSaver):
     def _reading(self) -> Iterator[_View]:
         with self._lock:
             self._seal()
-            yield self._view
+            yield self._opened(self._view)
 
     @contextmanager
     def _writing(self) -> Iterator[_View]:
         # `RowSaver` does everything that can be refused before its first write.
         with self._lock:
             self._seal()
-            yield self._view
+            yield self._opened(self._view)
 
     async def _off_loop(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         # Nothing here waits for anything; only decoding a large value takes long.
@@ -417,6 +427,49 @@ class _View:
             root.head if root is not None else None,
         )
 
+    def place(self, space_pk: _Space) -> tuple[int, str]:
+        return space_pk.salt, space_pk.ns
+
+    def header_before(self, space_pk: _Space, header_root: int, rev: int) -> int | None:
+        return max((at for at in space_pk.lines.get(header_root, ()) if at < rev), default=None)
+
+    def all_spaces(self, thread_id: str | None) -> list[_Space]:
+        threads = self._threads.values() if thread_id is None else filter(None, (self._threads.get(thread_id),))
+        return [space for thread in threads for space in thread.spaces.values()]
+
+    def has_space(self, space_pk: _Space) -> bool:
+        return any(thread.spaces.get(space_pk.ns) is space_pk for thread in self._threads.values())
+
+    def chain_tags(
+        self, space_pk: _Space, after: tuple[int, int, int] | None, limit: int
+    ) -> list[tuple[int, int, int, int, str | None]]:
+        entries = (
+            (number, root, seq, FULL, tag)  # kinds are not kept here
+            for (number, root), rows in sorted(space_pk.payloads.items())
+            for seq, (tag, _) in enumerate(rows)
+        )
+        return list(islice((entry for entry in entries if after is None or entry[:3] > after), limit))
+
+    def chain_body(self, space_pk: _Space, number: int, root: int, seq: int) -> bytes:
+        return space_pk.payloads[number, root][seq][1]
+
+    def replace_payload(self, space_pk: _Space, row: PayloadRow) -> None:
+        number, root, seq, _, tag, body = row
+        space_pk.payloads[number, root][seq] = tag, body
+
+    def task_rows(self, space_pk: _Space, after: int | None, limit: int) -> list[PlainWrite]:
+        page: list[PlainWrite] = []
+        for rev, rows in sorted(space_pk.writes.items(), key=lambda item: item[0]):
+            if len(page) >= limit:
+                break
+            if after is None or rev > after:
+                page += rows.values() if isinstance(rows, dict) else (rows,)
+        return page
+
+    def checkpoints_after(self, space_pk: _Space, rev: int | None, limit: int) -> list[CheckpointRow]:
+        revs = sorted(at for at in space_pk.checkpoints if rev is None or at > rev)[:limit]
+        return [CheckpointRow._make(space_pk.checkpoints[at]) for at in revs]
+
     def checkpoint(self, space_pk: _Space, rev: int) -> Found | None:
         checkpoints = space_pk.checkpoints
         plain = checkpoints.get(rev)
@@ -450,6 +503,14 @@ class _View:
             if row[UP_REV] == up_rev:
                 return row[REV]
         return None
+
+    def open_sub(self, thread_id: str, up_rev: int) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for ns, space in self._threads[thread_id].spaces.items():
+            newest = self.open_child(space, up_rev) if ":" not in ns else None
+            if newest is not None and not any(task.slot in UNFINISHED for task in self.tasks(space, newest)):
+                found[ns] = newest
+        return found
 
     def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
         thread = self._threads.get(thread_id)
@@ -487,7 +548,7 @@ class _View:
     def open_space(self, thread_pk: int, ns: str) -> _Space:
         for thread in self._threads.values():
             if thread.key == thread_pk:
-                return thread.spaces.setdefault(ns, _Space(ns))
+                return thread.spaces.setdefault(ns, _Space(ns, thread.salt))
         raise KeyError(thread_pk)
 
     def put_checkpoint(self, space_pk: _Space, row: CheckpointRow) -> None:

@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
 from types import TracebackType
-from typing import Any, ClassVar, Final, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, Self, TypeVar, cast
 
 from typing_extensions import ParamSpec
 
@@ -69,10 +69,13 @@ from checkpoint.chains import (
     read_chains,
     read_task,
 )
+from checkpoint.encryption import EncryptedRows
 from checkpoint.headers import Header, fold, full_header
+from checkpoint.rewrap import Rewrapping
 
 P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R")
 
 PAGE: Final = 50
 """Checkpoints of a listing that are read at a time."""
@@ -128,6 +131,22 @@ class Rows(Protocol):
         """The thread, if it is stored."""
         ...
 
+    def place(self, space_pk: Any) -> tuple[int, str]:
+        """(salt of the thread, namespace) of a space."""
+        raise NotImplementedError
+
+    def header_before(self, space_pk: Any, header_root: int, rev: int) -> int | None:
+        """The last rev before `rev` in a header chain, stubs included."""
+        ...
+
+    def all_spaces(self, thread_id: str | None) -> list[Any]:
+        """Keys of all namespaces of a thread, or of all threads."""
+        raise NotImplementedError
+
+    def has_space(self, space_pk: Any) -> bool:
+        """Is the namespace still there?"""
+        ...
+
     def checkpoint(self, space_pk: Any, rev: int) -> Found | None:
         """One checkpoint with its header chain."""
         ...
@@ -147,6 +166,11 @@ class Rows(Protocol):
     def open_child(self, space_pk: Any, up_rev: int) -> int | None:
         """The newest checkpoint of a nested namespace that works under this one."""
         ...
+
+    def open_sub(self, thread_id: str, up_rev: int) -> dict[str, int]:
+        """Stable nested namespace -> its newest checkpoint that works under this one and has no error and no question
+        stored with it."""
+        raise NotImplementedError
 
     def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
         """Rev of an id in any namespace of a thread."""
@@ -282,6 +306,11 @@ class RowSaver(BaseCheckpointSaver[int]):
             self._made_codec = Codec(self.serde)
         return self._made_codec
 
+    def _opened(self, rows: R) -> R:
+        """The rows as everything here reads and writes them; a subclass gives its rows through this."""
+        encrypting = self._codec().encrypting
+        return rows if encrypting is None else cast("R", EncryptedRows(rows, encrypting))
+
     def _make_version(self, current: Version | None) -> Version:
         # A subclass with an own `get_next_version` may count in any kind of version.
         return self.get_next_version(current, None)  # type: ignore[arg-type]
@@ -408,7 +437,11 @@ class RowSaver(BaseCheckpointSaver[int]):
                 )
                 return LoadedCheckpoint(claim, ns)
             header, stored, values, writes = self._state(rows, thread_id, ns, address.space_pk, found)
+            open_sub: dict[str, int] = {}
+            if header.rev == address.head and any(task.slot == 0 for task in writes):
+                open_sub = rows.open_sub(thread_id, found.row.rev)
         loaded = _loaded(claim, ns, found, header, values, writes, header.rev == address.head)
+        loaded.open_sub = open_sub
         space = Space(ns, address.space_pk, address.head, header=header, chains=known_chains(header, stored, values))
         if not loaded.is_head:
             # Somebody else may extend that header chain: the first header of this line is full.
@@ -617,6 +650,39 @@ class RowSaver(BaseCheckpointSaver[int]):
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Async form of `copy_thread`."""
         await self._off_loop_write(self.copy_thread, source_thread_id, target_thread_id)
+
+    # Encryption.
+
+    def rewrap(self, thread_id: str | None = None) -> int:
+        """Encrypt what is stored again, with the key that the serializer writes with now. Returns how many rows were.
+
+        Of one thread, or of all. Reads everything in pages of 500 rows, each of which is a transaction; runs go on
+        meanwhile. After it has returned, former keys are needed for copies of the file only. Raises `ValueError` if the
+        serializer does not encrypt, `CorruptCheckpointError` for a row that none of its keys opens.
+        """
+        encrypting = self._codec().encrypting
+        if encrypting is None:
+            raise ValueError(
+                f"rewrap: the serializer of this saver is a {type(self.serde).__qualname__}, which does not encrypt; "
+                f"give the saver an EncryptedSerializer"
+            )
+        with self._reading() as rows:
+            spaces = rows.all_spaces(None if thread_id is None else str(thread_id))
+        n_rows = 0
+        for space_pk in spaces:
+            rewrapping = Rewrapping(encrypting, space_pk)
+            n_changed: int | None = 0
+            while n_changed is not None:
+                n_rows += n_changed
+                with self._writing() as tx:
+                    # The thread may have been deleted since.
+                    stored = cast("EncryptedRows", tx).stored
+                    n_changed = rewrapping.page(stored) if stored.has_space(space_pk) else None
+        return n_rows
+
+    async def arewrap(self, thread_id: str | None = None) -> int:
+        """Async form of `rewrap`."""
+        return await self._off_loop_write(self.rewrap, thread_id)
 
     # Rows to shapes.
 
@@ -904,6 +970,11 @@ class _Listing:
         *,
         native: bool,
     ) -> None:
+        if filter and saver._codec().encrypting is not None:
+            raise ValueError(
+                f"list: filter={dict(filter)!r:.200}, but the metadata of this saver is encrypted and cannot be "
+                f"searched; list without filter and choose from what comes"
+            )
         self.saver = saver
         self.native = native
         self.filter = filter or {}

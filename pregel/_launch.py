@@ -322,7 +322,7 @@ def load_arguments(request: Request) -> dict[str, Any]:
         "config": {"configurable": configurable},
         "claim": around.claim,
         "up_rev": around.rev if is_open and not around.replaying else None,
-        "at_rev": around.sub.get(request.ns) if request.stable_ns else None,
+        "at_rev": around.sub_changed.get(request.ns, around.sub.get(request.ns)) if request.stable_ns else None,
     }
 
 

@@ -42,7 +42,14 @@ NAMES = {
     "checkpoint.memory": "InMemorySaver MemorySaver",
     "checkpoint.sqlite": "SqliteSaver",
     "checkpoint.sqlite.aio": "AsyncSqliteSaver",
-    "checkpoint.serde.jsonplus": "JsonPlusSerializer",
+    "checkpoint.serde.jsonplus": "JsonPlusSerializer InvalidModuleError",
+    "checkpoint.serde.base": """
+        SerializerProtocol UntypedSerializerProtocol CipherProtocol SerializerCompat maybe_add_typed_methods
+    """,
+    "checkpoint.serde.encrypted": "EncryptedSerializer AesGcm",
+    "checkpoint.serde.event_hooks": "SerdeEvent register_serde_event_listener emit_serde_event",
+    "checkpoint.serde.msgpack": "Serde",
+    "checkpoint.serde.types": "ERROR INTERRUPT RESUME SCHEDULED TASKS ChannelProtocol SendProtocol",
 }
 
 # The peer's module path of each channel class, which programs import from as well.

@@ -17,7 +17,10 @@ PACKAGES = ("checkpoint", "pregel")
 # Layer by layer, upwards. A module belongs to the longest prefix that is listed; it may import its own entry and what
 # the entry names. `pregel.engine` is the core without the drivers.
 BASE = ("checkpoint.registry", "checkpoint.base", "checkpoint.ids", "checkpoint.adapter")
-STORAGE = tuple(f"checkpoint.{name}" for name in ("headers", "deltas", "chains", "rows", "workers", "memory", "sqlite"))
+STORAGE = tuple(
+    f"checkpoint.{name}"
+    for name in ("encryption", "rewrap", "headers", "deltas", "chains", "rows", "workers", "memory", "sqlite")
+)
 WORDS = tuple(f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "types", "warnings", "messages"))
 PARTS = tuple(f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing"))
 KEEPERS = ("pregel.store", "pregel.cache")
@@ -178,6 +181,7 @@ def test_third_parties_stay_where_they_are_needed():
     allowed = {
         "checkpoint": {"typing_extensions"},
         "checkpoint.headers": {"typing_extensions", "ormsgpack"},
+        "checkpoint.encryption": {"typing_extensions", "ormsgpack"},
         "checkpoint.chains": {"typing_extensions", "ormsgpack"},
         "checkpoint.serde": {"typing_extensions", "ormsgpack"},
         "checkpoint.sqlite": {"typing_extensions", "aiosqlite"},

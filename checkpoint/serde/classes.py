@@ -21,6 +21,7 @@ from ormsgpack import Ext
 
 from checkpoint import registry
 from checkpoint.base import UnknownTypeError, UnregisteredTypeError
+from checkpoint.serde import langchain
 from checkpoint.serde.base import ChangedTypeError, Opaque
 from checkpoint.serde.extensions import (
     CODEC,
@@ -43,6 +44,8 @@ def find_encoder(cls: type, *, strict: bool) -> Encoder | None:
     A class that nobody registered is stored by its name if that name leads back to it (D48), unless `strict`.
     """
     entry = registry.lookup_class(cls)
+    if entry is None:
+        entry = langchain.find(registry.name_of(cls))
     if entry is not None and entry.encode is not None:
         return _codec_encoder(entry.name, entry.encode)
     kind = registry.kind_of(cls)
@@ -182,7 +185,7 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 def _decode_instance(reader: Reader, body: bytes) -> Any:
     (name, form), stored = reader.unpack(body)
-    entry = registry.lookup_name(name)
+    entry = registry.lookup_name(name) or langchain.find(name)
     if entry is None:
         raise UnknownTypeError(name)
     if entry.decode is not None:

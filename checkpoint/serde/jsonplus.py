@@ -5,6 +5,7 @@ Decides only what those arguments mean here (design D58); the format is that of 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any, Final, Literal
@@ -13,6 +14,13 @@ from checkpoint import registry
 from checkpoint.serde.msgpack import Serde
 
 AllowedModules = Iterable[type | tuple[str, ...]] | Literal[True] | None
+
+
+STRICT_VARIABLE: Final = "LANGGRAPH_STRICT_MSGPACK"
+
+
+class InvalidModuleError(Exception):
+    """Never raised here: reading imports no module. Kept for programs that catch it."""
 
 
 class _Default:
@@ -42,8 +50,9 @@ class JsonPlusSerializer(Serde):
         Args:
             pickle_fallback: must be False.
             allowed_json_modules: ignored; the old JSON form is not read.
-            allowed_msgpack_modules: True or omitted: registered classes and importable ones that are imported already.
-                None: registered classes only. Classes or `(module, name)` pairs: registered classes only, and these are
+            allowed_msgpack_modules: True: registered classes and importable ones that are imported already. Omitted:
+                the same, unless the environment variable LANGGRAPH_STRICT_MSGPACK is 1, true or yes. None:
+                registered classes only. Classes or `(module, name)` pairs: registered classes only, and these are
                 registered, a pair if its module is imported.
             extra: classes to register.
             strict: as `allowed_msgpack_modules=None`.
@@ -58,7 +67,10 @@ class JsonPlusSerializer(Serde):
                 "one can run any code; register the classes instead: "
                 "checkpoint.registry.register_codec(cls, name, encode, decode)"
             )
-        restricted = allowed_msgpack_modules is not True and not isinstance(allowed_msgpack_modules, _Default)
+        if isinstance(allowed_msgpack_modules, _Default):
+            restricted = os.environ.get(STRICT_VARIABLE, "").strip().lower() in ("1", "true", "yes")
+        else:
+            restricted = allowed_msgpack_modules is not True
         super().__init__(extra=extra, strict=strict or restricted)
         if not isinstance(allowed_msgpack_modules, (_Default, bool)):
             _register_allowed(allowed_msgpack_modules or ())

@@ -30,17 +30,18 @@ Source: the extension mechanism is msgpack's own (msgpack specification, "Extens
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from threading import get_ident
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Self
 
 import ormsgpack
 from ormsgpack import Ext, packb, unpackb
 
 from checkpoint import registry
 from checkpoint.base import CheckpointError, CorruptCheckpointError, UnknownTypeError, UnregisteredTypeError
-from checkpoint.serde import classes, standard
+from checkpoint.serde import classes, langchain, standard
 from checkpoint.serde.base import Opaque
 from checkpoint.serde.extensions import FIRST_NAMED, Decoder, Encoder
 
@@ -91,6 +92,9 @@ class Serde:
         for cls in extra:
             registry.register(cls)
         self.strict = strict
+        self._begin()
+
+    def _begin(self) -> None:
         self._encoders: dict[type, Encoder] = dict(_ENCODERS)
         self._interrupted: dict[int, BaseException] = {}
         self._writer = _FastWriter(self, 0)
@@ -111,6 +115,8 @@ class Serde:
         try:
             body = packb(obj, self._encode, _WRITE)
         except TypeError:
+            body = None
+        if body is None:  # outside of the handler: how the fast way gave up is not part of the next error
             return self._dumps_lifting(obj)
         # ormsgpack writes a bytearray as bytes without a word. It cannot have if the body holds no marker of bytes;
         # most bodies that hold one of these numbers do so by chance, so then the value is asked.
@@ -129,6 +135,8 @@ class Serde:
             UnknownTypeError: a class is neither registered nor imported here, or (`ChangedTypeError`) does not fit.
             CorruptCheckpointError: the bytes make no sense.
         """
+        if len(body) > MAX_BYTES:
+            raise CorruptCheckpointError(f"a value of {len(body)} bytes, the limit is {MAX_BYTES}")
         try:
             if opaque:
                 return unpackb(body, ext_hook=self._opaque_reader.decode)
@@ -161,6 +169,13 @@ class Serde:
             f"was it written by another library, or with a serializer that this saver was not given?"
         )
 
+    def storing_secrets(self) -> Self:
+        """The same serializer, but secrets can be stored in clear: for what encrypts the bytes."""
+        twin = copy.copy(self)
+        twin.stores_secrets = True
+        twin._begin()
+        return twin
+
     def forget_types(self) -> None:
         """The registry changed: look classes up again."""
         self._encoders = dict(_ENCODERS)
@@ -188,6 +203,8 @@ class Serde:
         try:
             body = self._lifting_writer.pack(obj)
         except (TypeError, RecursionError):
+            body = None
+        if body is None:
             return self._dumps_carefully(obj)
         return body if len(body) <= MAX_BYTES else _too_large(len(body))
 
@@ -459,7 +476,7 @@ class _Reader:
 
     def find(self, name: str) -> tuple[type, bool]:
         """The class of a stored name, and whether it is registered."""
-        entry = registry.lookup_name(name)
+        entry = registry.lookup_name(name) or langchain.find(name)
         if entry is not None:
             return entry.cls, True
         cls = None if self.serde.strict else registry.resolve_imported(name)

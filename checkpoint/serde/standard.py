@@ -9,6 +9,7 @@ To read, they are imported by fixed names; what is stored never names one.
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 import types
 from collections import Counter, OrderedDict, defaultdict, deque
@@ -60,6 +61,12 @@ from checkpoint.serde.extensions import (
 
 MAX_PATTERN: Final = 10_000
 """Characters of a regular expression, which is compiled on load."""
+MAX_SETS: Final = 800
+"""Character sets in a regular expression that ignores case: each costs up to 0.2 ms to compile."""
+MAX_WIDE_SETS: Final = 40
+"""The same, if characters beyond Latin-1 may be in them: up to 5 ms each."""
+MAX_FRACTION: Final = 16_384
+"""Bytes of numerator and of denominator: dividing out what they share takes time by the square of that."""
 MAX_TRACEBACK: Final = 20_000
 """Characters kept of the traceback of a stored exception, from its end."""
 
@@ -300,11 +307,22 @@ def _decode_decimal(reader: Reader, body: bytes) -> Any:
 
 
 def _encode_fraction(value: Any, writer: Writer) -> Ext:
+    if _is_big(value.numerator) or _is_big(value.denominator):
+        raise CheckpointError(
+            f"cannot store a fraction (at {writer.path or 'the value itself'}) of integers beyond {MAX_FRACTION} "
+            f"bytes; store numerator and denominator"
+        )
     return Ext(FRACTION, writer.pack([value.numerator, value.denominator]))
+
+
+def _is_big(number: Any) -> bool:
+    return type(number) is int and number.bit_length() > 8 * MAX_FRACTION
 
 
 def _decode_fraction(reader: Reader, body: bytes) -> Any:
     numerator, denominator = reader.unpack(body)
+    if _is_big(numerator) or _is_big(denominator):
+        raise CorruptCheckpointError(f"a fraction of integers beyond {MAX_FRACTION} bytes")
     return _late("fractions").Fraction(numerator, denominator)
 
 
@@ -357,18 +375,37 @@ def _decode_slice(reader: Reader, body: bytes) -> slice:
 
 
 def _encode_pattern(value: Any, writer: Writer) -> Ext:
-    if len(value.pattern) > MAX_PATTERN:
+    excess = _excess(value.pattern, value.flags)
+    if excess is not None:
         raise CheckpointError(
-            f"cannot store a regular expression of {len(value.pattern)} characters (at "
-            f"{writer.path or 'the value itself'}), the limit is {MAX_PATTERN}; store its text"
+            f"cannot store a regular expression of {excess} (at {writer.path or 'the value itself'}), because it is "
+            f"compiled whenever it is read; store its text"
         )
     return Ext(PATTERN, writer.pack([value.pattern, value.flags]))
 
 
+def _excess(pattern: str | bytes, flags: int) -> str | None:
+    """What is too much about a regular expression: bounds the time to compile it, as far as text tells."""
+    if len(pattern) > MAX_PATTERN:
+        return f"{len(pattern)} characters, the limit is {MAX_PATTERN}"
+    is_text = isinstance(pattern, str)
+    text = pattern if isinstance(pattern, str) else pattern.decode("latin-1")
+    n_sets = text.count("[")
+    if n_sets > MAX_WIDE_SETS and is_text:
+        wide = max(text) > "\xff" or any(escape in text for escape in ("\\u", "\\U", "\\N"))
+        if wide:
+            return f"{n_sets} sets of any characters, the limit is {MAX_WIDE_SETS}"
+    # 2 is `re.IGNORECASE`, which a pattern may also switch on in its text.
+    if n_sets > MAX_SETS and (flags & 2 or "(?" in text):
+        return f"{n_sets} sets of characters, the limit is {MAX_SETS}"
+    return None
+
+
 def _decode_pattern(reader: Reader, body: bytes) -> Any:
     pattern, flags = reader.unpack(body)
-    if len(pattern) > MAX_PATTERN:
-        raise CorruptCheckpointError(f"a regular expression of {len(pattern)} characters, the limit is {MAX_PATTERN}")
+    excess = _excess(pattern, flags)
+    if excess is not None:
+        raise CorruptCheckpointError(f"a regular expression of {excess}")
     re = _late("re")
     try:
         return re.compile(pattern, flags & ~re.DEBUG)
@@ -418,8 +455,11 @@ def _array(described: Any, shape: Iterable[int], order: str, data: bytes) -> Any
     dtype = _late("numpy.lib.format").descr_to_dtype(described)
     if dtype.hasobject:
         raise CorruptCheckpointError(f"an array of dtype {dtype}")
+    lengths = tuple(shape)
+    if any(length < 0 for length in lengths) or math.prod(lengths) * dtype.itemsize != len(data):
+        raise CorruptCheckpointError(f"an array of shape {lengths!r:.100} and dtype {dtype} in {len(data)} bytes")
     # Over a bytearray, so that the array is writable as the stored one was.
-    return numpy.ndarray(tuple(shape), dtype, buffer=bytearray(data), order=order)
+    return numpy.ndarray(lengths, dtype, buffer=bytearray(data), order=order)
 
 
 # ---- exceptions and secrets

@@ -22,6 +22,9 @@ from zlib import crc32
 
 from checkpoint import ids
 from checkpoint.base import (
+    ERROR,
+    INTERRUPT,
+    WRITES_IDX_MAP,
     CheckpointConflictError,
     CheckpointNotFoundError,
     CorruptCheckpointError,
@@ -361,6 +364,39 @@ class Reader:
         ).fetchone()
         return None if row is None else Address(*row)
 
+    def place(self, space_pk: int) -> tuple[int, str]:
+        """As `Rows.place`."""
+        row = self.conn.execute(
+            "SELECT t.salt, s.ns FROM spaces s JOIN threads t ON t.thread_pk = s.thread_pk WHERE s.space_pk = ?",
+            (space_pk,),
+        ).fetchone()
+        if row is None:
+            raise CorruptCheckpointError(f"namespace {space_pk} has no row")
+        return row[0], row[1]
+
+    def header_before(self, space_pk: int, header_root: int, rev: int) -> int | None:
+        """As `Rows.header_before`."""
+        found: int | None = self.conn.execute(
+            "SELECT max(rev) FROM checkpoints WHERE space_pk = ? AND rev >= ? AND rev < ? AND header_root = ?",
+            (space_pk, header_root, rev, header_root),
+        ).fetchone()[0]
+        return found
+
+    def all_spaces(self, thread_id: str | None) -> list[int]:
+        """As `Rows.all_spaces`."""
+        statement = "SELECT s.space_pk FROM spaces s JOIN threads t USING (thread_pk) WHERE t.thread_id IS NOT NULL"
+        if thread_id is not None:
+            return [pk for (pk,) in self.conn.execute(f"{statement} AND t.thread_id = ?", (thread_id,)).fetchall()]
+        return [pk for (pk,) in self.conn.execute(statement).fetchall()]
+
+    def has_space(self, space_pk: int) -> bool:
+        """As `Rows.has_space`."""
+        found = self.conn.execute(
+            "SELECT 1 FROM spaces s JOIN threads t USING (thread_pk) WHERE s.space_pk = ? AND t.thread_id IS NOT NULL",
+            (space_pk,),
+        ).fetchone()
+        return found is not None
+
     def checkpoint(self, space_pk: int, rev: int) -> Found | None:
         """As `Rows.checkpoint`."""
         rows = self.conn.execute(
@@ -513,6 +549,18 @@ class Reader:
         ).fetchone()
         return None if row is None else row[0]
 
+    def open_sub(self, thread_id: str, up_rev: int) -> dict[str, int]:
+        """As `Rows.open_sub`."""
+        rows = self.conn.execute(
+            "SELECT n.ns, n.rev FROM (SELECT s.ns, s.space_pk, max(c.rev) AS rev FROM threads t "
+            "JOIN spaces s USING (thread_pk) JOIN checkpoints c ON c.space_pk = s.space_pk AND c.rev > ? "
+            "AND c.up_rev = ? AND c.flags & 1 = 0 WHERE t.thread_id = ? AND instr(s.ns, ':') = 0 GROUP BY s.space_pk) n "
+            "WHERE NOT EXISTS (SELECT 1 FROM task_writes w WHERE w.space_pk = n.space_pk AND w.rev = n.rev "
+            "AND w.slot IN (?, ?))",
+            (up_rev, up_rev, thread_id, WRITES_IDX_MAP[ERROR], WRITES_IDX_MAP[INTERRUPT]),
+        ).fetchall()
+        return dict(rows)
+
     def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
         """As `Rows.rev_in_thread`."""
         row = self.conn.execute("SELECT salt FROM threads WHERE thread_id = ?", (thread_id,)).fetchone()
@@ -626,6 +674,57 @@ class Writer(Reader):
             rows += _parted_payload(space_pk, number, root, seq, kind, tag, crc32(data, (root ^ seq) & _MASK), data)
         if rows:
             _insert(self.conn, _PAYLOAD, rows)
+
+    def chain_tags(
+        self, space_pk: int, after: tuple[int, int, int] | None, limit: int
+    ) -> list[tuple[int, int, int, int, str | None]]:
+        """As `StoredRows.chain_tags`."""
+        rows: list[tuple[int, int, int, int, str | None]] = self.conn.execute(
+            "SELECT chan, root, seq, kind, tag FROM payloads WHERE space_pk = ? AND part = 0 "
+            "AND (chan, root, seq) > (?, ?, ?) ORDER BY chan, root, seq LIMIT ?",
+            (space_pk, *(after or (-1, -1, -1)), limit),
+        ).fetchall()
+        return rows
+
+    def chain_body(self, space_pk: int, number: int, root: int, seq: int) -> bytes:
+        """As `StoredRows.chain_body`."""
+        rows = self.conn.execute(
+            "SELECT data FROM payloads WHERE space_pk = ? AND chan = ? AND root = ? AND seq = ? ORDER BY part",
+            (space_pk, number, root, seq),
+        ).fetchall()
+        return b"".join(data for (data,) in rows)
+
+    def replace_payload(self, space_pk: int, row: PayloadRow) -> None:
+        """As `StoredRows.replace_payload`."""
+        self.conn.execute(
+            "DELETE FROM payloads WHERE space_pk = ? AND chan = ? AND root = ? AND seq = ?", (space_pk, *row[:3])
+        )
+        self.add_payloads(space_pk, [row])
+
+    def task_rows(self, space_pk: int, after: int | None, limit: int) -> list[PlainWrite]:
+        """As `StoredRows.task_rows`."""
+        revs = self.conn.execute(
+            "SELECT DISTINCT rev FROM task_writes WHERE space_pk = ? AND rev > ? ORDER BY rev LIMIT ?",
+            (space_pk, -1 if after is None else after, limit),
+        ).fetchall()
+        page: list[PlainWrite] = []
+        for (rev,) in revs:
+            if len(page) >= limit:
+                break
+            page += self.tasks(space_pk, rev)
+        return page
+
+    def checkpoints_after(self, space_pk: int, rev: int | None, limit: int) -> list[CheckpointRow]:
+        """As `StoredRows.checkpoints_after`."""
+        rows = self.conn.execute(
+            "SELECT rev, id, parent_rev, parent_id, up_rev, ts, step, source, flags, run_id, header_root, header, "
+            "metadata FROM checkpoints WHERE space_pk = ? AND rev > ? ORDER BY rev LIMIT ?",
+            (space_pk, -1 if rev is None else rev, limit),
+        ).fetchall()
+        return [
+            CheckpointRow(at, id_text(own), parent, None if parent_id is None else id_text(parent_id), *rest)
+            for at, own, parent, parent_id, *rest in rows
+        ]
 
     def add_writes(self, space_pk: int, writes: Sequence[PlainWrite], *, replace: bool = False) -> None:
         """As `Transaction.add_writes`."""

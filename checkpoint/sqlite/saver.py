@@ -104,14 +104,26 @@ class _Connections:
         self.closed = False
         self.write_lock = threading.RLock() if single is not None else threading.Lock()
         self.mode = ""
+        self.is_broken = False
+        """Has the disk failed under the writer? What it believes to be on disk may not be there."""
         self.writer: Any = single if single is not None else self.open()
         if single is None:
-            self.writer.execute("PRAGMA journal_mode = WAL")
-            self.writer.execute("PRAGMA wal_autocheckpoint = 0")
-            self.writer.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
+            self._set_up()
         self.readers: deque[sqlite3.Connection] = deque()
         self.reader_slots = threading.Semaphore(MAX_READERS)
         self.wal_conn: sqlite3.Connection | None = None
+
+    def _set_up(self) -> None:
+        self.writer.execute("PRAGMA journal_mode = WAL")
+        self.writer.execute("PRAGMA wal_autocheckpoint = 0")
+        self.writer.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
+
+    def note_failure(self, error: BaseException) -> None:
+        """After an I/O error the next transaction gets a new connection: pages that a failed fsync has lost are clean
+        in the eyes of the operating system, and a connection goes on with what it has in memory."""
+        if self.single is None and _has_code(error, sqlite3.SQLITE_IOERR):
+            self.is_broken = True
+            self.mode = ""
 
     def open(self, *, readonly: bool = False) -> sqlite3.Connection:
         assert self.path is not None
@@ -140,6 +152,11 @@ class _Connections:
         """`full` and `normal` wait for a lock held elsewhere, `inline` does not. Only outside a transaction."""
         if mode != self.mode and self.single is None:
             self.mode = ""
+            if self.is_broken:
+                broken, self.writer = self.writer, self.open()
+                broken.close()
+                self._set_up()
+                self.is_broken = False
             self.writer.execute(f"PRAGMA synchronous = {'FULL' if mode == 'full' else 'NORMAL'}")
             self.writer.execute(f"PRAGMA busy_timeout = {0 if mode == 'inline' else _BUSY_MS}")
             self.mode = mode
@@ -183,6 +200,8 @@ class _SqliteSaver(RowSaver):
         self._lingers = False
         """Does the timer run?"""
         self._wal_bytes = 0
+        self._fold_at = 0
+        """No fold is tried before the WAL has this size: after one that a reader kept from its end."""
         self._folding = False
         self._short_fold = False
 
@@ -241,6 +260,8 @@ class _SqliteSaver(RowSaver):
 
     def close(self) -> None:
         """Write what is queued, end the saver's threads, close its files. Safe to call twice."""
+        if self._connections is not None and self._connections.n_forks != _n_forks:
+            return  # the copy of a forked child: files and queue are its parent's
         with self._open_lock:
             if self._closed:
                 return
@@ -339,6 +360,7 @@ class _SqliteSaver(RowSaver):
         try:
             core.store(connections.writer, steps, self._codec())
         except BaseException as error:
+            connections.note_failure(error)
             # An interrupt that came after the commit has spoiled nothing.
             if not steps[0].stored and (retried is None or not retried(error)):
                 claim.poisoned = error
@@ -369,6 +391,8 @@ class _SqliteSaver(RowSaver):
                     self._store(connections, claim, steps, _is_interrupt)
                 except Exception as error:  # noqa: BLE001 - reported by the outcome
                     failure = error
+                    # Also if it never came to the transaction: no later step of the run may be written.
+                    claim.poisoned = claim.poisoned or error
                 for queued in batch:
                     queued.error = failure
                     queued.ended = True
@@ -414,18 +438,20 @@ class _SqliteSaver(RowSaver):
         if self._short_fold:
             self._short_fold = False
             self._fold(connections.writer)
-        elif self._wal_bytes > WAL_TRIGGER and not self._folding:
+        elif self._wal_bytes > max(WAL_TRIGGER, self._fold_at) and not self._folding:
             self._folding = True
             self._folder.post(partial(_fold_in_background, weakref.ref(self)))
-        elif self._wal_bytes > WAL_LIMIT:
+        elif self._wal_bytes > max(WAL_LIMIT, self._fold_at):
             self._fold(connections.writer)
 
     def _fold(self, conn: Any) -> None:
         with contextlib.suppress(sqlite3.OperationalError):
             busy, in_log, folded = conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             if not busy:
-                # Folded completely, the WAL is written from its start again by the next commit.
+                # Folded completely, the WAL is written from its start again by the next commit. Else somebody reads an
+                # older state, maybe for long: trying again at each commit would cost more the longer the WAL gets.
                 self._wal_bytes = 0 if in_log == folded else in_log * PAGE_BYTES
+                self._fold_at = self._wal_bytes + WAL_TRIGGER // 16 if self._wal_bytes else 0
 
     # ---- reading
 
@@ -434,21 +460,27 @@ class _SqliteSaver(RowSaver):
         connections = self._live()
         if connections.single is not None:
             with connections.write_lock:
-                yield core.Reader(connections.single)
+                yield self._opened(core.Reader(connections.single))
             return
         with connections.reader_slots:
             try:
                 conn = connections.readers.popleft()
             except IndexError:
                 conn = connections.open(readonly=True)
+            fails = False
             try:
                 conn.execute("BEGIN")
                 try:
-                    yield core.Reader(conn)
+                    yield self._opened(core.Reader(conn))
+                except sqlite3.Error as error:
+                    fails = _has_code(error, sqlite3.SQLITE_IOERR)
+                    raise
                 finally:
-                    conn.execute("COMMIT")
+                    # After some errors SQLite has ended the transaction itself.
+                    if conn.in_transaction:
+                        conn.execute("COMMIT")
             finally:
-                if connections.closed:
+                if connections.closed or fails:
                     conn.close()
                 else:
                     connections.readers.append(conn)
@@ -461,9 +493,10 @@ class _SqliteSaver(RowSaver):
             conn = connections.writer
             conn.execute("BEGIN IMMEDIATE")
             try:
-                yield core.Writer(conn)
+                yield self._opened(core.Writer(conn))
                 conn.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
+                connections.note_failure(error)
                 if conn.in_transaction:
                     conn.execute("ROLLBACK")
                 raise
@@ -695,7 +728,12 @@ def _flat(batch: Sequence[Any]) -> Sequence[EncodedStep]:
 
 
 def _is_busy(error: BaseException) -> bool:
-    return isinstance(error, sqlite3.OperationalError) and (error.sqlite_errorcode & 0xFF) in _BUSY_CODES
+    return _has_code(error, *_BUSY_CODES)
+
+
+def _has_code(error: BaseException, *primary: int) -> bool:
+    """Is it SQLite's error with one of these primary result codes? Errors of the `sqlite3` module itself have none."""
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in primary
 
 
 def _is_interrupt(error: BaseException) -> bool:

@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any
@@ -23,7 +24,7 @@ from pregel.engine.core import Run
 from pregel.engine.effects import HAND_BACK, Effect, Retry, Spawned, Start
 from pregel.engine.limits import deadline_of, own_error, timed_out
 from pregel.engine.program import Write
-from pregel.engine.snapshot import note_edited, note_unstored
+from pregel.engine.snapshot import note_edited, note_unstored, salvage
 from pregel.engine.task import Task, acall, acall_routers, call, call_node, in_context
 from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, workers
 
@@ -513,6 +514,7 @@ class AsyncDriver:
         """Store a commit: encoded now, written now or soon, as the durability says (D22, D32)."""
         saver = self.saver
         assert saver is not None
+        encoded = None
         try:
             encoded = await saver.aencode(commit) if saver.is_large(commit) else saver.encode(commit)
             if self.durability == "async" and not wait and commit.claim.claimed:
@@ -525,10 +527,20 @@ class AsyncDriver:
         except BaseException as error:
             self.broken = True
             note_unstored(self.run, commit, error)
+            if encoded is None and isinstance(error, Exception):
+                await self.store_salvage(commit)
             raise
         if encoded.edited:
             note_edited(self.run, encoded.edited)
             self.run.warn()
+
+    async def store_salvage(self, commit: StepCommit) -> None:
+        """A step could not be encoded: store what can be of its tasks' writes. Its error says what is missing."""
+        assert self.saver is not None
+        with suppress(Exception):
+            await self.drain()
+            if kept := salvage(self.run, commit, self.saver.encode):
+                await self.saver.awrite(kept, durability=self.durability)
 
     async def store_held(self) -> None:
         """Store the writes of tasks that have settled while others are running."""

@@ -268,6 +268,7 @@ class Run(RunState):
                 made = snapshot.rows(self, held)  # this run did nothing, but nested ones did
             if made is not None:
                 made.others = self.parked
+                snapshot.unlink(made)
             return made
         if self.status != "done" or request.stable_ns:
             made = snapshot.final(self, held)

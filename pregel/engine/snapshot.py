@@ -6,11 +6,24 @@ writes may be stored. Knows shapes from `checkpoint.base`, no saver; the time is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from checkpoint.base import Append, ChannelOp, Edit, LoadedCheckpoint, Source, StepCommit, TaskWrites, Version
-from pregel.constants import MISSING, NO_WRITES, TASKS
+from checkpoint.base import (
+    NUMBER_SHIFT,
+    WRITES_IDX_MAP,
+    Append,
+    ChannelOp,
+    Edit,
+    EncodedCommit,
+    LoadedCheckpoint,
+    Source,
+    StepCommit,
+    TaskWrites,
+    UnregisteredTypeError,
+    Version,
+)
+from pregel.constants import ERROR, MISSING, NO_WRITES, PULL, TASKS
 from pregel.engine.program import Program, Write
 from pregel.engine.state import Known, RunState
 from pregel.types import Send
@@ -73,7 +86,17 @@ def periodic(run: RunState) -> StepCommit | None:
     made = final(run, ())
     if made is not None:
         made.others, run.parked = run.parked, []
+        unlink(made)
     return made
+
+
+def unlink(made: StepCommit) -> None:
+    """Durability `exit`: nested checkpoints that worked under one of this run that is not stored belong to none."""
+    stored = {made.rev, *(other.rev for other in made.others)}
+    for other in made.others:
+        up_rev = other.up_rev
+        if up_rev is not None and up_rev >> NUMBER_SHIFT == made.claim.number and up_rev not in stored:
+            other.up_rev = None
 
 
 def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
@@ -137,6 +160,24 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
     return made
 
 
+def salvage(run: RunState, commit: StepCommit, encode: Callable[[StepCommit], EncodedCommit]) -> list[EncodedCommit]:
+    """Of a step that cannot be encoded: what its tasks wrote, as far as that can; where not, the error.
+
+    One task's value must not cost what the others did: they do not run again.
+    """
+    kept: list[EncodedCommit] = []
+    for task in commit.writes:
+        if commit.kind == "checkpoint" and task.rev == commit.rev:
+            continue  # it belongs to the checkpoint that will not be there
+        try:
+            kept.append(encode(rows(run, [task])))
+        except Exception as error:  # noqa: BLE001 - stored; raised already for the whole step
+            slot = WRITES_IDX_MAP[ERROR]
+            row = TaskWrites(task.rev, task.checkpoint_id, task.task_id, task.path, slot, [(ERROR, error)])
+            kept.append(encode(rows(run, [row])))
+    return kept
+
+
 def _op(value: Any, known: Known) -> ChannelOp:
     """How a value differs from the one the last commit holds (D23)."""
     if known.kept is not None:
@@ -186,8 +227,22 @@ def kept(run: RunState) -> LoadedCheckpoint:
     )
 
 
+def _author(run: RunState, commit: StepCommit, error: UnregisteredTypeError) -> str | None:
+    """The node that gave the value which cannot be stored; None if it was none, or a step that is over (`exit`)."""
+    for task in run.tasks:
+        if task.id_ == error.task_id and task.id_ is not None:
+            return task.name
+    pull = f"~{PULL}, "
+    for row in commit.writes:
+        if row.task_id == error.task_id and row.path.startswith(pull):
+            return row.path.removeprefix(pull)
+    return None
+
+
 def note_unstored(run: RunState, commit: StepCommit | None, error: BaseException) -> None:
     """Say on a saver's error, once, what was not stored (D47)."""
+    if isinstance(error, UnregisteredTypeError) and commit is not None:
+        error.locate(node=_author(run, commit, error))
     step = run.step if commit is None else commit.step
     what = "task writes" if commit is not None and commit.kind == "tasks" else f"step {step}"
     text = f"Storing {what} of thread {run.request.thread_id!r} (namespace {run.ns!r}) failed; it is not stored"

@@ -378,6 +378,7 @@ class RunState:
         self.pending = loaded.writes
         """Stored writes of the step that was open; empty after its commit."""
         self.sub = loaded.sub
+        self.sub_changed = dict(loaded.open_sub)
         self.updated = loaded.updated_channels or None
         self.live = [name for name in loaded.values if name in self.program.clearing]
 

@@ -18,6 +18,7 @@ import time
 from _queue import Empty, SimpleQueue
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from threading import Lock
@@ -29,7 +30,7 @@ from pregel.engine.core import Run
 from pregel.engine.effects import HAND_BACK, Effect, Retry, Spawned, Start
 from pregel.engine.limits import deadline_of, own_error, timed_out
 from pregel.engine.program import Write
-from pregel.engine.snapshot import note_edited, note_unstored
+from pregel.engine.snapshot import note_edited, note_unstored, salvage
 from pregel.engine.task import Task, call
 from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, here, workers
 
@@ -423,6 +424,7 @@ class SyncDriver:
         """Store a commit: encoded now, written now or soon, as the durability says (D22, D32)."""
         saver = self.saver
         assert saver is not None
+        encoded = None
         try:
             encoded = saver.encode(commit)
             if self.durability == "async" and not wait and commit.claim.claimed:
@@ -435,10 +437,20 @@ class SyncDriver:
         except BaseException as error:
             self.broken = True
             note_unstored(self.run, commit, error)
+            if encoded is None and isinstance(error, Exception):
+                self.store_salvage(commit)
             raise
         if encoded.edited:
             note_edited(self.run, encoded.edited)
             self.run.warn()
+
+    def store_salvage(self, commit: StepCommit) -> None:
+        """A step could not be encoded: store what can be of its tasks' writes. Its error says what is missing."""
+        assert self.saver is not None
+        with suppress(Exception):
+            self.drain()
+            if kept := salvage(self.run, commit, self.saver.encode):
+                self.saver.write(kept, durability=self.durability)
 
     def store_held(self) -> None:
         """Store the writes of tasks that have settled while others are running."""

@@ -150,6 +150,30 @@ def test_stateful_subgraph_interrupted(colour: Colour, saver: Any, thread: Any) 
         assert colour.invoke(graph, Command(resume=answer), thread) == {"l": expected}
 
 
+class Own(InMemorySaver):
+    """A saver that a program made its own: it is driven through its public methods."""
+
+    def put(self, *args: Any) -> Any:
+        return super().put(*args)
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+@pytest.mark.parametrize("own", [False, True])
+def test_stateful_subgraph_beside_a_question(
+    colour: Colour, saver: Any, thread: Any, own: bool, durability: Any
+) -> None:
+    """It finished before the question was answered, and does not run again: the next call continues it all the same."""
+    ask = colour.node(lambda state: {"l": [interrupt("q")]})
+    builder = StateGraph(Log).add_node("sub", calling(colour, inner_of(colour, checkpointer=True))).add_node("ask", ask)
+    builder.add_edge(START, "sub").add_edge(START, "ask")
+    graph = builder.compile(checkpointer=Own() if own else saver)
+    wanted: list[str] = []
+    for number in (1, 2, 3):
+        colour.invoke(graph, {"l": []}, thread, durability=durability)
+        wanted += ["A", *["x", "i"] * number]
+        assert colour.invoke(graph, Command(resume="A"), thread, durability=durability) == {"l": wanted}
+
+
 @pytest.mark.differs(
     "engine.md 11, row 3: a nested loop resumes only from a checkpoint of the current parent checkpoint"
 )

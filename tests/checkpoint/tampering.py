@@ -1,0 +1,33 @@
+"""What somebody does who can write the file: edit rows, and make the checksums right again."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+from zlib import crc32
+
+from checkpoint.sqlite.core import _header_crc
+
+
+def repair_checksums(conn: sqlite3.Connection) -> None:
+    """What an attacker does after an edit: checksums are no secret."""
+    bodies: dict[Any, bytes] = {}
+    for *key, data in conn.execute("SELECT space_pk, chan, root, seq, data FROM payloads ORDER BY 1, 2, 3, 4, part"):
+        bodies[tuple(key)] = bodies.get(tuple(key), b"") + data
+    for (space, chan, root, seq), body in bodies.items():
+        where = (crc32(body, (root ^ seq) & 0xFFFFFFFF), space, chan, root, seq)
+        conn.execute("UPDATE payloads SET crc=? WHERE space_pk=? AND chan=? AND root=? AND seq=? AND part=0", where)
+    bodies.clear()
+    for *key, data in conn.execute("SELECT space_pk, rev, task_id, slot, data FROM task_writes ORDER BY 1,2,3,4,part"):
+        bodies[tuple(key)] = bodies.get(tuple(key), b"") + data
+    for (space, rev, task, slot), body in bodies.items():
+        where = (crc32(body, (rev ^ slot) & 0xFFFFFFFF), space, rev, task, slot)
+        conn.execute(
+            "UPDATE task_writes SET crc=? WHERE space_pk=? AND rev=? AND task_id=? AND slot=? AND part=0", where
+        )
+    for space, rev, header, metadata in conn.execute(
+        "SELECT space_pk, rev, header, metadata FROM checkpoints"
+    ).fetchall():
+        conn.execute(
+            "UPDATE checkpoints SET crc=? WHERE space_pk=? AND rev=?", (_header_crc(rev, header, metadata), space, rev)
+        )
