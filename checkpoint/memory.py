@@ -388,7 +388,21 @@ def _add_writes(space: _Space, writes: Sequence[PlainWrite], replace: bool = Fal
             rows[key] = write
 
 
+def _address(thread: _Thread, space: _Space | None) -> Address:
+    root = thread.spaces.get("")
+    return Address(
+        thread.key,
+        thread.salt,
+        thread.epoch,
+        thread.claims,
+        space,
+        space.head if space is not None else None,
+        root.head if root is not None else None,
+    )
+
+
 def _newest_first(thread: _Thread, space: _Space, below: int | None) -> Iterator[Entry]:
+    address = _address(thread, space)
     for plain in reversed(space.checkpoints.values()):
         if below is None or plain[REV] < below:
             row = CheckpointRow._make(plain)
@@ -403,6 +417,7 @@ def _newest_first(thread: _Thread, space: _Space, below: int | None) -> Iterator
                 row.flags,
                 row.run_id,
                 row.metadata,
+                address,
             )
 
 
@@ -416,16 +431,7 @@ class _View:
         thread = self._threads.get(thread_id)
         if thread is None:
             return None
-        space, root = thread.spaces.get(ns), thread.spaces.get("")
-        return Address(
-            thread.key,
-            thread.salt,
-            thread.epoch,
-            thread.claims,
-            space,
-            space.head if space is not None else None,
-            root.head if root is not None else None,
-        )
+        return _address(thread, thread.spaces.get(ns))
 
     def place(self, space_pk: _Space) -> tuple[int, str]:
         return space_pk.salt, space_pk.ns
@@ -480,6 +486,10 @@ class _View:
         parent = checkpoints.get(row.parent_rev) if row.parent_rev is not None else None
         return Found(row, headers, parent[ID] if parent is not None else None)
 
+    def checkpoints(self, space_pk: _Space, revs: Sequence[int]) -> dict[int, Found]:
+        found = ((rev, self.checkpoint(space_pk, rev)) for rev in revs)
+        return {rev: one for rev, one in found if one is not None}
+
     def alias(self, space_pk: _Space, checkpoint_id: str) -> int | None:
         return space_pk.aliases.get(checkpoint_id)
 
@@ -489,6 +499,12 @@ class _View:
             rows = space_pk.payloads.get((number, root), [])
             stored[number] = rows[: seq + 1], len(rows) > seq + 1
         return stored
+
+    def lines(self, space_pk: _Space, wanted: Sequence[tuple[int, int, int]]) -> Mapping[tuple[int, int], StoredChain]:
+        return {(want[0], want[1]): self.chains(space_pk, [want])[want[0]] for want in wanted}
+
+    def tasks_of(self, space_pk: _Space, revs: Sequence[int]) -> Mapping[int, list[WriteRow]]:
+        return {rev: self.tasks(space_pk, rev) for rev in revs}
 
     def tasks(self, space_pk: _Space, rev: int) -> list[WriteRow]:
         found = space_pk.writes.get(rev, {})

@@ -17,6 +17,8 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 from zlib import crc32
 
@@ -93,6 +95,10 @@ def id_column(text: str) -> bytes | str:
 def id_text(stored: bytes | str) -> str:
     """The text of an id column."""
     return stored if isinstance(stored, str) else ids.id_from_bytes(stored)
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ",".join("?" * len(values))
 
 
 def _parts(data: bytes) -> list[bytes]:
@@ -399,15 +405,23 @@ class Reader:
 
     def checkpoint(self, space_pk: int, rev: int) -> Found | None:
         """As `Rows.checkpoint`."""
+        return self.checkpoints(space_pk, [rev]).get(rev)
+
+    def checkpoints(self, space_pk: int, revs: Sequence[int]) -> dict[int, Found]:
+        """As `Rows.checkpoints`."""
         rows = self.conn.execute(
             "SELECT c.rev, c.header, c.crc, c.metadata, t.id, t.parent_rev, t.parent_id, t.up_rev, t.ts, t.step, "
-            "t.source, t.flags, t.run_id, t.header_root, p.id, p.flags FROM checkpoints t "
+            "t.source, t.flags, t.run_id, t.header_root, p.id, p.flags, t.rev FROM checkpoints t "
             "JOIN checkpoints c ON c.space_pk = t.space_pk AND c.rev BETWEEN t.header_root AND t.rev "
             "AND c.header_root = t.header_root "
             "LEFT JOIN checkpoints p ON c.rev = t.rev AND p.space_pk = t.space_pk AND p.rev = t.parent_rev "
-            "WHERE t.space_pk = ? AND t.rev = ? ORDER BY c.rev",
-            (space_pk, rev),
+            f"WHERE t.space_pk = ? AND t.rev IN ({_marks(revs)}) ORDER BY t.rev, c.rev",
+            (space_pk, *revs),
         ).fetchall()
+        found = ((rev, self._found(rev, [row[:-1] for row in own])) for rev, own in groupby(rows, itemgetter(-1)))
+        return {rev: one for rev, one in found if one is not None}
+
+    def _found(self, rev: int, rows: list[Any]) -> Found | None:
         if not rows:
             # The row itself always matches, unless its header chain is damaged.
             return None
@@ -470,13 +484,17 @@ class Reader:
 
     def chains(self, space_pk: int, wanted: Sequence[tuple[int, int, int]]) -> Mapping[int, StoredChain]:
         """As `Rows.chains`."""
-        stored: dict[int, StoredChain] = {}
+        return {number: rows for (number, _), rows in self.lines(space_pk, wanted).items()}
+
+    def lines(self, space_pk: int, wanted: Sequence[tuple[int, int, int]]) -> Mapping[tuple[int, int], StoredChain]:
+        """As `Rows.lines`."""
+        stored: dict[tuple[int, int], StoredChain] = {}
         for at in range(0, len(wanted), CHANNELS_PER_STATEMENT):
             self._read_chains(space_pk, wanted[at : at + CHANNELS_PER_STATEMENT], stored)
         return stored
 
     def _read_chains(
-        self, space_pk: int, wanted: Sequence[tuple[int, int, int]], stored: dict[int, StoredChain]
+        self, space_pk: int, wanted: Sequence[tuple[int, int, int]], stored: dict[tuple[int, int], StoredChain]
     ) -> None:
         values = ",".join(["(?,?,?)"] * len(wanted))
         # The row after the last one tells whether this chain may still grow; its body is not read.
@@ -484,20 +502,22 @@ class Reader:
             f"WITH want (chan, root, seq) AS (VALUES {values}) "
             "SELECT p.chan, p.root, p.seq, p.part, p.tag, p.crc, CASE WHEN p.seq <= want.seq THEN p.data END "
             "FROM want CROSS JOIN payloads p ON p.space_pk = ? AND p.chan = want.chan AND p.root = want.root "
-            "AND p.seq <= want.seq + 1 ORDER BY p.chan, p.seq, p.part",
+            "AND p.seq <= want.seq + 1",
             [*(number for want in wanted for number in want), space_pk],
         ).fetchall()
-        now = -1
+        # They come in this order mostly; SQLite, asked for it, would copy the bodies once more.
+        rows.sort(key=itemgetter(0, 1, 2, 3))
+        now = -1, -1
         bodies: list[tuple[str | None, bytes]] = []
         pieces: list[bytes] = []
         first_tag: str | None = None
         first_crc = 0
         for at, (chan, root, seq, part, tag, crc, data) in enumerate(rows):
-            if chan != now:
-                now, bodies, pieces = chan, [], []
-                stored[chan] = bodies, False
+            if (chan, root) != now:
+                now, bodies, pieces = (chan, root), [], []
+                stored[now] = bodies, False
             if data is None:
-                stored[chan] = bodies, True
+                stored[now] = bodies, True
                 continue
             if part != len(pieces) or seq != len(bodies):
                 raise CorruptCheckpointError(f"chain {chan}/{root} has a gap before row {seq}, part {part}")
@@ -515,11 +535,19 @@ class Reader:
 
     def tasks(self, space_pk: int, rev: int) -> list[WriteRow]:
         """As `Rows.tasks`."""
+        return self.tasks_of(space_pk, [rev]).get(rev, [])
+
+    def tasks_of(self, space_pk: int, revs: Sequence[int]) -> Mapping[int, list[WriteRow]]:
+        """As `Rows.tasks_of`."""
         rows = self.conn.execute(
-            "SELECT task_id, slot, part, task_path, tag, crc, data FROM task_writes WHERE space_pk = ? AND rev = ? "
-            "ORDER BY task_id, slot, part",
-            (space_pk, rev),
+            "SELECT task_id, slot, part, task_path, tag, crc, data, rev FROM task_writes WHERE space_pk = ? "
+            f"AND rev IN ({_marks(revs)}) ORDER BY rev, task_id, slot, part",
+            (space_pk, *revs),
         ).fetchall()
+        return {rev: self._tasks(rev, [row[:-1] for row in own]) for rev, own in groupby(rows, itemgetter(-1))}
+
+    @staticmethod
+    def _tasks(rev: int, rows: list[Any]) -> list[WriteRow]:
         writes: list[WriteRow] = []
         pieces: list[bytes] = []
         head: tuple[str | None, str | None, int] = None, None, 0
@@ -586,8 +614,10 @@ class Reader:
     def entries(self, thread_id: str | None, ns: str | None, below: int | None, limit: int | None) -> list[Entry]:
         """As `Rows.entries`."""
         statement = (
-            "SELECT t.thread_id, s.ns, c.space_pk, c.rev, c.id, c.step, c.source, c.flags, c.run_id, c.metadata "
+            "SELECT t.thread_id, s.ns, c.space_pk, c.rev, c.id, c.step, c.source, c.flags, c.run_id, c.metadata, "
+            "t.thread_pk, t.salt, t.epoch, t.claims, s.space_pk, s.head_rev, r.head_rev "
             "FROM threads t JOIN spaces s USING (thread_pk) JOIN checkpoints c USING (space_pk) "
+            "LEFT JOIN spaces r ON r.thread_pk = t.thread_pk AND r.ns = '' "
             "WHERE c.flags & 1 = 0 AND t.thread_id IS NOT NULL"
         )
         bound: list[Any] = []
@@ -601,7 +631,8 @@ class Reader:
             statement += " LIMIT ?"
             bound.append(limit)
         rows = self.conn.execute(statement, bound).fetchall()
-        return [Entry._make((*row[:4], id_text(row[4]), *row[5:])) for row in rows]
+        addresses = {row[2]: Address(*row[10:]) for row in rows}
+        return [Entry._make((*row[:4], id_text(row[4]), *row[5:10], addresses[row[2]])) for row in rows]
 
 
 class Writer(Reader):
