@@ -47,6 +47,8 @@ from checkpoint.deltas import (
     BLOCK_BYTES,
     EDITED,
     FULL,
+    LARGE,
+    MANY,
     PATCH,
     RAW_LIMIT,
     Chain,
@@ -55,6 +57,8 @@ from checkpoint.deltas import (
     begun,
     find,
     give_way,
+    in_pieces,
+    is_long,
     joined,
     packed,
 )
@@ -64,11 +68,6 @@ from checkpoint.serde.msgpack import FORMAT_TAG, Serde
 
 INLINE_LIMIT: Final = 64
 """Bytes of an encoded value that still live in the header."""
-
-LARGE: Final = 64 * 1024
-"""Bytes of a value from which an event loop does not encode or decode it."""
-MANY: Final = 256
-"""Elements of a container whose size is not known from which it counts as large."""
 
 STUB: Final = 1
 """Flag: only the header of a pruned checkpoint is kept."""
@@ -353,27 +352,20 @@ def is_large(commit: StepCommit) -> bool:
     chains: Mapping[str, Chain] = space.chains if isinstance(space, Space) else {}
     for name, value in commit.values.items():
         if type(value) not in _ATOMS and (
-            _is_long(value) or (name in chains and chains[name].full + chains[name].ops > LARGE)
+            is_long(value) or (name in chains and chains[name].full + chains[name].ops > LARGE)
         ):
             return True
     for name, op in commit.ops.items():
         if isinstance(op, Append):
-            if len(op.value) - op.start > MANY:
+            if len(op.value) - op.start > MANY or (name in chains and chains[name].is_behind(op)):
                 return True
         elif len(op.value) > MANY and (name not in chains or chains[name].live > LARGE):
             return True
     for task in commit.writes:
         for _, value in task.writes:
-            if type(value) not in _ATOMS and _is_long(value):
+            if type(value) not in _ATOMS and is_long(value):
                 return True
     return any(map(is_large, commit.others))
-
-
-def _is_long(value: Any) -> bool:
-    kind = type(value)
-    if kind is list or kind is dict:
-        return len(value) > MANY
-    return (kind is str or kind is bytes) and len(value) > LARGE
 
 
 def _has_metadata(commit: StepCommit, space: Space) -> bool:
@@ -531,6 +523,7 @@ def _placed(
 def encode_task(task: TaskWrites, codec: Codec) -> PlainWrite:
     """The row of a task's writes. A refusal names the channel."""
     writes = task.writes
+    has_long = False
     tag: str | None = None
     value: Any
     if task.slot:
@@ -539,8 +532,12 @@ def encode_task(task: TaskWrites, codec: Codec) -> PlainWrite:
         value = []
         for write in writes:
             value += write
+            if type(write[1]) not in _ATOMS and is_long(write[1]):
+                has_long = True
     try:
-        if codec.dumps is None:
+        if has_long:
+            tag, data = in_pieces(value, codec.pack)
+        elif codec.dumps is None:
             tag, data = codec.pack(value)
         else:
             data = codec.dumps(value)

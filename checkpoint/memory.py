@@ -38,7 +38,6 @@ from checkpoint.chains import (
     HEADER,
     HEADER_ROOT,
     ID,
-    LARGE,
     REV,
     UP_REV,
     CheckpointRow,
@@ -51,7 +50,7 @@ from checkpoint.chains import (
     WriteRow,
     seal,
 )
-from checkpoint.deltas import FULL
+from checkpoint.deltas import FULL, LARGE
 from checkpoint.rows import Address, Entry, Found, RowSaver, addressed
 
 P = ParamSpec("P")
