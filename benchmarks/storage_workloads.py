@@ -413,7 +413,8 @@ async def _longest_stall(work: Callable[[list[Any]], Awaitable[None]]) -> float:
     await asyncio.sleep(10 * TICK_S)
     gc.collect()
     gc.freeze()
-    longest, kept = 0.0, []
+    kept: list[Any] = []
+    longest = 0.0
     await work(kept)
     await asyncio.sleep(2 * TICK_S)
     ticker.cancel()

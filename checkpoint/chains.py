@@ -55,6 +55,7 @@ from checkpoint.deltas import (
     Delta,
     apply,
     begun,
+    digest_of,
     find,
     give_way,
     in_pieces,
@@ -506,7 +507,9 @@ def _placed(
                 del chains[name]
             placed.append((name, bodies[0], SMALL, 0))
             continue
-        elif chain is not None and chain.digest is not None and chain.digest == hash(bodies[0]) and len(bodies) == 1:
+        elif (
+            len(bodies) == 1 and chain is not None and chain.digest is not None and chain.digest == digest_of(bodies[0])
+        ):
             # Equal bytes, but other objects than those that were looked at.
             chain.positions = None
             place, bodies = SAME, ()

@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import blake2b
 from itertools import compress, count, islice
 from operator import is_, ne
 from typing import Any, Final, NamedTuple
@@ -238,7 +239,7 @@ def begun(root: int, value: Any, bodies: Sequence[Body], before: Chain | None, p
     n_bytes = sum([len(data) for _, data in bodies])
     kind = type(value)
     length = len(value) if kind is list or kind is dict or kind is str else 0
-    digest = hash(bodies[0]) if len(bodies) == 1 else None
+    digest = digest_of(bodies[0]) if len(bodies) == 1 else None
     chain = Chain(root, len(bodies) - 1, kind, length, n_bytes, digest=digest)
     if kind is list or kind is dict:
         if kind is list:
@@ -249,6 +250,15 @@ def begun(root: int, value: Any, bodies: Sequence[Body], before: Chain | None, p
             # It is too large to be kept as bytes, and is written more than once.
             chain.hashes = hashes_of(value, pack)
     return chain
+
+
+def digest_of(body: Body) -> int:
+    """What equal bodies have in common, and no others in this process."""
+    tag, data = body
+    if len(data) <= LARGE:
+        return hash(body)
+    # Python's own hash of so many bytes would not let another thread run.
+    return hash((tag, blake2b(data, digest_size=16).digest()))
 
 
 # ---- a value as bytes

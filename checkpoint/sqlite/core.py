@@ -49,7 +49,9 @@ from checkpoint.rows import Address, Entry, Found
 PART: Final = 800
 """Bytes of a part: with a task path a row of it still fits a 4 KiB page without overflow pages."""
 PARTED_LIMIT: Final = 8192
-"""A larger body is one row again: its overflow pages waste little."""
+"""A larger body is one row again, up to twice `LARGE_PART`: its overflow pages waste little."""
+LARGE_PART: Final = 256 * 1024
+"""Bytes of a part of a body of more than twice that. SQLite copies what it is given while no other thread can run."""
 CHANNELS_PER_STATEMENT: Final = 1000
 BIG_DELETE: Final = 5000
 """Checkpoints of a thread above which its rows are removed in several transactions."""
@@ -101,10 +103,16 @@ def _marks(values: Sequence[Any]) -> str:
     return ",".join("?" * len(values))
 
 
+def _part_size(n_bytes: int) -> int | None:
+    """Bytes of a part of such a body; None if it is one row."""
+    if n_bytes <= PARTED_LIMIT:
+        return PART if n_bytes > PART else None
+    return LARGE_PART if n_bytes > 2 * LARGE_PART else None
+
+
 def _parts(data: bytes) -> list[bytes]:
-    if len(data) <= PART or len(data) > PARTED_LIMIT:
-        return [data]
-    return [data[at : at + PART] for at in range(0, len(data), PART)]
+    size = _part_size(len(data))
+    return [data] if size is None else [data[at : at + size] for at in range(0, len(data), size)]
 
 
 def _header_crc(rev: int, header: bytes, metadata: str | None) -> int:
@@ -299,7 +307,7 @@ def _write_tasks(
     for rev, task, slot, path, tag, body in writes:
         task_id = id_column(task)
         crc = crc32(body, (rev ^ slot) & _MASK)
-        in_parts = PART < len(body) <= PARTED_LIMIT
+        in_parts = _part_size(len(body)) is not None
         if whole and (slot or replace or in_parts):
             # Which row of a key stays depends on their order.
             _insert(conn, _TASK, whole)
