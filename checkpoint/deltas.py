@@ -35,7 +35,7 @@ from itertools import compress, count, islice
 from operator import is_, ne
 from typing import Any, Final, NamedTuple
 
-from checkpoint.base import Append, ChannelOp, CorruptCheckpointError, Edit, UnregisteredTypeError
+from checkpoint.base import Append, ChannelOp, CheckpointError, CorruptCheckpointError, Edit, UnregisteredTypeError
 from checkpoint.headers import Body
 from checkpoint.serde.msgpack import MAX_BYTES
 
@@ -315,7 +315,8 @@ def in_pieces(value: Any, pack: Pack) -> Body:
     try:
         body = b"".join(_pieces(value, 0, pack))
         return (None, body) if len(body) <= MAX_BYTES else pack(value)
-    except (UnregisteredTypeError, _NotPlain):
+    except (UnregisteredTypeError, CheckpointError, _NotPlain):
+        # All at once, for the place of what is refused.
         return pack(value)
 
 
