@@ -81,6 +81,8 @@ ROWS = [
     Row("2,000 supersteps that append 225 B: file", "appended_2000", "bytes", _size, 1.8e6),
     Row("commit with encode, FULL, warm file (peer: superstep)", "commit_full", "seconds", _us, 145e-6, rounds=5),
     Row("commit with encode, NORMAL, warm file (peer: superstep)", "commit_normal", "seconds", _us, 50e-6, rounds=5),
+    Row("one bare SQLite transaction, FULL (for orientation)", "bare_full", "seconds", _us, rounds=5),
+    Row("one bare SQLite transaction, NORMAL (for orientation)", "bare_normal", "seconds", _us, rounds=5),
     Row("history, 10 of 5,000 supersteps: statements", "history", "statements", _number, 4, peer=_NOT_RUN),
     Row("history, 10 of 5,000: bytes read, by those of one load", "history", "bytes", _number, 1.2, peer=_NOT_RUN),
     Row("history, 10 of 5,000 supersteps: time", "history", "seconds", _ms, peer=_NOT_RUN),

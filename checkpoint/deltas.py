@@ -300,13 +300,20 @@ def _size_of_one(value: Any, pack: Pack) -> int:
     return max(1, len(pack(some)[1]) // SAMPLE)
 
 
-def is_long(value: Any, levels: int = 2) -> bool:
-    """May it take long to encode? Judged by lengths, `levels` deep."""
+def is_long(value: Any) -> bool:
+    """May it take long to encode? Judged by its length, and by those of its elements if they are few."""
     kind = type(value)
     if kind is list or kind is dict:
         if len(value) > MANY:
             return True
-        return levels > 1 and any(is_long(one, levels - 1) for one in (value if kind is list else value.values()))
+        for element in value if kind is list else value.values():
+            kind = type(element)
+            if kind is list or kind is dict:
+                if len(element) > MANY:
+                    return True
+            elif (kind is str or kind is bytes) and len(element) > LARGE:
+                return True
+        return False
     return (kind is str or kind is bytes) and len(value) > LARGE
 
 
