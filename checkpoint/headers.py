@@ -196,7 +196,7 @@ def _consumed(header: Header, node: str, consumed: Mapping[str, Version]) -> Seq
     header.seen[node] = consumed
     if known is None:
         return index[node], [item for name, own in consumed.items() for item in (index[name], own)]
-    if len(known) > len(consumed):
+    if not known.keys() <= consumed.keys():
         # A channel the node no longer listens to: all of it again.
         return -1 - index[node], [item for name, own in consumed.items() for item in (index[name], own)]
     news: list[Any] = []

@@ -41,7 +41,6 @@ from checkpoint.chains import (
     HEADER_ROOT,
     ID,
     LANE,
-    LARGE,
     PARENT_REV,
     REV,
     UP_REV,
@@ -55,7 +54,7 @@ from checkpoint.chains import (
     WriteRow,
     seal,
 )
-from checkpoint.deltas import FULL
+from checkpoint.deltas import FULL, LARGE
 from checkpoint.rows import Address, Entry, Found, HistoryWrites, RowSaver, addressed, refuse_stale
 from checkpoint.scan import Chain, ScannedBody, ScannedCheckpoint, ScannedSpace, ScannedTask, ScannedThread
 
@@ -485,7 +484,21 @@ def _add_writes(space: _Space, writes: Sequence[PlainWrite], replace: bool = Fal
             rows[key] = write
 
 
+def _address(thread: _Thread, space: _Space | None) -> Address:
+    root = thread.spaces.get("")
+    return Address(
+        thread.key,
+        thread.salt,
+        thread.epoch,
+        thread.claims,
+        space,
+        space.head if space is not None else None,
+        root.head if root is not None else None,
+    )
+
+
 def _newest_first(thread: _Thread, space: _Space, below: int | None) -> Iterator[Entry]:
+    address = _address(thread, space)
     for plain in space.newest_first():
         if below is None or plain[REV] < below:
             row = CheckpointRow._make(plain)
@@ -500,6 +513,7 @@ def _newest_first(thread: _Thread, space: _Space, below: int | None) -> Iterator
                 row.flags,
                 row.run_id,
                 row.metadata,
+                address,
             )
 
 
@@ -513,16 +527,7 @@ class _View:
         thread = self._threads.get(thread_id)
         if thread is None:
             return None
-        space, root = thread.spaces.get(ns), thread.spaces.get("")
-        return Address(
-            thread.key,
-            thread.salt,
-            thread.epoch,
-            thread.claims,
-            space,
-            space.head if space is not None else None,
-            root.head if root is not None else None,
-        )
+        return _address(thread, thread.spaces.get(ns))
 
     def place(self, space_pk: _Space) -> tuple[int, str]:
         return space_pk.salt, space_pk.ns
@@ -577,6 +582,10 @@ class _View:
         parent = checkpoints.get(row.parent_rev) if row.parent_rev is not None else None
         return Found(row, headers, parent[ID] if parent is not None else None)
 
+    def checkpoints(self, space_pk: _Space, revs: Sequence[int]) -> dict[int, Found]:
+        found = ((rev, self.checkpoint(space_pk, rev)) for rev in revs)
+        return {rev: one for rev, one in found if one is not None}
+
     def alias(self, space_pk: _Space, checkpoint_id: str) -> int | None:
         return space_pk.aliases.get(checkpoint_id)
 
@@ -586,6 +595,12 @@ class _View:
             rows = space_pk.payloads.get((number, root), [])
             stored[number] = rows[: seq + 1], len(rows) > seq + 1
         return stored
+
+    def lines(self, space_pk: _Space, wanted: Sequence[tuple[int, int, int]]) -> Mapping[tuple[int, int], StoredChain]:
+        return {(want[0], want[1]): self.chains(space_pk, [want])[want[0]] for want in wanted}
+
+    def tasks_of(self, space_pk: _Space, revs: Sequence[int]) -> Mapping[int, list[WriteRow]]:
+        return {rev: self.tasks(space_pk, rev) for rev in revs}
 
     def tasks(self, space_pk: _Space, rev: int) -> list[WriteRow]:
         found = space_pk.writes.get(rev, {})
