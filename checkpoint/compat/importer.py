@@ -401,7 +401,13 @@ class _Thread:
         sends = values.get(TASKS) or found.get("pending_sends") or []
         if found.get("v", 1) < _NEW_FORMAT and not sends:
             sends = [self.decoder.outline(write.blob) for write in self._old_sends(row)]
-        return Outline([*values], sends_in(sends, node_of_send))
+        step = self.metadata[ns, checkpoint_id].get("step")
+        return Outline(
+            [*values],
+            sends_in(sends, node_of_send),
+            [*(found.get("channel_versions") or ())],
+            step + 1 if isinstance(step, int) else 0,
+        )
 
     def _old_sends(self, row: SourceRow) -> list[SourceWrite]:
         """The writes that were a checkpoint's sends, when these were kept with its parent."""
