@@ -752,6 +752,15 @@ def namespace_above(ns: str) -> str:
     return "|".join(segments[:-1])
 
 
+def is_above(ns: str, nested: str) -> bool:
+    """Can one namespace be that of the graph around a nested one?
+
+    A stable namespace has no task ids in it, so each call of the graph around it may have a namespace of its own.
+    """
+    above = namespace_above(nested)
+    return ns == above or "|".join(segment.split(":")[0] for segment in ns.split("|")) == above
+
+
 def get_checkpoint_id(config: RunnableConfig) -> str | None:
     """The checkpoint that a config addresses, None for "the newest"."""
     return config.get("configurable", {}).get("checkpoint_id")
@@ -844,6 +853,43 @@ def _typed(serde: Any) -> Any:
     return importlib.import_module("checkpoint.serde.base").maybe_add_typed_methods(serde)
 
 
+class _DeltaWalk:
+    """The way from a checkpoint back to the stored values of channels; somebody else reads what is `next`."""
+
+    def __init__(self, target: RunnableConfig, channels: Sequence[str]) -> None:
+        self.next: RunnableConfig | None = target if channels else None
+        self._at_target = True
+        self._open = set(channels)
+        self._writes: dict[str, list[PendingWrite]] = {name: [] for name in channels}
+        """Newest first."""
+        self._seeds: dict[str, Any] = {}
+
+    def go_on(self, found: CheckpointTuple | None) -> None:
+        """Take what was read."""
+        self.next = found.parent_config if found is not None else None
+        if found is None or self._at_target:
+            self._at_target = False
+            return
+        for write in reversed(found.pending_writes or ()):
+            if write[1] in self._open:
+                self._writes[write[1]].append(write)
+        values = found.checkpoint["channel_values"]
+        for name in self._open & values.keys():
+            self._seeds[name] = values[name]
+        self._open -= values.keys()
+        if not self._open:
+            self.next = None
+
+    def histories(self) -> dict[str, DeltaChannelHistory]:
+        """What was found, by channel."""
+        found: dict[str, DeltaChannelHistory] = {
+            name: {"writes": writes[::-1]} for name, writes in self._writes.items()
+        }
+        for name, seed in self._seeds.items():
+            found[name]["seed"] = seed
+        return found
+
+
 class BaseCheckpointSaver(Generic[V]):
     """Base of every saver: LangGraph's interface, raising `NotImplementedError` until a subclass fills it in.
 
@@ -917,6 +963,20 @@ class BaseCheckpointSaver(Generic[V]):
         """Remove old checkpoints: `"keep_latest"` or `"delete"`."""
         raise NotImplementedError
 
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """What was written to channels whose value is not stored each time, on the way to a checkpoint.
+
+        Per channel: writes of the ancestors (not of the checkpoint itself), oldest first, back to the nearest ancestor
+        that has a value of the channel, whose value is the `seed` and whose own writes are included. One `get_tuple`
+        per ancestor.
+        """
+        walk = _DeltaWalk(config, channels)
+        while walk.next is not None:
+            walk.go_on(self.get_tuple(walk.next))
+        return walk.histories()
+
     def with_allowlist(self, extra_allowlist: Any) -> Self:
         """A saver whose serializer also takes these classes: this one, unless the serializer had to be replaced."""
         widen = getattr(self.serde, "with_msgpack_allowlist", None)
@@ -979,6 +1039,15 @@ class BaseCheckpointSaver(Generic[V]):
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Async form of `prune`."""
         raise NotImplementedError
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Async form of `get_delta_channel_history`."""
+        walk = _DeltaWalk(config, channels)
+        while walk.next is not None:
+            walk.go_on(await self.aget_tuple(walk.next))
+        return walk.histories()
 
     def get_next_version(self, current: V | None, channel: None) -> V:
         """The version after `current`: numbers count up from 1. Text versions need an override."""

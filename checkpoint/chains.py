@@ -34,6 +34,8 @@ from typing import Any, Final, NamedTuple
 from ormsgpack import packb
 
 from checkpoint.base import (
+    LANE_BIT,
+    N_BITS,
     Append,
     CheckpointError,
     CorruptCheckpointError,
@@ -386,8 +388,17 @@ def _settle(encoded: EncodedStep) -> None:
     if encoded.tasks:
         encoded.tasks = _lasting(commit)
     if space.has_writes:
-        encoded.settled = commit.parent_rev
+        if not _is_shared(commit):
+            encoded.settled = commit.parent_rev
         space.has_writes = False
+
+
+def _is_shared(commit: StepCommit) -> bool:
+    """Does the commit continue a checkpoint whose step may still be open for others: the holder's, or another lane's?"""
+    claim, parent = commit.claim, commit.parent_rev
+    if parent is None or not (claim.lane or parent & LANE_BIT):
+        return False
+    return parent >> N_BITS != claim.lane_number()
 
 
 def is_large(commit: StepCommit) -> bool:

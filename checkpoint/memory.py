@@ -24,10 +24,7 @@ from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from checkpoint import ids
 from checkpoint.base import (
-    ERROR,
-    INTERRUPT,
     N_BITS,
-    WRITES_IDX_MAP,
     CheckpointConflictError,
     CheckpointError,
     CheckpointNotFoundError,
@@ -66,8 +63,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 K = TypeVar("K", int, str, tuple[int, int])
 
-UNFINISHED: Final = (WRITES_IDX_MAP[ERROR], WRITES_IDX_MAP[INTERRUPT])
-"""Slots of the task rows that tell that a run ended before its time."""
 SEAL_BATCH: Final = 32
 """Steps that become rows together: each then costs half (`checkpoint.chains`)."""
 
@@ -610,18 +605,19 @@ class _View:
     def is_tip(self, space_pk: _Space, rev: int) -> bool:
         return all(row[PARENT_REV] != rev for row in space_pk.checkpoints.values())
 
-    def open_sub(self, thread_id: str, up_rev: int) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for ns, space in self._threads[thread_id].spaces.items():
-            newest = self.open_child(space, up_rev, -1) if ":" not in ns else None
-            if newest is not None and not any(task.slot in UNFINISHED for task in self.tasks(space, newest)):
-                found[ns] = newest
-        return found
+    def children(self, thread_id: str, up_rev: int) -> list[tuple[str, _Space, int]]:
+        found = [
+            (ns, space, self.open_child(space, up_rev, -1)) for ns, space in self._threads[thread_id].spaces.items()
+        ]
+        return [(ns, space, rev) for ns, space, rev in found if rev is not None]
 
-    def exists(self, thread_id: str, ns: str, rev: int) -> bool:
+    def exists(self, thread_id: str, ns: str | None, rev: int) -> bool:
         thread = self._threads.get(thread_id)
-        space = thread.spaces.get(ns) if thread is not None else None
-        return space is not None and rev in space.checkpoints
+        if thread is None:
+            return False
+        if ns is None:
+            return any(rev in space.checkpoints for space in thread.spaces.values())
+        return ns in thread.spaces and rev in thread.spaces[ns].checkpoints
 
     def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
         thread = self._threads.get(thread_id)

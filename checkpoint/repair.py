@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from checkpoint import ids
-from checkpoint.base import CorruptCheckpointError, Repair, namespace_above
+from checkpoint.base import CorruptCheckpointError, Repair, is_above
 from checkpoint.chains import LANE, PARENT_PRUNED, STUB, CheckpointRow, Codec
 from checkpoint.headers import Header, full_header
 from checkpoint.scan import Lines, Scan, ScannedSpace, ScannedThread
@@ -250,8 +250,8 @@ class _Mender:
             row = row._replace(parent_rev=None, flags=row.flags | PARENT_PRUNED)
             self._say(row.id, f"marked: its parent, revision {parent_rev}, is gone")
         if up_rev is not None:
-            above = self._spaces.get(namespace_above(self._ns))
-            if above is None or (up_rev not in above.kept and not self._is_stub(up_rev, above)):
+            above = [found for ns, found in self._spaces.items() if is_above(ns, self._ns)]
+            if not any(up_rev in found.kept or self._is_stub(up_rev, found) for found in above):
                 row = row._replace(up_rev=None)
                 self._say(row.id, f"detached from revision {up_rev} of the namespace above, which is gone")
         return row

@@ -30,6 +30,7 @@ from typing_extensions import ParamSpec
 
 from checkpoint import ids
 from checkpoint.base import (
+    ERROR,
     INTERRUPT,
     N_BITS,
     NUMBER_SHIFT,
@@ -109,6 +110,8 @@ Progress = Callable[[int, int], None]
 """Told how many threads and rows were looked at so far."""
 FORMAT_VERSION: Final = 4
 """`Checkpoint["v"]` of what the engine stores."""
+_UNFINISHED: Final = (WRITES_IDX_MAP[ERROR], WRITES_IDX_MAP[INTERRUPT])
+"""Slots of the task rows that tell that a run ended before its time."""
 _FIELDS: Final = frozenset({"id", "ts", "channel_values", "channel_versions", "versions_seen", "updated_channels"})
 
 
@@ -203,13 +206,13 @@ class Rows(Protocol):
         """Does no checkpoint of the namespace follow on this one?"""
         ...
 
-    def open_sub(self, thread_id: str, up_rev: int) -> dict[str, int]:
-        """Stable nested namespace -> its newest checkpoint that works under this one and has no error and no question
-        stored with it. Of lanes only the one that `up_rev` is of."""
+    def children(self, thread_id: str, up_rev: int) -> list[tuple[str, Any, int]]:
+        """(Namespace, its key, its newest checkpoint) of those that work under this one. Of lanes only the one that
+        `up_rev` is of."""
         raise NotImplementedError
 
-    def exists(self, thread_id: str, ns: str, rev: int) -> bool:
-        """Does a checkpoint or stub have a row?"""
+    def exists(self, thread_id: str, ns: str | None, rev: int) -> bool:
+        """Does a checkpoint or stub have a row, in this namespace or in any?"""
         ...
 
     def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
@@ -566,7 +569,7 @@ class RowSaver(BaseCheckpointSaver[int]):
             is_head = header.rev == address.head
             open_sub: dict[str, int] = {}
             if (is_head or ends_lane) and any(task.slot == 0 for task in writes):
-                open_sub = rows.open_sub(thread_id, found.row.rev)
+                open_sub = _open_sub(rows, thread_id, found.row.rev)
             loaded = _loaded(claim, ns, found, header, values, writes, is_head or ends_lane)
             loaded.open_sub = open_sub
         if claim.make_version is None and isinstance(next(iter(header.versions.values()), None), str):
@@ -1133,10 +1136,27 @@ def _existing(rows: Rows, space_pk: Any, rev: int) -> Found:
 def _check_above(rows: Rows, thread_id: str, ns: str, found: Found) -> None:
     """Raise if the checkpoint of the namespace above is gone, to which a nested one belongs."""
     row = found.row
-    if row.up_rev is not None and not rows.exists(thread_id, namespace_above(ns), row.up_rev):
+    if row.up_rev is None or rows.exists(thread_id, namespace_above(ns), row.up_rev):
+        return
+    # What a stable namespace belongs to may be the namespace of one call.
+    if ":" in ns or not rows.exists(thread_id, None, row.up_rev):
         raise CorruptCheckpointError(
             f"revision {row.up_rev} of the namespace above, to which it belongs, is gone", checkpoint_id=row.id
         )
+
+
+def _open_sub(rows: Rows, thread_id: str, up_rev: int) -> dict[str, int]:
+    """`LoadedCheckpoint.open_sub`: of stable namespaces directly under a checkpoint, or under namespaces of one call."""
+    found: dict[str, int] = {}
+    for ns, space_pk, rev in rows.children(thread_id, up_rev):
+        if ":" not in ns:
+            if not any(task.slot in _UNFINISHED for task in rows.tasks(space_pk, rev)):
+                found[ns] = rev
+        elif (child := rows.checkpoint(space_pk, rev)) is not None:
+            # It knows what ended before its own open superstep.
+            found.update(fold(child.headers, ns).sub)
+            found.update(_open_sub(rows, thread_id, rev))
+    return found
 
 
 def _claim_of(thread_id: str, address: Address | None) -> Claim:

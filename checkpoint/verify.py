@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from checkpoint import ids
-from checkpoint.base import CorruptCheckpointError, Problem, UnknownTypeError, namespace_above
+from checkpoint.base import CorruptCheckpointError, Problem, UnknownTypeError, is_above, namespace_above
 from checkpoint.chains import (
     CHANNEL_OF_SLOT,
     PARENT_PRUNED,
@@ -297,7 +297,18 @@ class SpaceCheck:
 
     def _exists_above(self, scan: Scan, rev: int) -> bool:
         above = scan.space(self._thread.key, namespace_above(self._space.ns))
-        return above is not None and scan.identity(above.space_pk, rev) is not None
+        if above is not None and scan.identity(above.space_pk, rev) is not None:
+            return True
+        if ":" in self._space.ns:
+            return False
+        # What a stable namespace belongs to may be the namespace of one call.
+        after: str | None = None
+        while page := scan.spaces(self._thread.key, after, PAGE_ROWS):
+            for other in page:
+                if is_above(other.ns, self._space.ns) and scan.identity(other.space_pk, rev) is not None:
+                    return True
+            after = page[-1].ns
+        return False
 
     def _state(self, scan: Scan, row: CheckpointRow, header: Header) -> None:
         """What a folded header refers to."""

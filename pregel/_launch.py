@@ -346,8 +346,21 @@ def load_arguments(request: Request) -> dict[str, Any]:
         "config": {"configurable": configurable},
         "claim": around.claim,
         "up_rev": around.rev if is_open and not around.replaying else None,
-        "at_rev": around.sub_changed.get(request.ns, around.sub.get(request.ns)) if request.stable_ns else None,
+        "at_rev": _newest(around, request.ns) if request.stable_ns else None,
     }
+
+
+def _newest(around: RunState | None, ns: str) -> int | None:
+    """Rev at which the last run of a stable namespace ended, as far as the lineage of the runs around it knows.
+
+    A run in a namespace of its own knows only what it has seen itself; the next outer one knows what was before.
+    """
+    while around is not None:
+        rev = around.sub_changed.get(ns, around.sub.get(ns))
+        if rev is not None or around.request.stable_ns:
+            return rev
+        around = around.request.parent_run
+    return None
 
 
 def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, value: Any) -> Run:

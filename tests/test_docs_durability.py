@@ -155,7 +155,7 @@ class Power(PowerLoss):
         super().strike(point)
         self.done_at += [self.done] * (len(self.images) - n_images)
         if point.boundary == "b6":
-            self.synced.append(self._full)
+            self.synced.append(self._syncs_commit)
 
 
 @pytest.mark.parametrize("name", MODES)

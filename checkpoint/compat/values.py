@@ -2,8 +2,8 @@
 
 Decides which types of such bytes are read: those of the standard library in the table below, LangGraph's own control
 values as those of `pregel` (by their names in the registry, so `pregel` itself is not needed), the classes that the
-caller listed, registered ones, and langchain-core's messages (`checkpoint.serde.langchain`). Everything else is reported,
-and kept as `Opaque` if the caller wants that. Knows no tables and no threads.
+caller listed, registered ones, and langchain-core's messages (`checkpoint.serde.langchain`). Everything else is
+reported, and kept as `Opaque` if the caller wants that. Knows no tables and no threads.
 
 The format: msgpack with extension values, whose body is msgpack of `(module, name, payload)`. Codes: 0 a constructor
 with one argument, 1 with a list of them, 2 with keywords, 3 a method (only `datetime.fromisoformat`), 4 and 5 pydantic

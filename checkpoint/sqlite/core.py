@@ -22,10 +22,7 @@ from zlib import crc32
 
 from checkpoint import ids
 from checkpoint.base import (
-    ERROR,
-    INTERRUPT,
     N_BITS,
-    WRITES_IDX_MAP,
     CheckpointConflictError,
     CheckpointNotFoundError,
     Claim,
@@ -74,7 +71,7 @@ _CLAIM = (
 )
 _CLAIM_AGAIN = "UPDATE threads SET claims = max(claims, ?), epoch = ? WHERE thread_pk = ? AND epoch = ?"
 _LEASE = "UPDATE threads SET lease_owner = ?, lease_until = ? WHERE thread_pk = ? AND epoch = ?"
-_LANE = "UPDATE threads SET claims = claims + 1 WHERE thread_pk = ?"
+_LANE = "UPDATE threads SET claims = claims + 1 WHERE thread_pk = ? RETURNING claims"
 _THERE = "SELECT 1 FROM threads WHERE thread_pk = ? AND thread_id IS NOT NULL"
 _GUARD = "SELECT 1 FROM threads WHERE thread_pk = ? AND epoch = ?"
 _NEW_SPACE = "INSERT INTO spaces (thread_pk, ns, head_rev) VALUES (?, ?, ?)"
@@ -685,26 +682,23 @@ class Reader:
         ).fetchone()
         return row is None
 
-    def open_sub(self, thread_id: str, up_rev: int) -> dict[str, int]:
-        """As `Rows.open_sub`."""
-        lane, error, question = up_rev >> N_BITS, WRITES_IDX_MAP[ERROR], WRITES_IDX_MAP[INTERRUPT]
-        rows = self.conn.execute(
-            "SELECT n.ns, n.rev FROM (SELECT s.ns, s.space_pk, max(c.rev) AS rev FROM threads t "
-            "JOIN spaces s USING (thread_pk) JOIN checkpoints c ON c.space_pk = s.space_pk AND c.rev > ? "
-            "AND c.up_rev = ? AND c.flags & 1 = 0 AND (c.flags & 4 = 0 OR c.rev >> 20 = ?) "
-            "WHERE t.thread_id = ? AND instr(s.ns, ':') = 0 GROUP BY s.space_pk) n "
-            "WHERE NOT EXISTS (SELECT 1 FROM task_writes w WHERE w.space_pk = n.space_pk AND w.rev = n.rev "
-            "AND w.slot IN (?, ?))",
-            (up_rev, up_rev, lane, thread_id, error, question),
+    def children(self, thread_id: str, up_rev: int) -> list[tuple[str, int, int]]:
+        """As `Rows.children`."""
+        rows: list[tuple[str, int, int]] = self.conn.execute(
+            "SELECT s.ns, s.space_pk, max(c.rev) FROM threads t JOIN spaces s USING (thread_pk) "
+            "JOIN checkpoints c ON c.space_pk = s.space_pk AND c.rev > ? AND c.up_rev = ? AND c.flags & 1 = 0 "
+            "AND (c.flags & 4 = 0 OR c.rev >> 20 = ?) WHERE t.thread_id = ? GROUP BY s.space_pk",
+            (up_rev, up_rev, up_rev >> N_BITS, thread_id),
         ).fetchall()
-        return dict(rows)
+        return rows
 
-    def exists(self, thread_id: str, ns: str, rev: int) -> bool:
+    def exists(self, thread_id: str, ns: str | None, rev: int) -> bool:
         """As `Rows.exists`."""
         row = self.conn.execute(
-            "SELECT 1 FROM threads t JOIN spaces s ON s.thread_pk = t.thread_pk AND s.ns = ? "
-            "JOIN checkpoints c ON c.space_pk = s.space_pk AND c.rev = ? WHERE t.thread_id = ?",
-            (ns, rev, thread_id),
+            "SELECT 1 FROM threads t JOIN spaces s ON s.thread_pk = t.thread_pk "
+            f"{'' if ns is None else 'AND s.ns = ? '}"
+            "JOIN checkpoints c ON c.space_pk = s.space_pk AND c.rev = ? WHERE t.thread_id = ? LIMIT 1",
+            (rev, thread_id) if ns is None else (ns, rev, thread_id),
         ).fetchone()
         return row is not None
 
@@ -775,7 +769,7 @@ class Writer(Reader):
 
     def take_lane(self, thread_id: str, thread_pk: int | None, salt: int) -> tuple[int, int, int] | None:
         """As `Transaction.take_lane`."""
-        find = "SELECT thread_pk, salt, claims FROM threads WHERE thread_id = ?"
+        find = "SELECT thread_pk, salt FROM threads WHERE thread_id = ?"
         row = self.conn.execute(find, (thread_id,)).fetchone()
         if row is None and thread_pk is None:
             now = time.time()
@@ -783,8 +777,8 @@ class Writer(Reader):
             return made, salt, 1
         if row is None or thread_pk not in (None, row[0]):
             return None
-        self.conn.execute(_LANE, (row[0],))
-        return row[0], row[1], row[2] + 1
+        ((number,),) = self.conn.execute(_LANE, (row[0],)).fetchall()
+        return row[0], row[1], number
 
     def open_space(self, thread_pk: int, ns: str) -> int:
         """As `Transaction.open_space`."""

@@ -175,7 +175,6 @@ def runs_of_two_savers_conflict(s: Subject) -> None:
 def bytes_on_disk(s: Subject) -> None:
     """A superstep takes 2.7 times what it adds plus 300 bytes on the disk, task writes kept, and twice as many take twice
     as much, but for the new full copy that a chain of 1,000 gets (C3.3, C6)."""
-    message = {"role": "user", "content": "x" * 200, "n": 10_000}
     sizes = []
     for n_steps in (500, 1000, 2000):
         with s.elsewhere(f"{n_steps} steps") as first:
@@ -183,7 +182,7 @@ def bytes_on_disk(s: Subject) -> None:
             messages: list[Any] = []
             run.step({"messages": messages, "branch": None})
             for n in range(n_steps):
-                new = {**message, "n": n}
+                new = f"{n:06}" + "x" * 220
                 messages = [*messages, new]
                 task = run.task(f"f4ef0ca2-f4d5-4a13-9a05-{n:012}", [("messages", [new])], path="~a, b")
                 commit = run.prepare({"messages": messages, "branch": None}, writes=[task])

@@ -558,7 +558,8 @@ class PowerLoss(Fault):
 
     Of what was written since the last fsync, any part may have reached the disk, sector by sector, in any order. Which
     statements sync is SQLite's documentation: a COMMIT with `synchronous = FULL` (the connection is asked, not the
-    saver), the WAL before a checkpoint, the database after it, the WAL's header when it starts over.
+    saver), the WAL before a checkpoint, the database after it, the WAL's header when it starts over. Each commit costs a
+    copy of both files in memory.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -567,36 +568,26 @@ class PowerLoss(Fault):
         self.images: list[_Image] = []
         self.n_commits = 0
         self._synced: tuple[bytes, bytes] | None = None
-        self._full = self._normal = False
-        self._checkpoints = False
+        self._folds: dict[int, bool] = {}
+        """Connections in the middle of a WAL checkpoint, by identity -> does it sync?"""
+        self._syncs_commit = False
+        self._states = threading.Lock()
 
     def strike(self, point: Point) -> None:
         """As `Fault.strike`."""
         if point.boundary not in ("b5", "b6", "b8"):
             return
-        if self._synced is None:
-            self._synced = self._read()
-        if point.boundary in ("b5", "b8"):
-            level = point.conn.execute("PRAGMA synchronous").fetchone()[0]
-            self._full, self._normal = level >= 2, level >= 1
-        if point.boundary == "b6":
-            self.n_commits += 1
-            now = self._read()
-            if self._full:
-                self._synced = self._synced[0], now[1]
-            self._keep(now)
-        elif point.boundary == "b8":
-            now = self._read()
-            if not self._checkpoints and self._normal:
-                # The log is synced first, then pages go to the database in any order, then that is synced.
-                self._keep(now)
-                self._synced = self._synced[0], now[1]
-            elif self._checkpoints:
-                self._keep(now)
-                if self._normal:
-                    self._synced = now
-                    self._keep(now)
-            self._checkpoints = not self._checkpoints
+        with self._states:
+            if self._synced is None:
+                self._synced = self._read()
+            if point.boundary == "b5":
+                self._syncs_commit = _level(point.conn) >= 2
+            elif point.boundary == "b6":
+                self._committed()
+            elif id(point.conn) not in self._folds:
+                self._fold_begins(point.conn)
+            else:
+                self._fold_has_ended(syncs=self._folds.pop(id(point.conn)))
 
     def restore(self, number: int, directory: Path, *, seed: int = 0) -> Path:
         """Write the files as they may be found after the power went at moment `number`. Returns the database's path.
@@ -613,6 +604,31 @@ class PowerLoss(Fault):
         Path(f"{path}-wal").write_bytes(image.wal[:WAL_HEADER] + wal[WAL_HEADER:])
         return path
 
+    def _committed(self) -> None:
+        self.n_commits += 1
+        now = self._read()
+        if self._syncs_commit:
+            self._sync(wal=now[1])
+        self._keep(now)
+
+    def _fold_begins(self, conn: Any) -> None:
+        self._folds[id(conn)] = syncs = _level(conn) >= 1
+        now = self._read()
+        self._keep(now)
+        if syncs:
+            self._sync(wal=now[1])
+
+    def _fold_has_ended(self, *, syncs: bool) -> None:
+        now = self._read()
+        self._keep(now)  # pages go to the database in any order, before it is synced
+        if syncs:
+            self._sync(db=now[0], wal=now[1])
+            self._keep(now)
+
+    def _sync(self, *, wal: bytes, db: bytes | None = None) -> None:
+        assert self._synced is not None
+        self._synced = self._synced[0] if db is None else db, wal
+
     def _keep(self, now: tuple[bytes, bytes]) -> None:
         assert self._synced is not None
         self.images.append(_Image(self.n_commits, *now, *self._synced))
@@ -620,6 +636,11 @@ class PowerLoss(Fault):
     def _read(self) -> tuple[bytes, bytes]:
         wal = Path(f"{self.path}-wal")
         return self.path.read_bytes(), wal.read_bytes() if wal.exists() else b""
+
+
+def _level(conn: Any) -> int:
+    level: int = conn.execute("PRAGMA synchronous").fetchone()[0]
+    return level
 
 
 def _torn(old: bytes, new: bytes, size: int, share: float, chance: random.Random) -> bytes:

@@ -26,7 +26,7 @@ class _Case:
 
     def __init__(self, check: Check, colour: Colour, able: frozenset[str], unable: str) -> None:
         self.check = check
-        self.colour = colour
+        self.colour: Colour = colour
         self.able = able
         self.unable = unable
         """Why nothing can be checked in this colour, or nothing."""

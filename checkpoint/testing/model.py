@@ -88,7 +88,8 @@ class Model:
         nested = ScriptedRun(
             self.store, config(self.thread, ns), claim=run.claim, up_rev=run.rev, at_rev=at, durability=run.durability
         )
-        for _ in range(self.random.randrange(1, 4)):
+        last = self.step(nested)
+        for _ in range(self.random.randrange(3)):
             last = self.step(nested)
         if self.random.random() < 0.6:
             self.step(run, sub={ns: last.rev} if ns == "s" else {})

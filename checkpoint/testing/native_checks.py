@@ -347,6 +347,32 @@ def a_deleted_thread_stays_deleted(s: Subject) -> None:
     same(_values_of(s), [{"n": 5}], "what is stored")
 
 
+@check("full", "native", "lanes")
+def lanes_leave_the_head_alone(s: Subject) -> None:
+    """A run in a lane writes beside the holder of the thread: both go on, the newest is the holder's, the lane is read,
+    listed and gone on from by its ids (C4, C5.1)."""
+    ScriptedRun(s).step({"l": [{"n": 0, "x": "y" * 100}], "who": "before"})
+    holder, lane = ScriptedRun(s), ScriptedRun(s)
+    holder.step({"who": "holder"})
+    s.call("open_lane", lane.claim)
+    for n in range(4):
+        lane.step({"l": [*lane.values["l"], {"lane": n, "x": "y" * 100}], "who": "lane"})
+        same(s.load(config()).checkpoint_id, holder.id, "the newest after a step of the lane")
+        holder.step({"l": [*holder.values["l"], {"holder": n, "x": "y" * 100}]})
+        same(s.load(config()).checkpoint_id, holder.id, "the newest after a step of the holder")
+    lane.tasks(lane.task("t", [("l", ["kept"])]))
+    for stored in (*holder.stored, *lane.stored):
+        stored.check(s)
+    writes = present(s.get_tuple(lane.stored[-1].config), "the end of the lane").pending_writes
+    same(writes, [("t", "l", ["kept"])], "task writes of the lane")
+    listed = {entry.checkpoint["id"] for entry in s.list(config())}
+    true({stored.id for stored in lane.stored} <= listed, "a checkpoint of the lane is not listed")
+    fork = ScriptedRun(s, lane.stored[-1].config)
+    fork.step({"l": [*fork.values["l"], "fork"]}).check(s)
+    for stored in (*holder.stored, *lane.stored):
+        stored.check(s)
+
+
 # ---- deltas and forks
 
 

@@ -34,6 +34,7 @@ OPTIONAL: Final = {
     "prune": "prune",
     "delta_channel_history": "get_delta_channel_history",
     "verify": "verify",
+    "lanes": "open_lane",
 }
 """Capability -> the method that makes it."""
 CAPABILITIES: Final = (*OPTIONAL, "filter", "native", "replace")
@@ -152,7 +153,7 @@ class Subject:
 
     def __init__(self, saver: Any, colour: Colour, loop: LoopThread, opening: Opening, place: Path) -> None:
         self.saver = saver
-        self.colour = colour
+        self.colour: Colour = colour
         self.opening = opening
         self.place = place
         self._loop = loop

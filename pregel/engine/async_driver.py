@@ -10,7 +10,6 @@ bodies never run on the loop (D56).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
@@ -80,7 +79,7 @@ class Alarm:
 
     def ring(self) -> None:
         """End the sleep; nothing if the loop is closed, since then nobody sleeps."""
-        with contextlib.suppress(RuntimeError):
+        with suppress(RuntimeError):
             self.loop.call_soon_threadsafe(self.event.set)
 
     @staticmethod
@@ -90,7 +89,7 @@ class Alarm:
 
     async def sleep(self, limit: float | None) -> None:
         """Return when it rings, or after `limit` seconds."""
-        with contextlib.suppress(TimeoutError):
+        with suppress(TimeoutError):
             await asyncio.wait_for(self.event.wait(), limit)
         self.event.clear()
 

@@ -254,10 +254,14 @@ class Run(RunState):
         request = self.request
         held = self._take_held()
         around = request.parent_run
-        if around is not None and request.stable_ns and self.status == "done":
-            around.sub_changed[self.ns] = self.rev
-            if request.deferred:
-                self.root.finished[self.ns] = snapshot.kept(self)
+        if around is not None and self.status == "done":
+            if not request.stable_ns:
+                # This namespace is not met again: who comes here next time asks the run around it.
+                around.sub_changed.update({**self.sub, **self.sub_changed})
+            else:
+                around.sub_changed[self.ns] = self.rev
+                if request.deferred:
+                    self.root.finished[self.ns] = snapshot.kept(self)
         if not request.deferred:
             return snapshot.rows(self, held) if held else None
         if is_torn:

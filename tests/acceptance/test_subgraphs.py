@@ -150,6 +150,30 @@ def test_stateful_subgraph_interrupted(colour: Colour, saver: Any, thread: Any) 
         assert colour.invoke(graph, Command(resume=answer), thread) == {"l": expected}
 
 
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+@pytest.mark.parametrize("asks", [False, True])
+@pytest.mark.parametrize("own", [False, True])
+def test_stateful_subgraph_of_a_default_one(
+    colour: Colour, saver: Any, thread: Any, own: bool, asks: bool, durability: Any
+) -> None:
+    """The namespace around it is a new one for each call; its own is not."""
+    deep = inner_of(colour, checkpointer=True)
+    middle = StateGraph(Log).add_node("more", calling(colour, deep)).add_edge(START, "more").compile()
+    builder = StateGraph(Log).add_node("sub", calling(colour, middle, given={"l": ["m"]})).add_edge(START, "sub")
+    if asks:
+        # Answered by a run that does not run the subgraph again.
+        builder.add_node("ask", colour.node(lambda state: {"l": [interrupt("q")]})).add_edge(START, "ask")
+    graph = builder.compile(checkpointer=Own() if own else saver)
+    wanted: list[str] = []
+    for number in (1, 2, 3):
+        found = colour.invoke(graph, {"l": []}, thread, durability=durability)
+        if asks:
+            found = colour.invoke(graph, Command(resume="A"), thread, durability=durability)
+            wanted.append("A")
+        wanted += ["m", *["x", "i"] * number]
+        assert found == {"l": wanted}
+
+
 class Own(InMemorySaver):
     """A saver that a program made its own: it is driven through its public methods."""
 

@@ -7,7 +7,6 @@ import ast
 import contextlib
 import fnmatch
 import pickle
-import sqlite3
 import subprocess
 import sys
 import unittest
@@ -19,69 +18,20 @@ import pytest
 
 from checkpoint.base import WRITES_IDX_MAP, CheckpointNotFoundError, CheckpointTuple, StepCommit
 from checkpoint.memory import InMemorySaver
-from checkpoint.sqlite import AsyncSqliteSaver, SqliteSaver
+from checkpoint.sqlite import SqliteSaver
 from checkpoint.testing import CAPABILITIES, CHECKS, ConformanceError, ConformanceSuite, run_conformance
 from checkpoint.testing.script import config
 from tests.checkpoint.plain import AsyncOnlySaver, DeletingSaver, FileSaver, PlainSaver
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# ---- savers that pass
-
-
-class TestInMemorySaver(ConformanceSuite):
-    level = "full"
-
-    def make_saver(self) -> Any:  # type: ignore[override]
-        return InMemorySaver()
-
-
-def ways_to_damage(place: Path) -> dict[str, Callable[[], object]]:
-    """Statements that damage what an SQLite saver stored."""
-
-    def run(statement: str) -> None:
-        conn = sqlite3.connect(place)
-        assert conn.execute(statement).rowcount > 0
-        conn.commit()
-        conn.close()
-
-    statements = [
-        "UPDATE payloads SET data = zeroblob(length(data)) WHERE seq = 0",
-        "UPDATE payloads SET data = zeroblob(length(data)) WHERE seq = 2",
-        "UPDATE payloads SET data = zeroblob(length(data)) WHERE part = 1",
-        "UPDATE checkpoints SET header = zeroblob(length(header)) WHERE rev = (SELECT min(rev) FROM checkpoints)",
-        "UPDATE checkpoints SET metadata = '{}' WHERE metadata IS NOT NULL",
-        "UPDATE task_writes SET data = zeroblob(length(data))",
-        "DELETE FROM payloads WHERE seq = 1",
-        "DELETE FROM payloads WHERE part = 1",
-        "DELETE FROM payloads",
-        "UPDATE spaces SET head_rev = head_rev + 1",
-    ]
-    return {statement: lambda statement=statement: run(statement) for statement in statements}
-
-
-class TestSqliteSaver(ConformanceSuite):
-    level = "durable"
-
-    def make_saver(self, place: Path) -> Any:
-        return SqliteSaver(place)
-
-    def damage(self, place: Path) -> Any:
-        return ways_to_damage(place)
-
-
-def test_async_sqlite_saver() -> None:
-    # Big things and other processes are `TestSqliteSaver`'s: both are one class inside.
-    small = [check.name for check in CHECKS.values() if not check.once and "process" not in check.name]
-    report = run_conformance(AsyncSqliteSaver, level="durable", only=small)
-    report.raise_for_failures()
-    assert {result.colour for result in report.of("passed")} == {"sync", "async"}
+# ---- savers that pass; ours are in test_savers.py
 
 
 def test_a_saver_with_four_methods_passes_base() -> None:
     report = run_conformance(PlainSaver)
     report.raise_for_failures()
-    assert report.capabilities == {"filter"}
+    assert report.capabilities == {"filter", "delta_channel_history"}
     assert {(result.name, result.colour) for result in report.of("passed")} == {
         (check.name, "sync") for check in CHECKS.values() if check.level == "base" and check.needs <= {"filter"}
     }
@@ -558,6 +508,31 @@ class CopiesByReference(InMemorySaver):
         super().copy_thread(source_thread_id, target_thread_id)
         if target_thread_id in self._threads:
             self._threads[target_thread_id].spaces = self._threads[source_thread_id].spaces
+
+
+@wrong(FULL, "delta_history")
+class IncludesTheTarget(InMemorySaver):
+    def get_delta_channel_history(self, *, config: Any, channels: Any) -> Any:
+        found = super().get_delta_channel_history(config=config, channels=channels)
+        target = self.get_tuple(config)
+        for write in target.pending_writes or () if target else ():
+            if write[1] in found:
+                found[write[1]]["writes"].append(write)
+        return found
+
+
+@wrong(FULL, "delta_history_follows_parents")
+class FollowsTheListing(InMemorySaver):
+    """Takes what was put before for the ancestors: a branch gets the writes of the other one."""
+
+    def get_tuple(self, where: Any) -> Any:
+        found = super().get_tuple(where)
+        older = [*self.list(where, before=found.config, limit=1)] if found and found.parent_config else []
+        return found._replace(parent_config=older[0].config) if found and older else found
+
+    def list(self, where: Any, **kwargs: Any) -> Iterator[Any]:
+        given = where["configurable"]
+        return super().list(config(given["thread_id"], given.get("checkpoint_ns", "")), **kwargs)
 
 
 # ---- full, native: a saver with own public methods is not native, so these change what is below them

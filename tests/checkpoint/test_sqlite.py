@@ -6,8 +6,6 @@ import os
 import re
 import sqlite3
 import stat
-import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -164,26 +162,6 @@ def test_an_unused_saver_is_closed(path: Path) -> None:
     gc.collect()
     assert gone() is None
     assert sorted(os.listdir(path.parent)) == [path.name]
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_may_not_use_it(path: Path) -> None:
-    code = (
-        "import os, sys\n"
-        "from checkpoint.sqlite import SqliteSaver\n"
-        "from checkpoint.base import SaverClosedError\n"
-        "saver = SqliteSaver(sys.argv[1])\n"
-        "child = os.fork()\n"
-        "if not child:\n"
-        "    try:\n"
-        "        saver.get_tuple({'configurable': {'thread_id': 't'}})\n"
-        "    except SaverClosedError:\n"
-        "        os._exit(7)\n"
-        "    os._exit(1)\n"
-        "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7\n"
-        "assert saver.get_tuple({'configurable': {'thread_id': 't'}}) is None\n"
-    )
-    subprocess.run([sys.executable, "-c", code, str(path)], check=True, cwd=Path(__file__).parents[2])
 
 
 # ---- budgets (storage.md C6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import resource
 import signal
 import sqlite3
 import threading
@@ -219,3 +220,39 @@ def _outcome(call: Any) -> str:
     except Exception as error:  # noqa: BLE001 - its name is what the test asks for
         return type(error).__name__
     return "done"
+
+
+# ---- F12 without a shim: the operating system refuses to let any file grow
+
+
+def file_limit(path: str, durability: Any) -> Any:
+    """Write until the system fails a write in the middle of a transaction. Returns what happened then and later."""
+    with SqliteSaver(path) as saver:
+        store = Store(saver, False)
+        run = ScriptedRun(store, durability=durability)
+        run.step({"n": 0})
+        connections = saver._connections
+        assert connections is not None
+        old = connections.writer
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{path}-wal").stat().st_size + 60_000, hard))
+        code, n = 0, 0
+        try:
+            while n < 100:
+                n += 1
+                run.step({"n": n, "text": f"{n}" + "x" * 20_000})
+        except sqlite3.OperationalError as error:
+            code = error.sqlite_errorcode
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        stored = store.load(config()).values["n"]
+        again = ScriptedRun(store, durability=durability)
+        again.step({"n": 1000})
+        return {
+            "code": code & 0xFF,
+            "failed": n,
+            "stored": stored,
+            "values": store.load(config()).values["n"],
+            "replaced": connections.writer is not old,
+            "problems": problems(saver),
+        }

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from checkpoint.base import CheckpointConflictError
 from checkpoint.sqlite import SqliteSaver
+from checkpoint.testing.faults import CrashAt, inject
 from pregel.graph import START, StateGraph
 from tests.support.scenarios import Log
 
@@ -70,6 +71,12 @@ def main(file: str, command: str, *more: str) -> None:
     options = json.loads(more[0]) if more else {}
     with SqliteSaver(file, lease_ttl=options.pop("lease_ttl", None)) as saver:
         graph = graph_of(saver, nested=options.pop("nested", False))
+        if command == "lane":
+            # Killed between the lane's number and its first commit.
+            claim = saver.load(THREAD).claim
+            with inject(saver, CrashAt("b11", 1)):
+                saver.open_lane(claim)
+            return
         if command == "compete":
             say("ready")
             sys.stdin.readline()

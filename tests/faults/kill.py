@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,6 +49,10 @@ LIVES = 4
 """How often a thread's process is killed at most."""
 
 
+class Flaky(Exception):
+    """What a node raises the first time."""
+
+
 class Plan:
     """What a seed stands for: the program, and how it is run."""
 
@@ -66,6 +71,14 @@ class Plan:
         self.durability = chance.choice(("sync", "async", "exit", "async", "sync"))
         self.lag = chance.choice((1, 16))
         self.is_async = chance.random() < 0.4
+        self.deep = chance.choice((None, None, "fresh", "kept"))
+        """What the nested graphs call in turn."""
+        self.fails = chance.random() < 0.3
+        """Does the last node of a turn fail the first time?"""
+        self.edits = chance.random() < 0.3
+        """Is the finished thread edited?"""
+        self.forks = chance.random() < 0.3 and self.durability != "exit"
+        """Is the finished thread run again from its first turn on?"""
         self.dies_after = 0
         """If not 0: workers with at least this number kill the process when so many others' output is stored."""
         self.__dict__.update(chosen)
@@ -90,10 +103,17 @@ class Ledger:
         scope: Any = _scope.current()
         ns, step, task, name = scope.host.ns, scope.host.step, scope.host.id_of(scope.task), scope.task.name
         self.write("B", ns, step, name)
+        if not self.stored.plan.forks and step <= self.stored.heads.get(ns, -2):
+            self.write("X", f"{name} of step {step} of {ns!r} ran, step {self.stored.heads[ns]} was stored")
         if task in self.stored.outputs:
             self.write("X", f"{name} of step {step} of {ns!r} ran although its output was stored")
-        if step <= self.stored.heads.get(ns, -2):
-            self.write("X", f"{name} of step {step} of {ns!r} ran, step {self.stored.heads[ns]} was stored")
+
+    def fail_once(self, what: str) -> None:
+        """Raise, if no process has done so before."""
+        if ["F", what] not in self.lines:
+            self.lines.append(["F", what])
+            self.write("F", what)
+            raise Flaky(what)
 
     def acknowledged(self, step: Any) -> None:
         """The saver says that a step is stored."""
@@ -159,6 +179,8 @@ def build(plan: Plan, ledger: Ledger, saver: Any) -> Any:
 
     def end(state: State) -> Any:
         ledger.begun()
+        if plan.fails:
+            ledger.fail_once(f"end of {state['turn']}")
         return {"log": [f"end of {state['turn']}: {len(state['log'])}, kept {state.get('kept')}"]}
 
     def again(state: State) -> str:
@@ -168,15 +190,22 @@ def build(plan: Plan, ledger: Ledger, saver: Any) -> Any:
         ledger.begun()
         return {"notes": [f"note {len(state.get('notes', []))} {plan.text}"], "steps": 1}
 
+    def more(state: Notes) -> Any:
+        ledger.begun()
+        deep = plan.deep and graph_of("deep", plan.deep == "kept", note).invoke({"turn": state["turn"]})
+        return {"notes": [f"more, deep {deep and deep['steps']} {plan.text}"], "steps": 1}
+
     def confirm(state: Notes) -> Any:
         ledger.begun()
         heard = interrupt(f"nested {len(state.get('notes', []))}") if plan.nested_asks else "-"
         return {"notes": [f"confirmed {heard}"], "steps": 1}
 
-    def nested(checkpointer: Any) -> Any:
-        inner = StateGraph(Notes).add_node("note", note).add_node("more", note).add_node("confirm", confirm)
-        inner.add_edge(START, "note").add_edge("note", "more").add_edge("more", "confirm")
-        return inner.compile(checkpointer=checkpointer)
+    def graph_of(name: str, is_kept: bool, *nodes: Any) -> Any:
+        inner, before = StateGraph(Notes), START
+        for node in nodes:
+            inner.add_node(node.__name__, node).add_edge(before, node.__name__)
+            before = node.__name__
+        return inner.compile(checkpointer=is_kept or None, name=name)
 
     builder = StateGraph(State)
     for node in (begin, work, end):
@@ -186,7 +215,7 @@ def build(plan: Plan, ledger: Ledger, saver: Any) -> Any:
         builder.add_node("ask", ask)
         extra.append("ask")
     if plan.fresh:
-        fresh = nested(None)
+        fresh = graph_of("fresh", False, note, more, confirm)
 
         def call_fresh(state: State) -> Any:
             ledger.begun()
@@ -196,7 +225,7 @@ def build(plan: Plan, ledger: Ledger, saver: Any) -> Any:
         builder.add_node("fresh", call_fresh)
         extra.append("fresh")
     if plan.kept:
-        kept = nested(True)
+        kept = graph_of("kept", True, note, more, confirm)
 
         def call_kept(state: State) -> Any:
             ledger.begun()
@@ -264,26 +293,38 @@ def acknowledge(saver: Any, ledger: Ledger) -> None:
 def play(graph: Any, plan: Plan) -> Any:
     """Call after call, as a sensible user, until the thread is finished. Returns the answer and the history."""
 
-    def call(given: Any) -> None:
-        if plan.is_async:
-            asyncio.run(graph.ainvoke(given, CONFIG, durability=plan.durability))
-        else:
-            graph.invoke(given, CONFIG, durability=plan.durability)
+    def call(given: Any, config: Any = CONFIG) -> None:
+        with suppress(Flaky):
+            if plan.is_async:
+                asyncio.run(graph.ainvoke(given, config, durability=plan.durability))
+            else:
+                graph.invoke(given, config, durability=plan.durability)
 
     for _ in range(CALLS):
         state = graph.get_state(CONFIG)
         if not state.config["configurable"].get("checkpoint_id"):
             call({"log": ["in"]})
-        elif state.interrupts:
+            continue
+        if state.interrupts:
             call(Command(resume={question.id: f"<{question.value}>" for question in state.interrupts}))
-        elif state.next:
+            continue
+        if state.next:
             call(None)
+            continue
+        history = list(graph.get_state_history(CONFIG))
+        sources = {entry.metadata["source"] for entry in history}
+        if plan.edits and "update" not in sources:
+            graph.update_state(CONFIG, {"log": ["edited"]}, as_node="end")
+        elif plan.forks and "fork" not in sources:
+            first = [entry for entry in history if entry.next == ("begin",)][-1:]
+            call(None, first[0].config if first else history[-1].config)
         else:
-            history = [
+            told = [
                 [entry.metadata["step"], entry.metadata["source"], list(entry.next), len(entry.values.get("log", []))]
-                for entry in graph.get_state_history(CONFIG)
+                for entry in history
             ]
-            return {"values": state.values, "history": history}
+            # With exit, which calls have left a checkpoint depends on where processes died.
+            return {"values": state.values, "history": told if plan.durability != "exit" else None}
     raise AssertionError(f"no end after {CALLS} calls")
 
 
@@ -329,7 +370,7 @@ class Stored:
                     found.append(f"checkpoint {number:x} of {ns!r} was acknowledged and is gone")
                 lost = [task for task in more[1] if task not in self.outputs]
                 found += [f"output of {task} was acknowledged and is gone" for task in lost]
-            elif number - 1 - self.heads.get(ns, -2) > lag:
+            elif kind == "B" and not self.plan.forks and number - 1 - self.heads.get(ns, -2) > lag:
                 found.append(f"step {number} of {ns!r} had begun, {self.heads.get(ns)} is stored, lag {lag}")
         return found
 

@@ -3,6 +3,7 @@ F40, F43, F44)."""
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -106,8 +107,10 @@ def _first_end(graph: Any) -> Any:
     return next(s.config for s in graph.get_state_history(THREAD) if s.values.get("l") == ["seed0", "first", "second"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["raise", "wait", "fork"])
 def test_many_processes_on_one_thread(file: Path, how: str) -> None:
+    """Slow: three processes are started, and everybody writes one file."""
     with SqliteSaver(file) as saver:
         graph = graph_of(saver)
         compete(graph, "seed", "raise", 1)
@@ -411,6 +414,18 @@ def test_a_number_that_no_lane_used_is_harmless(savers: tuple[Any, Any]) -> None
     assert again.claim.number > waiting.claim.number
 
 
+def test_killed_between_the_number_of_a_lane_and_its_first_commit(file: Path) -> None:
+    with SqliteSaver(file) as saver:
+        graph = graph_of(saver)
+        graph.invoke({"l": ["old"]}, THREAD)
+        before = saver.load(THREAD).claim
+        with Process(file, "lane") as theirs:
+            assert theirs.child.wait() == -signal.SIGKILL
+        after = saver.load(THREAD).claim
+        assert (after.number, after.epoch) == (before.number + 1, before.epoch)
+        assert graph.invoke({"l": ["new"]}, THREAD)["l"] == ["old", "first", "second", "new", "first", "second"]
+
+
 def test_a_lane_of_which_the_last_checkpoint_is_gone(savers: tuple[Any, Any]) -> None:
     ours, _ = savers
     store = Store(ours, False)
@@ -441,6 +456,29 @@ def test_task_writes_of_a_lane_stay_under_its_own_checkpoints(savers: tuple[Any,
     own = beside.step({"n": 1})
     beside.tasks(beside.task("t", [("n", 2)]))
     assert store.get_tuple(own.config).pending_writes == [("t", "n", 2)]
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_a_lane_drops_no_results_of_a_step_it_shares(file: Path, kind: str) -> None:
+    """With `history_writes="drop"` a step that has ended takes its tasks' results along, but only its own."""
+    saver: Any = InMemorySaver(history_writes="drop") if kind == "memory" else SqliteSaver(file, history_writes="drop")
+    with saver:
+        store = Store(saver, False)
+        ScriptedRun(store).step({"n": 0})
+        holder = ScriptedRun(store)
+        shared = holder.step({"n": 1})
+        holder.tasks(holder.task("t", [("n", 2)]))
+        beside = ScriptedRun(store)
+        saver.open_lane(beside.claim)
+        own = beside.step({"n": -1})
+        assert store.get_tuple(shared.config).pending_writes == [("t", "n", 2)]
+        beside.tasks(beside.task("t", [("n", -2)]))
+        # Whoever goes on from a lane that still runs leaves it its results, too.
+        forked = ScriptedRun(store, own.config)
+        forked.step({"n": 9})
+        assert store.get_tuple(own.config).pending_writes == [("t", "n", -2)]
+        beside.step({"n": -2})
+        assert store.get_tuple(own.config).pending_writes == []
 
 
 def test_what_was_encoded_before_the_lane_is_encoded_again(savers: tuple[Any, Any]) -> None:

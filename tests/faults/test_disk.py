@@ -181,6 +181,16 @@ def test_f12_a_read_fails(path: Path, is_async: bool) -> None:
         assert_sound(saver)
 
 
+@pytest.mark.parametrize("durability", ["sync", "async"])
+def test_f12_the_system_fails_a_write(server: ForkServer, path: Path, durability: str) -> None:
+    """As above, with an error that SQLite meets itself, in the middle of a transaction's pages."""
+    seen = server.call("tests.faults.children:file_limit", str(path), durability).value
+    assert seen["problems"] == []
+    assert (seen["code"], seen["replaced"]) == (sqlite3.SQLITE_IOERR, True)
+    assert 1 < seen["failed"] < 100
+    assert (seen["stored"], seen["values"]) == (seen["failed"] - 1, 1000)
+
+
 def test_a_broken_connection_is_replaced_only_when_there_is_one(path: Path) -> None:
     """While the file cannot be opened again, every write fails; then it goes on."""
     with SqliteSaver(path) as saver:

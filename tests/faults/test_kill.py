@@ -18,7 +18,19 @@ import pytest
 from checkpoint.testing.faults import ForkServer
 from tests.faults.kill import LIFE, Plan, Stored, killed, play_seeds, undisturbed
 
-SMALL = {"turns": 1, "width": 0, "asks": False, "fresh": False, "kept": True, "nested_asks": False, "lag": 1}
+SMALL = {
+    "turns": 1,
+    "width": 0,
+    "asks": False,
+    "fresh": False,
+    "kept": True,
+    "nested_asks": False,
+    "lag": 1,
+    "deep": None,
+    "fails": False,
+    "edits": False,
+    "forks": False,
+}
 """One task at a time: what is stored and not acknowledged is of the commit that was struck."""
 ASKS = {**SMALL, "width": 1, "asks": True, "nested_asks": True}
 
