@@ -39,6 +39,7 @@ from checkpoint.memory import InMemorySaver
 from checkpoint.serde.base import Opaque
 from checkpoint.serde.encrypted import EncryptedSerializer
 from checkpoint.sqlite import SqliteSaver
+from checkpoint.testing.faults import FailAt, inject, sqlite_error
 from pregel.graph import START, StateGraph
 from pregel.types import Command, Interrupt, Overwrite, Send, interrupt
 
@@ -820,6 +821,22 @@ def test_importing_again_changes_nothing(peer, saver):
     assert graph.get_state(thread("chat")) == state
 
 
+def test_a_thread_that_went_on_over_there_is_left_alone(peer, saver):
+    path = peer("chat")
+    conn = sqlite3.connect(path)
+    held = conn.execute("SELECT * FROM checkpoints ORDER BY checkpoint_id").fetchall()
+    conn.execute("DELETE FROM checkpoints WHERE checkpoint_id = ?", (held[-1][2],))
+    conn.commit()
+    import_langgraph(path, saver)
+    before = [entry.checkpoint["id"] for entry in saver.list(thread("chat"))]
+    conn.execute("INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)", held[-1])
+    conn.commit()
+    conn.close()
+    with pytest.raises(IncompleteImportError):
+        import_langgraph(path, saver)
+    assert [entry.checkpoint["id"] for entry in saver.list(thread("chat"))] == before
+
+
 def test_a_thread_of_the_same_id_is_left_alone(peer, saver):
     graph = chat_graph(saver)
     graph.invoke({"messages": [{"role": "user", "content": "mine"}]}, thread("chat"))
@@ -831,23 +848,30 @@ def test_a_thread_of_the_same_id_is_left_alone(peer, saver):
 
 
 def test_a_thread_is_stored_whole_or_not_at_all(peer, tmp_path):
-    class Full(SqliteSaver):
-        def _codec(self):
-            codec = super()._codec()
-            self.n_asked = getattr(self, "n_asked", 0) + 1
-            return codec
-
     path = peer("chat")
     conn = sqlite3.connect(path)
     newest = conn.execute("SELECT max(checkpoint_id) FROM checkpoints").fetchone()[0]
     conn.execute("UPDATE checkpoints SET checkpoint = x'c1' WHERE checkpoint_id = ?", (newest,))
     conn.commit()
     conn.close()
-    with Full(tmp_path / "ours.sqlite") as saver:
+    with SqliteSaver(tmp_path / "ours.sqlite") as saver:
         with pytest.raises(IncompleteImportError) as caught:
             import_langgraph(path, saver)
         assert [unread.checkpoint_id for unread in caught.value.imported.refused][-1] == newest
         assert list(saver.list(None)) == []
+
+
+@pytest.mark.parametrize("at", [1, 5, 20])
+def test_a_disk_that_is_full_leaves_nothing(peer, tmp_path, at):
+    path = peer("chat")
+    with SqliteSaver(tmp_path / "ours.sqlite") as saver:
+        with (
+            inject(saver, FailAt("b4", at, error=sqlite_error("SQLITE_FULL"))),
+            pytest.raises(sqlite3.OperationalError),
+        ):
+            import_langgraph(path, saver)
+        assert list(saver.list(None)) == []
+        assert import_langgraph(path, saver).threads == ["chat"]
 
 
 def test_some_threads_and_progress(peer, saver):
