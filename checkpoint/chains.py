@@ -441,14 +441,19 @@ def _has_metadata(commit: StepCommit, space: Space) -> bool:
 
 def _is_settled(commit: StepCommit, space: Space) -> bool:
     """Is there nothing in the commit that could change later or be refused, or that has a place in a chain?"""
-    if commit.ops or commit.others or commit.kind == "tasks" or not _has_metadata(commit, space):
+    if (
+        commit.ops
+        or commit.others
+        or commit.kind == "tasks"
+        or space.metadata_of is not commit.metadata
+        or not _has_metadata(commit, space)
+    ):
         return False
     values, chained = commit.values, space.chains.keys()
     if chained and not (chained.isdisjoint(values) and chained.isdisjoint(commit.gone)):
         return False
-    for value in values.values():
-        if type(value) not in _ATOMS:
-            return False
+    if not _ATOMS.issuperset(map(type, values.values())):
+        return False
     for task in commit.writes:
         for _, value in task.writes:
             if type(value) not in _ATOMS:
@@ -470,7 +475,7 @@ def seal(step: EncodedStep, codec: Codec) -> PlainCheckpoint | None:
     if placed is None:
         placed = _atoms(commit.values, codec)
         if step.tasks:
-            step.writes, step.size = _task_rows(step.tasks, codec)
+            step.writes, step.size = _atom_rows(step.tasks, codec)
     previous = header.rev
     packed = advance(header, commit, placed)
     parent_rev = commit.parent_rev
@@ -499,9 +504,31 @@ def seal(step: EncodedStep, codec: Codec) -> PlainCheckpoint | None:
 
 def _atoms(values: Mapping[str, Any], codec: Codec) -> list[Placed]:
     """The bytes of changed channels that hold atoms: all of them live in the header."""
-    pack = codec.pack
     # Most channels of a graph are triggers, whose value is None.
+    if codec.dumps is not None:
+        try:
+            return [
+                (name, (None, packb(value)) if value is not None else _NIL, SMALL, 0) for name, value in values.items()
+            ]
+        except TypeError:
+            pass  # an int of more than 64 bits
+    pack = codec.pack
     return [(name, pack(value) if value is not None else _NIL, SMALL, 0) for name, value in values.items()]
+
+
+def _atom_rows(tasks: Sequence[TaskWrites], codec: Codec) -> tuple[Sequence[PlainWrite], int]:
+    """As `_task_rows`, of tasks that wrote atoms."""
+    (task, *more) = tasks
+    if more or task.slot or codec.dumps is None:
+        return _task_rows(tasks, codec)
+    flat: list[Any] = []
+    for write in task.writes:
+        flat += write
+    try:
+        data = packb(flat)
+    except TypeError:
+        return _task_rows(tasks, codec)
+    return ((task.rev, task.task_id, 0, task.path, None, data),), len(data)
 
 
 def _task_rows(tasks: Sequence[TaskWrites], codec: Codec) -> tuple[Sequence[PlainWrite], int]:

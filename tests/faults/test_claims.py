@@ -80,6 +80,7 @@ def accounted(graph: Any, outcomes: list[Any], how: str) -> None:
     # Runs that lost the thread may have stored their input and first step before.
     assert words.count("second") == n_main
     assert words.count("first") <= len(outcomes)
+    assert graph.checkpointer.verify(deep=True) == []
     assert n_main + n_lanes == sum(at is not None for _, at in outcomes)
 
 
@@ -168,13 +169,15 @@ class Held:
 
 @pytest.fixture(params=["memory", "sqlite"])
 def savers(request: pytest.FixtureRequest, file: Path) -> Iterator[tuple[Any, Any]]:
-    """The saver of a run, and the one that somebody else reaches the same threads by."""
+    """The saver of a run, and that of somebody else who reaches the same threads; what is stored is sound in the end."""
     if request.param == "memory":
         saver = InMemorySaver()
         yield saver, saver
+        assert saver.verify(deep=True) == []
     else:
         with SqliteSaver(file) as ours, SqliteSaver(file) as theirs:
             yield ours, theirs
+            assert theirs.verify(deep=True) == []
 
 
 @DURABILITIES
