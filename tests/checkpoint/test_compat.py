@@ -366,6 +366,28 @@ def test_sends_and_graphs_nested_two_deep_go_on(peer, saver, layout):
     assert answered["log"][-1] == "!"
 
 
+@pytest.mark.parametrize("layout", [lambda path: path, without_paths])
+@pytest.mark.parametrize("n_answers", [0, 1, 2])
+def test_nested_graphs_that_keep_state_or_run_twice_go_on(peer, saver, layout, n_answers):
+    thread_id = str(n_answers)
+    imported = import_langgraph(layout(peer("deep")), saver, thread_ids=[thread_id])
+    assert imported.notes == []
+    leaf = StateGraph(Log).add_node("ask", lambda s: {"log": [interrupt(len(s["log"]))]}).add_edge(START, "ask")
+    plain = leaf.compile()
+
+    def twice(state):
+        return {"log": plain.invoke({"log": ["a"]})["log"] + plain.invoke({"log": ["b", "b"]})["log"]}
+
+    builder = StateGraph(Log).add_node("keeps", leaf.compile(checkpointer=True)).add_node("twice", twice)
+    graph = builder.add_edge(START, "keeps").add_edge("keeps", "twice").compile(checkpointer=saver)
+    result = None
+    for number in range(n_answers, 3):
+        result = graph.invoke(Command(resume=f"answer {number}"), thread(thread_id))
+    # As LangGraph itself ends.
+    assert result == {"log": ["in", "in", "answer 0", "a", "answer 1", "b", "b", "answer 2"]}
+    assert saver.verify(deep=True) == []
+
+
 def test_what_cannot_be_told_apart_is_noted_and_runs_again(peer, saver):
     """Ids that are no hash of anything known, and no paths."""
     path = without_paths(peer("paused"))
