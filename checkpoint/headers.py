@@ -196,13 +196,16 @@ def _consumed(header: Header, node: str, consumed: Mapping[str, Version]) -> Seq
     header.seen[node] = consumed
     if known is None:
         return index[node], [item for name, own in consumed.items() for item in (index[name], own)]
-    if len(known) > len(consumed):
+    news: list[Any] = []
+    n_new = 0
+    for name, own in consumed.items():
+        before = known.get(name)
+        if before != own:
+            news += (index[name], own)
+            n_new += before is None
+    if len(known) + n_new > len(consumed):
         # A channel the node no longer listens to: all of it again.
         return -1 - index[node], [item for name, own in consumed.items() for item in (index[name], own)]
-    news: list[Any] = []
-    for name, own in consumed.items():
-        if known.get(name) != own:
-            news += (index[name], own)
     return (index[node], news) if news else ()
 
 

@@ -185,6 +185,19 @@ def test_pending_writes_are_those_of_the_file(peer, saver):
     assert len(stored) == len(held) - 1
 
 
+def test_what_nodes_have_seen_may_lose_channels(tmp_path, saver):
+    maps = [
+        {"x": {"a": "1.0"}},
+        {"x": {"a": "1.0", "c": "1.0"}, "y": {"a": "1.0"}},
+        {"x": {"a": "2.0", "b": "1.0"}, "y": {"a": "1.0"}},
+        {"x": {"b": "1.0"}, "y": {"c": "1.0"}},
+        {"y": {}},
+    ]
+    held = [checkpoint(n, {"n": n}, versions_seen=seen) for n, seen in enumerate(maps)]
+    import_langgraph(make_file(tmp_path / "peer.sqlite", *held), saver)
+    assert [entry.checkpoint["versions_seen"] for entry in saver.list(thread("t"))] == maps[::-1]
+
+
 def test_a_list_that_grew_is_stored_as_what_it_grew_by(tmp_path):
     words = [f"word number {n} of a conversation" for n in range(200)]
     path = make_file(tmp_path / "peer.sqlite", *(checkpoint(n, {"log": words[: n + 1]}) for n in range(60)))
