@@ -137,6 +137,13 @@ class Source:
             for ns, id_, parent, metadata, rowid in rows
         ]
 
+    def newest(self, thread_id: str) -> str:
+        """The id of a thread's newest checkpoint, of all namespaces."""
+        row = self.conn.execute(
+            "SELECT max(checkpoint_id) FROM checkpoints WHERE thread_id = ?", (thread_id,)
+        ).fetchone()
+        return str(row[0])
+
     def blob(self, row: SourceRow) -> Blob:
         """The bytes of a checkpoint."""
         found: Blob = self.conn.execute(
