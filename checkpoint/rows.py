@@ -1351,7 +1351,11 @@ class _Listing:
         with saver._reading() as reading:
             if not self.started:
                 self._start(reading)
-            fitting = [entry for entry in self._next(reading) if self._fits(entry)]
+            fitting: list[Entry] = []
+            for entry in self._next(reading):
+                with _placed(entry.thread_id, entry.ns):
+                    if self._fits(entry):
+                        fitting.append(entry)
             while fitting and (self.left is None or len(shown) < self.left):
                 n_wanted = len(fitting) if self.left is None else self.left - len(shown)
                 shown += self._together(reading, fitting[:n_wanted])

@@ -286,6 +286,7 @@ def test_large_bodies_come_in_parts(path: Path) -> None:
         for table in ("payloads", "task_writes"):
             query = f"SELECT max(length(data)) FROM {table}"
             assert saver._connections.writer.execute(query).fetchone() == (core.LARGE_PART,)  # type: ignore[union-attr]
+        assert saver.verify(deep=True) == []
         run.stored[-1].check(run.store)
         earlier = saver.get_tuple(run.stored[0].config)
         assert earlier is not None
