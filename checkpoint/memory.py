@@ -189,7 +189,7 @@ class InMemorySaver(RowSaver):
                 space.head = step.rev
                 unsealed = self._unsealed
                 unsealed.append((space, step))
-                if len(unsealed) == SEAL_BATCH:
+                if len(unsealed) == SEAL_BATCH or (step.placed is not None and _is_heavy(step)):
                     self._seal()
             else:
                 steps: list[EncodedStep] = []
@@ -427,6 +427,12 @@ def _add_alias(space: _Space, step: EncodedStep) -> None:
     """Make a checkpoint findable whose id was made for another rev, or for another salt."""
     if step.rev is not None and ids.rev_of(step.commit.checkpoint_id, step.claim.salt) != step.rev:
         space.aliases[step.commit.checkpoint_id] = step.rev
+
+
+def _is_heavy(step: EncodedStep) -> bool:
+    """Does the step's description hold on to large values, which nobody else may need any more?"""
+    chains, commit = step.space.chains, step.commit
+    return any(name in chains and chains[name].live > LARGE for name in (*commit.values, *commit.ops))
 
 
 def _add_step(space: _Space, step: EncodedStep, codec: Codec) -> None:
