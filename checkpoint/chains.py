@@ -70,6 +70,8 @@ APPEND: Final = 1
 
 STUB: Final = 1
 """Flag: only the header of a pruned checkpoint is kept."""
+PARENT_PRUNED: Final = 2
+"""Flag: its parent was removed on purpose."""
 LANE: Final = 4
 PUBLIC_PUT: Final = 8
 
@@ -121,6 +123,8 @@ plain tuple of texts and numbers, and it would look at every checkpoint of a lon
 REV: Final = 0
 ID: Final = 1
 UP_REV: Final = 4
+TS: Final = 5
+FLAGS: Final = 8
 RUN_ID: Final = 9
 HEADER_ROOT: Final = 10
 HEADER: Final = 11
@@ -273,7 +277,7 @@ class Space:
     rev: int | None = None
     """The checkpoint this state stands for."""
     must_exist: int | None = None
-    """Loaded rev that is not the head: the first write checks that it was not pruned meanwhile."""
+    """Loaded rev that is not the head: writes check that it was not pruned meanwhile, up to the first checkpoint."""
     index: Names = field(default_factory=Names)
     versions: dict[str, Version] = field(default_factory=dict)
     inline: dict[str, Body] = field(default_factory=dict)
@@ -369,8 +373,8 @@ def encode_commit(commit: StepCommit, codec: Codec) -> EncodedStep:
         size += len(write[5])
         writes.append(write)
     if commit.kind == "tasks":
-        must_exist, space.must_exist = space.must_exist, None
-        return EncodedStep(claim, space, None, None, must_exist, [], writes, size, commit.step, others)
+        # The checkpoint may be pruned after these rows: the next commit must find it as well.
+        return EncodedStep(claim, space, None, None, space.must_exist, [], writes, size, commit.step, others)
 
     # Everything that can refuse comes first: values, then metadata.
     rev = commit.rev
@@ -706,6 +710,15 @@ def fold_header(space: Space, rows: Sequence[tuple[int, bytes]]) -> None:
     space.header_rows = len(rows)
 
 
+def fold_on(space: Space, rev: int, header: bytes) -> None:
+    """Bring a folded `Space` to the next header of its line. Raises `CorruptCheckpointError`; it is of no use then."""
+    try:
+        _fold_op(space, rev, unpackb(header), [*space.index])
+    except (ValueError, TypeError, IndexError, KeyError) as error:
+        raise CorruptCheckpointError(f"header does not decode ({error!r})", ns=space.ns) from error
+    space.rev = rev
+
+
 def _fold_full(space: Space, rev: int, content: list[Any]) -> list[str]:
     names: list[str]
     names, versions, refs, inline, seen, sub, updated = content[:7]
@@ -840,6 +853,18 @@ def read_value(
     except (ValueError, TypeError) as error:
         raise CorruptCheckpointError(f"body does not decode ({error!r})", ns=space.ns, channel=name) from error
     return value
+
+
+def join_rows(rows: Sequence[Body], codec: Codec) -> Body:
+    """Rows of a chain that follow each other as one, which may stand in their place. Needs no type to be known."""
+    if len(rows) == 1:
+        return rows[0]
+    if codec.is_plain and (joined := _joined(rows)) is not None:
+        return None, joined
+    value = codec.unpack_opaque(*rows[0])
+    for tag, data in rows[1:]:
+        value = value + codec.unpack_opaque(tag, data)
+    return codec.pack(value)
 
 
 def _joined(rows: Sequence[Body]) -> bytes | None:
