@@ -3,7 +3,8 @@
     base       shapes, errors and the interface of savers    adapter   any saver as a native one; `foreign` drives it
     registry   which classes may be stored, by name          ids       checkpoint ids and times
     serde      values <-> bytes                              chains    commits <-> rows: deltas, headers
-    rows       the saver interface over rows                 workers   threads that savers keep
+    rows       the saver interface over rows                 retention which checkpoints stay, which go
+    workers    threads that savers keep
     memory     `InMemorySaver`                               sqlite    `SqliteSaver`, `AsyncSqliteSaver`
 
 Names are imported when they are first asked for, so that `import checkpoint.base` costs nothing else.
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         UnregisteredTypeError,
     )
     from checkpoint.memory import InMemorySaver, MemorySaver
+    from checkpoint.retention import Retention
     from checkpoint.serde.jsonplus import JsonPlusSerializer
     from checkpoint.sqlite import AsyncSqliteSaver, SqliteSaver
 
@@ -48,6 +50,7 @@ _HOME: Final = {
     "InMemorySaver": "checkpoint.memory",
     "JsonPlusSerializer": "checkpoint.serde.jsonplus",
     "MemorySaver": "checkpoint.memory",
+    "Retention": "checkpoint.retention",
     "SqliteSaver": "checkpoint.sqlite",
     "ThreadDeletedError": "checkpoint.base",
     "UnknownTypeError": "checkpoint.base",
@@ -68,6 +71,7 @@ __all__ = [
     "InMemorySaver",
     "JsonPlusSerializer",
     "MemorySaver",
+    "Retention",
     "SqliteSaver",
     "ThreadDeletedError",
     "UnknownTypeError",

@@ -13,11 +13,14 @@ Invariants
 from __future__ import annotations
 
 import heapq
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count, islice
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from checkpoint import ids
 from checkpoint.base import (
@@ -30,11 +33,14 @@ from checkpoint.base import (
     ThreadDeletedError,
 )
 from checkpoint.chains import (
+    FLAGS,
     HEADER,
     HEADER_ROOT,
     ID,
+    PARENT_PRUNED,
     REV,
     RUN_ID,
+    STUB,
     UP_REV,
     CheckpointRow,
     EncodedStep,
@@ -44,6 +50,7 @@ from checkpoint.chains import (
     StoredChain,
     WriteRow,
 )
+from checkpoint.retention import Line, Retention, SpaceRow, checked_keep, checked_seconds
 from checkpoint.rows import Address, Entry, Found, RowSaver
 
 P = ParamSpec("P")
@@ -70,6 +77,23 @@ class _Space:
         self.aliases: dict[str, int] = {}
         """Ids that do not carry their rev."""
 
+    def shows(self, rev: int) -> bool:
+        """Is there a checkpoint, and no stub?"""
+        row = self.checkpoints.get(rev)
+        return row is not None and not row[FLAGS] & STUB
+
+    def remove(self, rev: int) -> PlainCheckpoint | None:
+        """Take a checkpoint's row out, with its alias."""
+        row = self.checkpoints.pop(rev, None)
+        if row is not None:
+            revs = self.lines[row[HEADER_ROOT]]
+            revs.remove(rev)
+            if not revs:
+                del self.lines[row[HEADER_ROOT]]
+            if self.aliases.get(row[ID]) == rev:
+                del self.aliases[row[ID]]
+        return row
+
     def copy(self) -> _Space:
         """The same rows under own dicts."""
         copied = _Space(self.ns)
@@ -85,7 +109,7 @@ class _Space:
 class _Thread:
     """One thread. `key` is never used again after a delete."""
 
-    __slots__ = ("claims", "epoch", "key", "salt", "spaces", "thread_id")
+    __slots__ = ("claims", "epoch", "expires_at", "key", "salt", "spaces", "thread_id")
 
     def __init__(self, thread_id: str, salt: int) -> None:
         self.thread_id = thread_id
@@ -93,7 +117,12 @@ class _Thread:
         self.salt = salt
         self.claims = 0
         self.epoch = 0
+        self.expires_at: float | None = None
+        """Seconds since the epoch; from then on it counts as not stored."""
         self.spaces: dict[str, _Space] = {}
+
+    def is_over(self) -> bool:
+        return self.expires_at is not None and self.expires_at <= time.time()
 
 
 class InMemorySaver(RowSaver):
@@ -102,15 +131,35 @@ class InMemorySaver(RowSaver):
     Both APIs; usable as a sync and an async context manager, which change nothing.
     """
 
-    def __init__(self, *, serde: Any = None, factory: Any = None, max_checkpoint_lag: int = 1) -> None:
+    _batch: ClassVar[int] = sys.maxsize
+
+    def __init__(
+        self,
+        *,
+        serde: Any = None,
+        factory: Any = None,
+        max_checkpoint_lag: int = 1,
+        retention: Retention | None = None,
+        max_threads: int | None = None,
+        ttl: float | None = None,
+    ) -> None:
         """
         Args:
             serde: how values become bytes; the shared `JsonPlusSerializer` if None.
             factory: accepted for programs that pass one; rows are always plain dicts.
             max_checkpoint_lag: supersteps that may be unwritten; writes here are immediate, so it changes nothing.
+            retention: what is removed again while threads go on; nothing if None.
+            max_threads: threads that are kept; the least recently written goes when there is one more, and a run that
+                still works on it is refused.
+            ttl: seconds since its last write after which a thread is gone; short for `Retention(ttl=...)`.
         """
-        super().__init__(serde=serde, max_checkpoint_lag=max_checkpoint_lag)
+        if checked_seconds("InMemorySaver: ttl", ttl) is not None:
+            retention = replace(retention or Retention(), ttl=ttl)
+        super().__init__(serde=serde, max_checkpoint_lag=max_checkpoint_lag, retention=retention)
         del factory
+        self._max_threads = None if max_threads is None else checked_keep("InMemorySaver: max_threads", max_threads)
+        self._tends = retention is not None or max_threads is not None
+        """Has a commit anything to do beside storing?"""
         self._threads: dict[str, _Thread] = {}
         self._lock = threading.RLock()
         self._view = _View(self._threads)
@@ -146,6 +195,7 @@ class InMemorySaver(RowSaver):
                 and space.head == step.expected
                 and step.must_exist is None
                 and not step.others
+                and not self._tends
             ):
                 _add_step(space, step, row)
             else:
@@ -158,6 +208,10 @@ class InMemorySaver(RowSaver):
         if claim.poisoned is not None:
             raise claim.poisoned
         thread = self._threads.get(claim.thread_id)
+        if claim.thread_pk is None and thread is not None and thread.is_over():
+            # It was not there when the run loaded it.
+            del self._threads[claim.thread_id]
+            thread = None
         try:
             self._check_claim(steps[0], thread)
             heads: dict[str, int | None] = {}
@@ -179,6 +233,22 @@ class InMemorySaver(RowSaver):
             if space is None:
                 space = thread.spaces[ns] = _Space(ns)
             _add_step(space, step, step.row)
+        if self._tends:
+            self._tend(thread, steps)
+
+    def _tend(self, thread: _Thread, steps: Sequence[EncodedStep]) -> None:
+        """What a commit does for the saver's limits: a little each time."""
+        if self._keeper is not None:
+            self._keeper.after(self._view, thread.key, steps[0].claim, steps, time.time())
+        self._view.touch(thread)
+        self._evict()
+
+    def _evict(self) -> None:
+        """Drop the least recently written threads that are too many or over, two at most."""
+        threads, limit = self._threads, self._max_threads
+        for thread in list(islice(threads.values(), 2)):
+            if (limit is not None and len(threads) > limit) or (thread.is_over() and len(threads) > 1):
+                del threads[thread.thread_id]
 
     def _check_claim(self, step: EncodedStep, thread: _Thread | None) -> None:
         claim = step.claim
@@ -204,7 +274,7 @@ class InMemorySaver(RowSaver):
     def _check_step(self, step: EncodedStep, thread: _Thread | None, heads: dict[str, int | None]) -> None:
         ns = step.space.ns
         space = thread.spaces.get(ns) if thread is not None else None
-        if step.must_exist is not None and (space is None or step.must_exist not in space.checkpoints):
+        if step.must_exist is not None and (space is None or not space.shows(step.must_exist)):
             raise CheckpointNotFoundError(
                 f"thread {step.claim.thread_id!r}: the checkpoint that step {step.step} continues is not stored any "
                 f"more (namespace {ns!r}); load a newer one",
@@ -231,30 +301,6 @@ class InMemorySaver(RowSaver):
             run_id=step.row[RUN_ID] if step.row is not None else None,
         )
 
-    # ---- whole threads
-
-    def delete_thread(self, thread_id: str) -> None:
-        """Remove a thread with all its namespaces. Unknown threads are ignored."""
-        with self._lock:
-            self._threads.pop(str(thread_id), None)
-
-    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """Copy all checkpoints of one thread to another, which must not exist. An unknown source is ignored."""
-        with self._lock:
-            source = self._threads.get(str(source_thread_id))
-            target_id = str(target_thread_id)
-            if source is None:
-                return
-            if target_id in self._threads:
-                raise CheckpointConflictError(
-                    f"copy_thread: thread {target_id!r} has checkpoints already; delete it first, or choose another id",
-                    thread_id=target_id,
-                )
-            target = _Thread(target_id, source.salt)
-            target.claims, target.epoch = source.claims, source.epoch
-            target.spaces = {ns: space.copy() for ns, space in source.spaces.items()}
-            self._threads[target_id] = target
-
     # ---- how the rows are reached
 
     @contextmanager
@@ -267,6 +313,17 @@ class InMemorySaver(RowSaver):
         # `RowSaver` does everything that can be refused before its first write.
         with self._lock:
             yield self._view
+            if self._tends:
+                self._evict()
+
+    def _threads_of(self, run_ids: Sequence[str]) -> list[str]:
+        wanted = set(run_ids)
+        with self._lock:
+            return [
+                thread.thread_id
+                for thread in self._threads.values()
+                if any(row[RUN_ID] in wanted for space in thread.spaces.values() for row in space.checkpoints.values())
+            ]
 
     async def _off_loop(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return call(*args, **kwargs)
@@ -325,7 +382,7 @@ def _add_writes(space: _Space, writes: Sequence[PlainWrite], replace: bool = Fal
 
 def _newest_first(thread: _Thread, space: _Space, below: int | None) -> Iterator[Entry]:
     for plain in reversed(space.checkpoints.values()):
-        if below is None or plain[REV] < below:
+        if (below is None or plain[REV] < below) and not plain[FLAGS] & STUB:
             row = CheckpointRow._make(plain)
             yield Entry(
                 thread.thread_id,
@@ -349,7 +406,7 @@ class _View:
 
     def address(self, thread_id: str, ns: str) -> Address | None:
         thread = self._threads.get(thread_id)
-        if thread is None:
+        if thread is None or thread.is_over():
             return None
         space, root = thread.spaces.get(ns), thread.spaces.get("")
         return Address(
@@ -365,12 +422,12 @@ class _View:
     def checkpoint(self, space_pk: _Space, rev: int) -> Found | None:
         checkpoints = space_pk.checkpoints
         plain = checkpoints.get(rev)
-        if plain is None:
+        if plain is None or plain[FLAGS] & STUB:
             return None
         row = CheckpointRow._make(plain)
-        headers = [(at, checkpoints[at][HEADER]) for at in space_pk.lines[row.header_root] if at <= rev]
+        headers = self.header_line(space_pk, row.header_root, rev)
         parent = checkpoints.get(row.parent_rev) if row.parent_rev is not None else None
-        return Found(row, headers, parent[ID] if parent is not None else None)
+        return Found(row, headers, parent[ID] if parent is not None and not parent[FLAGS] & STUB else None)
 
     def alias(self, space_pk: _Space, checkpoint_id: str) -> int | None:
         return space_pk.aliases.get(checkpoint_id)
@@ -392,18 +449,18 @@ class _View:
         for row in reversed(space_pk.checkpoints.values()):
             if row[REV] <= up_rev:
                 break
-            if row[UP_REV] == up_rev:
+            if row[UP_REV] == up_rev and not row[FLAGS] & STUB:
                 return row[REV]
         return None
 
     def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
         thread = self._threads.get(thread_id)
-        if thread is None:
+        if thread is None or thread.is_over():
             return None
         carried = ids.rev_of(checkpoint_id, thread.salt)
         for space in thread.spaces.values():
             row = space.checkpoints.get(carried) if carried is not None else None
-            if row is not None and row[ID] == checkpoint_id:
+            if row is not None and row[ID] == checkpoint_id and not row[FLAGS] & STUB:
                 return carried
             if checkpoint_id in space.aliases:
                 return space.aliases[checkpoint_id]
@@ -415,6 +472,7 @@ class _View:
         lines = [
             _newest_first(thread, space, below)
             for thread in threads
+            if not thread.is_over()
             for space in thread.spaces.values()
             if ns is None or space.ns == ns
         ]
@@ -423,17 +481,26 @@ class _View:
 
     def take(self, thread_id: str, salt: int) -> int:
         thread = self._threads.get(thread_id)
-        if thread is None:
+        if thread is None or thread.is_over():
             thread = self._threads[thread_id] = _Thread(thread_id, salt)
         thread.claims += 1
         thread.epoch = thread.claims
+        self.touch(thread)
         return thread.key
 
-    def open_space(self, thread_pk: int, ns: str) -> _Space:
-        for thread in self._threads.values():
+    def touch(self, thread: _Thread) -> None:
+        """Make a thread the most recently written."""
+        self._threads[thread.thread_id] = self._threads.pop(thread.thread_id)
+
+    def _thread(self, thread_pk: int) -> _Thread:
+        # What is looked for was written last, more often than not.
+        for thread in reversed(self._threads.values()):
             if thread.key == thread_pk:
-                return thread.spaces.setdefault(ns, _Space(ns))
+                return thread
         raise KeyError(thread_pk)
+
+    def open_space(self, thread_pk: int, ns: str) -> _Space:
+        return self._thread(thread_pk).spaces.setdefault(ns, _Space(ns))
 
     def put_checkpoint(self, space_pk: _Space, row: CheckpointRow) -> None:
         old = space_pk.checkpoints.get(row.rev)
@@ -452,7 +519,7 @@ class _View:
         kept = row.header if header is None else header
         self.put_checkpoint(space_pk, row._replace(header_root=header_root, header=kept))
 
-    def set_head(self, space_pk: _Space, rev: int) -> None:
+    def set_head(self, space_pk: _Space, rev: int | None) -> None:
         space_pk.head = rev
 
     def add_alias(self, space_pk: _Space, checkpoint_id: str, rev: int) -> None:
@@ -463,3 +530,111 @@ class _View:
 
     def add_writes(self, space_pk: _Space, writes: Sequence[PlainWrite], *, replace: bool = False) -> None:
         _add_writes(space_pk, writes, replace)
+
+    # Upkeep. Everything happens under the lock, in one go: no plan can be overtaken.
+
+    def stamp(self) -> None:
+        return None
+
+    def spaces(self, thread_pk: int) -> list[SpaceRow]:
+        return [SpaceRow(space.ns, space, space.head) for space in self._thread(thread_pk).spaces.values()]
+
+    def lines(self, space_pk: _Space) -> list[Line]:
+        rows = map(CheckpointRow._make, space_pk.checkpoints.values())
+        lines = [Line(r.rev, r.parent_rev, r.up_rev, r.ts, r.source, r.flags, r.run_id, r.header_root) for r in rows]
+        lines.sort()
+        return lines
+
+    def task_keys(self, space_pk: _Space, rev: int | None = None) -> list[tuple[int, str | bytes, int]]:
+        found = space_pk.writes
+        some = found.values() if rev is None else [found[rev]] if rev in found else []
+        return [write[:3] for rows in some for write in (rows.values() if isinstance(rows, dict) else (rows,))]
+
+    def header_line(self, space_pk: _Space, header_root: int, last: int) -> list[tuple[int, bytes]]:
+        checkpoints = space_pk.checkpoints
+        return [(rev, checkpoints[rev][HEADER]) for rev in space_pk.lines[header_root] if rev <= last]
+
+    def chain_lengths(self, space_pk: _Space) -> list[tuple[int, int, int]]:
+        return [(number, root, len(rows)) for (number, root), rows in space_pk.payloads.items()]
+
+    def mark_pruned(self, space_pk: _Space, rev: int, *, parent: bool, up: bool, to: int | None = None) -> None:
+        row = CheckpointRow._make(space_pk.checkpoints[rev])
+        if parent:
+            row = row._replace(parent_rev=to, flags=row.flags | PARENT_PRUNED)
+        if up:
+            row = row._replace(up_rev=None)
+        space_pk.checkpoints[rev] = row[:]
+
+    def drop_checkpoint(self, space_pk: _Space, rev: int, *, stub: bool) -> None:
+        if not stub:
+            space_pk.remove(rev)
+            return
+        row = CheckpointRow._make(space_pk.checkpoints[rev])
+        if space_pk.aliases.get(row.id) == rev:
+            del space_pk.aliases[row.id]
+        stripped = row._replace(
+            parent_rev=None,
+            parent_id=None,
+            up_rev=None,
+            run_id=None,
+            metadata=None,
+            flags=row.flags | STUB | PARENT_PRUNED,
+        )
+        space_pk.checkpoints[rev] = stripped[:]
+
+    def drop_tasks(self, space_pk: _Space, rev: int, limit: int) -> int:
+        rows = space_pk.writes.get(rev)
+        if rows is None:
+            return 0
+        if not isinstance(rows, dict) or len(rows) <= limit:
+            del space_pk.writes[rev]
+            return len(rows) if isinstance(rows, dict) else 1
+        for key in list(islice(rows, limit)):
+            del rows[key]
+        return limit
+
+    def drop_task(self, space_pk: _Space, rev: int, task: Any, slot: int) -> None:
+        rows = space_pk.writes.get(rev)
+        if isinstance(rows, dict):
+            rows.pop((task, slot), None)
+        elif rows is not None and rows[1:3] == (task, slot):
+            del space_pk.writes[rev]
+
+    def drop_chain(self, space_pk: _Space, number: int, root: int, first: int, last: int) -> int:
+        rows = space_pk.payloads.get((number, root), [])
+        n_rows = len(rows)
+        del rows[first:]
+        if not rows:
+            space_pk.payloads.pop((number, root), None)
+        return n_rows - len(rows)
+
+    def drop_space(self, space_pk: _Space) -> None:
+        for thread in self._threads.values():
+            if thread.spaces.get(space_pk.ns) is space_pk:
+                del thread.spaces[space_pk.ns]
+                return
+
+    def retire(self, thread_pk: int) -> None:
+        del self._threads[self._thread(thread_pk).thread_id]
+
+    def expire_at(self, thread_pk: int, moment: float) -> None:
+        self._thread(thread_pk).expires_at = moment
+
+    def retire_expired(self, thread_id: str) -> None:
+        thread = self._threads.get(thread_id)
+        if thread is not None and thread.is_over():
+            del self._threads[thread_id]
+
+    def expire(self, limit: int) -> int:
+        over = list(islice((thread.thread_id for thread in self._threads.values() if thread.is_over()), limit))
+        for thread_id in over:
+            del self._threads[thread_id]
+        return len(over)
+
+    def copy(self, source_pk: int, target_id: str) -> int:
+        source = self._thread(source_pk)
+        target = _Thread(target_id, source.salt)
+        target.claims, target.epoch, target.expires_at = source.claims, source.epoch, source.expires_at
+        target.spaces = {ns: space.copy() for ns, space in source.spaces.items()}
+        self._threads[target_id] = target
+        return target.key

@@ -17,7 +17,7 @@ PACKAGES = ("checkpoint", "pregel")
 # Layer by layer, upwards. A module belongs to the longest prefix that is listed; it may import its own entry and what
 # the entry names. `pregel.engine` is the core without the drivers.
 BASE = ("checkpoint.registry", "checkpoint.base", "checkpoint.ids", "checkpoint.adapter")
-STORAGE = tuple(f"checkpoint.{name}" for name in ("chains", "rows", "workers", "memory", "sqlite"))
+STORAGE = tuple(f"checkpoint.{name}" for name in ("chains", "retention", "rows", "workers", "memory", "sqlite"))
 WORDS = tuple(f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "types", "warnings", "messages"))
 PARTS = tuple(f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing"))
 KEEPERS = ("pregel.store", "pregel.cache")

@@ -50,6 +50,7 @@ from checkpoint.base import (
     SaverClosedError,
 )
 from checkpoint.chains import EncodedStep
+from checkpoint.retention import Retention
 from checkpoint.rows import RowSaver
 from checkpoint.sqlite import core
 from checkpoint.sqlite.migrations import check_sqlite, migrate
@@ -96,8 +97,9 @@ if hasattr(os, "register_at_fork"):
 class _Connections:
     """What is open. Apart from the saver, so that a saver that is collected closes its files."""
 
-    def __init__(self, path: str | None, single: Any, owned: bool) -> None:
+    def __init__(self, path: str | None, single: Any, owned: bool, secure_delete: bool) -> None:
         self.path = path
+        self.secure_delete = secure_delete
         self.single = single
         self.owned = owned
         self.n_forks = _n_forks
@@ -105,6 +107,8 @@ class _Connections:
         self.write_lock = threading.RLock() if single is not None else threading.Lock()
         self.mode = ""
         self.writer: Any = single if single is not None else self.open()
+        if secure_delete:
+            self.writer.execute("PRAGMA secure_delete = ON")
         if single is None:
             self.writer.execute("PRAGMA journal_mode = WAL")
             self.writer.execute("PRAGMA wal_autocheckpoint = 0")
@@ -136,6 +140,18 @@ class _Connections:
                 "new saver in the child"
             )
 
+    @contextmanager
+    def erasing(self) -> Iterator[None]:
+        """Overwrite with zeros what is deleted meanwhile."""
+        with self.write_lock:
+            self.writer.execute("PRAGMA secure_delete = ON")
+        try:
+            yield
+        finally:
+            if not self.secure_delete:
+                with self.write_lock:
+                    self.writer.execute("PRAGMA secure_delete = OFF")
+
     def set_mode(self, mode: str) -> None:
         """`full` and `normal` wait for a lock held elsewhere, `inline` does not. Only outside a transaction."""
         if mode != self.mode and self.single is None:
@@ -165,10 +181,19 @@ class _Connections:
 class _SqliteSaver(RowSaver):
     """What both classes are: all methods of both APIs, from any thread and any loop."""
 
-    def __init__(self, conn: Any, *, serde: Any = None, max_checkpoint_lag: int = 1) -> None:
-        super().__init__(serde=serde, max_checkpoint_lag=max_checkpoint_lag)
+    def __init__(
+        self,
+        conn: Any,
+        *,
+        serde: Any = None,
+        max_checkpoint_lag: int = 1,
+        retention: Retention | None = None,
+        secure_delete: bool = False,
+    ) -> None:
+        super().__init__(serde=serde, max_checkpoint_lag=max_checkpoint_lag, retention=retention)
         check_sqlite()
         self.conn = conn
+        self._secure_delete = secure_delete
         self._open_lock = threading.Lock()
         self._connections: _Connections | None = None
         self._closer: Any = None
@@ -187,9 +212,23 @@ class _SqliteSaver(RowSaver):
         self._short_fold = False
 
     @classmethod
-    def from_conn_string(cls, conn_string: str, *, serde: Any = None, max_checkpoint_lag: int = 1) -> Self:
+    def from_conn_string(
+        cls,
+        conn_string: str,
+        *,
+        serde: Any = None,
+        max_checkpoint_lag: int = 1,
+        retention: Retention | None = None,
+        secure_delete: bool = False,
+    ) -> Self:
         """A saver on a file path, for `with` and `async with` alike."""
-        return cls(conn_string, serde=serde, max_checkpoint_lag=max_checkpoint_lag)
+        return cls(
+            conn_string,
+            serde=serde,
+            max_checkpoint_lag=max_checkpoint_lag,
+            retention=retention,
+            secure_delete=secure_delete,
+        )
 
     # ---- opening and closing
 
@@ -199,7 +238,7 @@ class _SqliteSaver(RowSaver):
                 raise SaverClosedError("the saver is closed; make a new one")
             if self._connections is None:
                 path, single, owned = self._target()
-                connections = _Connections(path, single, owned)
+                connections = _Connections(path, single, owned, self._secure_delete)
                 try:
                     with connections.write_lock:
                         migrate(connections.writer, path or "the in-memory database")
@@ -337,7 +376,7 @@ class _SqliteSaver(RowSaver):
         if claim.poisoned is not None:
             raise claim.poisoned
         try:
-            core.store(connections.writer, steps)
+            core.store(connections.writer, steps, self._keeper)
         except BaseException as error:
             # An interrupt that came after the commit has spoiled nothing.
             if not steps[0].stored and (retried is None or not retried(error)):
@@ -472,21 +511,57 @@ class _SqliteSaver(RowSaver):
 
     # ---- whole threads
 
-    def delete_thread(self, thread_id: str) -> None:
-        """Remove a thread with all its namespaces. Unknown threads are ignored; a late writer is refused."""
-        self._settle(str(thread_id))
-        with self._writing() as tx:
-            more = core.delete_thread(tx.conn, str(thread_id))
-        if more:
-            connections = self._live()
-            with connections.write_lock:
-                core.finish_deletes(connections.writer)
+    def _settle_all(self) -> None:
+        for thread_id in list(self._unwritten):
+            self._settle(thread_id)
 
-    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """Copy all checkpoints of one thread to another, which must not exist. An unknown source is ignored."""
-        self._settle(str(source_thread_id))
-        with self._writing() as tx:
-            core.copy_thread(tx.conn, str(source_thread_id), str(target_thread_id))
+    def _threads_of(self, run_ids: Sequence[str]) -> list[str]:
+        with self._reading() as rows:
+            return core.threads_of(rows.conn, run_ids)
+
+    def _finish_removals(self) -> None:
+        connections = self._live()
+        with connections.write_lock:
+            core.finish_deletes(connections.writer)
+
+    def delete_thread(self, thread_id: str, *, erase: bool = False) -> None:
+        """Remove a thread with all its namespaces. Unknown threads are ignored; a late writer is refused.
+
+        `erase`: overwrite its bytes in the file, and empty the write-ahead log, which holds them too. Raises
+        `CheckpointError` if a reader elsewhere keeps the log from being emptied; the thread is deleted all the same.
+        """
+        if not erase:
+            super().delete_thread(thread_id)
+            return
+        connections = self._live()
+        with connections.erasing():
+            super().delete_thread(thread_id)
+        if connections.single is None:
+            self._truncate_wal(connections, f"delete_thread: thread {thread_id!r} is deleted")
+
+    def vacuum(self) -> None:
+        """Write the file anew, so that it takes no more space than what is stored. Costs a copy of the file; commits
+        wait meanwhile. Raises `sqlite3.OperationalError` if another process writes."""
+        self._settle_all()
+        self._finish_removals()
+        connections = self._live()
+        with connections.write_lock:
+            connections.set_mode("full")
+            connections.writer.execute("VACUUM")
+        if connections.single is None:
+            with contextlib.suppress(CheckpointError):
+                self._truncate_wal(connections, "vacuum: the file is written")
+
+    def _truncate_wal(self, connections: _Connections, done: str) -> None:
+        with connections.write_lock:
+            connections.set_mode("full")
+            busy, _, _ = connections.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise CheckpointError(
+                    f"{done}, but its bytes are still in the write-ahead log, which a reader holds; end that reader and "
+                    f"call again"
+                )
+            self._wal_bytes = 0
 
     # ---- off the loop
 
@@ -515,7 +590,13 @@ class SqliteSaver(_SqliteSaver):
     """
 
     def __init__(
-        self, conn: str | os.PathLike[str] | sqlite3.Connection, *, serde: Any = None, max_checkpoint_lag: int = 1
+        self,
+        conn: str | os.PathLike[str] | sqlite3.Connection,
+        *,
+        serde: Any = None,
+        max_checkpoint_lag: int = 1,
+        retention: Retention | None = None,
+        secure_delete: bool = False,
     ) -> None:
         """
         Args:
@@ -523,8 +604,16 @@ class SqliteSaver(_SqliteSaver):
             serde: how values become bytes; the shared `JsonPlusSerializer` if None.
             max_checkpoint_lag: supersteps of one namespace that may be unwritten under `"async"` durability when the
                 next one starts. Above 1, what is queued is written in groups.
+            retention: what is removed again while threads go on; nothing if None.
+            secure_delete: overwrite with zeros what is removed from the file, always.
         """
-        super().__init__(conn, serde=serde, max_checkpoint_lag=max_checkpoint_lag)
+        super().__init__(
+            conn,
+            serde=serde,
+            max_checkpoint_lag=max_checkpoint_lag,
+            retention=retention,
+            secure_delete=secure_delete,
+        )
         self._open()
 
     def setup(self) -> None:
@@ -545,14 +634,24 @@ class AsyncSqliteSaver(_SqliteSaver):
         *,
         serde: Any = None,
         max_checkpoint_lag: int = 1,
+        retention: Retention | None = None,
+        secure_delete: bool = False,
     ) -> None:
         """
         Args:
             conn: path of the file, or an aiosqlite connection. The saver does not close a connection it was given.
             serde: as for `SqliteSaver`.
             max_checkpoint_lag: as for `SqliteSaver`.
+            retention: as for `SqliteSaver`.
+            secure_delete: as for `SqliteSaver`.
         """
-        super().__init__(conn, serde=serde, max_checkpoint_lag=max_checkpoint_lag)
+        super().__init__(
+            conn,
+            serde=serde,
+            max_checkpoint_lag=max_checkpoint_lag,
+            retention=retention,
+            secure_delete=secure_delete,
+        )
 
     async def setup(self) -> None:
         """Open the file and bring its schema up to date; every method does so by itself."""

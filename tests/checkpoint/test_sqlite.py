@@ -393,9 +393,9 @@ def test_an_interrupt_of_who_waits_loses_nothing(
     acks = submitted(grouping, run, 3)
     store = core.store
 
-    def interrupted(conn: Any, steps: Any) -> None:
+    def interrupted(conn: Any, steps: Any, keeper: Any) -> None:
         if when == "after the commit":
-            store(conn, steps)
+            store(conn, steps, keeper)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
