@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -63,7 +63,16 @@ from checkpoint.chains import (
 )
 from checkpoint.deltas import FULL
 from checkpoint.retention import Line, Retention, SpaceRow, checked_keep, checked_seconds
-from checkpoint.rows import Address, Entry, Found, HistoryWrites, RowSaver, addressed, refuse_stale
+from checkpoint.rows import (
+    Address,
+    Entry,
+    Found,
+    HistoryWrites,
+    RowSaver,
+    addressed,
+    refuse_stale,
+    works_under_another,
+)
 from checkpoint.scan import Chain, ScannedBody, ScannedCheckpoint, ScannedSpace, ScannedTask, ScannedThread
 
 P = ParamSpec("P")
@@ -259,11 +268,14 @@ class InMemorySaver(RowSaver):
         if thread is not None and claim.thread_pk is None and not thread.epoch:
             # Nobody has claimed it: a lane made it.
             claim.thread_pk, claim.salt = thread.key, thread.salt
+        made: set[int | None] = set()
         try:
             self._check_claim(steps[0], thread)
             heads: dict[str, int | None] = {}
             for step in steps:
                 self._check_step(step, thread, heads)
+                self._check_above(step, thread, made)
+                made.add(step.rev)
         except CheckpointError as refusal:
             claim.poisoned = refusal
             raise
@@ -302,8 +314,15 @@ class InMemorySaver(RowSaver):
             if step.rev is not None:
                 space = thread.spaces.get(step.space.ns)
                 parent = step.commit.parent_rev
-                if parent is not None and parent not in made and (space is None or not space.shows(parent)):
-                    raise self._parent_gone(step)
+                if parent is not None and parent not in made:
+                    if space is None or not space.shows(parent):
+                        raise self._parent_gone(step)
+                    if parent >> N_BITS != step.rev >> N_BITS:
+                        # What it shares may have been stored anew since it was loaded.
+                        if any(len(space.payloads.get(ref[:2], ())) <= ref[2] for ref in step.space.header.chains()):
+                            raise self._parent_gone(step)
+                        thread.claims += 1
+                self._check_above(step, thread, made)
                 made.add(step.rev)
         codec = self._codec()
         for step in steps:
@@ -370,6 +389,14 @@ class InMemorySaver(RowSaver):
             if head != step.expected:
                 raise self._conflict(step, thread)
             heads[ns] = step.rev
+
+    def _check_above(self, step: EncodedStep, thread: _Thread | None, made: Collection[int | None]) -> None:
+        """May a nested checkpoint work under the one that it names? That may have been pruned since it was loaded."""
+        up_rev = works_under_another(step)
+        if up_rev is None or up_rev in made or thread is None:
+            return
+        if not any(space.shows(up_rev) for space in thread.spaces.values()):
+            raise self._parent_gone(step)
 
     @staticmethod
     def _parent_gone(step: EncodedStep) -> CheckpointNotFoundError:
@@ -772,6 +799,9 @@ class _View:
 
     def stamp(self) -> None:
         return None
+
+    def n_claims(self, thread_pk: int) -> int:
+        return self._thread(thread_pk).claims
 
     def spaces(self, thread_pk: int) -> list[SpaceRow]:
         return [SpaceRow(space.ns, space, space.head) for space in self._thread(thread_pk).spaces.values()]

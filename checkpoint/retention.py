@@ -72,7 +72,8 @@ class Retention:
 
     Applied inside the transaction of a commit, which removes two checkpoints at most; so a thread that was written
     without a policy shrinks while it goes on. Heads, checkpoints with an unanswered question and what they need stay
-    whatever the numbers say. With nested graphs the numbers hold at the start of a run, and every 64 commits of it.
+    whatever the numbers say. With nested graphs or lanes the numbers hold at the start of a run, and every 64 commits of
+    it.
     """
 
     max_checkpoints: int | None = None
@@ -134,6 +135,10 @@ class Upkeep(Protocol):
 
     def stamp(self) -> Any:
         """A value that is the same again if nobody has written anything meanwhile; None if that is not known."""
+
+    def n_claims(self, thread_pk: Any) -> int:
+        """Greatest number that was given out for a thread; one more each time that a lane leaves the line of others."""
+        ...
 
     def spaces(self, thread_pk: Any) -> list[SpaceRow]:
         """All namespaces of a thread."""
@@ -890,7 +895,7 @@ def _joined(bodies: Sequence[Body], seqs: Sequence[int], codec: Codec) -> tuple[
 class Watch:
     """What a run's commits remember of its thread."""
 
-    __slots__ = ("due", "is_plain", "jobs", "revs", "roots", "space_pk", "touched")
+    __slots__ = ("due", "is_plain", "jobs", "n_claims", "revs", "roots", "space_pk", "touched")
 
     def __init__(self) -> None:
         self.due = 0
@@ -905,6 +910,8 @@ class Watch:
         self.roots: Counter[int] = Counter()
         """Header root -> kept checkpoints that build on it."""
         self.touched = 0.0
+        self.n_claims = 0
+        """`Upkeep.n_claims` when the thread was looked at: another one now, and a lane may need what is to go."""
 
 
 class Keeper:
@@ -930,11 +937,15 @@ class Keeper:
             self.take(tx, thread_pk, now)
             watch.touched = now
         n_checkpoints = sum([step.row is not None for step in steps])
-        if not self._prunes or not n_checkpoints:
+        # A lane leaves it to the holder, whose line it is beside.
+        if not self._prunes or not n_checkpoints or claim.lane:
             return
         max_age = self.policy.max_age
         oldest = None if max_age is None else int((now - max_age) * 1_000_000)
         watch.due -= n_checkpoints
+        n_claims = tx.n_claims(thread_pk)
+        if n_claims != watch.n_claims:
+            watch.n_claims, watch.due = n_claims, -1
         if watch.due < 0 or (watch.is_plain and any(step.space.ns for step in steps)):
             self._look(
                 tx, thread_pk, watch, oldest, sweeps=watch.space_pk is not None or not claim.number % SWEEP_EVERY

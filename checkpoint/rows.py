@@ -1442,6 +1442,12 @@ def _keep_to_lane(commit: StepCommit) -> None:
         _keep_to_lane(other)
 
 
+def works_under_another(step: EncodedStep) -> int | None:
+    """The checkpoint under which the nested one of a step works, if another run made it: it may be gone by now."""
+    up_rev, rev = step.commit.up_rev, step.rev
+    return up_rev if rev is not None and up_rev is not None and up_rev >> N_BITS != rev >> N_BITS else None
+
+
 def refuse_stale(step: EncodedStep) -> None:
     """Raise `CheckpointConflictError` for a commit that was encoded before its run went into a lane."""
     claim = step.claim

@@ -46,7 +46,7 @@ from checkpoint.chains import (
 )
 from checkpoint.encryption import EncryptedRows
 from checkpoint.retention import Keeper, Line, SpaceRow
-from checkpoint.rows import Address, Entry, Found
+from checkpoint.rows import Address, Entry, Found, works_under_another
 from checkpoint.sqlite.leases import Lease, Terms
 
 PART: Final = 800
@@ -85,6 +85,12 @@ _ALIAS = "INSERT INTO aliases (space_pk, id, rev) VALUES (?, ?, ?) ON CONFLICT D
 _HEAD = (
     "UPDATE spaces SET head_rev = ? WHERE space_pk = ? AND head_rev IS ? "
     "AND thread_pk = (SELECT thread_pk FROM threads WHERE thread_pk = ? AND epoch = ?)"
+)
+_FORKED = "UPDATE threads SET claims = claims + 1 WHERE thread_pk = ?"
+_HAS_ROW = "SELECT 1 FROM payloads WHERE space_pk = ? AND chan = ? AND root = ? AND seq = ? AND part = 0"
+_HAS_REV = (
+    "SELECT 1 FROM spaces s JOIN checkpoints c ON c.space_pk = s.space_pk AND c.rev = ? "
+    "WHERE s.thread_pk = ? AND c.flags & 1 = 0 LIMIT 1"
 )
 _EXISTS = "SELECT 1 FROM checkpoints WHERE space_pk = ? AND rev = ? AND flags & 1 = 0"
 _PAYLOAD = (
@@ -283,6 +289,12 @@ def _write_lane(conn: Any, steps: Sequence[EncodedStep], codec: Codec) -> tuple[
             space_pks[space.ns] = made_pk
         if parent is not None and parent not in made:
             step.must_exist = parent
+            if parent >> N_BITS != step.rev >> N_BITS:
+                space_pk = space.pk if space.pk is not None else space_pks[space.ns]
+                # What it shares may have been stored anew since it was loaded.
+                if not all(conn.execute(_HAS_ROW, (space_pk, *ref)).fetchone() for ref in space.header.chains()):
+                    raise _parent_gone(step)
+                conn.execute(_FORKED, (thread_pk,))
         made.add(step.rev)
     steps = [step for step in steps if step.rev is not None or step.writes]
     if steps:
@@ -319,11 +331,11 @@ def _write_rows(
         if space_pk is None:
             space_pk = _space_pk(conn, step, thread_pk, space_pks)
         if step.must_exist is not None and execute(_EXISTS, (space_pk, step.must_exist)).fetchone() is None:
-            raise CheckpointNotFoundError(
-                f"thread {claim.thread_id!r}: the checkpoint that step {step.commit.step} continues is not stored any more "
-                f"(namespace {step.space.ns!r}); load a newer one",
-                thread_id=claim.thread_id,
-            )
+            raise _parent_gone(step)
+        if step.space.ns and (up_rev := works_under_another(step)) is not None:
+            is_there = execute(_HAS_REV, (up_rev, thread_pk)).fetchone() is not None
+            if not is_there and all(other.rev != up_rev for other in steps):
+                raise _parent_gone(step)
         row = seal(step, codec)
         for number, root, seq, kind, tag, data in step.payloads:
             crc = crc32(data, (root ^ seq) & _MASK)
@@ -456,6 +468,14 @@ def _write_parted_task(
     # Part 0 decides whether this body is the first one.
     if conn.execute(_TASK, (*key, 0, path, tag, crc, pieces[0])).rowcount == 1:
         _insert(conn, _TASK, [(*key, part, None, None, None, piece) for part, piece in enumerate(pieces) if part])
+
+
+def _parent_gone(step: EncodedStep) -> CheckpointNotFoundError:
+    return CheckpointNotFoundError(
+        f"thread {step.claim.thread_id!r}: the checkpoint that step {step.commit.step} continues is not stored any more "
+        f"(namespace {step.space.ns!r}); load a newer one",
+        thread_id=step.claim.thread_id,
+    )
 
 
 def _deleted(step: EncodedStep) -> ThreadDeletedError:
@@ -912,6 +932,11 @@ class Writer(Reader):
         (others,) = self.conn.execute("PRAGMA data_version").fetchone()
         (own,) = self.conn.execute("SELECT total_changes()").fetchone()
         return others, own
+
+    def n_claims(self, thread_pk: int) -> int:
+        """As `Upkeep.n_claims`."""
+        ((number,),) = self.conn.execute("SELECT claims FROM threads WHERE thread_pk = ?", (thread_pk,)).fetchall()
+        return number  # type: ignore[no-any-return]
 
     def spaces(self, thread_pk: int) -> list[SpaceRow]:
         """As `Upkeep.spaces`."""

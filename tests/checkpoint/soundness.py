@@ -8,9 +8,8 @@ from checkpoint.chains import PARENT_PRUNED, STUB
 from checkpoint.retention import SpaceLines, read_lines, states
 
 
-def unsound(saver: Any, thread_id: str = "t", *, allows_garbage: bool = False, at_exit: bool = False) -> list[str]:
-    """Everything that is wrong with a thread's rows. `allows_garbage`: rows that nothing needs are no fault. `at_exit`:
-    runs may have stored at their end only, and so not the checkpoints under which nested ones worked."""
+def unsound(saver: Any, thread_id: str = "t", *, allows_garbage: bool = False) -> list[str]:
+    """Everything that is wrong with a thread's rows. `allows_garbage`: rows that nothing needs are no fault."""
     faults: list[str] = []
     with saver._writing() as tx:
         address = tx.address(thread_id, "")
@@ -20,11 +19,7 @@ def unsound(saver: Any, thread_id: str = "t", *, allows_garbage: bool = False, a
         for space in spaces.values():
             faults += [f"{space.ns!r}: {fault}" for fault in _of_space(tx, space, spaces, allows_garbage)]
     faults += [str(problem) for problem in saver.verify({"configurable": {"thread_id": thread_id}}, deep=True)]
-    return [
-        fault
-        for fault in faults
-        if not at_exit or ("works under" not in fault and "of the namespace above" not in fault)
-    ]
+    return faults
 
 
 def _of_space(tx: Any, space: SpaceLines, spaces: dict[str, SpaceLines], allows_garbage: bool) -> list[str]:
