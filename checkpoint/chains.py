@@ -80,6 +80,8 @@ LANE: Final = 4
 PUBLIC_PUT: Final = 8
 REPLACED: Final = 16
 """Flag: put again under its id; chain rows of its earlier self may be left, to which nothing refers."""
+THINNED: Final = 32
+"""Flag: other checkpoints of its namespace were removed; rows of theirs may be left."""
 
 SOURCES: Final = {"input": 1, "loop": 2, "update": 3, "fork": 4}
 SOURCE_NAMES: Final = {number: name for name, number in SOURCES.items()}

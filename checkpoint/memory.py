@@ -50,6 +50,7 @@ from checkpoint.chains import (
     REV,
     RUN_ID,
     STUB,
+    THINNED,
     UP_REV,
     CheckpointRow,
     Codec,
@@ -834,6 +835,12 @@ class _View:
         if up:
             row = row._replace(up_rev=None)
         space_pk.checkpoints[rev] = row[:]
+
+    def mark_thinned(self, space_pk: _Space, rev: int) -> None:
+        plain = space_pk.checkpoints.get(rev)
+        if plain is not None:
+            row = CheckpointRow._make(plain)
+            space_pk.checkpoints[rev] = row._replace(flags=row.flags | THINNED)[:]
 
     def drop_checkpoint(self, space_pk: _Space, rev: int, *, stub: bool) -> None:
         if not stub:

@@ -35,6 +35,7 @@ from checkpoint.chains import (
     REV,
     SOURCES,
     STUB,
+    THINNED,
     TS,
     Codec,
     EncodedStep,
@@ -163,6 +164,9 @@ class Upkeep(Protocol):
     def mark_pruned(self, space_pk: Any, rev: int, *, parent: bool, up: bool, to: int | None = None) -> None:
         """Forget what a checkpoint refers to: its parent (then `to` is the new one, or None), what it works under."""
 
+    def mark_thinned(self, space_pk: Any, rev: int) -> None:
+        """Note at a checkpoint that others of its namespace go."""
+
     def drop_checkpoint(self, space_pk: Any, rev: int, *, stub: bool) -> None:
         """Remove a checkpoint's row and alias, or make a stub of it. Its task rows stay."""
 
@@ -221,6 +225,20 @@ class Mark:
     def run(self, tx: Upkeep, limit: int) -> tuple[int, bool]:
         """As `Job.run`."""
         tx.mark_pruned(self.space_pk, self.rev, parent=self.parent, up=self.up, to=self.to)
+        return 1, True
+
+
+@dataclass(slots=True)
+class MarkThinned:
+    """See `Upkeep.mark_thinned`. Until everything is done, rows are there that nothing refers to any more."""
+
+    space_pk: Any
+    rev: int
+    is_drop: bool = False
+
+    def run(self, tx: Upkeep, limit: int) -> tuple[int, bool]:
+        """As `Job.run`."""
+        tx.mark_thinned(self.space_pk, self.rev)
         return 1, True
 
 
@@ -641,6 +659,7 @@ def jobs_for(tx: Upkeep, spaces: Sequence[SpaceLines], kept: Kept) -> deque[Any]
             loses_up = line.up_rev is not None and line.up_rev not in kept.revs
             if loses_parent or loses_up:
                 jobs.append(Mark(pk, rev, loses_parent, loses_up))
+        jobs.extend(_thinning(space, kept.revs))
         drops += _drops(space, kept.revs, needed)
         if not revs and space.is_of_one_task:
             jobs.append(SetHead(pk, None))
@@ -651,6 +670,15 @@ def jobs_for(tx: Upkeep, spaces: Sequence[SpaceLines], kept: Kept) -> deque[Any]
     jobs += drops
     jobs += rest
     return jobs
+
+
+def _thinning(space: SpaceLines, kept: Collection[int]) -> Iterator[MarkThinned]:
+    """The mark on a namespace of which something goes: at what goes last."""
+    if any(rev not in kept for rev in space.visible):
+        # One that stays, if there is any; then the oldest.
+        rev = min(space.visible, key=lambda rev: (rev not in kept, rev))
+        if not space.visible[rev].flags & THINNED:
+            yield MarkThinned(space.space_pk, rev)
 
 
 def _drops(space: SpaceLines, kept: Collection[int], needed: Mapping[int, int]) -> Iterator[Drop]:
@@ -712,6 +740,7 @@ def without_runs(tx: Upkeep, spaces: Sequence[SpaceLines], doomed: Collection[in
     for space in spaces:
         survivors = [rev for rev in space.visible if rev not in doomed]
         kept.revs.update(survivors)
+        jobs.extend(_thinning(space, set(survivors)))
         kept.headers.learn(space, survivors)
         for rev in survivors:
             line = space.visible[rev]

@@ -33,6 +33,7 @@ from checkpoint.base import (
 from checkpoint.chains import (
     PARENT_PRUNED,
     STUB,
+    THINNED,
     CheckpointRow,
     Codec,
     EncodedStep,
@@ -990,6 +991,12 @@ class Writer(Reader):
             )
         if up:
             self.conn.execute("UPDATE checkpoints SET up_rev = NULL WHERE space_pk = ? AND rev = ?", (space_pk, rev))
+
+    def mark_thinned(self, space_pk: int, rev: int) -> None:
+        """As `Upkeep.mark_thinned`."""
+        self.conn.execute(
+            f"UPDATE checkpoints SET flags = flags | {THINNED} WHERE space_pk = ? AND rev = ?", (space_pk, rev)
+        )
 
     def drop_checkpoint(self, space_pk: int, rev: int, *, stub: bool) -> None:
         """As `Upkeep.drop_checkpoint`."""

@@ -15,7 +15,7 @@ from checkpoint import Retention
 from checkpoint.base import CheckpointNotFoundError, ReadOnlyError
 from checkpoint.chains import LANE
 from checkpoint.memory import InMemorySaver
-from checkpoint.retention import LOOK_EVERY
+from checkpoint.retention import LOOK_EVERY, Rule, decide, work
 from checkpoint.sqlite import SqliteSaver
 from pregel.graph import END, START, StateGraph
 from tests.checkpoint.runs import ScriptedRun, Store, config
@@ -264,3 +264,24 @@ def test_expired_threads_are_not_looked_at(make: Callable[..., Any], monkeypatch
     assert saver.stats().threads == 0
     assert saver.verify(deep=True) == []
     assert saver.repair(config()) == []
+
+
+@pytest.mark.parametrize("stop", range(1, 12))
+def test_lanes_go_bit_by_bit(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
+    """Nothing else goes with them; it is stopped after any number of changes, as by a crash."""
+    store = Store(make(), False)
+    _, beside = laned(store)
+    for n in range(3):
+        task = beside.task("task", [("n", n)])
+        beside.step(
+            {"l": [*beside.values["l"], f"lane{n}" * 20], "own": "y" * 100 * (n + 1)}, writes=[task] if n else []
+        )
+    with store.saver._writing() as tx:
+        pk = tx.address("t", "").thread_pk
+        jobs = decide(tx, pk, Rule(50, keep_forks=False))
+        for _ in range(stop):
+            work(tx, jobs, 1)
+    assert unsound(store.saver, allows_garbage=True) == []
+    store.saver.prune(["t"], keep=50, keep_forks=False)
+    assert unsound(store.saver) == []
+    assert store.saver.stats().checkpoints == 7
