@@ -1,4 +1,4 @@
-"""Measure pregel and LangGraph in one run, interleaved, and write the table to `benchmarks/README.md`.
+"""Measure pregel and LangGraph in one run, interleaved, and write the table into `benchmarks/README.md`.
 
     python benchmarks/compare.py                    # the peer is taken from this interpreter, if it is installed
     python benchmarks/compare.py --peer PYTHON      # or from another interpreter
@@ -20,7 +20,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -82,10 +82,10 @@ PER_ELEMENT_LIMIT_S = 5e-9
 
 
 class Worker:
-    """A process that runs workloads of one side on request."""
+    """A process that runs the programs of a file for one side, on request."""
 
-    def __init__(self, python: str, prefix: str) -> None:
-        self.python, self.prefix = python, prefix
+    def __init__(self, python: str, prefix: str, programs: str = "workloads.py") -> None:
+        self.python, self.prefix, self.programs = python, prefix, programs
         self.process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -100,6 +100,11 @@ class Worker:
             return float(self._output("-c", _IMPORT.format(root=str(ROOT), prefix=self.prefix)))
         if fresh:
             self.stop()
+        answer = self.ask(workload)
+        return float(answer["seconds"]) / int(answer["units"])
+
+    def ask(self, workload: str) -> dict[str, Any]:
+        """What a workload answers."""
         process = self.process = self.process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -108,8 +113,8 @@ class Worker:
         line = process.stdout.readline()
         if not line:
             raise SystemExit(f"{self.prefix}: workload {workload!r} failed, see the traceback above")
-        answer = json.loads(line)
-        return float(answer["seconds"]) / int(answer["units"])
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def version(self) -> str:
         """Version of the installed distribution, or what the project file says."""
@@ -130,7 +135,7 @@ class Worker:
         environment = dict(os.environ, PYTHONHASHSEED="0")
         if self.prefix == "pregel":
             environment["PYTHONPATH"] = str(ROOT)
-        command = [self.python, str(HERE / "workloads.py"), self.prefix]
+        command = [self.python, str(HERE / self.programs), self.prefix]
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=HERE
         )
@@ -166,14 +171,28 @@ def main() -> int:
             if peer:
                 peer.stop()
     lines, failed = _table(rows, figures)
-    machine = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    text = "\n".join([f"{machine}; peer: {peer_name}.", "", *lines])
+    text = "\n".join([f"{machine()}; peer: {peer_name}.", "", *lines])
     print(text)
     if not arguments.only and not arguments.no_write:
-        (HERE / "README.md").write_text(_README.format(table=text))
+        write_section("compare", text)
     if failed:
         print("\nmissed: " + ", ".join(failed))
     return 1 if failed else 0
+
+
+def machine() -> str:
+    """Where the figures come from, for a table's first line."""
+    return f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+
+
+def write_section(name: str, text: str) -> None:
+    """Put a table in the place of the one before, between its two marks in the README; the rest stays as it is."""
+    page = HERE / "README.md"
+    head, begin, rest = page.read_text().partition(f"<!-- {name}: begin -->")
+    _, end, tail = rest.partition(f"<!-- {name}: end -->")
+    if not end:
+        raise SystemExit(f"{page}: the marks <!-- {name}: begin --> and <!-- {name}: end --> are gone; put them back")
+    page.write_text(f"{head}{begin}\n{text}\n{end}{tail}")
 
 
 def _arguments() -> argparse.Namespace:
@@ -254,37 +273,6 @@ def _time(seconds: float | None) -> str:
     if seconds < 1e-3:
         return f"{seconds * 1e6:.1f} us"
     return f"{seconds * 1e3:.1f} ms"
-
-
-_README = """# Benchmarks
-
-    python benchmarks/compare.py --peer PYTHON
-
-`PYTHON` is an interpreter that has `langgraph` and `langgraph-checkpoint-sqlite`; without `--peer` the running one is
-used. Both sides run the same programs (`workloads.py`, only the imports differ) in one run, turn by turn, each in a
-process of its own; a figure is the minimum of several rounds. The ratio is the peer's figure by ours. Timings are for
-people: what the test suite holds are the budgets of `tests/test_budget.py`, which no machine can change.
-
-Last table:
-
-{table}
-
-## What keeps rows from their aim
-
-Counted with `sys.settrace` (bytecodes per unit, our code only) and `cProfile`; one bytecode is 6 to 7 ns here.
-
-- *Loop, InMemorySaver* (floor and aim). A superstep is 3,100 bytecodes: 1,500 are those of a superstep without saver;
-  620 encode the commit (200 of them the header, the rest the bodies and where they go), 220 and the constructors of six
-  small objects (120) describe it, 130 make its number and id, 130 the row of the task's writes and its id, 160 check the
-  claim and store. No single piece is left to take out. The floor needs a fifth less: fewer objects between the engine's
-  description of a commit and its rows.
-- *Fan-out to a subgraph*. A nested run of two nodes is three supersteps, because the input is one, of 1,500 bytecodes,
-  and 1,200 for the request, the channels and the driver: 36 us for a bare `invoke` of the same graph. Passing the task
-  to a thread and back is the rest.
-- *SQLite at FULL, and lag 16*. BEGIN and COMMIT are system calls (16 us of 22 for a bare transaction of the same
-  statements); behind a group of 16 commits the superstep itself, as above, is two thirds of the row.
-- *Loop, streamed*. The generator is resumed and one chunk is built per superstep: 2.6 us on top of 4.5.
-"""
 
 
 if __name__ == "__main__":

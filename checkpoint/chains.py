@@ -27,13 +27,15 @@ as in version control; bounds measured in storage.md C6.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from ormsgpack import packb
 
 from checkpoint.base import (
+    LANE_BIT,
+    N_BITS,
     Append,
     CheckpointError,
     CorruptCheckpointError,
@@ -47,6 +49,8 @@ from checkpoint.deltas import (
     BLOCK_BYTES,
     EDITED,
     FULL,
+    LARGE,
+    MANY,
     PATCH,
     RAW_LIMIT,
     SPLICE,
@@ -55,8 +59,11 @@ from checkpoint.deltas import (
     Delta,
     apply,
     begun,
+    digest_of,
     find,
     give_way,
+    in_pieces,
+    is_long,
     joined,
     packed,
 )
@@ -66,11 +73,6 @@ from checkpoint.serde.msgpack import FORMAT_TAG, Serde
 
 INLINE_LIMIT: Final = 64
 """Bytes of an encoded value that still live in the header."""
-
-LARGE: Final = 64 * 1024
-"""Bytes of a value from which an event loop does not encode or decode it."""
-MANY: Final = 256
-"""Elements of a container whose size is not known from which it counts as large."""
 
 STUB: Final = 1
 """Flag: only the header of a pruned checkpoint is kept."""
@@ -391,8 +393,17 @@ def _settle(encoded: EncodedStep) -> None:
     if encoded.tasks:
         encoded.tasks = _lasting(commit)
     if space.has_writes:
-        encoded.settled = commit.parent_rev
+        if not _is_shared(commit):
+            encoded.settled = commit.parent_rev
         space.has_writes = False
+
+
+def _is_shared(commit: StepCommit) -> bool:
+    """Does the commit continue a checkpoint whose step may still be open for others: the holder's, or another lane's?"""
+    claim, parent = commit.claim, commit.parent_rev
+    if parent is None or not (claim.lane or parent & LANE_BIT):
+        return False
+    return parent >> N_BITS != claim.lane_number()
 
 
 def is_large(commit: StepCommit) -> bool:
@@ -401,27 +412,20 @@ def is_large(commit: StepCommit) -> bool:
     chains: Mapping[str, Chain] = space.chains if isinstance(space, Space) else {}
     for name, value in commit.values.items():
         if type(value) not in _ATOMS and (
-            _is_long(value) or (name in chains and chains[name].full + chains[name].ops > LARGE)
+            is_long(value) or (name in chains and chains[name].full + chains[name].ops > LARGE)
         ):
             return True
     for name, op in commit.ops.items():
         if isinstance(op, Append):
-            if len(op.value) - op.start > MANY:
+            if len(op.value) - op.start > MANY or (name in chains and chains[name].is_behind(op)):
                 return True
         elif len(op.value) > MANY and (name not in chains or chains[name].live > LARGE):
             return True
     for task in commit.writes:
         for _, value in task.writes:
-            if type(value) not in _ATOMS and _is_long(value):
+            if type(value) not in _ATOMS and is_long(value):
                 return True
     return any(map(is_large, commit.others))
-
-
-def _is_long(value: Any) -> bool:
-    kind = type(value)
-    if kind is list or kind is dict:
-        return len(value) > MANY
-    return (kind is str or kind is bytes) and len(value) > LARGE
 
 
 def _has_metadata(commit: StepCommit, space: Space) -> bool:
@@ -435,14 +439,19 @@ def _has_metadata(commit: StepCommit, space: Space) -> bool:
 
 def _is_settled(commit: StepCommit, space: Space) -> bool:
     """Is there nothing in the commit that could change later or be refused, or that has a place in a chain?"""
-    if commit.ops or commit.others or commit.kind == "tasks" or not _has_metadata(commit, space):
+    if (
+        commit.ops
+        or commit.others
+        or commit.kind == "tasks"
+        or space.metadata_of is not commit.metadata
+        or not _has_metadata(commit, space)
+    ):
         return False
     values, chained = commit.values, space.chains.keys()
     if chained and not (chained.isdisjoint(values) and chained.isdisjoint(commit.gone)):
         return False
-    for value in values.values():
-        if type(value) not in _ATOMS:
-            return False
+    if not _ATOMS.issuperset(map(type, values.values())):
+        return False
     for task in commit.writes:
         for _, value in task.writes:
             if type(value) not in _ATOMS:
@@ -464,7 +473,7 @@ def seal(step: EncodedStep, codec: Codec) -> PlainCheckpoint | None:
     if placed is None:
         placed = _atoms(commit.values, codec)
         if step.tasks:
-            step.writes, step.size = _task_rows(step.tasks, codec)
+            step.writes, step.size = _atom_rows(step.tasks, codec)
     previous = header.rev
     packed = advance(header, commit, placed)
     parent_rev = commit.parent_rev
@@ -493,9 +502,31 @@ def seal(step: EncodedStep, codec: Codec) -> PlainCheckpoint | None:
 
 def _atoms(values: Mapping[str, Any], codec: Codec) -> list[Placed]:
     """The bytes of changed channels that hold atoms: all of them live in the header."""
-    pack = codec.pack
     # Most channels of a graph are triggers, whose value is None.
+    if codec.dumps is not None:
+        try:
+            return [
+                (name, (None, packb(value)) if value is not None else _NIL, SMALL, 0) for name, value in values.items()
+            ]
+        except TypeError:
+            pass  # an int of more than 64 bits
+    pack = codec.pack
     return [(name, pack(value) if value is not None else _NIL, SMALL, 0) for name, value in values.items()]
+
+
+def _atom_rows(tasks: Sequence[TaskWrites], codec: Codec) -> tuple[Sequence[PlainWrite], int]:
+    """As `_task_rows`, of tasks that wrote atoms."""
+    (task, *more) = tasks
+    if more or task.slot or codec.dumps is None:
+        return _task_rows(tasks, codec)
+    flat: list[Any] = []
+    for write in task.writes:
+        flat += write
+    try:
+        data = packb(flat)
+    except TypeError:
+        return _task_rows(tasks, codec)
+    return ((task.rev, task.task_id, 0, task.path, None, data),), len(data)
 
 
 def _task_rows(tasks: Sequence[TaskWrites], codec: Codec) -> tuple[Sequence[PlainWrite], int]:
@@ -570,7 +601,9 @@ def _place(
                 del chains[name]
             placed.append((name, bodies[0], SMALL, 0))
             continue
-        elif chain is not None and chain.digest is not None and len(bodies) == 1 and chain.digest == hash(bodies[0]):
+        elif (
+            len(bodies) == 1 and chain is not None and chain.digest is not None and chain.digest == digest_of(bodies[0])
+        ):
             # Equal bytes, but other objects than those that were looked at.
             chain.positions = None
             bodies = ()
@@ -589,6 +622,7 @@ def _place(
 def encode_task(task: TaskWrites, codec: Codec) -> PlainWrite:
     """The row of a task's writes. A refusal names the channel."""
     writes = task.writes
+    has_long = False
     tag: str | None = None
     value: Any
     if task.slot:
@@ -597,8 +631,12 @@ def encode_task(task: TaskWrites, codec: Codec) -> PlainWrite:
         value = []
         for write in writes:
             value += write
+            if type(write[1]) not in _ATOMS and is_long(write[1]):
+                has_long = True
     try:
-        if codec.dumps is None:
+        if has_long:
+            tag, data = in_pieces(value, codec.pack)
+        elif codec.dumps is None:
             tag, data = codec.pack(value)
         else:
             data = codec.dumps(value)
@@ -709,19 +747,17 @@ def read_value(name: str, rows: Sequence[Body], codec: Codec, ns: str, lenient: 
     """The value of one chain: its full row, then what changed it."""
     unpack = codec.unpack_opaque if lenient else codec.unpack
     try:
-        is_large = sum([len(data) for _, data in rows]) > BLOCK_BYTES
-        if len(rows) > 1 and codec.is_plain and not is_large and (whole := joined(rows)) is not None:
-            # The rows of a list that only grew, as one array: faster than row by row.
-            n_elements, elements = whole
-            return unpack(None, b"\xdd" + n_elements.to_bytes(4, "big") + elements)
-        value = unpack(*rows[0])
-        if type(value) is str:
-            value = "".join([value, *(unpack(*row) for row in rows[1:])])
-        else:
-            for row in rows[1:]:
-                if is_large:
-                    give_way()
-                value = apply(value, unpack(*row))
+        value: Any = None
+        for at, block in enumerate(_blocks(rows)):
+            if at:
+                give_way()
+            deltas = _decoded(block, codec, unpack)
+            if not at:
+                value = deltas.pop(0)
+            if type(value) is str:
+                deltas = ["".join(deltas)]
+            for delta in deltas:
+                value = apply(value, delta)
     except UnknownTypeError as unknown:
         if unknown.channel is None:
             unknown.channel = name
@@ -761,6 +797,27 @@ def kind_of(row: Body, codec: Codec) -> int:
     if type(value) is dict:
         return SPLICE if value.keys() == {"e", "n"} else PATCH
     return TEXT if type(value) is str else APPEND
+
+
+def _blocks(rows: Sequence[Body]) -> Iterator[list[Body]]:
+    """Rows in a row that make up `BLOCK_BYTES` together: what is decoded before another thread gets a turn."""
+    block: list[Body] = []
+    n_bytes = 0
+    for row in rows:
+        if block and n_bytes + len(row[1]) > BLOCK_BYTES:
+            yield block
+            block, n_bytes = [], 0
+        block.append(row)
+        n_bytes += len(row[1])
+    yield block
+
+
+def _decoded(block: list[Body], codec: Codec, unpack: Callable[[str | None, bytes], Any]) -> list[Any]:
+    """The values of rows. Those of a list that only grew become one array first: faster than row by row."""
+    if len(block) > 1 and codec.is_plain and (whole := joined(block)) is not None:
+        n_elements, elements = whole
+        return [unpack(None, b"\xdd" + n_elements.to_bytes(4, "big") + elements)]
+    return [unpack(*row) for row in block]
 
 
 def read_task(row: WriteRow, codec: Codec, checkpoint_id: str, *, lenient: bool = False) -> TaskWrites:

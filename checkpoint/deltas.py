@@ -27,15 +27,17 @@ Source: design.md D23, storage.md C3.3; the splice is that of a line-based diff 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import blake2b
 from itertools import compress, count, islice
 from operator import is_, ne
 from typing import Any, Final, NamedTuple
 
-from checkpoint.base import Append, ChannelOp, CorruptCheckpointError, Edit, UnregisteredTypeError
+from checkpoint.base import Append, ChannelOp, CheckpointError, CorruptCheckpointError, Edit, UnregisteredTypeError
 from checkpoint.headers import Body
+from checkpoint.serde.msgpack import MAX_BYTES
 
 FULL: Final = 0
 APPEND: Final = 1
@@ -56,8 +58,16 @@ GARBAGE: Final = 4096
 """Bytes of replaced elements that a chain may keep beyond the size of its value."""
 BLOCK_BYTES: Final = 256 * 1024
 """Bytes of a body of a large list or dict: what is encoded or decoded at once (a millisecond or two)."""
+LARGE: Final = 64 * 1024
+"""Bytes of a value from which an event loop does not encode or decode it."""
+MANY: Final = 256
+"""Elements of a container whose size is not known from which it counts as large."""
 MIN_BLOCKED: Final = 16
+PIECE_DEPTH: Final = 4
+"""Containers inside of which another one is still packed in pieces; a value may contain itself."""
 SAMPLE: Final = 4
+MANY_KNOWN: Final = 4096
+"""Elements of a list from which an event loop does not look up where each stands (about a millisecond)."""
 FIRST_AUDIT: Final = 32
 """Elements of a list when it is first looked at for edits in place."""
 
@@ -188,11 +198,22 @@ class Chain:
         positions = self.positions
         if positions is None:
             return
-        for position in range(self.n_indexed, end):
-            element = value[position]
-            if type(element) not in _SCALARS:
-                positions[id(element)] = position
+        start = self.n_indexed
+        elements = value[start:end]
+        if _SCALARS.isdisjoint(map(type, elements)):
+            positions.update(zip(map(id, elements), range(start, end), strict=True))
+        else:
+            for position, element in enumerate(elements, start):
+                if type(element) not in _SCALARS:
+                    positions[id(element)] = position
         self.n_indexed = end
+
+    def is_behind(self, op: Append) -> bool:
+        """Will more than the appended elements be looked at, which takes long?"""
+        start = op.start
+        if start >= MANY_KNOWN and op.written and (self.positions is None or self.n_indexed != start):
+            return True
+        return start >= FIRST_AUDIT and start >= 2 * self.n_audited and self.live > LARGE
 
 
 def _is_frozen(value: Any) -> bool:
@@ -215,7 +236,7 @@ def begun(root: int, value: Any, bodies: Sequence[Body], before: Chain | None, p
     n_bytes = sum([len(data) for _, data in bodies])
     kind = type(value)
     length = len(value) if kind is list or kind is dict or kind is str else 0
-    digest = hash(bodies[0]) if len(bodies) == 1 else None
+    digest = digest_of(bodies[0]) if len(bodies) == 1 else None
     chain = Chain(root, len(bodies) - 1, kind, length, n_bytes, digest=digest)
     if kind is list or kind is dict:
         if kind is list:
@@ -226,6 +247,15 @@ def begun(root: int, value: Any, bodies: Sequence[Body], before: Chain | None, p
             # It is too large to be kept as bytes, and is written more than once.
             chain.hashes = hashes_of(value, pack)
     return chain
+
+
+def digest_of(body: Body) -> int:
+    """What equal bodies have in common, and no others in this process."""
+    tag, data = body
+    if len(data) <= LARGE:
+        return hash(body)
+    # Python's own hash of so many bytes would not let another thread run.
+    return hash((tag, blake2b(data, digest_size=16).digest()))
 
 
 # ---- a value as bytes
@@ -239,7 +269,7 @@ def packed(value: Any, pack: Pack) -> list[Body]:
     """
     kind = type(value)
     if (kind is not list and kind is not dict) or len(value) < MIN_BLOCKED:
-        return [pack(value)]
+        return [in_pieces(value, pack) if is_long(value) else pack(value)]
     try:
         size = _size_of_one(value, pack)
         if size * len(value) <= BLOCK_BYTES:
@@ -265,6 +295,82 @@ def _size_of_one(value: Any, pack: Pack) -> int:
     step = len(value) // SAMPLE
     some = list(islice(value if type(value) is list else value.items(), 0, step * SAMPLE, step))
     return max(1, len(pack(some)[1]) // SAMPLE)
+
+
+def is_long(value: Any) -> bool:
+    """May it take long to encode? Judged by its length, and by those of its elements if they are few."""
+    kind = type(value)
+    if kind is list or kind is dict:
+        if len(value) > MANY:
+            return True
+        for element in value if kind is list else value.values():
+            kind = type(element)
+            if kind is list or kind is dict:
+                if len(element) > MANY:
+                    return True
+            elif (kind is str or kind is bytes) and len(element) > LARGE:
+                return True
+        return False
+    return (kind is str or kind is bytes) and len(value) > LARGE
+
+
+def in_pieces(value: Any, pack: Pack) -> Body:
+    """What `pack` gives for a value that `is_long`, made of several calls for the reason that `packed` has."""
+    try:
+        body = b"".join(_pieces(value, 0, pack))
+        return (None, body) if len(body) <= MAX_BYTES else pack(value)
+    except (UnregisteredTypeError, CheckpointError, _NotPlain):
+        # All at once, for the place of what is refused.
+        return pack(value)
+
+
+class _NotPlain(Exception):
+    """The codec writes such a value in a form of its own."""
+
+
+def _pieces(value: Any, depth: int, pack: Pack) -> Iterator[bytes]:
+    """The bytes of a value that stands inside of `depth` containers."""
+    kind = type(value)
+    if (kind is not list and kind is not dict) or depth > PIECE_DEPTH or not is_long(value):
+        yield _inside(value, depth, pack)
+        return
+    yield _head(len(value), kind)
+    if len(value) <= MANY:
+        for key, element in value.items() if kind is dict else ((None, element) for element in value):
+            if kind is dict:
+                if type(key) is not str:
+                    raise _NotPlain
+                yield _inside(key, depth + 1, pack)
+            yield from _pieces(element, depth + 1, pack)
+        return
+    size = _size_of_one(value, pack)
+    elements = iter(value if kind is list else value.items())
+    while block := list(islice(elements, max(1, BLOCK_BYTES // size))):
+        data = _inside(block if kind is list else dict(block), depth, pack)
+        head = _head(len(block), kind)
+        if not data.startswith(head):
+            raise _NotPlain
+        yield data[len(head) :]
+        size = max(1, len(data) // len(block))
+        give_way()
+
+
+def _inside(value: Any, depth: int, pack: Pack) -> bytes:
+    # Packed inside of as many lists, it is refused exactly if it would be where it stands.
+    for _ in range(depth):
+        value = [value]
+    tag, data = pack(value)
+    if tag is not None:
+        raise _NotPlain
+    return data[depth:]
+
+
+def _head(length: int, kind: type) -> bytes:
+    """The first bytes of a msgpack array or map."""
+    small, medium, large = (0x90, b"\xdc", b"\xdd") if kind is list else (0x80, b"\xde", b"\xdf")
+    if length < 16:
+        return bytes([small | length])
+    return medium + length.to_bytes(2, "big") if length < 1 << 16 else large + length.to_bytes(4, "big")
 
 
 def give_way() -> None:

@@ -224,24 +224,29 @@ class EncryptedRows:
 
     def checkpoint(self, space_pk: Any, rev: int) -> Any:
         """As `Rows.checkpoint`."""
-        found = self.stored.checkpoint(space_pk, rev)
-        if found is None:
-            return None
+        return self.checkpoints(space_pk, [rev]).get(rev)
+
+    def checkpoints(self, space_pk: Any, revs: Sequence[int]) -> Mapping[int, Any]:
+        """As `Rows.checkpoints`."""
         cipher = self._cipher(space_pk)
-        headers = cipher.open_headers(found.headers)
-        metadata = cipher.open_metadata(found.row)
-        return found._replace(headers=headers, row=found.row._replace(header=headers[-1][1], metadata=metadata))
+        opened: dict[int, Any] = {}
+        for rev, found in self.stored.checkpoints(space_pk, revs).items():
+            headers = cipher.open_headers(found.headers)
+            row = found.row._replace(header=headers[-1][1], metadata=cipher.open_metadata(found.row))
+            opened[rev] = found._replace(headers=headers, row=row)
+        return opened
 
     def chains(self, space_pk: Any, wanted: Sequence[tuple[int, int, int]]) -> Mapping[int, Any]:
         """As `Rows.chains`."""
+        return {number: rows for (number, _), rows in self.lines(space_pk, wanted).items()}
+
+    def lines(self, space_pk: Any, wanted: Sequence[tuple[int, int, int]]) -> Mapping[tuple[int, int], Any]:
+        """As `Rows.lines`."""
         cipher = self._cipher(space_pk)
-        stored = self.stored.chains(space_pk, wanted)
-        opened: dict[int, Any] = {}
-        for number, root, _ in wanted:
-            if number in stored:
-                rows, further = stored[number]
-                opened[number] = cipher.open_chain(number, root, rows), further
-        return opened
+        return {
+            (number, root): (cipher.open_chain(number, root, rows), further)
+            for (number, root), (rows, further) in self.stored.lines(space_pk, wanted).items()
+        }
 
     def header_line(self, space_pk: Any, header_root: int, last: int) -> list[tuple[int, bytes]]:
         """A header chain from its root up to a rev, ascending."""
@@ -249,11 +254,17 @@ class EncryptedRows:
 
     def tasks(self, space_pk: Any, rev: int) -> list[Any]:
         """As `Rows.tasks`."""
+        return list(self.tasks_of(space_pk, [rev]).get(rev, ()))
+
+    def tasks_of(self, space_pk: Any, revs: Sequence[int]) -> Mapping[int, list[Any]]:
+        """As `Rows.tasks_of`."""
         cipher = self._cipher(space_pk)
-        opened: list[Any] = []
-        for row in self.stored.tasks(space_pk, rev):
-            tag, body = cipher.open_write(rev, row.task_id, row.slot, row.tag, row.body)
-            opened.append(row._replace(tag=tag, body=body))
+        opened: dict[int, list[Any]] = {}
+        for rev, rows in self.stored.tasks_of(space_pk, revs).items():
+            opened[rev] = []
+            for row in rows:
+                tag, body = cipher.open_write(rev, row.task_id, row.slot, row.tag, row.body)
+                opened[rev].append(row._replace(tag=tag, body=body))
         return opened
 
     def entries(self, thread_id: str | None, ns: str | None, below: int | None, limit: int | None) -> list[Any]:

@@ -74,7 +74,8 @@ class Header:
     inline: dict[str, Body] = field(default_factory=dict)
     refs: dict[str, list[int]] = field(default_factory=dict)
     """Channel -> [root, seq] of its chain."""
-    seen: dict[str, dict[str, Version]] = field(default_factory=dict)
+    seen: dict[str, Mapping[str, Version]] = field(default_factory=dict)
+    """Node -> versions it last consumed. The maps are replaced, never changed: they may be those of a commit."""
     sub: dict[str, int] = field(default_factory=dict)
     updated: Sequence[str] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
@@ -111,24 +112,25 @@ def advance(header: Header, commit: StepCommit, placed: Sequence[Placed]) -> byt
     inlined: list[Any] = []
     for name, body, place, n_more in placed:
         versions[name] = version
+        number = index[name]
         if place == SMALL:
             if inline.get(name) == body:
-                changed.append(index[name])
+                changed.append(number)
                 continue
             inline[name] = body
             if name in refs:
                 del refs[name]
-            inlined += (index[name], body[1] if body[0] is None else [*body])
+            inlined += (number, body[1] if body[0] is None else [*body])
         elif place == EXTENDED:
             refs[name][1] += 1 + n_more
-            extended += [index[name]] * (1 + n_more)
+            extended += [number] * (1 + n_more)
         elif place == SAME:
-            changed.append(index[name])
+            changed.append(number)
         else:
             inline.pop(name, None)
             refs[name] = [rev, n_more]
-            rooted.append(index[name])
-            extended += [index[name]] * n_more
+            rooted.append(number)
+            extended += [number] * n_more
     gone: list[int] = []
     for name in commit.gone:
         versions[name] = version
@@ -141,7 +143,9 @@ def advance(header: Header, commit: StepCommit, placed: Sequence[Placed]) -> byt
             if own != version:
                 versions[name] = own
                 specials += (index[name], own)
-    seen = _consumed(header, commit.seen)
+    seen: list[Any] = []
+    for node, consumed in commit.seen.items():
+        seen += _consumed(header, node, consumed)
     sub: list[Any] = []
     if commit.sub:
         for name, nested_rev in commit.sub.items():
@@ -153,7 +157,9 @@ def advance(header: Header, commit: StepCommit, placed: Sequence[Placed]) -> byt
     if header.extra:
         header.extra = {}
     if 0 < header.n_rows < MAX_HEADER_ROWS:
-        marker = _updated_marker(header, placed, updated)
+        # The op's own channels are the updated ones, as nearly always.
+        is_usual = updated is not None and not commit.ops and commit.values.keys() == set(updated)
+        marker = 0 if is_usual else _updated_marker(header, placed, updated)
         content: list[Any] = [version, changed, extended, rooted, inlined, gone, seen]
         new = [*islice(index, n_names, None)] if len(index) > n_names else None
         if new or sub or marker or specials:
@@ -175,7 +181,7 @@ def advance(header: Header, commit: StepCommit, placed: Sequence[Placed]) -> byt
 
 
 def _updated_marker(header: Header, placed: Sequence[Placed], updated: Sequence[str] | None) -> Any:
-    """0 if the op's own channels are the updated ones, as nearly always."""
+    """0 if the op's own channels are the updated ones."""
     if updated is None:
         return -1
     if len(placed) == len(updated) and {name for name, *_ in placed}.issuperset(updated):
@@ -183,28 +189,21 @@ def _updated_marker(header: Header, placed: Sequence[Placed], updated: Sequence[
     return [header.index[name] for name in updated] or -2
 
 
-def _consumed(header: Header, changed: Mapping[str, Mapping[str, Version]]) -> list[Any]:
-    """What nodes have seen since the checkpoint before, for the header: node, then channel and version in turn."""
+def _consumed(header: Header, node: str, consumed: Mapping[str, Version]) -> Sequence[Any]:
+    """What a node has seen since the checkpoint before, for the op: its number, then channel and version in turn."""
     index = header.index
-    seen: list[Any] = []
-    for node, consumed in changed.items():
-        known = header.seen.get(node)
-        news: list[Any] = []
-        if known is None:
-            known = header.seen[node] = {}
-            seen += (index[node], news)
-        for name, own in consumed.items():
-            if known.get(name) != own:
-                known[name] = own
-                news += (index[name], own)
-        if len(known) > len(consumed):
-            # A channel the node no longer listens to.
-            header.seen[node] = dict(consumed)
-            news = [item for name, own in consumed.items() for item in (index[name], own)]
-            seen += (-1 - index[node], news)
-        elif news and (not seen or seen[-1] is not news):
-            seen += (index[node], news)
-    return seen
+    known = header.seen.get(node)
+    header.seen[node] = consumed
+    if known is None:
+        return index[node], [item for name, own in consumed.items() for item in (index[name], own)]
+    if not known.keys() <= consumed.keys():
+        # A channel the node no longer listens to: all of it again.
+        return -1 - index[node], [item for name, own in consumed.items() for item in (index[name], own)]
+    news: list[Any] = []
+    for name, own in consumed.items():
+        if known.get(name) != own:
+            news += (index[name], own)
+    return (index[node], news) if news else ()
 
 
 def full_header(header: Header, rev: int) -> bytes:
@@ -331,7 +330,7 @@ def _fold_op(header: Header, rev: int, content: list[Any], names: list[str]) -> 
         if node < 0:
             header.seen[names[-1 - node]] = news
         else:
-            header.seen.setdefault(names[node], {}).update(news)
+            header.seen[names[node]] = {**header.seen.get(names[node], {}), **news}
     for number, nested in _pairs(sub):
         header.sub[names[number]] = nested
     if updated == -1:

@@ -97,9 +97,8 @@ def id_to_bytes(checkpoint_id: str) -> bytes | None:
     """The 16 bytes of a canonical UUID text, None for any other text. Bytes sort as the texts do."""
     # Not by the pattern: two of these are made for every superstep that is written to a file.
     digits = checkpoint_id.replace("-", "")
-    if len(digits) != 32 or len(checkpoint_id) != 36:
-        return None
-    if not checkpoint_id[8] == checkpoint_id[13] == checkpoint_id[18] == checkpoint_id[23] == "-":
+    # The dashes stand at 8, 13, 18 and 23.
+    if len(digits) != 32 or len(checkpoint_id) != 36 or checkpoint_id[8:24:5] != "----":
         return None
     try:
         blob = bytes.fromhex(digits)

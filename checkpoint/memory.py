@@ -44,7 +44,6 @@ from checkpoint.chains import (
     HEADER_ROOT,
     ID,
     LANE,
-    LARGE,
     PARENT_PRUNED,
     PARENT_REV,
     REV,
@@ -62,7 +61,7 @@ from checkpoint.chains import (
     WriteRow,
     seal,
 )
-from checkpoint.deltas import FULL
+from checkpoint.deltas import FULL, LARGE
 from checkpoint.retention import Line, Retention, SpaceRow, checked_keep, checked_seconds
 from checkpoint.rows import (
     Address,
@@ -246,7 +245,7 @@ class InMemorySaver(RowSaver):
                 space.head = step.rev
                 unsealed = self._unsealed
                 unsealed.append((space, step))
-                if len(unsealed) == SEAL_BATCH:
+                if len(unsealed) == SEAL_BATCH or (step.placed is not None and _is_heavy(step)):
                     self._seal()
             else:
                 steps: list[EncodedStep] = []
@@ -511,6 +510,12 @@ def _add_alias(space: _Space, step: EncodedStep) -> None:
         space.aliases[step.commit.checkpoint_id] = step.rev
 
 
+def _is_heavy(step: EncodedStep) -> bool:
+    """Does the step's description hold on to large values, which nobody else may need any more?"""
+    chains, commit = step.space.chains, step.commit
+    return any(name in chains and chains[name].live > LARGE for name in (*commit.values, *commit.ops))
+
+
 def _add_step(space: _Space, step: EncodedStep, codec: Codec) -> None:
     row = seal(step, codec)
     if row is not None:
@@ -566,7 +571,21 @@ def _add_writes(space: _Space, writes: Sequence[PlainWrite], replace: bool = Fal
             rows[key] = write
 
 
+def _address(thread: _Thread, space: _Space | None) -> Address:
+    root = thread.spaces.get("")
+    return Address(
+        thread.key,
+        thread.salt,
+        thread.epoch,
+        thread.claims,
+        space,
+        space.head if space is not None else None,
+        root.head if root is not None else None,
+    )
+
+
 def _newest_first(thread: _Thread, space: _Space, below: int | None) -> Iterator[Entry]:
+    address = _address(thread, space)
     for plain in space.newest_first():
         if (below is None or plain[REV] < below) and not plain[FLAGS] & STUB:
             row = CheckpointRow._make(plain)
@@ -581,6 +600,7 @@ def _newest_first(thread: _Thread, space: _Space, below: int | None) -> Iterator
                 row.flags,
                 row.run_id,
                 row.metadata,
+                address,
             )
 
 
@@ -594,16 +614,7 @@ class _View:
         thread = self._threads.get(thread_id)
         if thread is None or thread.is_over():
             return None
-        space, root = thread.spaces.get(ns), thread.spaces.get("")
-        return Address(
-            thread.key,
-            thread.salt,
-            thread.epoch,
-            thread.claims,
-            space,
-            space.head if space is not None else None,
-            root.head if root is not None else None,
-        )
+        return _address(thread, thread.spaces.get(ns))
 
     def place(self, space_pk: _Space) -> tuple[int, str]:
         return space_pk.salt, space_pk.ns
@@ -658,6 +669,10 @@ class _View:
         parent = checkpoints.get(row.parent_rev) if row.parent_rev is not None else None
         return Found(row, headers, parent[ID] if parent is not None and not parent[FLAGS] & STUB else None)
 
+    def checkpoints(self, space_pk: _Space, revs: Sequence[int]) -> dict[int, Found]:
+        found = ((rev, self.checkpoint(space_pk, rev)) for rev in revs)
+        return {rev: one for rev, one in found if one is not None}
+
     def alias(self, space_pk: _Space, checkpoint_id: str) -> int | None:
         return space_pk.aliases.get(checkpoint_id)
 
@@ -667,6 +682,12 @@ class _View:
             rows = space_pk.payloads.get((number, root), [])
             stored[number] = rows[: seq + 1], len(rows) > seq + 1
         return stored
+
+    def lines(self, space_pk: _Space, wanted: Sequence[tuple[int, int, int]]) -> Mapping[tuple[int, int], StoredChain]:
+        return {(want[0], want[1]): self.chains(space_pk, [want])[want[0]] for want in wanted}
+
+    def tasks_of(self, space_pk: _Space, revs: Sequence[int]) -> Mapping[int, list[WriteRow]]:
+        return {rev: self.tasks(space_pk, rev) for rev in revs}
 
     def tasks(self, space_pk: _Space, rev: int) -> list[WriteRow]:
         found = space_pk.writes.get(rev, {})
@@ -807,7 +828,7 @@ class _View:
     def spaces(self, thread_pk: int) -> list[SpaceRow]:
         return [SpaceRow(space.ns, space, space.head) for space in self._thread(thread_pk).spaces.values()]
 
-    def lines(self, space_pk: _Space) -> list[Line]:
+    def lines_of(self, space_pk: _Space) -> list[Line]:
         rows = map(CheckpointRow._make, space_pk.checkpoints.values())
         lines = [Line(r.rev, r.parent_rev, r.up_rev, r.ts, r.source, r.flags, r.run_id, r.header_root) for r in rows]
         lines.sort()

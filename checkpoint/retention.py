@@ -145,7 +145,7 @@ class Upkeep(Protocol):
         """All namespaces of a thread."""
         ...
 
-    def lines(self, space_pk: Any) -> list[Line]:
+    def lines_of(self, space_pk: Any) -> list[Line]:
         """Checkpoints and stubs of a namespace, ascending by rev."""
         ...
 
@@ -482,7 +482,7 @@ def read_lines(tx: Upkeep, thread_pk: Any) -> list[SpaceLines]:
     """All namespaces of a thread with their checkpoints."""
     spaces: list[SpaceLines] = []
     for ns, space_pk, head in tx.spaces(thread_pk):
-        lines = tx.lines(space_pk)
+        lines = tx.lines_of(space_pk)
         spaces.append(
             SpaceLines(ns, space_pk, head, lines, {line.rev: line for line in lines if not line.flags & STUB})
         )

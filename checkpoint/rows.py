@@ -157,6 +157,7 @@ class Entry(NamedTuple):
     flags: int
     run_id: str | None
     metadata: str | None
+    address: Address
 
 
 State = tuple[Header, Mapping[int, StoredChain], dict[str, Any], list[TaskWrites]]
@@ -190,6 +191,10 @@ class Rows(Protocol):
         """One checkpoint with its header chain."""
         ...
 
+    def checkpoints(self, space_pk: Any, revs: Sequence[int]) -> Mapping[int, Found]:
+        """`checkpoint` of each of these revs that is there."""
+        raise NotImplementedError
+
     def alias(self, space_pk: Any, checkpoint_id: str) -> int | None:
         """Rev of an id that does not carry it."""
         ...
@@ -198,8 +203,16 @@ class Rows(Protocol):
         """Channel number -> its rows, for each (channel number, root, seq)."""
         raise NotImplementedError
 
+    def lines(self, space_pk: Any, wanted: Sequence[tuple[int, int, int]]) -> Mapping[tuple[int, int], StoredChain]:
+        """`chains` of several checkpoints: (channel number, root) -> the rows up to the seq."""
+        raise NotImplementedError
+
     def tasks(self, space_pk: Any, rev: int) -> list[WriteRow]:
         """Task rows of a checkpoint, ordered by (path, task id, slot)."""
+        raise NotImplementedError
+
+    def tasks_of(self, space_pk: Any, revs: Sequence[int]) -> Mapping[int, list[WriteRow]]:
+        """`tasks` of each of these revs that has any."""
         raise NotImplementedError
 
     def open_child(self, space_pk: Any, up_rev: int, own: int) -> int | None:
@@ -1170,9 +1183,10 @@ class RowSaver(BaseCheckpointSaver[int]):
         found: Found,
         *,
         lenient: bool = False,
+        header: Header | None = None,
     ) -> State:
         try:
-            header = fold(found.headers, ns)
+            header = header or fold(found.headers, ns)
             wanted = header.chains()
             stored = rows.chains(space_pk, wanted) if wanted else {}
             values = read_chains(header, stored, self._codec(), lenient=lenient)
@@ -1497,31 +1511,50 @@ def _loaded(
 
 
 class _PageRows:
-    """The rows of one page of a listing: neighbours share their chains, which are read once."""
+    """What checkpoints of one namespace are made of, read by three statements however many there are.
 
-    def __init__(self, rows: Rows) -> None:
+    Neighbours share their chains, which are read once. Stands in for `Rows` where a checkpoint is put together.
+    """
+
+    def __init__(self, rows: Rows, ns: str, space_pk: Any, revs: Sequence[int]) -> None:
         self._rows = rows
-        self._chains: dict[tuple[Any, int, int], StoredChain] = {}
+        self._headers: dict[int, Header] = {}
+        self._ends: dict[tuple[int, int], int] = {}
+        try:
+            self._found = rows.checkpoints(space_pk, revs)
+            for rev, found in self._found.items():
+                header = self._headers[rev] = fold(found.headers, ns)
+                for number, root, seq in header.chains():
+                    self._ends[number, root] = max(seq, self._ends.get((number, root), 0))
+            wanted = [(number, root, seq) for (number, root), seq in self._ends.items()]
+            self._lines = rows.lines(space_pk, wanted) if wanted else {}
+            self._tasks = rows.tasks_of(space_pk, revs)
+            self._is_whole = True
+        except CorruptCheckpointError:
+            # Read one by one, the damage is met again where its checkpoint is known.
+            self._is_whole = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._rows, name)
 
+    def checkpoint(self, space_pk: Any, rev: int) -> Found | None:
+        return self._found.get(rev) if self._is_whole else self._rows.checkpoint(space_pk, rev)
+
+    def header(self, rev: int) -> Header | None:
+        """The folded header of a checkpoint, if it is known."""
+        return self._headers[rev] if self._is_whole else None
+
     def chains(self, space_pk: Any, wanted: Sequence[tuple[int, int, int]]) -> Mapping[int, StoredChain]:
-        known = self._chains
-        missing = [
-            want
-            for want in wanted
-            if (found := known.get((space_pk, want[0], want[1]))) is None or len(found[0]) <= want[2]
-        ]
-        if missing:
-            read = self._rows.chains(space_pk, missing)
-            for number, root, _ in missing:
-                known[space_pk, number, root] = read.get(number, ([], False))
+        if not self._is_whole:
+            return self._rows.chains(space_pk, wanted)
         stored: dict[int, StoredChain] = {}
         for number, root, seq in wanted:
-            rows, further = known[space_pk, number, root]
+            rows, further = self._lines.get((number, root), ([], False))
             stored[number] = rows[: seq + 1], further or len(rows) > seq + 1
         return stored
+
+    def tasks(self, space_pk: Any, rev: int) -> list[WriteRow]:
+        return self._tasks.get(rev, []) if self._is_whole else self._rows.tasks(space_pk, rev)
 
 
 class _Listing:
@@ -1568,23 +1601,37 @@ class _Listing:
             saver._settle(self.thread_id)
         shown: list[Any] = []
         with saver._reading() as reading:
-            rows: Any = _PageRows(reading)
             if not self.started:
-                self._start(rows)
-            for entry in self._next(rows):
-                if self.left is not None and len(shown) >= self.left:
-                    break
+                self._start(reading)
+            fitting: list[Entry] = []
+            for entry in self._next(reading):
                 with _placed(entry.thread_id, entry.ns):
                     if self._fits(entry):
-                        found = rows.checkpoint(entry.space_pk, entry.rev)
-                        # It may have been removed since the listing of all threads was taken.
-                        if found is not None and found.row.id == entry.id:
-                            shown.append(self._shown(rows, entry, found))
+                        fitting.append(entry)
+            while fitting and (self.left is None or len(shown) < self.left):
+                n_wanted = len(fitting) if self.left is None else self.left - len(shown)
+                shown += self._together(reading, fitting[:n_wanted])
+                del fitting[:n_wanted]
         if self.left is not None:
             self.left -= len(shown)
             if self.left == 0:
                 self.done = True
         return shown
+
+    def _together(self, reading: Rows, entries: Sequence[Entry]) -> list[Any]:
+        """What is shown of entries, without those that were removed since the listing of all threads was taken."""
+        spaces: dict[Any, list[Entry]] = {}
+        for entry in entries:
+            spaces.setdefault(entry.space_pk, []).append(entry)
+        shown: dict[Entry, Any] = {}
+        for space_pk, own in spaces.items():
+            rows: Any = _PageRows(reading, own[0].ns, space_pk, [entry.rev for entry in own])
+            for entry in own:
+                with _placed(entry.thread_id, entry.ns):
+                    found = rows.checkpoint(space_pk, entry.rev)
+                    if found is not None and found.row.id == entry.id:
+                        shown[entry] = self._shown(rows, entry, found)
+        return [shown[entry] for entry in entries if entry in shown]
 
     def _start(self, rows: Rows) -> None:
         self.started = True
@@ -1618,19 +1665,22 @@ class _Listing:
             return False
         if not self.filter:
             return True
-        metadata = metadata_of(entry.source, entry.step, entry.flags, entry.run_id, entry.metadata)
+        with _placed(entry.thread_id, entry.ns):
+            metadata = metadata_of(entry.source, entry.step, entry.flags, entry.run_id, entry.metadata)
         return matches(metadata, self.filter)
 
-    def _shown(self, rows: Rows, entry: Entry, found: Found) -> Any:
-        saver = self.saver
-        if not self.native:
-            header, _, values, writes = saver._state(
-                rows, entry.thread_id, entry.ns, entry.space_pk, found, lenient=True
-            )
-            return saver._tuple(entry.thread_id, entry.ns, found, header, values, writes)
-        header, _, values, writes = saver._state(rows, entry.thread_id, entry.ns, entry.space_pk, found)
-        address = rows.address(entry.thread_id, entry.ns)
-        claim = _claim_of(entry.thread_id, address)
-        return _loaded(
-            claim, entry.ns, found, header, values, writes, address is not None and entry.rev == address.head
+    def _shown(self, rows: Any, entry: Entry, found: Found) -> Any:
+        saver, ns = self.saver, entry.ns
+        header, _, values, writes = saver._state(
+            rows,
+            entry.thread_id,
+            ns,
+            entry.space_pk,
+            found,
+            lenient=not self.native,
+            header=rows.header(entry.rev),
         )
+        if not self.native:
+            return saver._tuple(entry.thread_id, ns, found, header, values, writes)
+        claim = _claim_of(entry.thread_id, entry.address)
+        return _loaded(claim, ns, found, header, values, writes, entry.rev == entry.address.head)

@@ -2,6 +2,7 @@
 
     source     the tables of such a file                    values     its bytes -> values, by a closed list of types
     names      task ids, namespaces and question ids        importer   a thread as rows, stored as a whole
+    xxh3       the hash in LangGraph's task ids
 
 `import_langgraph` is the whole interface; a command line needs nothing else.
 """

@@ -79,7 +79,7 @@ class Imported:
     threads: list[str] = field(default_factory=list)
     """Stored now; with `saver=None`, what would have been."""
     skipped: list[str] = field(default_factory=list)
-    """Stored by an earlier import: all their checkpoints are there."""
+    """Stored by an earlier import: their newest checkpoint is there."""
     refused: list[Unread] = field(default_factory=list)
     """Why threads were not stored. A thread can have several reasons."""
     opaque: list[Unread] = field(default_factory=list)
@@ -267,6 +267,8 @@ class _Import:
     def bring(self, thread_id: str) -> None:
         """Store one thread, or note why not."""
         thread = _Thread(self, thread_id)
+        if self._is_there(thread):
+            return
         stored: list[_Stored] = []
         try:
             stored = thread.read()
@@ -274,50 +276,63 @@ class _Import:
             thread.refuse("checkpoint", str(error))
         except _DAMAGE as error:
             thread.refuse("checkpoint", f"the rows do not fit together: {error!r:.200}")
+        if not thread.unread:
+            self._store(thread, stored)
         if thread.unread:
             self.imported.refused += thread.unread
-        elif self._store(thread_id, thread, stored):
-            self.imported.opaque += thread.opaque
-            self.imported.notes += thread.notes
-            self.imported.n_checkpoints += len(stored)
-            self.imported.n_writes += sum(len(step.writes) for step in stored)
+            return
+        self.imported.threads.append(thread_id)
+        self.imported.opaque += thread.opaque
+        self.imported.notes += thread.notes
+        self.imported.n_checkpoints += len(stored)
+        self.imported.n_writes += sum(len(step.writes) for step in stored)
 
-    def _store(self, thread_id: str, thread: _Thread, stored: Sequence[_Stored]) -> bool:
-        saver = self.saver
+    def _is_there(self, thread: _Thread) -> bool:
+        """Has the saver a thread of this id? Then it is left alone, whether it is this one or another."""
+        saver, thread_id = self.saver, thread.thread_id
         if saver is None:
-            self.imported.threads.append(thread_id)
-            return True
+            return False
         saver._settle(thread_id)
-        with saver._writing() as tx:
-            address = tx.address(thread_id, "")
-            if address is None:
-                salt = ids.new_salt()
-                thread_pk = tx.take(thread_id, salt)
-                for _ in range(1, thread.n_claims):
-                    tx.take(thread_id, salt)
-                spaces: dict[str, Any] = {}
-                heads: dict[str, int] = {}
-                for ns, row, payloads, writes in stored:
-                    if ns not in spaces:
-                        spaces[ns] = tx.open_space(thread_pk, ns)
-                    space_pk = spaces[ns]
-                    tx.add_payloads(space_pk, payloads)
-                    tx.put_checkpoint(space_pk, row)
-                    if ids.rev_of(row.id, salt) != row.rev:
-                        tx.add_alias(space_pk, row.id, row.rev)
-                    if writes:
-                        tx.add_writes(space_pk, writes)
-                    heads[ns] = row.rev
-                for ns, rev in heads.items():
-                    tx.set_head(spaces[ns], rev)
-                self.imported.threads.append(thread_id)
-                return True
-            if all(tx.rev_in_thread(thread_id, step.row.id) is not None for step in stored):
-                self.imported.skipped.append(thread_id)
+        with saver._reading() as rows:
+            if rows.address(thread_id, "") is None:
                 return False
-        thread.refuse("thread", "the saver has a thread of this id with other checkpoints; delete it there first")
-        self.imported.refused += thread.unread[-1:]
-        return False
+            # Older ones may have been pruned since.
+            is_same = rows.rev_in_thread(thread_id, self.source.newest(thread_id)) is not None
+        if is_same:
+            self.imported.skipped.append(thread_id)
+        else:
+            thread.refuse_other()
+            self.imported.refused += thread.unread
+        return True
+
+    def _store(self, thread: _Thread, stored: Sequence[_Stored]) -> None:
+        saver, thread_id = self.saver, thread.thread_id
+        if saver is None:
+            return
+        with saver._writing() as tx:
+            if tx.address(thread_id, "") is not None:
+                # Made since `_is_there` looked.
+                thread.refuse_other()
+                return
+            salt = ids.new_salt()
+            thread_pk = tx.take(thread_id, salt)
+            for _ in range(1, thread.n_claims):
+                tx.take(thread_id, salt)
+            spaces: dict[str, Any] = {}
+            heads: dict[str, int] = {}
+            for ns, row, payloads, writes in stored:
+                if ns not in spaces:
+                    spaces[ns] = tx.open_space(thread_pk, ns)
+                space_pk = spaces[ns]
+                tx.add_payloads(space_pk, payloads)
+                tx.put_checkpoint(space_pk, row)
+                if ids.rev_of(row.id, salt) != row.rev:
+                    tx.add_alias(space_pk, row.id, row.rev)
+                if writes:
+                    tx.add_writes(space_pk, writes)
+                heads[ns] = row.rev
+            for ns, rev in heads.items():
+                tx.set_head(spaces[ns], rev)
 
 
 class _Thread:
@@ -337,6 +352,7 @@ class _Thread:
         # A serializer that encrypts does so when rows are stored; here they are made.
         self.codec = Codec(getattr(own, "inner", own.serde))
         self.claim = Claim(thread_id, None, 0, 0, 1)
+        self.outlines: dict[tuple[str, str], Outline] = {}
         self.lines: dict[str, _Line] = {}
         self.revs: dict[tuple[str, str], int] = {}
         self.subs: dict[tuple[str, str | None], dict[str, int]] = {}
@@ -347,6 +363,12 @@ class _Thread:
     def refuse(self, what: str, reason: str, ns: str = "", checkpoint_id: str = "", channel: str = "") -> None:
         """Note what was not read."""
         self.unread.append(Unread(self.thread_id, ns, checkpoint_id, channel, what, reason))
+
+    def refuse_other(self) -> None:
+        """Note that the id is taken."""
+        self.refuse(
+            "thread", "the saver has a thread of this id, without its newest checkpoint; delete or copy that one first"
+        )
 
     # ---- all of it
 
@@ -386,15 +408,27 @@ class _Thread:
         return len(answers) if isinstance(answers, list) else 0
 
     def _outline(self, ns: str, checkpoint_id: str) -> Outline:
+        known = self.outlines.get((ns, checkpoint_id))
+        if known is None:
+            known = self.outlines[ns, checkpoint_id] = self._made_outline(ns, checkpoint_id)
+        return known
+
+    def _made_outline(self, ns: str, checkpoint_id: str) -> Outline:
         row = self.rows.get((ns, checkpoint_id))
-        found = None if row is None else self.decoder.outline(self.source.blob(self.thread_id, row))
+        found = None if row is None else self.decoder.outline(self.source.blob(row))
         if row is None or not isinstance(found, dict):
             return Outline((), ())
         values = found.get("channel_values") or {}
         sends = values.get(TASKS) or found.get("pending_sends") or []
         if found.get("v", 1) < _NEW_FORMAT and not sends:
             sends = [self.decoder.outline(write.blob) for write in self._old_sends(row)]
-        return Outline([*values], sends_in(sends, node_of_send))
+        step = self.metadata[ns, checkpoint_id].get("step")
+        return Outline(
+            [*values],
+            sends_in(sends, node_of_send),
+            [*(found.get("channel_versions") or ())],
+            step + 1 if isinstance(step, int) else 0,
+        )
 
     def _old_sends(self, row: SourceRow) -> list[SourceWrite]:
         """The writes that were a checkpoint's sends, when these were kept with its parent."""
@@ -435,7 +469,7 @@ class _Thread:
         return _Stored(self.names.spaces[row.ns], stored, payloads, writes)
 
     def _decoded(self, row: SourceRow) -> dict[str, Any] | None:
-        blob = self.source.blob(self.thread_id, row)
+        blob = self.source.blob(row)
         checkpoint = self.decoder.value(blob)
         if self.decoder.troubles:
             # Again, channel by channel, to say where.

@@ -4,14 +4,14 @@ LangGraph makes a task's id, and from it the namespace of a nested graph and the
 `pregel.engine.task` makes them by another one. A step that was under way in the file can only be continued if its
 stored results, questions and nested graphs have the names that the engine will look for. So they get new names here.
 
-Decides those, from what the file says of a task: its path, or, in files of releases that did not store paths, which
-nodes were due. Knows no values.
+Decides those, from what the file says of a task: its path, or, in files of releases that did not store paths, its id,
+which is the hash of what it is: the nodes of the graph are tried. Knows no values.
 
 Invariants
 1. A task's new id is the one that `pregel.engine.task.task_id` gives it (a test compares them).
 2. What cannot be told apart keeps its name and is reported, never guessed.
 
-Source: engine.md 2.5 for what identifies a task; design.md D11 for questions.
+Source: engine.md 2.5 for what identifies a task, and for the hash; design.md D11 for questions.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from checkpoint.base import namespace_above
+from checkpoint.compat.xxh3 import SHORTEST, xxh3_128
 
 NULL_TASK_ID: Final = "00000000-0000-0000-0000-000000000000"
 PULL: Final = "__pregel_pull"
@@ -34,12 +35,16 @@ _DUE: Final = re.compile(r"branch:to:(.*)|join:[^:]*:(.*)", re.DOTALL)
 
 
 class Outline(NamedTuple):
-    """What of a checkpoint's values tells which tasks its step has."""
+    """What of a checkpoint tells which tasks the step after it has."""
 
     channels: Sequence[str]
     """That have a value."""
     sends: Sequence[str | None]
     """Node of each send, in order; None for what is no send."""
+    known: Sequence[str] = ()
+    """Channels that were ever written."""
+    step: int = 0
+    """Number of that step."""
 
 
 class Step(NamedTuple):
@@ -128,10 +133,12 @@ class Names:
         if task_id not in tasks:
             # It may have stored nothing itself, or without its path: then there are its name and what was due.
             outline = self._outline(ns, checkpoint_id)
+            proved = _proved(ns, checkpoint_id, task_id, outline)
             whats = [_pulled(name)] if name in _due(outline) else []
             whats += [_sent(name, at) for at, node in enumerate(outline.sends) if node == name]
-            if len(whats) == 1:
-                tasks[task_id] = name, self._new_id(ns, checkpoint_id, whats[0])
+            if proved is not None or len(whats) == 1:
+                what = whats[0] if proved is None else proved[1]
+                tasks[task_id] = name, self._new_id(ns, checkpoint_id, what)
                 self._forget_unmatched(ns, checkpoint_id, task_id)
             else:
                 self.unmatched.append((ns, checkpoint_id, task_id))
@@ -155,7 +162,9 @@ class Names:
         for task_id, path in tasks.items():
             if is_null(task_id):
                 continue
-            what = self._identity(step, path)
+            what = self._identity(step, path) or (
+                None if path else _proved(ns, checkpoint_id, task_id, self._outline(ns, checkpoint_id))
+            )
             if what is None:
                 unknown.append(task_id)
             else:
@@ -224,6 +233,31 @@ def _sent(name: str, index: int) -> str:
 
 def _within(ns: str, name: str, task_id: str) -> str:
     return f"{ns}|{name}:{task_id}" if ns else f"{name}:{task_id}"
+
+
+def _proved(ns: str, checkpoint_id: str, task_id: str, outline: Outline) -> tuple[str, str] | None:
+    """(Name, what tells it from others) of the task that has this id in the file; None if it is none of the known nodes."""
+    wanted = task_id.replace("-", "")
+    try:
+        start = bytes.fromhex(checkpoint_id.replace("-", ""))
+    except ValueError:
+        return None
+    triggers: dict[str, set[str]] = {"__start__": {"__start__"}}
+    for channel in (*outline.known, *outline.channels):
+        match = _DUE.fullmatch(channel)
+        if match is not None:
+            triggers.setdefault(match[1] or match[2], set()).add(channel)
+    tries = [(name, _pulled(name), (PULL, *sorted(found))) for name, found in triggers.items()]
+    # A join that was never written is in no checkpoint, and one that was need not be a trigger of the node as it was then.
+    tries += [(name, _pulled(name), (PULL, f"branch:to:{name}")) for name in triggers]
+    tries += [(name, _sent(name, at), (PUSH, str(at))) for at, name in enumerate(outline.sends) if name is not None]
+    for name, what, parts in tries:
+        around = f"{ns}|{name}" if ns else name
+        text = "".join((around, str(outline.step), name, *parts))
+        data = start + text.encode("utf-8", "surrogatepass")
+        if len(data) >= SHORTEST and xxh3_128(data) == wanted:
+            return name, what
+    return None
 
 
 def _due(outline: Outline) -> list[str]:

@@ -54,6 +54,7 @@ class SourceRow(NamedTuple):
     parent_id: str | None
     metadata: Any
     """JSON: text or bytes."""
+    rowid: int
 
 
 class SourceWrite(NamedTuple):
@@ -116,27 +117,37 @@ class Source:
         self.conn.close()
 
     def threads(self) -> list[str]:
-        """Ids of all threads, in the order of their first checkpoints."""
+        """Ids of all threads, in the order of their first checkpoints. Raises `CheckpointError` if one is no text."""
         rows = self.conn.execute("SELECT thread_id FROM checkpoints GROUP BY thread_id ORDER BY MIN(checkpoint_id)")
-        return [row[0] for row in rows]
+        return [_text(row[0]) for row in rows]
 
     def checkpoints(self, thread_id: str) -> list[SourceRow]:
-        """All checkpoints of a thread in the order of their ids, which is that of their making."""
+        """All checkpoints of a thread in the order of their ids, which is that of their making.
+
+        Raises `CheckpointError` if what should be text is not.
+        """
         c = self._checkpoints
         rows = self.conn.execute(
-            f"SELECT {c['checkpoint_ns']} AS ns, checkpoint_id, {c['parent_checkpoint_id']}, {c['metadata']} "
+            f"SELECT {c['checkpoint_ns']} AS ns, checkpoint_id, {c['parent_checkpoint_id']}, {c['metadata']}, rowid "
             f"FROM checkpoints WHERE thread_id = ? ORDER BY checkpoint_id, ns",
             (thread_id,),
         )
-        return [SourceRow(ns or "", id_, parent or None, metadata) for ns, id_, parent, metadata in rows]
+        return [
+            SourceRow(_text(ns or ""), _text(id_), _text(parent) if parent else None, metadata, rowid)
+            for ns, id_, parent, metadata, rowid in rows
+        ]
 
-    def blob(self, thread_id: str, row: SourceRow) -> Blob:
+    def newest(self, thread_id: str) -> str:
+        """The id of a thread's newest checkpoint, of all namespaces."""
+        row = self.conn.execute(
+            "SELECT max(checkpoint_id) FROM checkpoints WHERE thread_id = ?", (thread_id,)
+        ).fetchone()
+        return str(row[0])
+
+    def blob(self, row: SourceRow) -> Blob:
         """The bytes of a checkpoint."""
-        c = self._checkpoints
         found: Blob = self.conn.execute(
-            f"SELECT {c['type']}, checkpoint FROM checkpoints "
-            f"WHERE thread_id = ? AND checkpoint_id = ? AND coalesce({c['checkpoint_ns']}, '') = ?",
-            (thread_id, row.id, row.ns),
+            f"SELECT {self._checkpoints['type']}, checkpoint FROM checkpoints WHERE rowid = ?", (row.rowid,)
         ).fetchone()
         return found
 
@@ -149,4 +160,18 @@ class Source:
             (thread_id,),
         )
         for ns, checkpoint_id, task_id, path, index, channel, tag, value in rows:
-            yield SourceWrite(ns or "", checkpoint_id, task_id, path or "", index, channel, (tag, value))
+            yield SourceWrite(
+                _text(ns or ""),
+                _text(checkpoint_id),
+                _text(task_id),
+                _text(path or ""),
+                int(index),
+                _text(channel),
+                (tag, value),
+            )
+
+
+def _text(found: Any) -> str:
+    if isinstance(found, str):
+        return found
+    raise CheckpointError(f"the file has {found!r:.60} where an id or a name is expected")

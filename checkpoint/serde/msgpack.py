@@ -499,6 +499,7 @@ def _too_large(size: int) -> NoReturn:
     )
 
 
+_LEAVES: Final = frozenset({str, int, float, bool, bytes, type(None)})
 _LOOKS_LIKE_BYTES: Final = frozenset({bytearray, memoryview})
 
 
@@ -513,10 +514,12 @@ def _is_plain(value: Any) -> bool:
         elements = container.values() if type(container) is dict else container
         # One C loop per container; the types of its elements are few.
         found = set(map(type, elements))
+        if found <= _LEAVES:
+            continue
         if not found.isdisjoint(_LOOKS_LIKE_BYTES):
             return False
         if list in found or dict in found:
-            todo.extend(element for element in elements if type(element) is list or type(element) is dict)
+            todo += [element for element in elements if type(element) is list or type(element) is dict]
     return True
 
 

@@ -17,6 +17,8 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final, cast
 from zlib import crc32
 
@@ -53,7 +55,9 @@ from checkpoint.sqlite.leases import Lease, Terms
 PART: Final = 800
 """Bytes of a part: with a task path a row of it still fits a 4 KiB page without overflow pages."""
 PARTED_LIMIT: Final = 8192
-"""A larger body is one row again: its overflow pages waste little."""
+"""A larger body is one row again, up to twice `LARGE_PART`: its overflow pages waste little."""
+LARGE_PART: Final = 256 * 1024
+"""Bytes of a part of a body of more than twice that. SQLite copies what it is given while no other thread can run."""
 CHANNELS_PER_STATEMENT: Final = 1000
 BIG_DELETE: Final = 5000
 """Checkpoints of a thread above which its rows are removed in several transactions."""
@@ -128,10 +132,20 @@ def _text(stored: bytes | None) -> str | None:
     return None if stored is None else stored.decode("utf-8", "replace")
 
 
+def _marks(values: Sequence[Any]) -> str:
+    return ",".join("?" * len(values))
+
+
+def _part_size(n_bytes: int) -> int | None:
+    """Bytes of a part of such a body; None if it is one row."""
+    if n_bytes <= PARTED_LIMIT:
+        return PART if n_bytes > PART else None
+    return LARGE_PART if n_bytes > 2 * LARGE_PART else None
+
+
 def _parts(data: bytes) -> list[bytes]:
-    if len(data) <= PART or len(data) > PARTED_LIMIT:
-        return [data]
-    return [data[at : at + PART] for at in range(0, len(data), PART)]
+    size = _part_size(len(data))
+    return [data] if size is None else [data[at : at + size] for at in range(0, len(data), size)]
 
 
 def header_crc(rev: int, header: bytes, metadata: str | bytes | None) -> int:
@@ -449,7 +463,7 @@ def _write_tasks(
     for rev, task, slot, path, tag, body in writes:
         task_id = id_column(task)
         crc = crc32(body, (rev ^ slot) & _MASK)
-        in_parts = PART < len(body) <= PARTED_LIMIT
+        in_parts = _part_size(len(body)) is not None
         if whole and (slot or replace or in_parts):
             # Which row of a key stays depends on their order.
             _insert(conn, _TASK, whole)
@@ -570,16 +584,24 @@ class Reader:
 
     def checkpoint(self, space_pk: int, rev: int) -> Found | None:
         """As `Rows.checkpoint`."""
+        return self.checkpoints(space_pk, [rev]).get(rev)
+
+    def checkpoints(self, space_pk: int, revs: Sequence[int]) -> dict[int, Found]:
+        """As `Rows.checkpoints`."""
         rows = self.conn.execute(
             # Metadata as bytes: damaged, they need not be a text.
             "SELECT c.rev, c.header, c.crc, CAST(c.metadata AS BLOB), c.parent_rev, c.flags, t.id, t.parent_id, "
-            "t.up_rev, t.ts, t.step, t.source, t.run_id, t.header_root, p.id, p.flags FROM checkpoints t "
+            "t.up_rev, t.ts, t.step, t.source, t.run_id, t.header_root, p.id, p.flags, t.rev FROM checkpoints t "
             "JOIN checkpoints c ON c.space_pk = t.space_pk AND c.rev BETWEEN t.header_root AND t.rev "
             "AND c.header_root = t.header_root "
             "LEFT JOIN checkpoints p ON c.rev = t.rev AND p.space_pk = t.space_pk AND p.rev = t.parent_rev "
-            "WHERE t.space_pk = ? AND t.rev = ? ORDER BY c.rev",
-            (space_pk, rev),
+            f"WHERE t.space_pk = ? AND t.rev IN ({_marks(revs)}) ORDER BY t.rev, c.rev",
+            (space_pk, *revs),
         ).fetchall()
+        found = ((rev, self._found(rev, [row[:-1] for row in own])) for rev, own in groupby(rows, itemgetter(-1)))
+        return {rev: one for rev, one in found if one is not None}
+
+    def _found(self, rev: int, rows: list[Any]) -> Found | None:
         if not rows:
             # The row itself always matches, unless its header chain is damaged.
             return None
@@ -631,13 +653,17 @@ class Reader:
 
     def chains(self, space_pk: int, wanted: Sequence[tuple[int, int, int]]) -> Mapping[int, StoredChain]:
         """As `Rows.chains`."""
-        stored: dict[int, StoredChain] = {}
+        return {number: rows for (number, _), rows in self.lines(space_pk, wanted).items()}
+
+    def lines(self, space_pk: int, wanted: Sequence[tuple[int, int, int]]) -> Mapping[tuple[int, int], StoredChain]:
+        """As `Rows.lines`."""
+        stored: dict[tuple[int, int], StoredChain] = {}
         for at in range(0, len(wanted), CHANNELS_PER_STATEMENT):
             self._read_chains(space_pk, wanted[at : at + CHANNELS_PER_STATEMENT], stored)
         return stored
 
     def _read_chains(
-        self, space_pk: int, wanted: Sequence[tuple[int, int, int]], stored: dict[int, StoredChain]
+        self, space_pk: int, wanted: Sequence[tuple[int, int, int]], stored: dict[tuple[int, int], StoredChain]
     ) -> None:
         values = ",".join(["(?,?,?)"] * len(wanted))
         # The row after the last one tells whether this chain may still grow; its body is not read.
@@ -645,20 +671,22 @@ class Reader:
             f"WITH want (chan, root, seq) AS (VALUES {values}) "
             "SELECT p.chan, p.root, p.seq, p.part, p.tag, p.crc, CASE WHEN p.seq <= want.seq THEN p.data END "
             "FROM want CROSS JOIN payloads p ON p.space_pk = ? AND p.chan = want.chan AND p.root = want.root "
-            "AND p.seq <= want.seq + 1 ORDER BY p.chan, p.seq, p.part",
+            "AND p.seq <= want.seq + 1",
             [*(number for want in wanted for number in want), space_pk],
         ).fetchall()
-        now = -1
+        # They come in this order mostly; SQLite, asked for it, would copy the bodies once more.
+        rows.sort(key=itemgetter(0, 1, 2, 3))
+        now = -1, -1
         bodies: list[tuple[str | None, bytes]] = []
         pieces: list[bytes] = []
         first_tag: str | None = None
         first_crc = 0
         for at, (chan, root, seq, part, tag, crc, data) in enumerate(rows):
-            if chan != now:
-                now, bodies, pieces = chan, [], []
-                stored[chan] = bodies, False
+            if (chan, root) != now:
+                now, bodies, pieces = (chan, root), [], []
+                stored[now] = bodies, False
             if data is None:
-                stored[chan] = bodies, True
+                stored[now] = bodies, True
                 continue
             if part != len(pieces) or seq != len(bodies):
                 raise CorruptCheckpointError(f"chain {chan}/{root} has a gap before row {seq}, part {part}")
@@ -676,11 +704,19 @@ class Reader:
 
     def tasks(self, space_pk: int, rev: int) -> list[WriteRow]:
         """As `Rows.tasks`."""
+        return self.tasks_of(space_pk, [rev]).get(rev, [])
+
+    def tasks_of(self, space_pk: int, revs: Sequence[int]) -> Mapping[int, list[WriteRow]]:
+        """As `Rows.tasks_of`."""
         rows = self.conn.execute(
-            "SELECT task_id, slot, part, task_path, tag, crc, data FROM task_writes WHERE space_pk = ? AND rev = ? "
-            "ORDER BY task_id, slot, part",
-            (space_pk, rev),
+            "SELECT task_id, slot, part, task_path, tag, crc, data, rev FROM task_writes WHERE space_pk = ? "
+            f"AND rev IN ({_marks(revs)}) ORDER BY rev, task_id, slot, part",
+            (space_pk, *revs),
         ).fetchall()
+        return {rev: self._tasks(rev, [row[:-1] for row in own]) for rev, own in groupby(rows, itemgetter(-1))}
+
+    @staticmethod
+    def _tasks(rev: int, rows: list[Any]) -> list[WriteRow]:
         writes: list[WriteRow] = []
         pieces: list[bytes] = []
         head: tuple[str | None, str | None, int] = None, None, 0
@@ -767,8 +803,10 @@ class Reader:
         """As `Rows.entries`."""
         statement = (
             "SELECT t.thread_id, s.ns, c.space_pk, c.rev, c.id, c.step, c.source, c.flags, c.run_id, "
-            "CAST(c.metadata AS BLOB) "
+            "CAST(c.metadata AS BLOB), "
+            "t.thread_pk, t.salt, t.epoch, t.claims, s.space_pk, s.head_rev, r.head_rev "
             "FROM threads t JOIN spaces s USING (thread_pk) JOIN checkpoints c USING (space_pk) "
+            "LEFT JOIN spaces r ON r.thread_pk = t.thread_pk AND r.ns = '' "
             "WHERE c.flags & 1 = 0 AND t.thread_id IS NOT NULL AND (t.expires_at IS NULL OR t.expires_at > ?)"
         )
         bound: list[Any] = [time.time()]
@@ -782,7 +820,8 @@ class Reader:
             statement += " LIMIT ?"
             bound.append(limit)
         rows = self.conn.execute(statement, bound).fetchall()
-        return [Entry._make((*row[:4], id_text(row[4]), *row[5:9], _text(row[9]))) for row in rows]
+        addresses = {row[2]: Address(*row[10:]) for row in rows}
+        return [Entry._make((*row[:4], id_text(row[4]), *row[5:9], _text(row[9]), addresses[row[2]])) for row in rows]
 
 
 class Writer(Reader):
@@ -946,8 +985,8 @@ class Writer(Reader):
         ).fetchall()
         return [SpaceRow._make(row) for row in rows]
 
-    def lines(self, space_pk: int) -> list[Line]:
-        """As `Upkeep.lines`."""
+    def lines_of(self, space_pk: int) -> list[Line]:
+        """As `Upkeep.lines_of`."""
         rows = self.conn.execute(
             "SELECT rev, parent_rev, up_rev, ts, source, flags, run_id, header_root FROM checkpoints "
             "WHERE space_pk = ? ORDER BY rev",

@@ -402,7 +402,9 @@ class _SqliteSaver(RowSaver):
         claim = steps[0].claim
         is_small = sum([step.size for step in steps]) <= INLINE_BYTES
         groups = self.max_checkpoint_lag > 1 and connections.single is None
-        if is_small and not groups and claim.thread_id not in self._unwritten and connections.write_lock.acquire(False):
+        # The caller may be an event loop: what folds the WAL, and waits for the disk, is done by the writer's thread.
+        is_quick = is_small and not groups and not self._short_fold and self._wal_bytes <= WAL_LIMIT
+        if is_quick and claim.thread_id not in self._unwritten and connections.write_lock.acquire(False):
             try:
                 if connections.mode != "inline":
                     connections.set_mode("inline")

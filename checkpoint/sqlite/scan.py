@@ -273,7 +273,7 @@ class Scanner:
             # An open cursor would keep its view of the file beyond the end of the transaction.
             cursor.close()
         while len(rows) == most and rows[0][:key] == rows[-1][:key]:
-            # More parts than a sound body has; all of one key have to be seen together to get beyond it.
+            # A very large body, or more parts than a sound one has: all of one key have to be seen together.
             most *= 4
             rows = self.conn.execute(statement, (*values, most)).fetchall()
         if len(rows) == most:

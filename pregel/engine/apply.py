@@ -64,7 +64,7 @@ def apply_tasks(run: RunState, tasks: Sequence[Task], *, releases: bool = True) 
                 if trigger in versions:
                     consumed_by[trigger] = versions[trigger]
         seen_changed[name] = consumed_by
-    if run.claim is None or run.claim.make_version is None:
+    if not run.changed and (run.claim is None or run.claim.make_version is None):
         version = run.version = 1 if run.version is None else run.version + 1  # type: ignore[operator]
     else:
         version = run.next_version()

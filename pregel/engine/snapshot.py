@@ -108,6 +108,7 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
     ops: dict[str, ChannelOp] = {}
     gone: list[str] = []
     versions: dict[str, Version] | None = None
+    ns = request.ns_
     channels, own_versions, keeps_all = run.channels, run.versions, run.program.keeps_all
     for name, known in run.changed.items():
         channel = channels[name]
@@ -123,18 +124,18 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
             values[name] = value
         else:
             ops[name] = _op(value, known)
-        if own_versions[name] != version:
-            versions = {} if versions is None else versions
-            versions[name] = own_versions[name]
+    if run.is_mixed:
+        versions = {name: own for name in run.changed if (own := own_versions[name]) != version}
+        run.is_mixed = False
     around = request.parent_run
     made = StepCommit(
         run.claim,
-        run.ns,
+        run.ns if ns is None else ns,
         "checkpoint",
         held,
         run.source,  # type: ignore[arg-type]
         run.made_step,
-        run.checkpoint_id,
+        run.checkpoint_id_ or run.checkpoint_id,
         run.rev,
         int(request.clock() * 1_000_000),
         run.parent_rev,

@@ -256,6 +256,7 @@ class RunState:
         "finished",
         "held",
         "interrupts",
+        "is_mixed",
         "live",
         "loaded",
         "made_step",
@@ -329,6 +330,8 @@ class RunState:
         """The last values payload; MISSING if there was none; `LATER` if it is what the channels hold now."""
         self.changed: dict[str, Known | None] = {}
         """Channels that changed since the last commit, and what is known of how; None if nothing. Only with a saver."""
+        self.is_mixed = False
+        """May `changed` have channels of several versions?"""
         self.seen_changed: dict[str, dict[str, Version]] = {}
         """Node -> its entry in `seen`, of those that changed since the last commit."""
         self.sub_changed: dict[str, int] = {}
@@ -401,6 +404,7 @@ class RunState:
         self.rev = 0
         self.parent_rev = self.parent_id = self.loaded = self.base = None
         self.changed = dict.fromkeys(self.versions)
+        self.is_mixed = True
         self.seen_changed = dict(self.seen)
 
     # ---- identity, built when asked for
@@ -479,6 +483,8 @@ class RunState:
 
     def next_version(self) -> Version:
         """The version that everything which changes now gets; one per barrier."""
+        if self.changed:
+            self.is_mixed = True
         if self.claim is None:
             self.version = 1 if self.version is None else self.version + 1  # type: ignore[operator]
         else:

@@ -102,13 +102,14 @@ class Place:
 
 @pytest.fixture
 def place(colour: Colour, saver: Any, thread: Any) -> Iterator[Place]:
-    """A place whose saver holds nothing for anybody in the end."""
+    """A place whose saver is sound and holds nothing for anybody in the end."""
     made = Place(colour, saver, thread)
     yield made
     if len(saver.holders):
         gc.collect()  # an error may keep a run's frames
     assert len(saver.holders) == 0
     assert not saver.holders.waiting
+    assert saver.verify(deep=True) == []
 
 
 @pytest.fixture
@@ -739,6 +740,7 @@ def test_parallel_nested_runs_lose_their_thread(colour: Colour, saver: Any, thre
     on = colour.invoke(graph, {"l": ["on"]}, ended.config)
     assert on["l"][: len(ended.value["l"])] == ended.value["l"]
     assert colour.get_state(graph, thread).values == on
+    assert saver.verify(deep=True) == []
 
 
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])

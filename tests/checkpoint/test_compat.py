@@ -34,10 +34,12 @@ from checkpoint import registry
 from checkpoint.base import CheckpointError, UnknownTypeError
 from checkpoint.compat import IncompleteImportError, aimport_langgraph, import_langgraph
 from checkpoint.compat.names import task_id
+from checkpoint.compat.xxh3 import xxh3_128
 from checkpoint.memory import InMemorySaver
 from checkpoint.serde.base import Opaque
 from checkpoint.serde.encrypted import EncryptedSerializer
 from checkpoint.sqlite import SqliteSaver
+from checkpoint.testing.faults import FailAt, inject, sqlite_error
 from pregel.graph import START, StateGraph
 from pregel.types import Command, Interrupt, Overwrite, Send, interrupt
 
@@ -183,6 +185,19 @@ def test_pending_writes_are_those_of_the_file(peer, saver):
     assert len(stored) == len(held) - 1
 
 
+def test_what_nodes_have_seen_may_lose_channels(tmp_path, saver):
+    maps = [
+        {"x": {"a": "1.0"}},
+        {"x": {"a": "1.0", "c": "1.0"}, "y": {"a": "1.0"}},
+        {"x": {"a": "2.0", "b": "1.0"}, "y": {"a": "1.0"}},
+        {"x": {"b": "1.0"}, "y": {"c": "1.0"}},
+        {"y": {}},
+    ]
+    held = [checkpoint(n, {"n": n}, versions_seen=seen) for n, seen in enumerate(maps)]
+    import_langgraph(make_file(tmp_path / "peer.sqlite", *held), saver)
+    assert [entry.checkpoint["versions_seen"] for entry in saver.list(thread("t"))] == maps[::-1]
+
+
 def test_a_list_that_grew_is_stored_as_what_it_grew_by(tmp_path):
     words = [f"word number {n} of a conversation" for n in range(200)]
     path = make_file(tmp_path / "peer.sqlite", *(checkpoint(n, {"log": words[: n + 1]}) for n in range(60)))
@@ -305,14 +320,19 @@ def test_open_questions_are_answered(peer, saver):
     assert graph.invoke(Command(resume=answers), thread("questions")) == {"log": ["first", "second", "third", "quick"]}
 
 
-@pytest.mark.parametrize("has_paths", [True, False])
-def test_an_answer_that_was_used_does_not_answer_the_next_question(peer, saver, has_paths):
-    path = peer("paused")
-    if not has_paths:
-        conn = sqlite3.connect(path)
-        conn.execute("ALTER TABLE writes DROP COLUMN task_path")
-        conn.close()
-    imported = import_langgraph(path, saver, thread_ids=["used"])
+def without_ids(path):
+    """No paths, and ids that are no hash of anything known: what is left is that one task was due."""
+    without_paths(path)
+    conn = sqlite3.connect(path)
+    conn.execute("UPDATE writes SET task_id = 'abcd' || substr(task_id, 5) WHERE task_id NOT LIKE '0000%'")
+    conn.commit()
+    conn.close()
+    return path
+
+
+@pytest.mark.parametrize("layout", [lambda path: path, lambda path: without_paths(path), without_ids])
+def test_an_answer_that_was_used_does_not_answer_the_next_question(peer, saver, layout):
+    imported = import_langgraph(layout(peer("paused")), saver, thread_ids=["used"])
     assert imported.notes == []
     graph = StateGraph(Log).add_node("asks", two_questions).add_edge(START, "asks").compile(checkpointer=saver)
     paused = graph.invoke(None, thread("used"))
@@ -331,8 +351,18 @@ def nested_graph(saver, square=not_again):
     return builder.compile(checkpointer=saver)
 
 
-def test_sends_and_graphs_nested_two_deep_go_on(peer, saver):
-    import_langgraph(peer("paused"), saver)
+def without_paths(path):
+    """As releases of LangGraph's saver before 3.1.2 left it."""
+    conn = sqlite3.connect(path)
+    conn.execute("ALTER TABLE writes DROP COLUMN task_path")
+    conn.close()
+    return path
+
+
+@pytest.mark.parametrize("layout", [lambda path: path, without_paths])
+def test_sends_and_graphs_nested_two_deep_go_on(peer, saver, layout):
+    imported = import_langgraph(layout(peer("paused")), saver)
+    assert imported.notes == []
     graph = nested_graph(saver)
     snapshot = graph.get_state(thread("nested"), subgraphs=True)
     assert [(task.name, task.result) for task in snapshot.tasks] == [
@@ -349,10 +379,34 @@ def test_sends_and_graphs_nested_two_deep_go_on(peer, saver):
     assert answered["log"][-1] == "!"
 
 
-def test_without_paths_what_is_not_certain_is_noted_and_runs_again(peer, saver):
-    path = peer("paused")
+@pytest.mark.parametrize("layout", [lambda path: path, without_paths])
+@pytest.mark.parametrize("n_answers", [0, 1, 2])
+def test_nested_graphs_that_keep_state_or_run_twice_go_on(peer, saver, layout, n_answers):
+    thread_id = str(n_answers)
+    imported = import_langgraph(layout(peer("deep")), saver, thread_ids=[thread_id])
+    assert imported.notes == []
+    leaf = StateGraph(Log).add_node("ask", lambda s: {"log": [interrupt(len(s["log"]))]}).add_edge(START, "ask")
+    plain = leaf.compile()
+
+    def twice(state):
+        return {"log": plain.invoke({"log": ["a"]})["log"] + plain.invoke({"log": ["b", "b"]})["log"]}
+
+    builder = StateGraph(Log).add_node("keeps", leaf.compile(checkpointer=True)).add_node("twice", twice)
+    graph = builder.add_edge(START, "keeps").add_edge("keeps", "twice").compile(checkpointer=saver)
+    result = None
+    for number in range(n_answers, 3):
+        result = graph.invoke(Command(resume=f"answer {number}"), thread(thread_id))
+    # As LangGraph itself ends.
+    assert result == {"log": ["in", "in", "answer 0", "a", "answer 1", "b", "b", "answer 2"]}
+    assert saver.verify(deep=True) == []
+
+
+def test_what_cannot_be_told_apart_is_noted_and_runs_again(peer, saver):
+    """Ids that are no hash of anything known, and no paths."""
+    path = without_paths(peer("paused"))
     conn = sqlite3.connect(path)
-    conn.execute("ALTER TABLE writes DROP COLUMN task_path")
+    conn.execute("UPDATE writes SET task_id = replace(task_id, substr(task_id, 1, 4), 'abcd') WHERE channel = 'log'")
+    conn.commit()
     conn.close()
     imported = import_langgraph(path, saver, thread_ids=["nested"])
     assert len(imported.notes) == 2
@@ -360,6 +414,33 @@ def test_without_paths_what_is_not_certain_is_noted_and_runs_again(peer, saver):
     snapshot = graph.get_state(thread("nested"))
     assert [question.value for question in snapshot.interrupts] == ["?"]
     assert graph.invoke(Command(resume="!"), thread("nested"))["log"][:2] == [4, 9]
+
+
+XXH3 = [
+    (17, "263f67af63088041735fe434ded90c3c"),
+    (32, "a86b514658f976a5407920045a9a834c"),
+    (33, "a943d80ce26ed2928b59b4dfba3c9de4"),
+    (64, "a7fa95f7f23b64a7edae5e0312655703"),
+    (65, "c12aaf5f8a1782a45c95500a9909a96f"),
+    (96, "dbfa0cd6e568ef54acb9f0967e182865"),
+    (97, "bc31691d04ea6efefee64835dcb60271"),
+    (128, "dd9e5aa9bd51cc9cc6bd21ecc865f29f"),
+    (129, "00433635cf8d872e7f4accb76587485b"),
+    (160, "2282232242346ee608d4baacce68f2d0"),
+    (240, "89e3a0a2ee355d25d10beb4e0599e4b3"),
+    (241, "75f4da43f23cce5a541b19226f0052e8"),
+    (1024, "8bbb9f7af37f2f52dc5acf0b043c445b"),
+    (1025, "20609de0583fad86e1d9cd946277ae26"),
+    (2100, "33d0826de6e5fcc0b21bfac9b2686b00"),
+]
+"""Lengths around every change of the algorithm, with what the `xxhash` package gives."""
+
+
+@pytest.mark.parametrize(("length", "expected"), XXH3)
+def test_the_hash_in_task_ids(length, expected):
+    assert xxh3_128(bytes(i * 7 % 256 for i in range(length))) == expected
+    with pytest.raises(ValueError):
+        xxh3_128(b"too short")
 
 
 def test_joins_and_deferred_nodes_go_on(peer, saver):
@@ -723,6 +804,33 @@ def test_damaged_checkpoints_are_refused(tmp_path, saver, stored):
     assert saver.get_tuple(thread("t")) is None
 
 
+@pytest.mark.parametrize("column", ["checkpoint_id", "parent_checkpoint_id", "checkpoint_ns", "metadata"])
+def test_damaged_columns_are_refused(tmp_path, saver, column):
+    path = make_file(tmp_path / "peer.sqlite", checkpoint(0, {"a": 1}), checkpoint(1, {"a": 2}))
+    make_file(path, checkpoint(0, {"good": 1}), thread_id="good")
+    conn = sqlite3.connect(path)
+    conn.execute(f"UPDATE checkpoints SET {column} = x'ff00' WHERE thread_id = 't'")
+    conn.commit()
+    conn.close()
+    with pytest.raises(IncompleteImportError) as caught:
+        import_langgraph(path, saver)
+    assert caught.value.imported.threads == ["good"]
+    assert {unread.thread_id for unread in caught.value.imported.refused} == {"t"}
+
+
+def test_a_thread_that_names_a_parent_that_is_gone(tmp_path, saver):
+    path = make_file(tmp_path / "peer.sqlite", checkpoint(0, {"a": 1}), checkpoint(1, {"a": 2}))
+    conn = sqlite3.connect(path)
+    conn.execute("DELETE FROM checkpoints WHERE checkpoint_id = ?", (id_of(0),))
+    conn.commit()
+    conn.close()
+    import_langgraph(path, saver)
+    (entry,) = saver.list(thread("t"))
+    assert entry.checkpoint["channel_values"] == {"a": 2}
+    assert entry.parent_config["configurable"]["checkpoint_id"] == id_of(0)
+    assert saver.verify(deep=True) == []
+
+
 def test_channels_that_store_writes_are_refused(tmp_path, saver):
     path = make_file(tmp_path / "peer.sqlite", checkpoint(0, {"a": 1}))
     conn = sqlite3.connect(path)
@@ -748,6 +856,22 @@ def test_importing_again_changes_nothing(peer, saver):
     assert graph.get_state(thread("chat")) == state
 
 
+def test_a_thread_that_went_on_over_there_is_left_alone(peer, saver):
+    path = peer("chat")
+    conn = sqlite3.connect(path)
+    held = conn.execute("SELECT * FROM checkpoints ORDER BY checkpoint_id").fetchall()
+    conn.execute("DELETE FROM checkpoints WHERE checkpoint_id = ?", (held[-1][2],))
+    conn.commit()
+    import_langgraph(path, saver)
+    before = [entry.checkpoint["id"] for entry in saver.list(thread("chat"))]
+    conn.execute("INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)", held[-1])
+    conn.commit()
+    conn.close()
+    with pytest.raises(IncompleteImportError):
+        import_langgraph(path, saver)
+    assert [entry.checkpoint["id"] for entry in saver.list(thread("chat"))] == before
+
+
 def test_a_thread_of_the_same_id_is_left_alone(peer, saver):
     graph = chat_graph(saver)
     graph.invoke({"messages": [{"role": "user", "content": "mine"}]}, thread("chat"))
@@ -759,23 +883,30 @@ def test_a_thread_of_the_same_id_is_left_alone(peer, saver):
 
 
 def test_a_thread_is_stored_whole_or_not_at_all(peer, tmp_path):
-    class Full(SqliteSaver):
-        def _codec(self):
-            codec = super()._codec()
-            self.n_asked = getattr(self, "n_asked", 0) + 1
-            return codec
-
     path = peer("chat")
     conn = sqlite3.connect(path)
     newest = conn.execute("SELECT max(checkpoint_id) FROM checkpoints").fetchone()[0]
     conn.execute("UPDATE checkpoints SET checkpoint = x'c1' WHERE checkpoint_id = ?", (newest,))
     conn.commit()
     conn.close()
-    with Full(tmp_path / "ours.sqlite") as saver:
+    with SqliteSaver(tmp_path / "ours.sqlite") as saver:
         with pytest.raises(IncompleteImportError) as caught:
             import_langgraph(path, saver)
         assert [unread.checkpoint_id for unread in caught.value.imported.refused][-1] == newest
         assert list(saver.list(None)) == []
+
+
+@pytest.mark.parametrize("at", [1, 5, 20])
+def test_a_disk_that_is_full_leaves_nothing(peer, tmp_path, at):
+    path = peer("chat")
+    with SqliteSaver(tmp_path / "ours.sqlite") as saver:
+        with (
+            inject(saver, FailAt("b4", at, error=sqlite_error("SQLITE_FULL"))),
+            pytest.raises(sqlite3.OperationalError),
+        ):
+            import_langgraph(path, saver)
+        assert list(saver.list(None)) == []
+        assert import_langgraph(path, saver).threads == ["chat"]
 
 
 def test_some_threads_and_progress(peer, saver):

@@ -5,6 +5,8 @@ import copy
 import operator
 import random
 import threading
+from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import pytest
@@ -12,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typing_extensions import TypedDict
 
-from checkpoint import deltas
-from checkpoint.base import CorruptCheckpointError, StepCommit, UnregisteredTypeError
+from checkpoint import chains, deltas
+from checkpoint.base import CheckpointError, CorruptCheckpointError, StepCommit, UnregisteredTypeError
+from checkpoint.chains import Codec
 from checkpoint.deltas import APPEND, FULL, PATCH, SPLICE, apply, differences, joined
 from checkpoint.memory import InMemorySaver
 from pregel.graph import START, StateGraph
@@ -280,6 +283,56 @@ def test_what_is_refused_in_a_large_value_has_its_place(run: ScriptedRun) -> Non
         run.store.saver.encode(run.prepare({"v": value}))
 
 
+LONG: list[Any] = [
+    {"n": 0, "docs": [message(n) for n in range(9_000)], "keys": {str(n): [n] for n in range(700)}},
+    ["docs", [1] * 300, "n", 1],
+    ["docs", {n: n for n in range(300)}],  # a dict with such keys is written in another form
+    {1: [1] * 300},
+    [[("t", 1)] * 70_000],
+    {"text": "x" * 100_000, "bytes": b"z" * 70_000},
+    {"docs": [bytearray(b"a")] * 300},
+    {"docs": [{1, 2}] * 300, "when": datetime(2026, 1, 2, tzinfo=UTC)},
+]
+
+
+@pytest.mark.parametrize("value", LONG, ids=range(len(LONG)))
+def test_packed_in_pieces_is_the_same(value: Any) -> None:
+    pack = Codec(InMemorySaver().serde).pack
+    assert deltas.is_long(value)
+    assert deltas.in_pieces(value, pack) == pack(value)
+
+
+@pytest.mark.parametrize("depth", [10, *range(240, 256), 2_000])
+def test_packed_in_pieces_the_same_is_refused(depth: int) -> None:
+    pack = Codec(InMemorySaver().serde).pack
+    deep: list[Any] = []
+    for _ in range(depth):
+        deep = [deep]
+    itself: list[Any] = [[0] * 300]
+    itself.append(itself)
+    for value in ({"a": {"docs": [deep] * 300}, "b": [0] * 300}, itself, {"docs": [0] * 299 + [object()]}):
+        outcomes: list[Any] = []
+        for way in (pack, partial(deltas.in_pieces, pack=pack)):
+            try:
+                outcomes.append(way(value))
+            except (CheckpointError, UnregisteredTypeError) as refusal:
+                outcomes.append((type(refusal), str(refusal)))
+        assert outcomes[0] == outcomes[1]
+
+
+def test_a_long_chain_is_decoded_in_blocks(run: ScriptedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[None] = []
+    monkeypatch.setattr(chains, "give_way", lambda: turns.append(None))
+    value: list[Any] = [message(n) for n in range(3_000)]
+    encode(run, {"l": value})
+    for n in range(50):
+        value = [*value, message(n)]
+        encode(run, {"l": value})
+    turns.clear()
+    assert run.store.load(config()).values["l"] == value
+    assert len(turns) <= 1 + len(run.store.saver.serde.dumps(value)) // deltas.BLOCK_BYTES
+
+
 class OnThreads(InMemorySaver):
     """Tells the threads on which values become bytes and bytes values."""
 
@@ -317,6 +370,21 @@ def test_an_event_loop_does_not_encode_or_decode_large_values(large: bool) -> No
     assert len(asyncio.run(use()).values["docs"]) == (5_000 if large else 5)
     assert [thread is here for thread in saver.encoded[-1:]] == [not large]
     assert [thread is here for thread in saver.loaded[-1:]] == [not large]
+
+
+@pytest.mark.parametrize("n_docs", [5, 5_000])
+def test_nor_a_large_input_nor_where_its_elements_stand(n_docs: int) -> None:
+    class Docs(TypedDict):
+        docs: Annotated[list[Any], operator.add]
+
+    async def add(_: Docs) -> Docs:
+        return {"docs": [message(-1)]}
+
+    saver = OnThreads()
+    graph = StateGraph(Docs).add_node("add", add).add_edge(START, "add").compile(checkpointer=saver)
+    asyncio.run(graph.ainvoke({"docs": [message(n) for n in range(n_docs)]}, config()))
+    here = threading.current_thread()
+    assert [thread is here for thread in saver.encoded] == [n_docs == 5] * 3
 
 
 # ---- what was edited in place and not returned

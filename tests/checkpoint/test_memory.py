@@ -68,6 +68,24 @@ def test_what_is_not_a_row_yet_is_stored(value: Any, n_steps: int) -> None:
     assert run.store.list(config("t")) == []
 
 
+def test_a_large_value_is_let_go_at_once() -> None:
+    saver = InMemorySaver()
+    run = ScriptedRun(Store(saver, False), durability="submit")
+    run.step({"l": [], "n": 0})
+    gone: list[bool] = []
+    for n in range(4):
+        value = ["x" * 100] * 2000 + [n]
+        commit = run.prepare({"l": value, "n": n})
+        saver.submit(saver.encode(commit))
+        del commit
+        run.values["l"] = None
+        gone.append(not any(other is value for step in saver._unsealed for other in step[1].commit.values.values()))
+    assert gone == [True] * 4
+    for n in range(4):
+        run.step({"n": n})
+    assert len(saver._unsealed) == 4
+
+
 def test_a_run_goes_on_between_two_reads_of_its_thread() -> None:
     saver = InMemorySaver()
     run = ScriptedRun(Store(saver, False), durability="submit")

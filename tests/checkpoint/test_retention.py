@@ -347,7 +347,7 @@ def test_compaction(store: Store, keep: int) -> None:
     with store.saver._writing() as tx:
         pk = tx.address("t", "").space_pk
         assert sorted(n_rows for _, _, n_rows in tx.chain_lengths(pk)) == [1, keep]
-        assert len(tx.lines(pk)) == keep
+        assert len(tx.lines_of(pk)) == keep
     with pytest.raises(CheckpointConflictError):
         run.step({"a": 1})
     line(ScriptedRun(store), 3)[-1].check(store)
@@ -728,7 +728,7 @@ def test_a_policy_holds_at_every_commit(
     assert unsound(saver) == []
     with saver._writing() as tx:
         pk = tx.address("t", "").space_pk
-        assert len(tx.lines(pk)) <= 3 + headers.MAX_HEADER_ROWS
+        assert len(tx.lines_of(pk)) <= 3 + headers.MAX_HEADER_ROWS
 
 
 def test_a_policy_holds_for_grouped_commits(tmp_path: Path) -> None:
@@ -753,7 +753,7 @@ def test_a_policy_bounds_all_rows(make: Callable[..., Any]) -> None:
             nested.step({"x": "y" * 100})
         with saver._writing() as tx:
             spaces = tx.spaces(tx.address("t", "").thread_pk)
-            counts.append(sum(len(tx.lines(s.space_pk)) + len(tx.chain_lengths(s.space_pk)) for s in spaces))
+            counts.append(sum(len(tx.lines_of(s.space_pk)) + len(tx.chain_lengths(s.space_pk)) for s in spaces))
         assert unsound(saver, allows_garbage=True) == []
     assert max(counts[20:]) <= max(counts[:15]) + 10
     assert listed(store, ns="")[0] == run.stored[-1].id

@@ -255,6 +255,44 @@ def test_submit_writes_at_once_when_it_can(path: Path) -> None:
             stored.check(run.store)
 
 
+def test_the_caller_of_submit_does_not_fold_the_wal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders: list[threading.Thread] = []
+    with SqliteSaver(path) as saver:
+        monkeypatch.setattr(saver, "_fold", lambda conn: folders.append(threading.current_thread()))
+        run = ScriptedRun(Store(saver, False))
+        run.step({"n": 0})
+        saver._short_fold = True
+        first = saver.submit(run.prepare_and_encode({"n": 1}))
+        assert first is not None
+        saver._writer.post(int).result()  # it is through with what it was asked for before
+        assert saver.submit(run.prepare_and_encode({"n": 2})) is None
+        saver._wal_bytes, saver._folding = saver_module.WAL_LIMIT + 1, True
+        second = saver.submit(run.prepare_and_encode({"n": 3}))
+        assert second is not None
+        saver._writer.post(int).result()
+        assert first.done()
+        assert second.done()
+        assert saver.load(config()).values == {"n": 3}
+    assert [folder.name for folder in folders] == ["checkpoint-writer"] * 2
+
+
+def test_large_bodies_come_in_parts(path: Path) -> None:
+    text = "".join(map(str, range(300_000)))
+    with SqliteSaver(path) as saver:
+        run = ScriptedRun(Store(saver, False))
+        run.step({"n": 0})
+        task = run.task("f4ef0ca2-f4d5-4a13-9a05-000000000000", [("text", text)])
+        run.step({"text": text}, writes=[task])
+        for table in ("payloads", "task_writes"):
+            query = f"SELECT max(length(data)) FROM {table}"
+            assert saver._connections.writer.execute(query).fetchone() == (core.LARGE_PART,)  # type: ignore[union-attr]
+        assert saver.verify(deep=True) == []
+        run.stored[-1].check(run.store)
+        earlier = saver.get_tuple(run.stored[0].config)
+        assert earlier is not None
+        assert earlier.pending_writes == [("f4ef0ca2-f4d5-4a13-9a05-000000000000", "text", text)]
+
+
 @pytest.mark.parametrize("lag", [1, 16])
 def test_submitted_commits_keep_their_order(path: Path, lag: int) -> None:
     with SqliteSaver(path, max_checkpoint_lag=lag) as saver:
@@ -547,6 +585,25 @@ def test_damage_is_found(path: Path, damage: str) -> None:
         with pytest.raises(CorruptCheckpointError) as caught:
             saver.load(config())
         assert caught.value.thread_id == "t"
+
+
+def test_damage_in_a_page_of_a_listing_has_its_place(path: Path) -> None:
+    with SqliteSaver(path) as saver:
+        run = ScriptedRun(Store(saver, False))
+        run.step({"doc": "x" * 3000, "n": 0})
+        for n in range(4):
+            run.step({"doc": f"{n}" * 3000} if n == 2 else {"n": n})
+    conn = sqlite3.connect(path)
+    conn.execute("UPDATE payloads SET data = zeroblob(length(data)) WHERE root = ?", (run.stored[3].rev,))
+    conn.commit()
+    conn.close()
+    with SqliteSaver(path) as saver:
+        for listed in (saver.list, saver.history):
+            with pytest.raises(CorruptCheckpointError) as caught:
+                list(listed(config()))
+            assert (caught.value.thread_id, caught.value.checkpoint_id) == ("t", run.stored[4].id)
+            older = listed(config(), before=run.stored[3].config)
+            assert len(list(older)) == 3
 
 
 def test_large_threads_are_deleted_in_batches(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

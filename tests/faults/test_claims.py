@@ -80,6 +80,7 @@ def accounted(graph: Any, outcomes: list[Any], how: str) -> None:
     # Runs that lost the thread may have stored their input and first step before.
     assert words.count("second") == n_main
     assert words.count("first") <= len(outcomes)
+    assert graph.checkpointer.verify(deep=True) == []
     assert n_main + n_lanes == sum(at is not None for _, at in outcomes)
 
 
@@ -168,13 +169,15 @@ class Held:
 
 @pytest.fixture(params=["memory", "sqlite"])
 def savers(request: pytest.FixtureRequest, file: Path) -> Iterator[tuple[Any, Any]]:
-    """The saver of a run, and the one that somebody else reaches the same threads by."""
+    """The saver of a run, and that of somebody else who reaches the same threads; what is stored is sound in the end."""
     if request.param == "memory":
         saver = InMemorySaver()
         yield saver, saver
+        assert saver.verify(deep=True) == []
     else:
         with SqliteSaver(file) as ours, SqliteSaver(file) as theirs:
             yield ours, theirs
+            assert theirs.verify(deep=True) == []
 
 
 @DURABILITIES
@@ -456,6 +459,29 @@ def test_task_writes_of_a_lane_stay_under_its_own_checkpoints(savers: tuple[Any,
     own = beside.step({"n": 1})
     beside.tasks(beside.task("t", [("n", 2)]))
     assert store.get_tuple(own.config).pending_writes == [("t", "n", 2)]
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_a_lane_drops_no_results_of_a_step_it_shares(file: Path, kind: str) -> None:
+    """With `history_writes="drop"` a step that has ended takes its tasks' results along, but only its own."""
+    saver: Any = InMemorySaver(history_writes="drop") if kind == "memory" else SqliteSaver(file, history_writes="drop")
+    with saver:
+        store = Store(saver, False)
+        ScriptedRun(store).step({"n": 0})
+        holder = ScriptedRun(store)
+        shared = holder.step({"n": 1})
+        holder.tasks(holder.task("t", [("n", 2)]))
+        beside = ScriptedRun(store)
+        saver.open_lane(beside.claim)
+        own = beside.step({"n": -1})
+        assert store.get_tuple(shared.config).pending_writes == [("t", "n", 2)]
+        beside.tasks(beside.task("t", [("n", -2)]))
+        # Whoever goes on from a lane that still runs leaves it its results, too.
+        forked = ScriptedRun(store, own.config)
+        forked.step({"n": 9})
+        assert store.get_tuple(own.config).pending_writes == [("t", "n", -2)]
+        beside.step({"n": -2})
+        assert store.get_tuple(own.config).pending_writes == []
 
 
 def test_what_was_encoded_before_the_lane_is_encoded_again(savers: tuple[Any, Any]) -> None:

@@ -123,6 +123,26 @@ def paused(saver: SqliteSaver) -> None:
     builder.compile(checkpointer=saver).invoke({"log": ["old"]}, thread("overwritten"))
 
 
+def deep(saver: SqliteSaver) -> None:
+    """Questions in a nested graph with a state of its own, and in two runs of one nested graph in one task."""
+    leaf = StateGraph(Log).add_node("ask", lambda s: {"log": [interrupt(len(s["log"]))]}).add_edge(START, "ask")
+    plain = leaf.compile()
+
+    def twice(state: Log) -> dict[str, Any]:
+        return {"log": plain.invoke({"log": ["a"]})["log"] + plain.invoke({"log": ["b", "b"]})["log"]}
+
+    builder = StateGraph(Log)
+    builder.add_node("keeps", leaf.compile(checkpointer=True))
+    builder.add_node("twice", twice)
+    builder.add_edge(START, "keeps")
+    builder.add_edge("keeps", "twice")
+    graph = builder.compile(checkpointer=saver)
+    for n_answers in range(3):
+        graph.invoke({"log": ["in"]}, thread(str(n_answers)))
+        for number in range(n_answers):
+            graph.invoke(Command(resume=f"answer {number}"), thread(str(n_answers)))
+
+
 class Anything(TypedDict):
     standard: dict[str, Any]
     own: dict[str, Any]
@@ -179,5 +199,5 @@ def write(name: str, fill: Any) -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(HERE))
-    for name, fill in (("chat", chat), ("paused", paused), ("values", values)):
+    for name, fill in (("chat", chat), ("paused", paused), ("deep", deep), ("values", values)):
         write(name, fill)
