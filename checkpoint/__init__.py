@@ -3,7 +3,8 @@
     base       shapes, errors and the interface of savers    adapter   any saver as a native one; `foreign` drives it
     registry   which classes may be stored, by name          ids       checkpoint ids and times
     serde      values <-> bytes                              chains    commits <-> rows: deltas, headers
-    rows       the saver interface over rows                 workers   threads that savers keep
+    rows       the saver interface over rows                 retention which checkpoints stay, which go
+    workers    threads that savers keep
     memory     `InMemorySaver`                               sqlite    `SqliteSaver`, `AsyncSqliteSaver`
     scan       all rows, page by page                        verify    what is damaged; `repair` mends it
     stats      what takes how much                           cli       `python -m checkpoint`; `export` to JSON
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         UnregisteredTypeError,
     )
     from checkpoint.memory import InMemorySaver, MemorySaver
+    from checkpoint.retention import Retention
     from checkpoint.serde.jsonplus import JsonPlusSerializer
     from checkpoint.sqlite import AsyncSqliteSaver, SqliteSaver
 
@@ -51,6 +53,7 @@ _HOME: Final = {
     "InMemorySaver": "checkpoint.memory",
     "JsonPlusSerializer": "checkpoint.serde.jsonplus",
     "MemorySaver": "checkpoint.memory",
+    "Retention": "checkpoint.retention",
     "SqliteSaver": "checkpoint.sqlite",
     "ThreadDeletedError": "checkpoint.base",
     "UnknownTypeError": "checkpoint.base",
@@ -71,6 +74,7 @@ __all__ = [
     "InMemorySaver",
     "JsonPlusSerializer",
     "MemorySaver",
+    "Retention",
     "SqliteSaver",
     "ThreadDeletedError",
     "UnknownTypeError",

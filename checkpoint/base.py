@@ -391,6 +391,8 @@ class Claim:
     spaces: dict[str, Any] = field(default_factory=dict)
     memory: Any = None
     """Private to the saver: what it must remember of this run beside `spaces`."""
+    upkeep: Any = None
+    """Private to the saver: what its retention must remember of this run."""
     make_version: Callable[[Version | None], Version] | None = None
     """The saver's `get_next_version`, when versions are not plain counting integers."""
     _numbers: Iterator[int] = field(default_factory=partial(count, 1), repr=False, compare=False)
@@ -959,8 +961,8 @@ class BaseCheckpointSaver(Generic[V]):
         """Copy all checkpoints of one thread to another."""
         raise NotImplementedError
 
-    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """Remove old checkpoints: `"keep_latest"` or `"delete"`."""
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> int | None:
+        """Remove old checkpoints: `"keep_latest"` or `"delete"`. May return how many."""
         raise NotImplementedError
 
     def get_delta_channel_history(
@@ -1036,7 +1038,7 @@ class BaseCheckpointSaver(Generic[V]):
         """Async form of `copy_thread`."""
         raise NotImplementedError
 
-    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> int | None:
         """Async form of `prune`."""
         raise NotImplementedError
 

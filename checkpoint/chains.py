@@ -53,6 +53,8 @@ from checkpoint.deltas import (
     MANY,
     PATCH,
     RAW_LIMIT,
+    SPLICE,
+    TEXT,
     Chain,
     Delta,
     apply,
@@ -80,6 +82,8 @@ LANE: Final = 4
 PUBLIC_PUT: Final = 8
 REPLACED: Final = 16
 """Flag: put again under its id; chain rows of its earlier self may be left, to which nothing refers."""
+THINNED: Final = 32
+"""Flag: other checkpoints of its namespace were removed; rows of theirs may be left."""
 
 SOURCES: Final = {"input": 1, "loop": 2, "update": 3, "fork": 4}
 SOURCE_NAMES: Final = {number: name for name, number in SOURCES.items()}
@@ -130,6 +134,7 @@ REV: Final = 0
 ID: Final = 1
 PARENT_REV: Final = 2
 UP_REV: Final = 4
+TS: Final = 5
 FLAGS: Final = 8
 RUN_ID: Final = 9
 HEADER_ROOT: Final = 10
@@ -235,7 +240,7 @@ class Space:
     head: int | None = None
     """Rev of the newest checkpoint of the namespace, as loaded, then as encoded. What the next write expects there."""
     must_exist: int | None = None
-    """Loaded rev that is not the head: the first write checks that it was not pruned meanwhile."""
+    """Loaded rev that is not the head: writes check that it was not pruned meanwhile, up to the first checkpoint."""
     has_writes: bool = False
     """Are task writes stored under the checkpoint this state stands for?"""
     header: Header = field(default_factory=Header)
@@ -345,9 +350,9 @@ def encode_commit(commit: StepCommit, codec: Codec, *, drops: bool = False) -> E
     is_dropped = drops and commit.kind == "checkpoint"
     writes, size = _task_rows(_lasting(commit) if is_dropped else commit.writes, codec)
     if commit.kind == "tasks":
+        # The checkpoint may be pruned after these rows: the next commit must find it as well.
         space.has_writes = True
         encoded = EncodedStep(commit, space, None, (), (), writes, size, others)
-        space.must_exist = None
         if codec.encrypting is not None:
             encrypt_step(encoded, codec.encrypting, None)
         return encoded
@@ -763,6 +768,35 @@ def read_value(name: str, rows: Sequence[Body], codec: Codec, ns: str, lenient: 
     except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise CorruptCheckpointError(f"body does not decode ({error!r})", ns=ns, channel=name) from error
     return value
+
+
+def join_rows(rows: Sequence[Body], codec: Codec, *, is_whole: bool) -> list[Body]:
+    """Rows of a chain that follow each other as those that may stand in their place: as few as the values allow, in
+    blocks if they are large. `is_whole`: they start with the chain. Needs no type to be known."""
+    if len(rows) == 1:
+        return [*rows]
+    unpack = codec.unpack_opaque
+    if is_whole:
+        return _fewer(packed(read_value("", rows, codec, "", lenient=True), codec.pack), rows)
+    values = [unpack(*row) for row in rows]
+    if all(type(value) is list for value in values):
+        return _fewer(packed([element for value in values for element in value], codec.pack), rows)
+    if all(type(value) is str for value in values):
+        return [codec.pack("".join(values))]
+    # Splices and patches stand for the order in which they were made.
+    return [*rows]
+
+
+def _fewer(made: list[Body], rows: Sequence[Body]) -> list[Body]:
+    return made if len(made) < len(rows) else [*rows]
+
+
+def kind_of(row: Body, codec: Codec) -> int:
+    """The kind of a chain row that is not the first one."""
+    value = codec.unpack_opaque(*row)
+    if type(value) is dict:
+        return SPLICE if value.keys() == {"e", "n"} else PATCH
+    return TEXT if type(value) is str else APPEND
 
 
 def _blocks(rows: Sequence[Body]) -> Iterator[list[Body]]:

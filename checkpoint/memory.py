@@ -13,14 +13,17 @@ Invariants
 from __future__ import annotations
 
 import heapq
+import sys
 import threading
+import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import count, islice
 from operator import itemgetter
-from typing import Any, Final, ParamSpec, TypeVar, cast
+from typing import Any, ClassVar, Final, ParamSpec, TypeVar, cast
 
 from checkpoint import ids
 from checkpoint.base import (
@@ -41,8 +44,12 @@ from checkpoint.chains import (
     HEADER_ROOT,
     ID,
     LANE,
+    PARENT_PRUNED,
     PARENT_REV,
     REV,
+    RUN_ID,
+    STUB,
+    THINNED,
     UP_REV,
     CheckpointRow,
     Codec,
@@ -55,7 +62,17 @@ from checkpoint.chains import (
     seal,
 )
 from checkpoint.deltas import FULL, LARGE
-from checkpoint.rows import Address, Entry, Found, HistoryWrites, RowSaver, addressed, refuse_stale
+from checkpoint.retention import Line, Retention, SpaceRow, checked_keep, checked_seconds
+from checkpoint.rows import (
+    Address,
+    Entry,
+    Found,
+    HistoryWrites,
+    RowSaver,
+    addressed,
+    refuse_stale,
+    works_under_another,
+)
 from checkpoint.scan import Chain, ScannedBody, ScannedCheckpoint, ScannedSpace, ScannedTask, ScannedThread
 
 P = ParamSpec("P")
@@ -98,6 +115,23 @@ class _Space:
             return sorted(self.checkpoints.values(), key=itemgetter(REV), reverse=True)
         return reversed(self.checkpoints.values())
 
+    def shows(self, rev: int) -> bool:
+        """Is there a checkpoint, and no stub?"""
+        row = self.checkpoints.get(rev)
+        return row is not None and not row[FLAGS] & STUB
+
+    def remove(self, rev: int) -> PlainCheckpoint | None:
+        """Take a checkpoint's row out, with its alias."""
+        row = self.checkpoints.pop(rev, None)
+        if row is not None:
+            revs = self.lines[row[HEADER_ROOT]]
+            revs.remove(rev)
+            if not revs:
+                del self.lines[row[HEADER_ROOT]]
+            if self.aliases.get(row[ID]) == rev:
+                del self.aliases[row[ID]]
+        return row
+
     def copy(self) -> _Space:
         """The same rows under own dicts."""
         copied = _Space(self.ns, self.salt)
@@ -115,7 +149,7 @@ class _Space:
 class _Thread:
     """One thread. `key` is never used again after a delete."""
 
-    __slots__ = ("claims", "epoch", "key", "salt", "spaces", "thread_id")
+    __slots__ = ("claims", "epoch", "expires_at", "key", "salt", "spaces", "thread_id")
 
     def __init__(self, thread_id: str, salt: int) -> None:
         self.thread_id = thread_id
@@ -124,7 +158,12 @@ class _Thread:
         self.claims = 0
         self.epoch = 0
         """Number of the claim that holds it; -1 once it is deleted."""
+        self.expires_at: float | None = None
+        """Seconds since the epoch; from then on it counts as not stored."""
         self.spaces: dict[str, _Space] = {}
+
+    def is_over(self) -> bool:
+        return self.expires_at is not None and self.expires_at <= time.time()
 
 
 class InMemorySaver(RowSaver):
@@ -133,6 +172,8 @@ class InMemorySaver(RowSaver):
     Both APIs; usable as a sync and an async context manager, which change nothing.
     """
 
+    _batch: ClassVar[int] = sys.maxsize
+
     def __init__(
         self,
         *,
@@ -140,6 +181,9 @@ class InMemorySaver(RowSaver):
         factory: Any = None,
         max_checkpoint_lag: int = 1,
         history_writes: HistoryWrites = "keep",
+        retention: Retention | None = None,
+        max_threads: int | None = None,
+        ttl: float | None = None,
     ) -> None:
         """
         Args:
@@ -147,9 +191,20 @@ class InMemorySaver(RowSaver):
             factory: accepted for programs that pass one; rows are always plain dicts.
             max_checkpoint_lag: supersteps that may be unwritten; writes here are immediate, so it changes nothing.
             history_writes: `"drop"` saves the place that the results of past tasks take; a history shows none then.
+            retention: what is removed again while threads go on; nothing if None.
+            max_threads: threads that are kept; the least recently written goes when there is one more, and a run that
+                still works on it is refused.
+            ttl: seconds since its last write after which a thread is gone; short for `Retention(ttl=...)`.
         """
-        super().__init__(serde=serde, max_checkpoint_lag=max_checkpoint_lag, history_writes=history_writes)
+        if checked_seconds("InMemorySaver: ttl", ttl) is not None:
+            retention = replace(retention or Retention(), ttl=ttl)
+        super().__init__(
+            serde=serde, max_checkpoint_lag=max_checkpoint_lag, history_writes=history_writes, retention=retention
+        )
         del factory
+        self._max_threads = None if max_threads is None else checked_keep("InMemorySaver: max_threads", max_threads)
+        self._tends = retention is not None or max_threads is not None
+        """Has a commit anything to do beside storing?"""
         self._threads: dict[str, _Thread] = {}
         self._lock = threading.RLock()
         self._unsealed: list[tuple[_Space, EncodedStep]] = []
@@ -185,6 +240,7 @@ class InMemorySaver(RowSaver):
                 and step.must_exist is None
                 and claim.poisoned is None
                 and not step.others
+                and not self._tends
             ):
                 space.head = step.rev
                 unsealed = self._unsealed
@@ -202,17 +258,24 @@ class InMemorySaver(RowSaver):
         if claim.poisoned is not None:
             raise claim.poisoned
         thread = self._threads.get(claim.thread_id)
+        if claim.thread_pk is None and thread is not None and thread.is_over():
+            # It was not there when the run loaded it.
+            self._view.remove(thread)
+            thread = None
         if claim.lane:
             self._store_lane(steps, thread)
             return
         if thread is not None and claim.thread_pk is None and not thread.epoch:
             # Nobody has claimed it: a lane made it.
             claim.thread_pk, claim.salt = thread.key, thread.salt
+        made: set[int | None] = set()
         try:
             self._check_claim(steps[0], thread)
             heads: dict[str, int | None] = {}
             for step in steps:
                 self._check_step(step, thread, heads)
+                self._check_above(step, thread, made)
+                made.add(step.rev)
         except CheckpointError as refusal:
             claim.poisoned = refusal
             raise
@@ -238,6 +301,8 @@ class InMemorySaver(RowSaver):
             _add_step(space, step, codec)
             if begins:
                 _add_alias(space, step)
+        if self._tends:
+            self._tend(thread, steps)
 
     def _store_lane(self, steps: Sequence[EncodedStep], thread: _Thread | None) -> None:
         claim = steps[0].claim
@@ -249,8 +314,15 @@ class InMemorySaver(RowSaver):
             if step.rev is not None:
                 space = thread.spaces.get(step.space.ns)
                 parent = step.commit.parent_rev
-                if parent is not None and parent not in made and (space is None or parent not in space.checkpoints):
-                    raise self._parent_gone(step)
+                if parent is not None and parent not in made:
+                    if space is None or not space.shows(parent):
+                        raise self._parent_gone(step)
+                    if parent >> N_BITS != step.rev >> N_BITS:
+                        # What it shares may have been stored anew since it was loaded.
+                        if any(len(space.payloads.get(ref[:2], ())) <= ref[2] for ref in step.space.header.chains()):
+                            raise self._parent_gone(step)
+                        thread.claims += 1
+                self._check_above(step, thread, made)
                 made.add(step.rev)
         codec = self._codec()
         for step in steps:
@@ -262,6 +334,22 @@ class InMemorySaver(RowSaver):
             space.has_lanes = True
             _add_step(space, step, codec)
             _add_alias(space, step)
+        if self._tends:
+            self._tend(thread, steps)
+
+    def _tend(self, thread: _Thread, steps: Sequence[EncodedStep]) -> None:
+        """What a commit does for the saver's limits: a little each time."""
+        if self._keeper is not None:
+            self._keeper.after(self._opened(self._view), thread.key, steps[0].claim, steps, time.time())
+        self._view.touch(thread)
+        self._evict()
+
+    def _evict(self) -> None:
+        """Drop the least recently written threads that are too many or over, two at most."""
+        threads, limit = self._threads, self._max_threads
+        for thread in list(islice(threads.values(), 2)):
+            if (limit is not None and len(threads) > limit) or (thread.is_over() and len(threads) > 1):
+                self._view.remove(thread)
 
     def _seal(self) -> None:
         """Make rows of what was stored since the last time, in order."""
@@ -294,13 +382,21 @@ class InMemorySaver(RowSaver):
     def _check_step(self, step: EncodedStep, thread: _Thread | None, heads: dict[str, int | None]) -> None:
         ns = step.space.ns
         space = thread.spaces.get(ns) if thread is not None else None
-        if step.must_exist is not None and (space is None or step.must_exist not in space.checkpoints):
+        if step.must_exist is not None and (space is None or not space.shows(step.must_exist)):
             raise self._parent_gone(step)
         if step.rev is not None:
             head = heads.get(ns, space.head if space is not None else None)
             if head != step.expected:
                 raise self._conflict(step, thread)
             heads[ns] = step.rev
+
+    def _check_above(self, step: EncodedStep, thread: _Thread | None, made: Collection[int | None]) -> None:
+        """May a nested checkpoint work under the one that it names? That may have been pruned since it was loaded."""
+        up_rev = works_under_another(step)
+        if up_rev is None or up_rev in made or thread is None:
+            return
+        if not any(space.shows(up_rev) for space in thread.spaces.values()):
+            raise self._parent_gone(step)
 
     @staticmethod
     def _parent_gone(step: EncodedStep) -> CheckpointNotFoundError:
@@ -324,33 +420,6 @@ class InMemorySaver(RowSaver):
             actual=id_of(space.head if space is not None else None),
             run_id=step.commit.run_id,
         )
-
-    # ---- whole threads
-
-    def delete_thread(self, thread_id: str) -> None:
-        """Remove a thread with all its namespaces. Unknown threads are ignored."""
-        with self._lock:
-            thread = self._threads.pop(str(thread_id), None)
-            if thread is not None:
-                thread.epoch = -1
-
-    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """Copy all checkpoints of one thread to another, which must not exist. An unknown source is ignored."""
-        with self._lock:
-            self._seal()
-            source = self._threads.get(str(source_thread_id))
-            target_id = str(target_thread_id)
-            if source is None:
-                return
-            if target_id in self._threads:
-                raise CheckpointConflictError(
-                    f"copy_thread: thread {target_id!r} has checkpoints already; delete it first, or choose another id",
-                    thread_id=target_id,
-                )
-            target = _Thread(target_id, source.salt)
-            target.claims, target.epoch = source.claims, source.epoch
-            target.spaces = {ns: space.copy() for ns, space in source.spaces.items()}
-            self._threads[target_id] = target
 
     # ---- how the rows are reached
 
@@ -377,6 +446,18 @@ class InMemorySaver(RowSaver):
         with self._lock:
             self._seal()
             yield self._opened(self._view)
+            if self._tends:
+                self._evict()
+
+    def _threads_of(self, run_ids: Sequence[str]) -> list[str]:
+        wanted = set(run_ids)
+        with self._lock:
+            self._seal()
+            return [
+                thread.thread_id
+                for thread in self._threads.values()
+                if any(row[RUN_ID] in wanted for space in thread.spaces.values() for row in space.checkpoints.values())
+            ]
 
     async def _off_loop(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         # Nothing here waits for anything; only decoding a large value takes long.
@@ -506,7 +587,7 @@ def _address(thread: _Thread, space: _Space | None) -> Address:
 def _newest_first(thread: _Thread, space: _Space, below: int | None) -> Iterator[Entry]:
     address = _address(thread, space)
     for plain in space.newest_first():
-        if below is None or plain[REV] < below:
+        if (below is None or plain[REV] < below) and not plain[FLAGS] & STUB:
             row = CheckpointRow._make(plain)
             yield Entry(
                 thread.thread_id,
@@ -531,7 +612,7 @@ class _View:
 
     def address(self, thread_id: str, ns: str) -> Address | None:
         thread = self._threads.get(thread_id)
-        if thread is None:
+        if thread is None or thread.is_over():
             return None
         return _address(thread, thread.spaces.get(ns))
 
@@ -581,12 +662,12 @@ class _View:
     def checkpoint(self, space_pk: _Space, rev: int) -> Found | None:
         checkpoints = space_pk.checkpoints
         plain = checkpoints.get(rev)
-        if plain is None:
+        if plain is None or plain[FLAGS] & STUB:
             return None
         row = CheckpointRow._make(plain)
-        headers = [(at, checkpoints[at][HEADER]) for at in space_pk.lines[row.header_root] if at <= rev]
+        headers = self.header_line(space_pk, row.header_root, rev)
         parent = checkpoints.get(row.parent_rev) if row.parent_rev is not None else None
-        return Found(row, headers, parent[ID] if parent is not None else None)
+        return Found(row, headers, parent[ID] if parent is not None and not parent[FLAGS] & STUB else None)
 
     def checkpoints(self, space_pk: _Space, revs: Sequence[int]) -> dict[int, Found]:
         found = ((rev, self.checkpoint(space_pk, rev)) for rev in revs)
@@ -619,7 +700,8 @@ class _View:
             rev = row[REV]
             if rev <= up_rev:
                 break
-            if row[UP_REV] == up_rev and (not row[FLAGS] & LANE or rev >> N_BITS in (own, up_rev >> N_BITS)):
+            is_own = not row[FLAGS] & LANE or rev >> N_BITS in (own, up_rev >> N_BITS)
+            if row[UP_REV] == up_rev and is_own and not row[FLAGS] & STUB:
                 return rev
         return None
 
@@ -642,12 +724,12 @@ class _View:
 
     def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
         thread = self._threads.get(thread_id)
-        if thread is None:
+        if thread is None or thread.is_over():
             return None
         carried = ids.rev_of(checkpoint_id, thread.salt)
         for space in thread.spaces.values():
             row = space.checkpoints.get(carried) if carried is not None else None
-            if row is not None and row[ID] == checkpoint_id:
+            if row is not None and row[ID] == checkpoint_id and not row[FLAGS] & STUB:
                 return carried
             if checkpoint_id in space.aliases:
                 return space.aliases[checkpoint_id]
@@ -659,6 +741,7 @@ class _View:
         lines = [
             _newest_first(thread, space, below)
             for thread in threads
+            if not thread.is_over()
             for space in thread.spaces.values()
             if ns is None or space.ns == ns
         ]
@@ -667,6 +750,9 @@ class _View:
 
     def take_lane(self, thread_id: str, thread_pk: int | None, salt: int) -> tuple[int, int, int] | None:
         thread = self._threads.get(thread_id)
+        if thread_pk is None and thread is not None and thread.is_over():
+            self.remove(thread)
+            thread = None
         if thread is None and thread_pk is None:
             thread = self._threads[thread_id] = _Thread(thread_id, salt)
         elif thread is None or thread_pk not in (None, thread.key):
@@ -676,18 +762,31 @@ class _View:
 
     def take(self, thread_id: str, salt: int) -> int:
         thread = self._threads.get(thread_id)
+        if thread is not None and thread.is_over():
+            self.remove(thread)
+            thread = None
         if thread is None:
             thread = self._threads[thread_id] = _Thread(thread_id, salt)
         check_number(thread_id, thread.claims + 1)
         thread.claims += 1
         thread.epoch = thread.claims
+        self.touch(thread)
         return thread.key
 
-    def open_space(self, thread_pk: int, ns: str) -> _Space:
-        for thread in self._threads.values():
+    def touch(self, thread: _Thread) -> None:
+        """Make a thread the most recently written."""
+        self._threads[thread.thread_id] = self._threads.pop(thread.thread_id)
+
+    def _thread(self, thread_pk: int) -> _Thread:
+        # What is looked for was written last, more often than not.
+        for thread in reversed(self._threads.values()):
             if thread.key == thread_pk:
-                return thread.spaces.setdefault(ns, _Space(ns, thread.salt))
+                return thread
         raise KeyError(thread_pk)
+
+    def open_space(self, thread_pk: int, ns: str) -> _Space:
+        thread = self._thread(thread_pk)
+        return thread.spaces.setdefault(ns, _Space(ns, thread.salt))
 
     def put_checkpoint(self, space_pk: _Space, row: CheckpointRow) -> None:
         old = space_pk.checkpoints.get(row.rev)
@@ -718,14 +817,143 @@ class _View:
     def add_writes(self, space_pk: _Space, writes: Sequence[PlainWrite], *, replace: bool = False) -> None:
         _add_writes(space_pk, writes, replace)
 
+    # Upkeep. Everything happens under the lock, in one go: no plan can be overtaken.
+
+    def stamp(self) -> None:
+        return None
+
+    def n_claims(self, thread_pk: int) -> int:
+        return self._thread(thread_pk).claims
+
+    def spaces(self, thread_pk: int) -> list[SpaceRow]:
+        return [SpaceRow(space.ns, space, space.head) for space in self._thread(thread_pk).spaces.values()]
+
+    def lines_of(self, space_pk: _Space) -> list[Line]:
+        rows = map(CheckpointRow._make, space_pk.checkpoints.values())
+        lines = [Line(r.rev, r.parent_rev, r.up_rev, r.ts, r.source, r.flags, r.run_id, r.header_root) for r in rows]
+        lines.sort()
+        return lines
+
+    def task_keys(self, space_pk: _Space, rev: int | None = None) -> list[tuple[int, str | bytes, int]]:
+        found = space_pk.writes
+        some = found.values() if rev is None else [found[rev]] if rev in found else []
+        return [write[:3] for rows in some for write in (rows.values() if isinstance(rows, dict) else (rows,))]
+
+    def header_line(self, space_pk: _Space, header_root: int, last: int) -> list[tuple[int, bytes]]:
+        checkpoints = space_pk.checkpoints
+        return [(rev, checkpoints[rev][HEADER]) for rev in space_pk.lines.get(header_root, ()) if rev <= last]
+
+    def chain_lengths(self, space_pk: _Space) -> list[tuple[int, int, int]]:
+        return [(number, root, len(rows)) for (number, root), rows in space_pk.payloads.items()]
+
+    def mark_pruned(self, space_pk: _Space, rev: int, *, parent: bool, up: bool, to: int | None = None) -> None:
+        plain = space_pk.checkpoints.get(rev)
+        if plain is None:
+            return
+        row = CheckpointRow._make(plain)
+        if parent:
+            row = row._replace(parent_rev=to, flags=row.flags | PARENT_PRUNED)
+        if up:
+            row = row._replace(up_rev=None)
+        space_pk.checkpoints[rev] = row[:]
+
+    def mark_thinned(self, space_pk: _Space, rev: int) -> None:
+        plain = space_pk.checkpoints.get(rev)
+        if plain is not None:
+            row = CheckpointRow._make(plain)
+            space_pk.checkpoints[rev] = row._replace(flags=row.flags | THINNED)[:]
+
+    def drop_checkpoint(self, space_pk: _Space, rev: int, *, stub: bool) -> None:
+        if not stub:
+            space_pk.remove(rev)
+            return
+        plain = space_pk.checkpoints.get(rev)
+        if plain is None:
+            return
+        row = CheckpointRow._make(plain)
+        if space_pk.aliases.get(row.id) == rev:
+            del space_pk.aliases[row.id]
+        stripped = row._replace(
+            parent_rev=None,
+            parent_id=None,
+            up_rev=None,
+            run_id=None,
+            metadata=None,
+            flags=row.flags | STUB | PARENT_PRUNED,
+        )
+        space_pk.checkpoints[rev] = stripped[:]
+
+    def drop_tasks(self, space_pk: _Space, rev: int, limit: int) -> int:
+        rows = space_pk.writes.get(rev)
+        if rows is None:
+            return 0
+        if not isinstance(rows, dict) or len(rows) <= limit:
+            del space_pk.writes[rev]
+            return len(rows) if isinstance(rows, dict) else 1
+        for key in list(islice(rows, limit)):
+            del rows[key]
+        return limit
+
+    def drop_task(self, space_pk: _Space, rev: int, task: Any, slot: int) -> None:
+        rows = space_pk.writes.get(rev)
+        if isinstance(rows, dict):
+            rows.pop((task, slot), None)
+        elif rows is not None and rows[1:3] == (task, slot):
+            del space_pk.writes[rev]
+
+    def drop_chain(self, space_pk: _Space, number: int, root: int, first: int, last: int) -> int:
+        rows = space_pk.payloads.get((number, root), [])
+        n_rows = len(rows)
+        del rows[first:]
+        if not rows:
+            space_pk.payloads.pop((number, root), None)
+        return n_rows - len(rows)
+
+    def drop_space(self, space_pk: _Space) -> None:
+        for thread in self._threads.values():
+            if thread.spaces.get(space_pk.ns) is space_pk:
+                del thread.spaces[space_pk.ns]
+                return
+
+    def remove(self, thread: _Thread) -> None:
+        """Take a thread out; whoever holds it is refused from now on."""
+        del self._threads[thread.thread_id]
+        thread.epoch = -1
+
+    def retire(self, thread_pk: int) -> None:
+        self.remove(self._thread(thread_pk))
+
+    def expire_at(self, thread_pk: int, moment: float) -> None:
+        self._thread(thread_pk).expires_at = moment
+
+    def retire_expired(self, thread_id: str) -> None:
+        thread = self._threads.get(thread_id)
+        if thread is not None and thread.is_over():
+            self.remove(thread)
+
+    def expire(self, limit: int) -> int:
+        over = list(islice((thread for thread in self._threads.values() if thread.is_over()), limit))
+        for thread in over:
+            self.remove(thread)
+        return len(over)
+
+    def copy(self, source_pk: int, target_id: str) -> int:
+        source = self._thread(source_pk)
+        self.retire_expired(target_id)
+        target = _Thread(target_id, source.salt)
+        target.claims, target.epoch, target.expires_at = source.claims, source.epoch, source.expires_at
+        target.spaces = {ns: space.copy() for ns, space in source.spaces.items()}
+        self._threads[target_id] = target
+        return target.key
+
 
 class _Scan:
     """`checkpoint.scan.Scan` over the dicts, under the saver's lock. There are no checksums: nothing can have changed
     the bytes. A page is cut from a sorted copy of the keys, which is made for each page."""
 
     def __init__(self, threads: dict[str, _Thread]) -> None:
-        self._threads = threads
-        self._by_key = {thread.key: thread for thread in threads.values()}
+        self._threads = {thread.thread_id: thread for thread in threads.values() if not thread.is_over()}
+        self._by_key = {thread.key: thread for thread in self._threads.values()}
 
     def threads(self, after: int | None, limit: int) -> list[ScannedThread]:
         page = _page(sorted(self._by_key), after, limit)

@@ -19,16 +19,19 @@ import builtins
 import importlib
 import json
 import threading
+import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
+from itertools import count
 from types import TracebackType
 from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, Self, TypeVar, cast
 
 from typing_extensions import ParamSpec
 
-from checkpoint import ids
+from checkpoint import ids, retention
 from checkpoint.base import (
     ERROR,
     INTERRUPT,
@@ -65,10 +68,12 @@ from checkpoint.base import (
 from checkpoint.chains import (
     INLINE_LIMIT,
     LANE,
+    PARENT_PRUNED,
     PUBLIC_PUT,
     REPLACED,
     SOURCE_NAMES,
     SOURCES,
+    THINNED,
     CheckpointRow,
     Codec,
     EncodedStep,
@@ -245,7 +250,7 @@ class Mender(Mending, Protocol):
         ...
 
 
-class Transaction(Rows, Protocol):
+class Transaction(Rows, retention.Upkeep, Protocol):
     """A view that may also write; everything or nothing."""
 
     def take(self, thread_id: str, salt: int) -> Any:
@@ -282,6 +287,17 @@ class Transaction(Rows, Protocol):
 
     def add_writes(self, space_pk: Any, writes: Sequence[PlainWrite], *, replace: bool = False) -> None:
         """Insert task rows: slot 0 stays as it is stored unless `replace`, slots below 0 are replaced."""
+
+    def copy(self, source_pk: Any, target_id: str) -> Any:
+        """Copy all rows of a thread to a new one, which must not exist. Returns its key."""
+        ...
+
+    def retire_expired(self, thread_id: str) -> None:
+        """Let a thread vanish whose time to live is over."""
+
+    def expire(self, limit: int) -> int:
+        """Let up to `limit` expired threads vanish. Returns how many."""
+        ...
 
 
 # ---- addresses, metadata, filters
@@ -373,14 +389,22 @@ class RowSaver(BaseCheckpointSaver[int]):
     """A saver whose rows a subclass keeps. Both APIs; the async methods go through `_off_loop`."""
 
     native_commit: ClassVar[bool] = True
+    _batch: ClassVar[int] = retention.ROWS_PER_TRANSACTION
+    """Rows that a transaction of a prune may change."""
 
     def __init__(
-        self, *, serde: Any = None, max_checkpoint_lag: int = 1, history_writes: HistoryWrites = "keep"
+        self,
+        *,
+        serde: Any = None,
+        max_checkpoint_lag: int = 1,
+        history_writes: HistoryWrites = "keep",
+        retention: retention.Retention | None = None,
     ) -> None:
         super().__init__(serde=serde)
         if history_writes not in ("keep", "drop"):
             raise ValueError(f"history_writes must be 'keep' or 'drop', got {history_writes!r}")
         self._drops = history_writes == "drop"
+        self._keeper = _keeper_of(retention)
         # On the instance also if it is the shared one: `encode` looks at it each time.
         self.serde = self.serde
         self.max_checkpoint_lag = max_checkpoint_lag
@@ -431,6 +455,16 @@ class RowSaver(BaseCheckpointSaver[int]):
 
     def _settle(self, thread_id: str) -> None:
         """Wait until what was submitted for the thread is stored or refused."""
+
+    def _settle_all(self) -> None:
+        """Wait until all that was submitted is stored or refused."""
+
+    @abstractmethod
+    def _threads_of(self, run_ids: Sequence[str]) -> list[str]:
+        """Threads that have checkpoints of these runs."""
+
+    def _finish_removals(self) -> None:
+        """Remove the rows of threads that have vanished."""
 
     @abstractmethod
     def write(self, batch: Sequence[EncodedCommit], *, durability: Durability) -> None:
@@ -700,7 +734,9 @@ class RowSaver(BaseCheckpointSaver[int]):
         merged = get_checkpoint_metadata(config, metadata)
         self._settle(thread_id)
         with _placed(thread_id, ns), self._writing() as tx:
-            self._put(tx, thread_id, ns, parent_id, checkpoint, merged, new_versions)
+            thread_pk = self._put(tx, thread_id, ns, parent_id, checkpoint, merged, new_versions)
+            if self._keeper is not None:
+                self._keeper.take(tx, thread_pk, time.time())
         return config_of(thread_id, ns, checkpoint["id"])
 
     def put_writes(
@@ -792,13 +828,195 @@ class RowSaver(BaseCheckpointSaver[int]):
         else:
             await self._off_loop_write(self.put_writes, config, writes, task_id)
 
-    async def adelete_thread(self, thread_id: str) -> None:
-        """Async form of `delete_thread`."""
-        await self._off_loop_write(self.delete_thread, thread_id)
+    # Whole threads, and what of them is kept (storage.md C10).
 
-    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+    def delete_thread(self, thread_id: str, *, erase: bool = False) -> None:
+        """Remove a thread with all its namespaces. Unknown threads are ignored; a late writer is refused.
+
+        `erase`: leave no trace of it in the file and its log either, as far as the saver reaches them.
+        """
+        thread_id = str(thread_id)
+        self._settle(thread_id)
+        with self._writing() as tx:
+            address = tx.address(thread_id, "")
+            if address is not None:
+                tx.retire(address.thread_pk)
+            else:
+                # Its time may be over, and its bytes still there.
+                tx.retire_expired(thread_id)
+        self._finish_removals()
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str, *, overwrite: bool = False) -> None:
+        """Copy all checkpoints of one thread to another, in one transaction. An unknown source is ignored.
+
+        Ids and task writes are the same in the copy. The source may be running. Raises `CheckpointConflictError` if
+        the target is stored already, unless `overwrite`: then it is deleted first, and a run on it is refused;
+        `ValueError` if both are one.
+        """
+        source_id, target_id = str(source_thread_id), str(target_thread_id)
+        if source_id == target_id:
+            raise ValueError(
+                f"copy_thread: thread {source_id!r} is to be copied to itself; give the copy an id of its own"
+            )
+        self._settle(source_id)
+        self._settle(target_id)
+        with self._writing() as tx:
+            source, target = tx.address(source_id, ""), tx.address(target_id, "")
+            if source is None:
+                return
+            if target is not None and not overwrite:
+                raise CheckpointConflictError(
+                    f"copy_thread: thread {target_id!r} has checkpoints already; delete it first, choose another id, or "
+                    f"pass overwrite=True",
+                    thread_id=target_id,
+                )
+            if target is not None:
+                tx.retire(target.thread_pk)
+            copy_pk = tx.copy(source.thread_pk, target_id)
+            if self._keeper is not None:
+                self._keeper.take(tx, copy_pk, time.time())
+        if target is not None:
+            self._finish_removals()
+
+    def prune(
+        self,
+        thread_ids: Sequence[str],
+        *,
+        strategy: str = "keep_latest",
+        keep: int = 1,
+        keep_forks: bool = True,
+        compact: bool = False,
+    ) -> int:
+        """Remove old checkpoints of threads; returns how many. Unknown threads are ignored.
+
+        `"keep_latest"` leaves in each namespace the newest `keep` checkpoints on the line that leads to its newest one.
+        Whatever a resume needs stays as well: checkpoints with an unanswered question, the nested checkpoints that kept
+        ones build on. Checkpoints of lanes stay likewise, unless `keep_forks` is false. Time travel to a checkpoint that
+        is gone finds nothing, and a run that had loaded one fails at its next write with `CheckpointNotFoundError`; no
+        other run is disturbed. `"delete"` removes the threads.
+
+        `compact` also stores what is left in as few rows as possible. It takes the thread: a run that holds it is
+        refused at its next write.
+
+        Works in transactions of 2,000 rows at most (`compact`: one per namespace), after each of which every checkpoint
+        that is still there can be read. Raises `ValueError` for an unknown strategy or `keep` below 1.
+        """
+        if strategy not in ("keep_latest", "delete"):
+            raise ValueError(f"prune: strategy is {strategy!r}; it must be 'keep_latest' or 'delete'")
+        rule = retention.Rule(retention.checked_keep("prune: keep", keep), keep_forks)
+        n_removed = 0
+        for thread_id in _texts("prune", "thread_ids", thread_ids):
+            self._settle(thread_id)
+            if strategy == "delete":
+                n_removed += self._n_checkpoints(thread_id)
+                self.delete_thread(thread_id)
+                continue
+            n_removed += self._change(thread_id, partial(_pruning, rule))
+            if compact:
+                self._compact(thread_id)
+        return n_removed
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Remove the checkpoints of these runs, with their task writes. Unknown ids are ignored.
+
+        All other checkpoints stay, and so do the values that they took over. A question of another run that one of
+        these answered is open again; what else they wrote for a step that another run had opened stays. Takes the
+        threads: a run that holds one is refused at its next write. Where a newest checkpoint is removed, the newest that
+        is left on its line takes its place; a thread of which nothing is left is deleted.
+        """
+        wanted = _texts("delete_for_runs", "run_ids", run_ids)
+        if not wanted:
+            return
+        self._settle_all()
+        thread_ids = self._threads_of(wanted)
+        for thread_id in thread_ids:
+            self._settle(thread_id)
+            self._change(thread_id, partial(_without_runs, thread_id, set(wanted)))
+        self._finish_removals()
+
+    def expire(self, limit: int = 100) -> int:
+        """Remove up to `limit` threads whose time to live is over; returns how many. They are invisible already."""
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
+            raise ValueError(f"expire: limit is {limit!r}; it must be an int of at least 0")
+        with self._writing() as tx:
+            n_expired = tx.expire(limit)
+        self._finish_removals()
+        return n_expired
+
+    def vacuum(self) -> None:
+        """Give the space of what was removed back to the operating system."""
+
+    def _change(self, thread_id: str, plan: Callable[[Transaction, Address], Any]) -> int:
+        """Carry out a plan in as many transactions as it takes; made again if anybody wrote in between."""
+        n_removed = 0
+        jobs: deque[Any] = deque()
+        stamp: Any = None
+        is_planned = False
+        while jobs or not is_planned:
+            with self._writing() as tx, _placed(thread_id, None):
+                if stamp is None or tx.stamp() != stamp:
+                    address = tx.address(thread_id, "")
+                    if address is None:
+                        break
+                    jobs, is_planned = plan(tx, address), True
+                n_removed += retention.work(tx, jobs, self._batch)
+                stamp = tx.stamp()
+        return n_removed
+
+    def _compact(self, thread_id: str) -> None:
+        codec = self._codec()
+        done: set[str] = set()
+        while True:
+            with self._writing() as tx, _placed(thread_id, None):
+                address = tx.address(thread_id, "")
+                spaces = retention.read_lines(tx, address.thread_pk) if address is not None else []
+                space = next((space for space in spaces if space.ns not in done), None)
+                if address is None or space is None:
+                    return
+                done.add(space.ns)
+                tx.take(thread_id, address.salt)
+                roots = count((address.claims + 1) << NUMBER_SHIFT | 1)
+                retention.compact(tx, space, codec, roots)
+
+    def _n_checkpoints(self, thread_id: str) -> int:
+        with self._reading() as rows:
+            return len(rows.entries(thread_id, None, None, None))
+
+    async def adelete_thread(self, thread_id: str, *, erase: bool = False) -> None:
+        """Async form of `delete_thread`."""
+        # An override may know fewer parameters.
+        await self._off_loop_write(partial(self.delete_thread, thread_id, **({"erase": True} if erase else {})))
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str, *, overwrite: bool = False) -> None:
         """Async form of `copy_thread`."""
-        await self._off_loop_write(self.copy_thread, source_thread_id, target_thread_id)
+        more = {"overwrite": True} if overwrite else {}
+        await self._off_loop_write(partial(self.copy_thread, source_thread_id, target_thread_id, **more))
+
+    async def aprune(
+        self,
+        thread_ids: Sequence[str],
+        *,
+        strategy: str = "keep_latest",
+        keep: int = 1,
+        keep_forks: bool = True,
+        compact: bool = False,
+    ) -> int:
+        """Async form of `prune`."""
+        return await self._off_loop_write(
+            self.prune, thread_ids, strategy=strategy, keep=keep, keep_forks=keep_forks, compact=compact
+        )
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Async form of `delete_for_runs`."""
+        await self._off_loop_write(self.delete_for_runs, run_ids)
+
+    async def aexpire(self, limit: int = 100) -> int:
+        """Async form of `expire`."""
+        return await self._off_loop_write(self.expire, limit)
+
+    async def avacuum(self) -> None:
+        """Async form of `vacuum`."""
+        await self._off_loop_write(self.vacuum)
 
     # What is stored, and is it sound?
 
@@ -1023,7 +1241,8 @@ class RowSaver(BaseCheckpointSaver[int]):
         checkpoint: Checkpoint,
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
-    ) -> None:
+    ) -> Any:
+        """Returns the thread's key."""
         address = tx.address(thread_id, ns)
         salt = address.salt if address is not None else ids.new_salt()
         number = (address.claims if address is not None else 0) + 1
@@ -1073,7 +1292,7 @@ class RowSaver(BaseCheckpointSaver[int]):
             ts if us is None else us,
             step,
             source,
-            PUBLIC_PUT | REPLACED if existing else PUBLIC_PUT,
+            PUBLIC_PUT | REPLACED | existing.row.flags & (PARENT_PRUNED | THINNED) if existing else PUBLIC_PUT,
             run_id,
             rev,
             full_header(header, rev),
@@ -1090,6 +1309,7 @@ class RowSaver(BaseCheckpointSaver[int]):
             tx.set_head(space_pk, rev)
             if ids.rev_of(row.id, salt) != rev:
                 tx.add_alias(space_pk, row.id, rev)
+        return thread_pk
 
     @staticmethod
     def _cut_headers(tx: Transaction, space_pk: Any, existing: Found) -> None:
@@ -1098,10 +1318,9 @@ class RowSaver(BaseCheckpointSaver[int]):
         if not later:
             return
         first = later[0]
-        found = tx.checkpoint(space_pk, first)
-        if found is None:
-            raise CorruptCheckpointError(f"header of revision {first} is gone")
-        tx.set_header(space_pk, first, first, full_header(fold(found.headers), first))
+        # It may be a stub, which others build on as well.
+        header = fold(tx.header_line(space_pk, existing.row.header_root, first))
+        tx.set_header(space_pk, first, first, full_header(header, first))
         for rev in later[1:]:
             tx.set_header(space_pk, rev, first, None)
 
@@ -1123,7 +1342,7 @@ def _metadata_columns(metadata: CheckpointMetadata) -> tuple[int, int, str | Non
 
 
 @contextmanager
-def _placed(thread_id: str, ns: str) -> Iterator[None]:
+def _placed(thread_id: str, ns: str | None) -> Iterator[None]:
     """Give damage that the rows report the place they do not know."""
     try:
         yield
@@ -1133,10 +1352,37 @@ def _placed(thread_id: str, ns: str) -> Iterator[None]:
         raise CorruptCheckpointError(
             damage.reason,
             thread_id=thread_id,
-            ns=ns,
+            ns=damage.ns if ns is None else ns,
             checkpoint_id=damage.checkpoint_id,
             channel=damage.channel,
         ) from damage
+
+
+def _keeper_of(policy: retention.Retention | None) -> retention.Keeper | None:
+    return None if policy is None else retention.Keeper(policy)
+
+
+def _texts(call: str, name: str, given: Sequence[str]) -> list[str]:
+    """The ids of a call, each once. Raises `TypeError` for one id where a sequence of them belongs."""
+    if isinstance(given, (str, bytes)):
+        raise TypeError(f"{call}: {name} is {given!r}; it must be a sequence of ids; pass [{given!r}]")
+    return list(dict.fromkeys(map(str, given)))
+
+
+def _pruning(rule: retention.Rule, tx: Transaction, address: Address) -> Any:
+    return retention.decide(tx, address.thread_pk, rule)
+
+
+def _without_runs(thread_id: str, run_ids: Collection[str], tx: Transaction, address: Address) -> Any:
+    """The jobs that remove the checkpoints of some runs from a thread, which is taken."""
+    spaces = retention.read_lines(tx, address.thread_pk)
+    doomed = retention.runs_in(spaces, run_ids)
+    if not doomed:
+        return deque()
+    if all(doomed.issuperset(space.visible) for space in spaces):
+        return deque((retention.Retire(address.thread_pk),))
+    tx.take(thread_id, address.salt)
+    return retention.without_runs(tx, spaces, doomed)
 
 
 def _existing(rows: Rows, space_pk: Any, rev: int) -> Found:
@@ -1209,6 +1455,12 @@ def _keep_to_lane(commit: StepCommit) -> None:
         commit.writes = writes
     for other in commit.others:
         _keep_to_lane(other)
+
+
+def works_under_another(step: EncodedStep) -> int | None:
+    """The checkpoint under which the nested one of a step works, if another run made it: it may be gone by now."""
+    up_rev, rev = step.commit.up_rev, step.rev
+    return up_rev if rev is not None and up_rev is not None and up_rev >> N_BITS != rev >> N_BITS else None
 
 
 def refuse_stale(step: EncodedStep) -> None:

@@ -8,7 +8,8 @@ with the reason instead of raised.
 Invariants
 1. One call reads one page, whose size is bounded in rows and bytes (a single body may exceed it).
 2. A page is one consistent view; two pages may be of different moments. `Lines` copes with that: what it has folded
-   stays true, since headers are not rewritten but by a public `put` of an existing id, which makes a line of its own.
+   stays true: whoever rewrites a header (a public `put` of an existing id, the deletion of runs, compaction) makes a line
+   of its own of it.
 3. Memory is bounded by `LINES` folded headers, whatever the number of checkpoints.
 """
 
@@ -19,7 +20,7 @@ from collections import OrderedDict
 from typing import Any, Final, NamedTuple, Protocol
 
 from checkpoint.base import CheckpointError, CorruptCheckpointError
-from checkpoint.chains import CheckpointRow, WriteRow, check_line
+from checkpoint.chains import STUB, CheckpointRow, WriteRow, check_line
 from checkpoint.encryption import ENCRYPTED, Encrypting, RowCipher
 from checkpoint.headers import Header, fold, fold_on
 
@@ -80,8 +81,8 @@ class Chain(NamedTuple):
 class Scan(Protocol):
     """One consistent view of all stored rows, page by page. `after` is the key of the last entry seen, None to start.
 
-    Deleted threads whose rows are still being removed count as absent. Raises `CorruptCheckpointError` if the file
-    itself cannot be read.
+    Threads that are deleted or expired, and whose rows are not removed yet, count as absent. Raises
+    `CorruptCheckpointError` if the file itself cannot be read.
     """
 
     def threads(self, after: Any, limit: int) -> list[ScannedThread]:
@@ -195,7 +196,9 @@ class EncryptedScan:
             if found.damage is None:
                 try:
                     header = cipher.open_header(row.rev, 0 if row.rev == root else last[root], row.header)
-                    row = row._replace(header=header, metadata=cipher.open_metadata(row))
+                    # A stub has no metadata any more.
+                    metadata = None if row.flags & STUB else cipher.open_metadata(row)
+                    row = row._replace(header=header, metadata=metadata)
                     found = ScannedCheckpoint(row, None)
                 except CorruptCheckpointError as damage:
                     found = ScannedCheckpoint(row, damage.reason)

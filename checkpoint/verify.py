@@ -34,6 +34,7 @@ from checkpoint.chains import (
     REPLACED,
     SOURCE_NAMES,
     STUB,
+    THINNED,
     CheckpointRow,
     Codec,
 )
@@ -157,6 +158,7 @@ class SpaceCheck:
         self._codec = codec
         self._deep = deep
         self._after: Any = None
+        self._has_rows = False
         self._damaged: dict[ChainKey, dict[int, str]] = {}
         """Rows of chains that do not check out, by seq."""
         self._gaps: dict[ChainKey, int] = {}
@@ -238,6 +240,7 @@ class SpaceCheck:
         """A page of checkpoints: headers, and all that they refer to."""
         page = scan.headers(self._pk, self._after, PAGE_ROWS)
         present = {found.row.rev for found in page}
+        self._has_rows |= bool(page)
         for found in page:
             try:
                 header = self._lines.fold(scan, found)
@@ -247,7 +250,7 @@ class SpaceCheck:
             if header is None:
                 self.knows_all_refs, self.is_thinned = False, True
                 self.unreadable.setdefault(found.row.rev, "a header on which it builds is damaged")
-            if found.row.flags & (STUB | PARENT_PRUNED | REPLACED):
+            if found.row.flags & (STUB | PARENT_PRUNED | REPLACED | THINNED):
                 self.is_thinned = True
             if found.row.flags & STUB:
                 continue
@@ -260,7 +263,11 @@ class SpaceCheck:
 
     def _head(self, scan: Scan) -> None:
         space = scan.space(self._thread.key, self._space.ns)
-        if space is None or space.head is None:
+        if space is None:
+            return
+        if space.head is None:
+            # All its checkpoints were removed, unless there are lanes.
+            self.is_thinned |= not self._has_rows
             return
         found = scan.identity(self._pk, space.head)
         if found is None or found[1] & STUB:

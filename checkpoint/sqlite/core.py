@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, cast
 from zlib import crc32
 
 from checkpoint import ids
@@ -35,6 +35,7 @@ from checkpoint.base import (
 from checkpoint.chains import (
     PARENT_PRUNED,
     STUB,
+    THINNED,
     CheckpointRow,
     Codec,
     EncodedStep,
@@ -46,7 +47,9 @@ from checkpoint.chains import (
     check_line,
     seal,
 )
-from checkpoint.rows import Address, Entry, Found
+from checkpoint.encryption import EncryptedRows
+from checkpoint.retention import Keeper, Line, SpaceRow
+from checkpoint.rows import Address, Entry, Found, works_under_another
 from checkpoint.sqlite.leases import Lease, Terms
 
 PART: Final = 800
@@ -59,6 +62,7 @@ CHANNELS_PER_STATEMENT: Final = 1000
 BIG_DELETE: Final = 5000
 """Checkpoints of a thread above which its rows are removed in several transactions."""
 DELETE_BATCH: Final = 2000
+RUNS_PER_STATEMENT: Final = 500
 
 _MASK: Final = 0xFFFFFFFF
 
@@ -86,6 +90,12 @@ _ALIAS = "INSERT INTO aliases (space_pk, id, rev) VALUES (?, ?, ?) ON CONFLICT D
 _HEAD = (
     "UPDATE spaces SET head_rev = ? WHERE space_pk = ? AND head_rev IS ? "
     "AND thread_pk = (SELECT thread_pk FROM threads WHERE thread_pk = ? AND epoch = ?)"
+)
+_FORKED = "UPDATE threads SET claims = claims + 1 WHERE thread_pk = ?"
+_HAS_ROW = "SELECT 1 FROM payloads WHERE space_pk = ? AND chan = ? AND root = ? AND seq = ? AND part = 0"
+_HAS_REV = (
+    "SELECT 1 FROM spaces s JOIN checkpoints c ON c.space_pk = s.space_pk AND c.rev = ? "
+    "WHERE s.thread_pk = ? AND c.flags & 1 = 0 LIMIT 1"
 )
 _EXISTS = "SELECT 1 FROM checkpoints WHERE space_pk = ? AND rev = ? AND flags & 1 = 0"
 _PAYLOAD = (
@@ -175,9 +185,12 @@ def _checkpoint_columns(space_pk: int, row: PlainCheckpoint) -> tuple[Any, ...]:
 # ---- writing
 
 
-def store(conn: Any, steps: Sequence[EncodedStep], codec: Codec, terms: Terms | None = None) -> None:
-    """Write steps of one claim in one transaction. The connection must have no transaction open. `terms`: of the lease
-    that the run has with its claim, if any.
+def store(
+    conn: Any, steps: Sequence[EncodedStep], codec: Codec, terms: Terms | None = None, keeper: Keeper | None = None
+) -> None:
+    """Write steps of one claim in one transaction, and let `keeper` remove what need not stay any more. The connection
+    must have no transaction open. `terms`: of the lease that the run has with its claim, if any.
+
 
     Raises `ThreadBusyError` (another process has a lease), `CheckpointConflictError` (claim or head missed),
     `ThreadDeletedError`, `CheckpointNotFoundError`, or what SQLite raises; nothing is stored then. On return the claim
@@ -193,9 +206,14 @@ def store(conn: Any, steps: Sequence[EncodedStep], codec: Codec, terms: Terms | 
             written = _write_lane(conn, steps, codec)
         else:
             written = _write_steps(conn, execute, steps, codec, lease)
+        if keeper is not None:
+            rows = Writer(conn)
+            tx = rows if codec.encrypting is None else cast("Writer", EncryptedRows(rows, codec.encrypting))
+            keeper.after(tx, written[0], steps[0].claim, steps, time.time())
         execute("COMMIT")
         _settle_claim(steps, *written, lease)
     except BaseException as error:
+        steps[0].claim.upkeep = None
         if conn.in_transaction:
             execute("ROLLBACK")
         elif written is not None and not isinstance(error, Exception):
@@ -286,6 +304,12 @@ def _write_lane(conn: Any, steps: Sequence[EncodedStep], codec: Codec) -> tuple[
             space_pks[space.ns] = made_pk
         if parent is not None and parent not in made:
             step.must_exist = parent
+            if parent >> N_BITS != step.rev >> N_BITS:
+                space_pk = space.pk if space.pk is not None else space_pks[space.ns]
+                # What it shares may have been stored anew since it was loaded.
+                if not all(conn.execute(_HAS_ROW, (space_pk, *ref)).fetchone() for ref in space.header.chains()):
+                    raise _parent_gone(step)
+                conn.execute(_FORKED, (thread_pk,))
         made.add(step.rev)
     steps = [step for step in steps if step.rev is not None or step.writes]
     if steps:
@@ -322,11 +346,11 @@ def _write_rows(
         if space_pk is None:
             space_pk = _space_pk(conn, step, thread_pk, space_pks)
         if step.must_exist is not None and execute(_EXISTS, (space_pk, step.must_exist)).fetchone() is None:
-            raise CheckpointNotFoundError(
-                f"thread {claim.thread_id!r}: the checkpoint that step {step.commit.step} continues is not stored any more "
-                f"(namespace {step.space.ns!r}); load a newer one",
-                thread_id=claim.thread_id,
-            )
+            raise _parent_gone(step)
+        if step.space.ns and (up_rev := works_under_another(step)) is not None:
+            is_there = execute(_HAS_REV, (up_rev, thread_pk)).fetchone() is not None
+            if not is_there and all(other.rev != up_rev for other in steps):
+                raise _parent_gone(step)
         row = seal(step, codec)
         for number, root, seq, kind, tag, data in step.payloads:
             crc = crc32(data, (root ^ seq) & _MASK)
@@ -368,11 +392,14 @@ def _take_claim(conn: Any, first: EncodedStep, lease: Lease | None) -> int:
     owner, until = (lease.owner, lease.until) if lease is not None else (None, None)
     number, thread_pk = claim.number, claim.thread_pk
     if thread_pk is None:
+        values_of_new = claim.thread_id, claim.salt, number, number, now, now, owner, until
         try:
-            made: int = conn.execute(
-                _TAKE_NEW, (claim.thread_id, claim.salt, number, number, now, now, owner, until)
-            ).lastrowid
+            made: int = conn.execute(_TAKE_NEW, values_of_new).lastrowid
         except sqlite3.IntegrityError:
+            # Whose time is over was not there when the run loaded it.
+            if retire_expired(conn, claim.thread_id, now):
+                made = conn.execute(_TAKE_NEW, values_of_new).lastrowid
+                return made
             found = conn.execute(
                 "SELECT thread_pk, salt FROM threads WHERE thread_id = ? AND epoch = 0", (claim.thread_id,)
             ).fetchone()
@@ -458,6 +485,14 @@ def _write_parted_task(
         _insert(conn, _TASK, [(*key, part, None, None, None, piece) for part, piece in enumerate(pieces) if part])
 
 
+def _parent_gone(step: EncodedStep) -> CheckpointNotFoundError:
+    return CheckpointNotFoundError(
+        f"thread {step.claim.thread_id!r}: the checkpoint that step {step.commit.step} continues is not stored any more "
+        f"(namespace {step.space.ns!r}); load a newer one",
+        thread_id=step.claim.thread_id,
+    )
+
+
 def _deleted(step: EncodedStep) -> ThreadDeletedError:
     thread_id = step.claim.thread_id
     return ThreadDeletedError(
@@ -508,8 +543,9 @@ class Reader:
             "SELECT t.thread_pk, t.salt, t.epoch, t.claims, s.space_pk, s.head_rev, r.head_rev, "
             "t.lease_owner, t.lease_until FROM threads t "
             "LEFT JOIN spaces s ON s.thread_pk = t.thread_pk AND s.ns = ? "
-            "LEFT JOIN spaces r ON r.thread_pk = t.thread_pk AND r.ns = '' WHERE t.thread_id = ?",
-            (ns, thread_id),
+            "LEFT JOIN spaces r ON r.thread_pk = t.thread_pk AND r.ns = '' WHERE t.thread_id = ? "
+            "AND (t.expires_at IS NULL OR t.expires_at > ?)",
+            (ns, thread_id, time.time()),
         ).fetchone()
         return None if row is None else Address(*row)
 
@@ -740,7 +776,10 @@ class Reader:
 
     def rev_in_thread(self, thread_id: str, checkpoint_id: str) -> int | None:
         """As `Rows.rev_in_thread`."""
-        row = self.conn.execute("SELECT salt FROM threads WHERE thread_id = ?", (thread_id,)).fetchone()
+        row = self.conn.execute(
+            "SELECT salt FROM threads WHERE thread_id = ? AND (expires_at IS NULL OR expires_at > ?)",
+            (thread_id, time.time()),
+        ).fetchone()
         if row is None:
             return None
         stored = id_column(checkpoint_id)
@@ -768,9 +807,9 @@ class Reader:
             "t.thread_pk, t.salt, t.epoch, t.claims, s.space_pk, s.head_rev, r.head_rev "
             "FROM threads t JOIN spaces s USING (thread_pk) JOIN checkpoints c USING (space_pk) "
             "LEFT JOIN spaces r ON r.thread_pk = t.thread_pk AND r.ns = '' "
-            "WHERE c.flags & 1 = 0 AND t.thread_id IS NOT NULL"
+            "WHERE c.flags & 1 = 0 AND t.thread_id IS NOT NULL AND (t.expires_at IS NULL OR t.expires_at > ?)"
         )
-        bound: list[Any] = []
+        bound: list[Any] = [time.time()]
         for condition, value in ((" AND t.thread_id = ?", thread_id), (" AND s.ns = ?", ns), (" AND c.rev < ?", below)):
             if value is not None:
                 statement += condition
@@ -793,6 +832,7 @@ class Writer(Reader):
     def take(self, thread_id: str, salt: int) -> int:
         """As `Transaction.take`."""
         now = time.time()
+        retire_expired(self.conn, thread_id, now)
         row = self.conn.execute("SELECT thread_pk, claims FROM threads WHERE thread_id = ?", (thread_id,)).fetchone()
         if row is None:
             made: int = self.conn.execute(_TAKE_NEW, (thread_id, salt, 1, 1, now, now, None, None)).lastrowid
@@ -809,6 +849,8 @@ class Writer(Reader):
     def take_lane(self, thread_id: str, thread_pk: int | None, salt: int) -> tuple[int, int, int] | None:
         """As `Transaction.take_lane`."""
         find = "SELECT thread_pk, salt FROM threads WHERE thread_id = ?"
+        if thread_pk is None:
+            retire_expired(self.conn, thread_id, time.time())
         row = self.conn.execute(find, (thread_id,)).fetchone()
         if row is None and thread_pk is None:
             now = time.time()
@@ -923,29 +965,178 @@ class Writer(Reader):
         """As `Transaction.add_writes`."""
         add_writes(self.conn, space_pk, writes, replace=replace)
 
+    # Upkeep.
+
+    def stamp(self) -> tuple[int, int]:
+        """As `Upkeep.stamp`."""
+        (others,) = self.conn.execute("PRAGMA data_version").fetchone()
+        (own,) = self.conn.execute("SELECT total_changes()").fetchone()
+        return others, own
+
+    def n_claims(self, thread_pk: int) -> int:
+        """As `Upkeep.n_claims`."""
+        ((number,),) = self.conn.execute("SELECT claims FROM threads WHERE thread_pk = ?", (thread_pk,)).fetchall()
+        return number  # type: ignore[no-any-return]
+
+    def spaces(self, thread_pk: int) -> list[SpaceRow]:
+        """As `Upkeep.spaces`."""
+        rows = self.conn.execute(
+            "SELECT ns, space_pk, head_rev FROM spaces WHERE thread_pk = ? ORDER BY space_pk", (thread_pk,)
+        ).fetchall()
+        return [SpaceRow._make(row) for row in rows]
+
+    def lines_of(self, space_pk: int) -> list[Line]:
+        """As `Upkeep.lines_of`."""
+        rows = self.conn.execute(
+            "SELECT rev, parent_rev, up_rev, ts, source, flags, run_id, header_root FROM checkpoints "
+            "WHERE space_pk = ? ORDER BY rev",
+            (space_pk,),
+        ).fetchall()
+        return [Line._make(row) for row in rows]
+
+    def task_keys(self, space_pk: int, rev: int | None = None) -> list[tuple[int, str | bytes, int]]:
+        """As `Upkeep.task_keys`."""
+        statement = "SELECT DISTINCT rev, task_id, slot FROM task_writes WHERE space_pk = ?"
+        if rev is None:
+            return self.conn.execute(statement, (space_pk,)).fetchall()  # type: ignore[no-any-return]
+        return self.conn.execute(statement + " AND rev = ?", (space_pk, rev)).fetchall()  # type: ignore[no-any-return]
+
+    def header_line(self, space_pk: int, header_root: int, last: int) -> list[tuple[int, bytes]]:
+        """As `Upkeep.header_line`."""
+        rows = self.conn.execute(
+            "SELECT rev, header, crc, CAST(metadata AS BLOB) FROM checkpoints WHERE space_pk = ? AND rev BETWEEN ? AND ? "
+            "AND header_root = ? ORDER BY rev",
+            (space_pk, header_root, last, header_root),
+        ).fetchall()
+        for rev, header, crc, metadata in rows:
+            if header_crc(rev, header, metadata) != crc:
+                raise CorruptCheckpointError(header_damage(rev))
+        return [row[:2] for row in rows]
+
+    def chain_lengths(self, space_pk: int) -> list[tuple[int, int, int]]:
+        """As `Upkeep.chain_lengths`."""
+        rows: list[tuple[int, int, int]] = self.conn.execute(
+            "SELECT chan, root, max(seq) + 1 FROM payloads WHERE space_pk = ? GROUP BY chan, root", (space_pk,)
+        ).fetchall()
+        return rows
+
+    def mark_pruned(self, space_pk: int, rev: int, *, parent: bool, up: bool, to: int | None = None) -> None:
+        """As `Upkeep.mark_pruned`."""
+        if parent:
+            self.conn.execute(
+                f"UPDATE checkpoints SET parent_rev = ?, flags = flags | {PARENT_PRUNED} "
+                "WHERE space_pk = ? AND rev = ?",
+                (to, space_pk, rev),
+            )
+        if up:
+            self.conn.execute("UPDATE checkpoints SET up_rev = NULL WHERE space_pk = ? AND rev = ?", (space_pk, rev))
+
+    def mark_thinned(self, space_pk: int, rev: int) -> None:
+        """As `Upkeep.mark_thinned`."""
+        self.conn.execute(
+            f"UPDATE checkpoints SET flags = flags | {THINNED} WHERE space_pk = ? AND rev = ?", (space_pk, rev)
+        )
+
+    def drop_checkpoint(self, space_pk: int, rev: int, *, stub: bool) -> None:
+        """As `Upkeep.drop_checkpoint`."""
+        row = self.conn.execute(
+            "SELECT id, header FROM checkpoints WHERE space_pk = ? AND rev = ?", (space_pk, rev)
+        ).fetchone()
+        if row is None:
+            return
+        self.conn.execute("DELETE FROM aliases WHERE space_pk = ? AND id = ? AND rev = ?", (space_pk, row[0], rev))
+        if not stub:
+            self.conn.execute("DELETE FROM checkpoints WHERE space_pk = ? AND rev = ?", (space_pk, rev))
+            return
+        self.conn.execute(
+            f"UPDATE checkpoints SET flags = flags | {STUB | PARENT_PRUNED}, parent_rev = NULL, parent_id = NULL, "
+            "up_rev = NULL, run_id = NULL, metadata = NULL, crc = ? WHERE space_pk = ? AND rev = ?",
+            (header_crc(rev, row[1], None), space_pk, rev),
+        )
+
+    def drop_tasks(self, space_pk: int, rev: int, limit: int) -> int:
+        """As `Upkeep.drop_tasks`."""
+        n_rows: int = self.conn.execute(
+            "DELETE FROM task_writes WHERE space_pk = ? AND rev = ? AND (task_id, slot, part) IN "
+            "(SELECT task_id, slot, part FROM task_writes WHERE space_pk = ? AND rev = ? LIMIT ?)",
+            (space_pk, rev, space_pk, rev, limit),
+        ).rowcount
+        return n_rows
+
+    def drop_task(self, space_pk: int, rev: int, task: Any, slot: int) -> None:
+        """As `Upkeep.drop_task`."""
+        self.conn.execute(_DROP_TASK, (space_pk, rev, task, slot))
+
+    def drop_chain(self, space_pk: int, number: int, root: int, first: int, last: int) -> int:
+        """As `Upkeep.drop_chain`."""
+        n_rows: int = self.conn.execute(
+            "DELETE FROM payloads WHERE space_pk = ? AND chan = ? AND root = ? AND seq BETWEEN ? AND ?",
+            (space_pk, number, root, first, last),
+        ).rowcount
+        return n_rows
+
+    def drop_space(self, space_pk: int) -> None:
+        """As `Upkeep.drop_space`."""
+        self.conn.execute("DELETE FROM spaces WHERE space_pk = ?", (space_pk,))
+
+    def retire(self, thread_pk: int) -> None:
+        """As `Upkeep.retire`."""
+        (n_checkpoints,) = self.conn.execute(
+            "SELECT count(*) FROM spaces JOIN checkpoints USING (space_pk) WHERE thread_pk = ?", (thread_pk,)
+        ).fetchone()
+        if n_checkpoints <= BIG_DELETE:
+            self.conn.execute("DELETE FROM threads WHERE thread_pk = ?", (thread_pk,))
+        else:
+            # From here on it cannot be found, and nobody's epoch fits.
+            self.conn.execute("UPDATE threads SET thread_id = NULL, epoch = -1 WHERE thread_pk = ?", (thread_pk,))
+
+    def expire_at(self, thread_pk: int, moment: float) -> None:
+        """As `Upkeep.expire_at`."""
+        self.conn.execute("UPDATE threads SET expires_at = ? WHERE thread_pk = ?", (moment, thread_pk))
+
+    def retire_expired(self, thread_id: str) -> None:
+        """As `Transaction.retire_expired`."""
+        retire_expired(self.conn, thread_id, time.time())
+
+    def expire(self, limit: int) -> int:
+        """As `Transaction.expire`."""
+        n_expired: int = self.conn.execute(
+            "UPDATE threads SET thread_id = NULL, epoch = -1 WHERE thread_pk IN (SELECT thread_pk FROM threads "
+            "WHERE expires_at <= ? AND thread_id IS NOT NULL ORDER BY expires_at LIMIT ?)",
+            (time.time(), limit),
+        ).rowcount
+        return n_expired
+
+    def copy(self, source_pk: int, target_id: str) -> int:
+        """As `Transaction.copy`."""
+        retire_expired(self.conn, target_id, time.time())
+        return copy_thread(self.conn, source_pk, target_id)
+
 
 # ---- whole threads
 
 
-def delete_thread(conn: Any, thread_id: str) -> bool:
-    """Remove a thread, inside the caller's transaction.
+def retire_expired(conn: Any, thread_id: str, now: float) -> bool:
+    """Let a thread vanish whose time to live is over. Returns whether it was."""
+    n_rows: int = conn.execute(
+        "UPDATE threads SET thread_id = NULL, epoch = -1 WHERE thread_id = ? AND expires_at <= ?", (thread_id, now)
+    ).rowcount
+    return n_rows == 1
 
-    Returns whether it has only vanished so far, and `finish_deletes` has its rows to remove.
-    """
-    row = conn.execute(
-        "SELECT t.thread_pk, (SELECT count(*) FROM spaces s JOIN checkpoints c USING (space_pk) "
-        "WHERE s.thread_pk = t.thread_pk) FROM threads t WHERE t.thread_id = ?",
-        (thread_id,),
-    ).fetchone()
-    if row is None:
-        return False
-    thread_pk, n_checkpoints = row
-    if n_checkpoints <= BIG_DELETE:
-        conn.execute("DELETE FROM threads WHERE thread_pk = ?", (thread_pk,))
-        return False
-    # From here on it cannot be found, and nobody's epoch fits.
-    conn.execute("UPDATE threads SET thread_id = NULL, epoch = -1 WHERE thread_pk = ?", (thread_pk,))
-    return True
+
+def threads_of(conn: Any, run_ids: Sequence[str]) -> list[str]:
+    """Ids of threads with checkpoints of these runs."""
+    found: dict[str, None] = {}
+    for at in range(0, len(run_ids), RUNS_PER_STATEMENT):
+        some = run_ids[at : at + RUNS_PER_STATEMENT]
+        marks = ", ".join("?" * len(some))
+        rows = conn.execute(
+            "SELECT DISTINCT t.thread_id FROM checkpoints c JOIN spaces USING (space_pk) JOIN threads t "
+            f"USING (thread_pk) WHERE c.run_id IN ({marks}) AND t.thread_id IS NOT NULL",
+            list(some),
+        ).fetchall()
+        found.update((row[0], None) for row in rows)
+    return list(found)
 
 
 def finish_deletes(conn: Any) -> None:
@@ -979,27 +1170,17 @@ def _delete(conn: Any, statement: str, values: tuple[int, ...]) -> int:
     return n_rows
 
 
-def copy_thread(conn: Any, source_id: str, target_id: str) -> None:
-    """Copy all rows of a thread to a new one, inside the caller's transaction. An unknown source is ignored."""
+def copy_thread(conn: Any, source_pk: int, target_id: str) -> int:
+    """Copy all rows of a thread to a new one, inside the caller's transaction. Returns the key of the new one."""
     now = time.time()
-    source = conn.execute(
-        "SELECT thread_pk, salt, claims, epoch FROM threads WHERE thread_id = ?", (source_id,)
-    ).fetchone()
-    if source is None:
-        return
-    try:
-        target_pk = conn.execute(
-            "INSERT INTO threads (thread_id, salt, claims, epoch, created_at, claimed_at) VALUES (?, ?, ?, ?, ?, ?)",
-            (target_id, *source[1:], now, now),
-        ).lastrowid
-    except sqlite3.IntegrityError:
-        raise CheckpointConflictError(
-            f"copy_thread: thread {target_id!r} has checkpoints already; delete it first, or choose another id",
-            thread_id=target_id,
-        ) from None
+    target_pk: int = conn.execute(
+        "INSERT INTO threads (thread_id, salt, claims, epoch, created_at, claimed_at, expires_at) "
+        "SELECT ?, salt, claims, epoch, ?, ?, expires_at FROM threads WHERE thread_pk = ?",
+        (target_id, now, now, source_pk),
+    ).lastrowid
     conn.execute(
         "INSERT INTO spaces (thread_pk, ns, head_rev) SELECT ?, ns, head_rev FROM spaces WHERE thread_pk = ?",
-        (target_pk, source[0]),
+        (target_pk, source_pk),
     )
     for table, columns in (
         (
@@ -1016,5 +1197,6 @@ def copy_thread(conn: Any, source_id: str, target_id: str) -> None:
             f"INSERT INTO {table} (space_pk, {columns}) SELECT n.space_pk, {own} FROM spaces o "
             f"JOIN spaces n ON n.thread_pk = ? AND n.ns = o.ns JOIN {table} r ON r.space_pk = o.space_pk "
             f"WHERE o.thread_pk = ?",
-            (target_pk, source[0]),
+            (target_pk, source_pk),
         )
+    return target_pk

@@ -53,6 +53,7 @@ from checkpoint.base import (
     ThreadBusyError,
 )
 from checkpoint.chains import EncodedStep
+from checkpoint.retention import Retention
 from checkpoint.rows import Address, HistoryWrites, RowSaver, refuse_stale
 from checkpoint.sqlite import core, leases, opening
 from checkpoint.sqlite.migrations import check_sqlite, known_version, migrate
@@ -100,9 +101,10 @@ if hasattr(os, "register_at_fork"):
 class _Connections:
     """What is open. Apart from the saver, so that a saver that is collected closes its files."""
 
-    def __init__(self, path: str | None, single: Any, owned: bool, read_only: bool) -> None:
+    def __init__(self, path: str | None, single: Any, owned: bool, read_only: bool, secure_delete: bool) -> None:
         self.path = path
         self.read_only = read_only
+        self.secure_delete = secure_delete
         self.single = single
         self.owned = owned
         self.n_forks = _n_forks
@@ -139,6 +141,8 @@ class _Connections:
             self.writer.execute("PRAGMA journal_mode = WAL")
             self.writer.execute("PRAGMA wal_autocheckpoint = 0")
             self.writer.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
+        if self.secure_delete:
+            self.writer.execute("PRAGMA secure_delete = ON")
 
     def check_process(self) -> None:
         """Raise `SaverClosedError` in a child of the process that opened the files."""
@@ -147,6 +151,19 @@ class _Connections:
                 "the saver was opened before this process was forked; SQLite files cannot be shared that way; make a "
                 "new saver in the child"
             )
+
+    @contextmanager
+    def erasing(self) -> Iterator[None]:
+        """Overwrite with zeros what is deleted meanwhile."""
+        with self.write_lock:
+            self.set_mode("full")
+            self.writer.execute("PRAGMA secure_delete = ON")
+        try:
+            yield
+        finally:
+            if not self.secure_delete:
+                with self.write_lock:
+                    self.writer.execute("PRAGMA secure_delete = OFF")
 
     def set_mode(self, mode: str) -> None:
         """`full` and `normal` wait for a lock held elsewhere, `inline` does not. Only outside a transaction."""
@@ -194,12 +211,17 @@ class _SqliteSaver(RowSaver):
         history_writes: HistoryWrites = "keep",
         lease_ttl: float | None = None,
         read_only: bool = False,
+        retention: Retention | None = None,
+        secure_delete: bool = False,
     ) -> None:
-        super().__init__(serde=serde, max_checkpoint_lag=max_checkpoint_lag, history_writes=history_writes)
+        super().__init__(
+            serde=serde, max_checkpoint_lag=max_checkpoint_lag, history_writes=history_writes, retention=retention
+        )
         check_sqlite()
         self._terms = leases.Terms(lease_ttl) if lease_ttl is not None else None
         self.conn = conn
         self.read_only = read_only
+        self._secure_delete = secure_delete
         self._open_lock = threading.Lock()
         self._connections: _Connections | None = None
         self._closer: Any = None
@@ -229,6 +251,8 @@ class _SqliteSaver(RowSaver):
         history_writes: HistoryWrites = "keep",
         lease_ttl: float | None = None,
         read_only: bool = False,
+        retention: Retention | None = None,
+        secure_delete: bool = False,
     ) -> Self:
         """A saver on a file path, for `with` and `async with` alike."""
         return cls(
@@ -238,6 +262,8 @@ class _SqliteSaver(RowSaver):
             history_writes=history_writes,
             lease_ttl=lease_ttl,
             read_only=read_only,
+            retention=retention,
+            secure_delete=secure_delete,
         )
 
     # ---- opening and closing
@@ -250,7 +276,7 @@ class _SqliteSaver(RowSaver):
                 path, single, owned = self._target()
                 self._check_target(path)
                 with opening.explained(path or "the in-memory database"):
-                    connections = _Connections(path, single, owned, self.read_only)
+                    connections = _Connections(path, single, owned, self.read_only, self._secure_delete)
                     try:
                         with connections.write_lock:
                             self._prepare(connections)
@@ -422,10 +448,10 @@ class _SqliteSaver(RowSaver):
             for step in steps:
                 refuse_stale(step)
         try:
-            if self._terms is None:
+            if self._terms is None and self._keeper is None:
                 core.store(connections.writer, steps, self._codec())
             else:
-                core.store(connections.writer, steps, self._codec(), self._terms)
+                core.store(connections.writer, steps, self._codec(), self._terms, self._keeper)
         except BaseException as error:
             connections.note_failure(error)
             # An interrupt that came after the commit has spoiled nothing.
@@ -609,21 +635,67 @@ class _SqliteSaver(RowSaver):
 
     # ---- whole threads
 
-    def delete_thread(self, thread_id: str) -> None:
-        """Remove a thread with all its namespaces. Unknown threads are ignored; a late writer is refused."""
-        self._settle(str(thread_id))
-        with self._writing() as tx:
-            more = core.delete_thread(tx.conn, str(thread_id))
-        if more:
-            connections = self._live()
-            with connections.write_lock:
-                core.finish_deletes(connections.writer)
+    def _settle_all(self) -> None:
+        for thread_id in list(self._unwritten):
+            self._settle(thread_id)
 
-    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """Copy all checkpoints of one thread to another, which must not exist. An unknown source is ignored."""
-        self._settle(str(source_thread_id))
-        with self._writing() as tx:
-            core.copy_thread(tx.conn, str(source_thread_id), str(target_thread_id))
+    def _threads_of(self, run_ids: Sequence[str]) -> list[str]:
+        with self._reading() as rows:
+            return core.threads_of(rows.conn, run_ids)
+
+    @contextmanager
+    def _alone(self) -> Iterator[_Connections]:
+        """The writer connection for statements that are transactions of their own."""
+        self._check_writable()
+        connections = self._live()
+        with connections.write_lock:
+            connections.set_mode("full")
+            try:
+                yield connections
+            except BaseException as error:
+                connections.note_failure(error)
+                raise
+
+    def _finish_removals(self) -> None:
+        with self._alone() as connections:
+            core.finish_deletes(connections.writer)
+
+    def delete_thread(self, thread_id: str, *, erase: bool = False) -> None:
+        """Remove a thread with all its namespaces. Unknown threads are ignored; a late writer is refused.
+
+        `erase`: overwrite its bytes in the file, and empty the write-ahead log, which holds them too. Raises
+        `CheckpointError` if a reader elsewhere keeps the log from being emptied; the thread is deleted all the same.
+        """
+        if not erase:
+            super().delete_thread(thread_id)
+            return
+        self._check_writable()
+        connections = self._live()
+        with connections.erasing():
+            super().delete_thread(thread_id)
+        if connections.single is None:
+            self._truncate_wal(f"delete_thread: thread {thread_id!r} is deleted")
+
+    def vacuum(self) -> None:
+        """Write the file anew, so that it takes no more space than what is stored. Costs a copy of the file; commits
+        wait meanwhile. Raises `sqlite3.OperationalError` if another process writes."""
+        self._settle_all()
+        self._finish_removals()
+        with self._alone() as connections:
+            connections.writer.execute("VACUUM")
+        if connections.single is None:
+            with contextlib.suppress(CheckpointError):
+                self._truncate_wal("vacuum: the file is written")
+
+    def _truncate_wal(self, done: str) -> None:
+        with self._alone() as connections:
+            busy, _, _ = connections.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise CheckpointError(
+                    f"{done}, but its bytes are still in the write-ahead log, which a reader holds; end that reader and "
+                    f"call again"
+                )
+            self._wal_bytes = 0
 
     # ---- off the loop
 
@@ -661,6 +733,8 @@ class SqliteSaver(_SqliteSaver):
         history_writes: HistoryWrites = "keep",
         lease_ttl: float | None = None,
         read_only: bool = False,
+        retention: Retention | None = None,
+        secure_delete: bool = False,
     ) -> None:
         """
         Args:
@@ -675,6 +749,8 @@ class SqliteSaver(_SqliteSaver):
                 None: the run that starts last takes it. Make it longer than the slowest node.
             read_only: read a file, also one that may not be written to, or whose schema is of an older library, and
                 change nothing; whatever would store something raises `ReadOnlyError`.
+            retention: what is removed again while threads go on; nothing if None.
+            secure_delete: overwrite with zeros what is removed from the file, always.
         """
         super().__init__(
             conn,
@@ -683,6 +759,8 @@ class SqliteSaver(_SqliteSaver):
             history_writes=history_writes,
             lease_ttl=lease_ttl,
             read_only=read_only,
+            retention=retention,
+            secure_delete=secure_delete,
         )
         self._open()
 
@@ -707,6 +785,8 @@ class AsyncSqliteSaver(_SqliteSaver):
         history_writes: HistoryWrites = "keep",
         lease_ttl: float | None = None,
         read_only: bool = False,
+        retention: Retention | None = None,
+        secure_delete: bool = False,
     ) -> None:
         """
         Args:
@@ -716,6 +796,8 @@ class AsyncSqliteSaver(_SqliteSaver):
             history_writes: as for `SqliteSaver`.
             lease_ttl: as for `SqliteSaver`.
             read_only: as for `SqliteSaver`.
+            retention: as for `SqliteSaver`.
+            secure_delete: as for `SqliteSaver`.
         """
         super().__init__(
             conn,
@@ -724,6 +806,8 @@ class AsyncSqliteSaver(_SqliteSaver):
             history_writes=history_writes,
             lease_ttl=lease_ttl,
             read_only=read_only,
+            retention=retention,
+            secure_delete=secure_delete,
         )
 
     async def setup(self) -> None:

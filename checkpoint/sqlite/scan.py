@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -83,8 +84,8 @@ class Scanner:
         """As `Scan.threads`."""
         rows = self.conn.execute(
             "SELECT thread_pk, thread_id, salt FROM threads WHERE thread_pk > ? AND thread_id IS NOT NULL "
-            "ORDER BY thread_pk LIMIT ?",
-            (-1 if after is None else after, limit),
+            "AND (expires_at IS NULL OR expires_at > ?) ORDER BY thread_pk LIMIT ?",
+            (-1 if after is None else after, time.time(), limit),
         ).fetchall()
         return [ScannedThread(*row) for row in rows]
 
@@ -92,7 +93,9 @@ class Scanner:
     def thread(self, thread_id: str) -> ScannedThread | None:
         """As `Scan.thread`."""
         row = self.conn.execute(
-            "SELECT thread_pk, thread_id, salt FROM threads WHERE thread_id = ?", (thread_id,)
+            "SELECT thread_pk, thread_id, salt FROM threads WHERE thread_id = ? "
+            "AND (expires_at IS NULL OR expires_at > ?)",
+            (thread_id, time.time()),
         ).fetchone()
         return None if row is None else ScannedThread(*row)
 

@@ -225,6 +225,24 @@ def test_prune_goes_thread_by_thread(file: Path, run: Any, monkeypatch: pytest.M
     assert not place.exists()
 
 
+def test_prune(file: Path, run: Any) -> None:
+    def counts() -> tuple[int, int]:
+        with SqliteSaver(file, read_only=True) as saver:
+            return len(list(saver.list(config("a")))), len(list(saver.list(config("t"))))
+
+    before = counts()
+    assert before[0] == before[1] > 6
+    (line,) = run("prune", file, "--keep", 1, "--dry-run").lines
+    assert line.endswith("would be removed")
+    assert counts() == before
+    n_gone = int(line.split()[0])
+    assert run("prune", file, "--keep", 1, "--thread", "t").lines == [f"{n_gone // 2} checkpoints removed"]
+    assert counts() == (before[0], before[1] - n_gone // 2)
+    assert run("prune", file, "--keep", 1).lines == [f"{n_gone // 2} checkpoints removed"]
+    assert run("prune", file, "--keep", 1).lines == ["0 checkpoints removed"]
+    assert run("verify", file, "--deep").code == 0
+
+
 def test_migrate(file: Path, run: Any) -> None:
     shown = run("migrate", file)
     assert (shown.code, len(shown.lines)) == (0, 1)

@@ -21,6 +21,7 @@ from checkpoint.testing.checks import checks_of
 from checkpoint.testing.model import Model
 from checkpoint.testing.report import Level
 from checkpoint.testing.script import checkpoint
+from checkpoint.testing.subject import CAPABILITIES, capabilities_of
 from tests.checkpoint.ciphers import BindingCipher, PlainCipher
 from tests.checkpoint.runs import Store, config
 
@@ -139,6 +140,13 @@ def test_conformance_of_other_kinds(kind: str) -> None:
 
 def put(store: Store, where: Any, given: Any, metadata: Any = None) -> Any:
     return store.put(where, given, metadata or {"source": "loop", "step": 1}, given["channel_versions"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_optional_part_of_the_kit_is_left_out(kind: str, is_async: bool, tmp_path: Path) -> None:
+    with opened(kind, tmp_path / "threads.sqlite") as saver:
+        found = capabilities_of(saver, "async" if is_async else "sync")
+        assert set(CAPABILITIES) - set(found) == ({"filter"} if "encrypted" in kind else set())
 
 
 # ---- what only ours promise

@@ -119,22 +119,19 @@ def open_file(path: str, number: int) -> int:
 
 
 def upkeep(path: str, what: str, fault: Any = None) -> Any:
-    """Copy, delete or prune thread "t"; die at [boundary, n]. Returns the visits, None if the saver cannot do it."""
+    """Copy, delete or prune thread "t"; die at [boundary, n]. Returns the visits."""
     with SqliteSaver(path) as saver:
         record = CrashAt(*fault) if fault else Record("b10")
         with inject(saver, record):
-            try:
-                if what == "copy":
-                    saver.copy_thread("t", "copy")
-                elif what == "delete":
-                    saver.delete_thread("t")
-                elif what == "delete in batches":
-                    saver_module.core.BIG_DELETE, saver_module.core.DELETE_BATCH = 2, 3  # type: ignore[misc]
-                    saver.delete_thread("t")
-                else:
-                    saver.prune(["t"], keep=2)  # type: ignore[call-arg]
-            except (NotImplementedError, TypeError):
-                return None
+            if what == "copy":
+                saver.copy_thread("t", "copy")
+            elif what == "delete":
+                saver.delete_thread("t")
+            elif what == "delete in batches":
+                saver_module.core.BIG_DELETE, saver_module.core.DELETE_BATCH = 2, 3  # type: ignore[misc]
+                saver.delete_thread("t")
+            else:
+                saver.prune(["t"], keep=2)
         return record.visits
 
 
