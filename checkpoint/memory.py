@@ -63,16 +63,8 @@ from checkpoint.chains import (
 )
 from checkpoint.deltas import FULL, LARGE
 from checkpoint.retention import Line, Retention, SpaceRow, checked_keep, checked_seconds
-from checkpoint.rows import (
-    Address,
-    Entry,
-    Found,
-    HistoryWrites,
-    RowSaver,
-    addressed,
-    refuse_stale,
-    works_under_another,
-)
+from checkpoint.row_saver import HistoryWrites, RowSaver, refuse_stale
+from checkpoint.rows import Address, Entry, Found, addressed, works_under_another
 from checkpoint.scan import Chain, ScannedBody, ScannedCheckpoint, ScannedSpace, ScannedTask, ScannedThread
 
 P = ParamSpec("P")

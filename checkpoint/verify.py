@@ -1,7 +1,7 @@
 """What is wrong with stored checkpoints: every row looked at once, every reference followed.
 
 Decides what counts as damage and where it is said to be. Knows nothing of files: it reads pages of a
-`checkpoint.scan.Scan`, and `checkpoint.rows` gives it one view after another, so that writers and other readers are
+`checkpoint.scan.Scan`, and `checkpoint.row_saver` gives it one view after another, so that writers and other readers are
 never kept waiting for the whole of it.
 
 What is checked: checksums of all bodies; gaps in chains, parts and header lines; that heads, parents (or their mark), `up`

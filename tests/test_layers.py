@@ -18,7 +18,20 @@ PACKAGES = ("checkpoint", "pregel")
 # the entry names. `pregel.engine` is the core without the drivers.
 BASE = ("checkpoint.registry", "checkpoint.base", "checkpoint.ids", "checkpoint.adapter", "checkpoint.holders")
 TOOLS = ("scan", "verify", "stats", "repair", "export")
-ROWS = ("encryption", "rewrap", "headers", "deltas", "chains", "retention", "rows", "workers", "memory", "sqlite")
+ROWS = (
+    "encryption",
+    "rewrap",
+    "headers",
+    "deltas",
+    "chains",
+    "retention",
+    "rows",
+    "listing",
+    "row_saver",
+    "workers",
+    "memory",
+    "sqlite",
+)
 STORAGE = tuple(f"checkpoint.{name}" for name in (*ROWS, *TOOLS))
 COMMANDS = ("checkpoint.cli", "checkpoint.__main__")
 WORDS = tuple(f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "types", "warnings", "messages"))

@@ -58,7 +58,7 @@ from checkpoint.compat.source import Source, SourceRow, SourceWrite
 from checkpoint.compat.values import Decoder, Types, Unread, node_of_send, question_ids
 from checkpoint.deltas import joined
 from checkpoint.headers import Body, Header
-from checkpoint.rows import RowSaver
+from checkpoint.row_saver import RowSaver
 from checkpoint.serde.jsonplus import JsonPlusSerializer
 from checkpoint.workers import Worker
 

@@ -1,7 +1,7 @@
 """`SqliteSaver` and `AsyncSqliteSaver`: connections, threads, the queue of writes, the WAL.
 
 Decides on which thread and connection a statement runs, when a write is durable, and when the WAL is folded back.
-Decides nothing about rows: `core` has the SQL, `checkpoint.rows` the interface.
+Decides nothing about rows: `core` has the SQL, `checkpoint.row_saver` the interface.
 
 One writer connection behind a lock; up to `MAX_READERS` read connections; one connection for WAL checkpoints. Under
 `"async"` durability with a lag of 1, a small commit goes out on the calling thread at once if the lock is free
@@ -54,7 +54,8 @@ from checkpoint.base import (
 )
 from checkpoint.chains import EncodedStep
 from checkpoint.retention import Retention
-from checkpoint.rows import Address, HistoryWrites, RowSaver, refuse_stale
+from checkpoint.row_saver import HistoryWrites, RowSaver, refuse_stale
+from checkpoint.rows import Address
 from checkpoint.sqlite import core, leases, opening
 from checkpoint.sqlite.migrations import check_sqlite, known_version, migrate
 from checkpoint.sqlite.scan import Mender, Scanner, readable

@@ -29,7 +29,7 @@ from checkpoint.chains import LANE, CheckpointRow
 from checkpoint.ids import checkpoint_id
 from checkpoint.memory import InMemorySaver
 from checkpoint.retention import Keeper
-from checkpoint.rows import RowSaver
+from checkpoint.row_saver import RowSaver
 from checkpoint.serde.encrypted import EncryptedSerializer
 from checkpoint.sqlite import SqliteSaver
 from checkpoint.sqlite.aio import AsyncSqliteSaver

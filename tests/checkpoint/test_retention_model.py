@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from checkpoint import deltas, headers
 from checkpoint.base import CheckpointConflictError, CheckpointNotFoundError
 from checkpoint.memory import InMemorySaver
-from checkpoint.rows import RowSaver
+from checkpoint.row_saver import RowSaver
 from checkpoint.serde.encrypted import EncryptedSerializer
 from checkpoint.sqlite import SqliteSaver
 from tests.checkpoint.ciphers import BindingCipher
