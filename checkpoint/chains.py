@@ -439,13 +439,7 @@ def _has_metadata(commit: StepCommit, space: Space) -> bool:
 
 def _is_settled(commit: StepCommit, space: Space) -> bool:
     """Is there nothing in the commit that could change later or be refused, or that has a place in a chain?"""
-    if (
-        commit.ops
-        or commit.others
-        or commit.kind == "tasks"
-        or space.metadata_of is not commit.metadata
-        or not _has_metadata(commit, space)
-    ):
+    if commit.ops or commit.others or commit.kind == "tasks" or not _has_metadata(commit, space):
         return False
     values, chained = commit.values, space.chains.keys()
     if chained and not (chained.isdisjoint(values) and chained.isdisjoint(commit.gone)):

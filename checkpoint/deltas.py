@@ -85,7 +85,7 @@ class Delta(NamedTuple):
 
     kind: int
     bodies: Sequence[Body]
-    """None: the value is stored already."""
+    """Empty: the value is stored already."""
     hashes: Hashes | None
     """Of the appended elements, or of all."""
     n_freed: int = 0
@@ -123,6 +123,7 @@ class Chain:
     raw: list[Body] | None = None
     """The stored bodies, until hashes have been made of them."""
     hashes: Hashes | None = None
+    """Of the stored elements; None while nobody needed them, or if they are not known."""
     positions: dict[int, int] | None = None
     """id of an element -> its position in the live list; only elements that can change."""
     n_indexed: int = 0

@@ -30,12 +30,10 @@ from checkpoint.base import (
     N_BITS,
     CheckpointConflictError,
     CheckpointError,
-    CheckpointNotFoundError,
     CorruptCheckpointError,
     Durability,
     EncodedCommit,
     RunnableConfig,
-    ThreadDeletedError,
     check_number,
 )
 from checkpoint.chains import (
@@ -63,8 +61,17 @@ from checkpoint.chains import (
 )
 from checkpoint.deltas import FULL, LARGE
 from checkpoint.retention import Line, Retention, SpaceRow, checked_keep, checked_seconds
-from checkpoint.row_saver import HistoryWrites, RowSaver, refuse_stale
-from checkpoint.rows import Address, Entry, Found, addressed, works_under_another
+from checkpoint.row_saver import HistoryWrites, RowSaver
+from checkpoint.rows import (
+    Address,
+    Entry,
+    Found,
+    addressed,
+    parent_gone,
+    refuse_stale,
+    thread_deleted,
+    works_under_another,
+)
 from checkpoint.scan import Chain, ScannedBody, ScannedCheckpoint, ScannedSpace, ScannedTask, ScannedThread
 
 P = ParamSpec("P")
@@ -299,7 +306,7 @@ class InMemorySaver(RowSaver):
     def _store_lane(self, steps: Sequence[EncodedStep], thread: _Thread | None) -> None:
         claim = steps[0].claim
         if thread is None or thread.key != claim.thread_pk:
-            raise _deleted(steps[0])
+            raise thread_deleted(steps[0])
         made: set[int] = set()
         for step in steps:
             refuse_stale(step)
@@ -308,11 +315,11 @@ class InMemorySaver(RowSaver):
                 parent = step.commit.parent_rev
                 if parent is not None and parent not in made:
                     if space is None or not space.shows(parent):
-                        raise self._parent_gone(step)
+                        raise parent_gone(step)
                     if parent >> N_BITS != step.rev >> N_BITS:
                         # What it shares may have been stored anew since it was loaded.
                         if any(len(space.payloads.get(ref[:2], ())) <= ref[2] for ref in step.space.header.chains()):
-                            raise self._parent_gone(step)
+                            raise parent_gone(step)
                         thread.claims += 1
                 self._check_above(step, thread, made)
                 made.add(step.rev)
@@ -360,7 +367,7 @@ class InMemorySaver(RowSaver):
             if thread is not None:
                 raise self._conflict(step, thread)
         elif thread is None or thread.key != claim.thread_pk:
-            raise _deleted(step)
+            raise thread_deleted(step)
         elif claim.claimed:
             if thread.epoch != claim.epoch:
                 raise self._conflict(step, thread)
@@ -375,7 +382,7 @@ class InMemorySaver(RowSaver):
         ns = step.space.ns
         space = thread.spaces.get(ns) if thread is not None else None
         if step.must_exist is not None and (space is None or not space.shows(step.must_exist)):
-            raise self._parent_gone(step)
+            raise parent_gone(step)
         if step.rev is not None:
             head = heads.get(ns, space.head if space is not None else None)
             if head != step.expected:
@@ -388,15 +395,7 @@ class InMemorySaver(RowSaver):
         if up_rev is None or up_rev in made or thread is None:
             return
         if not any(space.shows(up_rev) for space in thread.spaces.values()):
-            raise self._parent_gone(step)
-
-    @staticmethod
-    def _parent_gone(step: EncodedStep) -> CheckpointNotFoundError:
-        return CheckpointNotFoundError(
-            f"thread {step.claim.thread_id!r}: the checkpoint that step {step.commit.step} continues is not stored any "
-            f"more (namespace {step.space.ns!r}); load a newer one",
-            thread_id=step.claim.thread_id,
-        )
+            raise parent_gone(step)
 
     def _conflict(self, step: EncodedStep, thread: _Thread | None) -> CheckpointConflictError:
         space = thread.spaces.get(step.space.ns) if thread is not None else None
@@ -484,16 +483,6 @@ def _flatten(encoded: Any, steps: list[EncodedStep]) -> None:
     for other in encoded.others:
         _flatten(other, steps)
     steps.append(encoded)
-
-
-def _deleted(step: EncodedStep) -> ThreadDeletedError:
-    thread_id = step.claim.thread_id
-    return ThreadDeletedError(
-        f"thread {thread_id!r} was deleted while a run was writing it; nothing of step {step.commit.step} was stored; "
-        f"start a new run to create the thread again",
-        thread_id=thread_id,
-        ns=step.space.ns,
-    )
 
 
 def _add_alias(space: _Space, step: EncodedStep) -> None:

@@ -1134,16 +1134,3 @@ def _keep_to_lane(commit: StepCommit) -> None:
         commit.writes = writes
     for other in commit.others:
         _keep_to_lane(other)
-
-
-def refuse_stale(step: EncodedStep) -> None:
-    """Raise `CheckpointConflictError` for a commit that was encoded before its run went into a lane."""
-    claim = step.claim
-    if step.rev is not None and step.rev >> N_BITS != claim.lane_number():
-        raise CheckpointConflictError(
-            f"thread {claim.thread_id!r} (namespace {step.space.ns!r}): step {step.commit.step} was encoded before its run "
-            f"went into lane {claim.number}; nothing of it was stored; encode it again",
-            thread_id=claim.thread_id,
-            ns=step.space.ns,
-            run_id=step.commit.run_id,
-        )

@@ -20,11 +20,14 @@ from checkpoint.base import (
     INTERRUPT,
     N_BITS,
     WRITES_IDX_MAP,
+    CheckpointConflictError,
+    CheckpointNotFoundError,
     Claim,
     CorruptCheckpointError,
     LoadedCheckpoint,
     RunnableConfig,
     TaskWrites,
+    ThreadDeletedError,
     namespace_above,
 )
 from checkpoint.chains import (
@@ -415,3 +418,39 @@ def works_under_another(step: EncodedStep) -> int | None:
     """The checkpoint under which the nested one of a step works, if another run made it: it may be gone by now."""
     up_rev, rev = step.commit.up_rev, step.rev
     return up_rev if rev is not None and up_rev is not None and up_rev >> N_BITS != rev >> N_BITS else None
+
+
+# ---- what a step that cannot be stored is told
+
+
+def refuse_stale(step: EncodedStep) -> None:
+    """Raise `CheckpointConflictError` for a commit that was encoded before its run went into a lane."""
+    claim = step.claim
+    if step.rev is not None and step.rev >> N_BITS != claim.lane_number():
+        raise CheckpointConflictError(
+            f"thread {claim.thread_id!r} (namespace {step.space.ns!r}): step {step.commit.step} was encoded before its run "
+            f"went into lane {claim.number}; nothing of it was stored; encode it again",
+            thread_id=claim.thread_id,
+            ns=step.space.ns,
+            run_id=step.commit.run_id,
+        )
+
+
+def parent_gone(step: EncodedStep) -> CheckpointNotFoundError:
+    """What a step is told whose parent was removed since its run loaded it."""
+    return CheckpointNotFoundError(
+        f"thread {step.claim.thread_id!r}: the checkpoint that step {step.commit.step} continues is not stored any more "
+        f"(namespace {step.space.ns!r}); load a newer one",
+        thread_id=step.claim.thread_id,
+    )
+
+
+def thread_deleted(step: EncodedStep) -> ThreadDeletedError:
+    """What a step is told whose thread was deleted since its run loaded it, also if its id is in use again."""
+    thread_id = step.claim.thread_id
+    return ThreadDeletedError(
+        f"thread {thread_id!r} was deleted while a run was writing it; nothing of step {step.commit.step} was stored; "
+        f"start a new run to create the thread again",
+        thread_id=thread_id,
+        ns=step.space.ns,
+    )

@@ -29,7 +29,6 @@ from checkpoint.base import (
     CheckpointNotFoundError,
     Claim,
     CorruptCheckpointError,
-    ThreadDeletedError,
     check_number,
 )
 from checkpoint.chains import (
@@ -49,7 +48,7 @@ from checkpoint.chains import (
 )
 from checkpoint.encryption import EncryptedRows
 from checkpoint.retention import Keeper, Line, SpaceRow
-from checkpoint.rows import Address, Entry, Found, works_under_another
+from checkpoint.rows import Address, Entry, Found, parent_gone, thread_deleted, works_under_another
 from checkpoint.sqlite.leases import Lease, Terms
 
 PART: Final = 800
@@ -291,7 +290,7 @@ def _write_lane(conn: Any, steps: Sequence[EncodedStep], codec: Codec) -> tuple[
     """As `_write_steps`, for a lane: no claim is asked for, and no head moves."""
     thread_pk: int = steps[0].claim.thread_pk  # type: ignore[assignment]
     if conn.execute(_THERE, (thread_pk,)).fetchone() is None:
-        raise _deleted(steps[0])
+        raise thread_deleted(steps[0])
     space_pks: dict[str, int] = {}
     made: set[int] = set()
     for step in steps:
@@ -308,7 +307,7 @@ def _write_lane(conn: Any, steps: Sequence[EncodedStep], codec: Codec) -> tuple[
                 space_pk = space.pk if space.pk is not None else space_pks[space.ns]
                 # What it shares may have been stored anew since it was loaded.
                 if not all(conn.execute(_HAS_ROW, (space_pk, *ref)).fetchone() for ref in space.header.chains()):
-                    raise _parent_gone(step)
+                    raise parent_gone(step)
                 conn.execute(_FORKED, (thread_pk,))
         made.add(step.rev)
     steps = [step for step in steps if step.rev is not None or step.writes]
@@ -346,11 +345,11 @@ def _write_rows(
         if space_pk is None:
             space_pk = _space_pk(conn, step, thread_pk, space_pks)
         if step.must_exist is not None and execute(_EXISTS, (space_pk, step.must_exist)).fetchone() is None:
-            raise _parent_gone(step)
+            raise parent_gone(step)
         if step.space.ns and (up_rev := works_under_another(step)) is not None:
             is_there = execute(_HAS_REV, (up_rev, thread_pk)).fetchone() is not None
             if not is_there and all(other.rev != up_rev for other in steps):
-                raise _parent_gone(step)
+                raise parent_gone(step)
         row = seal(step, codec)
         for number, root, seq, kind, tag, data in step.payloads:
             crc = crc32(data, (root ^ seq) & _MASK)
@@ -485,30 +484,12 @@ def _write_parted_task(
         _insert(conn, _TASK, [(*key, part, None, None, None, piece) for part, piece in enumerate(pieces) if part])
 
 
-def _parent_gone(step: EncodedStep) -> CheckpointNotFoundError:
-    return CheckpointNotFoundError(
-        f"thread {step.claim.thread_id!r}: the checkpoint that step {step.commit.step} continues is not stored any more "
-        f"(namespace {step.space.ns!r}); load a newer one",
-        thread_id=step.claim.thread_id,
-    )
-
-
-def _deleted(step: EncodedStep) -> ThreadDeletedError:
-    thread_id = step.claim.thread_id
-    return ThreadDeletedError(
-        f"thread {thread_id!r} was deleted while a run was writing it; nothing of step {step.commit.step} was stored; "
-        f"start a new run to create the thread again",
-        thread_id=thread_id,
-        ns=step.space.ns,
-    )
-
-
 def refusal(conn: Any, step: EncodedStep) -> CheckpointConflictError:
     """Why a claim or head was missed."""
     claim, space = step.claim, step.space
     thread = conn.execute("SELECT thread_pk FROM threads WHERE thread_id = ?", (claim.thread_id,)).fetchone()
     if claim.thread_pk is not None and (thread is None or thread[0] != claim.thread_pk):
-        return _deleted(step)
+        return thread_deleted(step)
     expected = step.expected if step.rev is not None else space.head
     found = conn.execute(
         "SELECT s.head_rev, h.id, e.id FROM threads t JOIN spaces s USING (thread_pk) "

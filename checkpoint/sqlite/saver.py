@@ -54,8 +54,8 @@ from checkpoint.base import (
 )
 from checkpoint.chains import EncodedStep
 from checkpoint.retention import Retention
-from checkpoint.row_saver import HistoryWrites, RowSaver, refuse_stale
-from checkpoint.rows import Address
+from checkpoint.row_saver import HistoryWrites, RowSaver
+from checkpoint.rows import Address, refuse_stale
 from checkpoint.sqlite import core, leases, opening
 from checkpoint.sqlite.migrations import check_sqlite, known_version, migrate
 from checkpoint.sqlite.scan import Mender, Scanner, readable
