@@ -46,9 +46,9 @@ LATER = object()
 class Answers:
     """What a resume brought, shared by all nested runs below the one that was resumed.
 
-    `by_id`: interrupt id -> answer; each is taken once. `loose`: at most one value that was given while no question was
-    pending; the first question of the superstep that is resumed takes it. Taking is one dict or list operation, so any
-    thread may.
+    `by_id`: interrupt id -> answer; an id is one question's, however often it comes up. `loose`: at most one value that
+    was given while no question was pending; the first question of the superstep that is resumed takes it. Looking up and
+    taking are one dict or list operation, so any thread may.
     """
 
     __slots__ = ("bare", "by_id", "given", "loose")
