@@ -78,7 +78,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 K = TypeVar("K", int, str, tuple[int, int])
 
-SEAL_BATCH: Final = 32
+SEAL_BATCH: Final = 64
 """Steps that become rows together: each then costs half (`checkpoint.chains`)."""
 
 _numbers = count(1)

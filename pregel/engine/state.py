@@ -457,7 +457,9 @@ class RunState:
         id_ = task.id_
         if id_ is None:
             parent = None if task.parent is None else self.id_of(task.parent)
-            id_ = task.id_ = task_id(self.checkpoint_id_ or self.checkpoint_id, self.ns, task, parent)
+            ns = self.request.ns_
+            ns = self.ns if ns is None else ns
+            id_ = task.id_ = task_id(self.checkpoint_id_ or self.checkpoint_id, ns, task, parent)
         return id_
 
     def ns_of(self, task: Task) -> str:
