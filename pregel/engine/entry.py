@@ -310,11 +310,13 @@ def restore(run: RunState, tasks: Sequence[Task], stored: Sequence[TaskWrites]) 
         by_task.setdefault(entry.task_id, []).append(entry)
     for task in tasks:
         restore_task(task, by_task.get(run.id_of(task), ()))
-        handler = handler_of(run, task.node) if task.handled and task.writes is None else None
+        handler = handler_of(run, task.node) if task.handled else None
         if handler is not None:
             follow_up = handling(handler, task, StoredFailure.of(task.error))
             restore_task(follow_up, by_task.get(run.id_of(follow_up), ()))
-            task.writes, task.interrupts = follow_up.writes, follow_up.interrupts
+            task.interrupts = follow_up.interrupts
+            if task.writes is None:
+                task.writes = follow_up.writes
 
 
 def handler_of(run: RunState, node: Node) -> Node | None:

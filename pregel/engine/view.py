@@ -277,6 +277,8 @@ def checkpoint(run: RunState) -> None:
     """The checkpoint that the step which was just planned starts from."""
     if "checkpoints" not in run.sees and "debug" not in run.sees:
         return
+    # A handler that is due because of an earlier run is no task of the plan; its node is shown in its place.
+    tasks = [task for task in run.tasks if task.parent is None]
     payload = {
         "config": {"configurable": _address(run, run.checkpoint_id)},
         "parent_config": {"configurable": _address(run, _parent_id(run))} if _parent_id(run) else None,
@@ -287,8 +289,8 @@ def checkpoint(run: RunState) -> None:
             "step": run.made_step,
             "parents": run.parents(),
         },
-        "next": [task.name for task in run.tasks],
-        "tasks": [_checkpoint_task(run, task) for task in run.tasks],
+        "next": [task.name for task in tasks],
+        "tasks": [_checkpoint_task(run, task) for task in tasks],
     }
     if "checkpoints" in run.sees:
         run.emit("checkpoints", payload)

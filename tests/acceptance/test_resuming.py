@@ -61,6 +61,14 @@ def test_handler_that_asks_is_resumed_alone(colour: Colour, saver: Any, durabili
     assert calls == ["node", "handler", "handler", "handler"]
 
 
+def test_checkpoint_chunk_of_a_due_handler_is_the_stored_one(colour: Colour, saver: Any, thread: Any) -> None:
+    graph = handled(colour, saver, [])
+    first = colour.stream(graph, {"l": []}, thread, stream_mode="checkpoints")[-1]
+    again = colour.stream(graph, Command(resume="A"), thread, stream_mode="checkpoints")[0]
+    assert again["config"] == first["config"]
+    assert first["next"] == again["next"] == ["f"]
+
+
 @pytest.mark.differs("promise 36: every pending question is surfaced; LangGraph's state does not show a handler's")
 def test_question_of_a_handler_is_in_the_state(colour: Colour, saver: Any, thread: Any) -> None:
     graph = handled(colour, saver, [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import sqlite3
 import sys
 import tempfile
 import traceback
@@ -14,12 +15,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from checkpoint.testing.faults import FailAt, inject, sqlite_error
 from pregel.errors import GraphRecursionError, InvalidUpdateError
-from tests.support.journey import INPUT, Journey, Shelf, Way, shelf
+from tests.support.graphs import Broken
+from tests.support.journey import CALLS, INPUT, Journey, Shelf, Spot, Way, shelf
 from tests.support.nests import Nest, Node, World, code, seeded
+from tests.support.savers import Died, FaultySaver
 
 EVENTS = 60
 """Nests whose run has more activations are left out."""
+
+ROOT_ONLY = bool(__import__("os").environ.get("ROOT_ONLY"))
+SPOTS = 4
+"""Checkpoints of one nest that are tried."""
+
+FORKS = 2
 
 
 class Known:
@@ -68,8 +78,285 @@ def paused(nest: Nest, way: Way, place: Shelf) -> bool:
     return True
 
 
+def replayed(nest: Nest, way: Way, place: Shelf) -> bool:
+    """A run from any checkpoint at any depth does again what came after it, and nothing else; it comes to the same end."""
+    known = Known(nest, is_async=way.is_async)
+    if not known.fits:
+        return False
+    journey = Journey(nest, World(), place, way)
+    journey.finish()
+    assert journey.values() == known.values
+    spots = [spot for spot in journey.spots() if not (ROOT_ONLY and spot.way)]
+    for number, spot in enumerate(journey.chance.sample(spots, min(SPOTS, len(spots)))):
+        again = Journey(nest, World(stumbles=False), place, way._replace(seed=way.seed + number), stops=False)
+        again.audits = False
+        again.invoke(None, spot.config)
+        again.audits = True
+        again.finish()
+        assert again.values() == known.values, spot
+        check_tail(spot, journey.world, again.world, exactly=way.durability != "exit")
+    return True
+
+
+def check_tail(spot: Spot, before: World, again: World, *, exactly: bool) -> None:
+    """What was done again is what comes after the checkpoint."""
+    assert again.breaches == []
+    is_after = [(event, spot.is_before(event)) for event in before.events]
+    for stored in (True, False):
+        must = Counter(event.what for event, is_due in is_after if is_due and event.stored is stored)
+        may = Counter(event.what for event, is_due in is_after if is_due is None and event.stored is stored)
+        done = Counter(event.what for event in again.events if event.stored is stored)
+        if not (stored and exactly):  # it is run from its start whenever something around it is run again
+            must, may, done = (Counter(dict.fromkeys(them, 1)) for them in (must, may, done))
+        assert must <= done, (spot, "left out", must - done)
+        assert done <= must + may, (spot, "done again", done - must - may)
+
+
+def forked(nest: Nest, way: Way, place: Shelf) -> bool:
+    """A fork comes to what a fresh run comes to that is edited at the same place, and the branch that it left is as
+    before."""
+    if not Known(nest, is_async=way.is_async).fits:
+        return False
+    journey = Journey(nest, World(), place, way)
+    for _ in range(journey.chance.choice([2, 3, CALLS])):
+        if not journey.step():
+            break
+    spots = [spot for spot in journey.spots() if not (ROOT_ONLY and spot.way)]
+    for number, spot in enumerate(journey.chance.sample(spots, min(FORKS, len(spots)))):
+        edit, node = {"log": [f"edit{number}"], "total": 0}, journey.chance.choice(at(nest, spot).nodes).name
+        journey.load()
+        before = picture(journey)
+        again = Journey(nest, World(stumbles=False), place, way._replace(seed=way.seed + number), stops=False)
+        again.audits = False
+        config = again.do("update_state", spot.config, edit, node)
+        again.invoke(None, {**again.config, **config})
+        again.audits = True
+        try:
+            again.finish()
+        except (GraphRecursionError, InvalidUpdateError):  # what was edited may send the run in circles
+            continue
+        after = picture(again)
+        for spot_ in before:
+            assert after[spot_] == before[spot_], (spot, "changed", spot_)
+        assert again.world.breaches == []
+        wanted = edited(nest, way, spot, edit, node)
+        assert wanted is None or again.values() == wanted, (spot, edit, node)
+    return True
+
+
+def at(nest: Nest, spot: Spot) -> Nest:
+    """The nest that a checkpoint belongs to."""
+    for segment in spot.config["configurable"]["checkpoint_ns"].split("|"):
+        name = segment.partition(":")[0]
+        if name and not name.isdecimal():
+            nest = next(node.inner for node in nest.nodes if node.name == name and node.inner is not None)
+    return nest
+
+
+def picture(journey: Journey) -> dict[str, Any]:
+    """All that can be seen of each checkpoint, by its id."""
+    found = {}
+    for spot in journey.spots():
+        snapshot = journey.do("get_state", spot.config)
+        # An update of the newest checkpoint shows there as the result of the task that it stands for.
+        tasks = [(task.id, task.name, task.error, task.interrupts, task.state) for task in snapshot.tasks]
+        id_ = spot.config["configurable"]["checkpoint_id"]
+        found[id_] = repr((snapshot.values, snapshot.next, snapshot.metadata, snapshot.parent_config, tasks))
+    return found
+
+
+def edited(nest: Nest, way: Way, spot: Spot, edit: Any, node: str) -> Any:
+    """The end of a fresh run that is left at the same place, edited there, and taken up again; None if it is not met."""
+    fresh = Journey(nest, World(knows=True, stumbles=False), Shelf(), Way(way.is_async), stops=False)
+    met: list[dict[str, Any]] = []
+
+    def is_there(chunk: Any) -> bool:
+        path, snapshot = chunk
+        configurable = snapshot["config"]["configurable"]
+        for one in fresh.spots()[::-1]:
+            if one.config["configurable"]["checkpoint_id"] == configurable["checkpoint_id"]:
+                if one.names == spot.names and one.step == spot.step:
+                    met.append(one.config)
+        return bool(met)
+
+    fresh.chunks(INPUT, fresh.config, is_there, stream_mode="checkpoints", subgraphs=True)
+    if not met:
+        return None
+    fresh.do("update_state", met[0], edit, node)
+    fresh.chance.random = lambda: 1.0  # type: ignore[method-assign]
+    try:
+        fresh.finish()
+    except (GraphRecursionError, InvalidUpdateError):
+        return None
+    return fresh.values()
+
+
+def cancelled(nest: Nest, way: Way, place: Shelf) -> bool:
+    """Calls that are cut short anywhere, by their caller or by Ctrl-C in a node, are taken up to the same end."""
+    known = Known(nest, is_async=way.is_async)
+    if not known.fits:
+        return False
+    journey = Journey(nest, World(), place, way)
+    journey.hard = (Broken, KeyboardInterrupt)
+    chance, world = random.Random(way.seed), journey.world
+    left = 6
+
+    def calling(given: Any) -> None:
+        nonlocal left
+        left -= 1
+        how = chance.choice(["turns", "chunks", "ctrl-c"]) if left >= 0 else ""
+        number = chance.randint(1, 25)
+        if how == "turns" and way.is_async:
+            journey.cancelled(given, number * 2)
+        elif how == "ctrl-c":
+            begun: list[str] = []
+
+            def strike(names: str) -> None:
+                begun.append(names)
+                if len(begun) == number // 3 + 1:
+                    raise KeyboardInterrupt
+
+            world.strike = strike
+            try:
+                journey.do("invoke", given, journey.config, durability=way.durability)
+            finally:
+                world.strike = None
+        else:
+            taken: list[Any] = []
+
+            def leaves(chunk: Any) -> bool:
+                taken.append(chunk)
+                return bool(how) and len(taken) == number
+
+            modes = ["tasks", "values"]
+            journey.chunks(given, journey.config, leaves, stream_mode=modes, subgraphs=bool(number % 2))
+
+    journey.caller = calling
+    journey.finish()
+    check_end(journey, known)
+    return True
+
+
+def crashed(nest: Nest, way: Way, place: Shelf) -> bool:
+    """The process dies, or the saver fails, at any of its calls; the next one takes up what is stored."""
+    known = Known(nest, is_async=way.is_async)
+    if not known.fits:
+        return False
+    journey = Journey(nest, World(), place, way)
+    chance = random.Random(way.seed)
+    left = 6
+
+    def calling(given: Any) -> None:
+        nonlocal left
+        left -= 1
+        saver = place.saver
+        number = chance.randint(1, 12)
+        if left < 0:
+            journey.do("invoke", given, journey.config, durability=way.durability)
+        elif isinstance(saver, FaultySaver):
+            saver.strike_at, saver.late = saver.calls + number, chance.random() < 0.5
+            try:
+                journey.do("invoke", given, journey.config, durability=way.durability)
+            finally:
+                saver.strike_at = None
+        else:
+            fault = FailAt(chance.choice(["b0", "b2", "b3", "b4", "b5"]), number, error=sqlite_error("SQLITE_FULL"))
+            with inject(saver, fault):
+                journey.do("invoke", given, journey.config, durability=way.durability)
+
+    journey.caller = calling
+    journey.hard = (Broken, Died, sqlite3.OperationalError)
+    while True:
+        try:
+            if not journey.step():
+                break
+        finally:
+            if isinstance(place.saver, FaultySaver) and place.saver.is_dead:
+                journey.restart()
+    check_end(journey, known)
+    return True
+
+
+def check_end(journey: Journey, known: Known) -> None:
+    """After whatever happened: the end and the effects of the undisturbed run."""
+    assert journey.values() == known.values
+    check_events(journey.world, known.world, exactly=False)
+    if journey.way.durability != "exit":
+        assert journey.effects() == known.journey.effects()
+
+
+def folded(nest: Nest, way: Way, place: Shelf) -> bool:
+    """What a stream shows of each step at any depth adds up to what is stored of it."""
+    if not Known(nest, is_async=way.is_async).fits:
+        return False
+    journey = Journey(nest, World(), place, way)
+    fold = Fold(whole=way.durability != "exit")
+
+    def calling(given: Any) -> None:
+        modes = ["values", "updates", "checkpoints"]
+        fold.began()
+        journey.chunks(given, journey.config, fold.take, stream_mode=modes, subgraphs=True)
+
+    journey.caller = calling
+    journey.finish()
+    if way.durability == "exit":
+        assert fold.values[()] == journey.values()
+        return True
+    stored = {spot.config["configurable"]["checkpoint_id"]: spot for spot in journey.spots()}
+    assert fold.checkpoints.keys() == stored.keys()
+    for id_, shown in fold.checkpoints.items():
+        snapshot = journey.do("get_state", stored[id_].config)
+        assert (shown["values"], tuple(shown["next"]), shown["metadata"]) == (
+            snapshot.values,
+            snapshot.next,
+            snapshot.metadata,
+        )
+    return True
+
+
+class Fold:
+    """Adds up the chunks of a thread's calls, namespace by namespace."""
+
+    def __init__(self, *, whole: bool) -> None:
+        self.whole = whole
+        """Is every step stored? Otherwise nested runs may begin anew when a call takes them up."""
+        self.checkpoints: dict[str, Any] = {}
+        self.values: dict[tuple[str, ...], Any] = {}
+        self._open: dict[tuple[str, ...], tuple[Any, list[str]]] = {}
+        """The newest checkpoint, and what has been added to its log since."""
+
+    def began(self) -> None:
+        """A call begins: what is finished of the open steps is shown again."""
+        self._open = {path: (checkpoint, []) for path, (checkpoint, _) in self._open.items()}
+
+    def take(self, chunk: Any) -> bool:
+        path, mode, payload = chunk
+        if mode == "values":
+            if "__interrupt__" not in payload:
+                self.values[path] = payload
+        elif mode == "updates":
+            added = self._open[path][1] if path in self._open else []
+            for name, update in payload.items():
+                if name not in ("__interrupt__", "__metadata__"):
+                    added += (update or {}).get("log", ())
+        else:
+            self._checkpoint(path, payload)
+        return False
+
+    def _checkpoint(self, path: tuple[str, ...], payload: Any) -> None:
+        id_ = payload["config"]["configurable"]["checkpoint_id"]
+        self.checkpoints[id_] = payload
+        before, added = self._open.get(path, (None, []))
+        if self.whole and before is not None and payload["metadata"]["source"] == "loop" and before["next"] != ["__start__"]:
+            if before["config"] != payload["config"]:
+                log = Counter(before["values"].get("log", [])) + Counter(added)
+                assert Counter(payload["values"].get("log", [])) == log, path
+        self._open[path] = payload, []
+
+
 Property = Callable[[Nest, Way, Shelf], bool]
-PROPERTIES: dict[str, Property] = {"paused": paused}
+PROPERTIES: dict[str, Property] = {"paused": paused, "replayed": replayed, "forked": forked, "cancelled": cancelled, "crashed": crashed,
+    "folded": folded}
 
 
 # ---- long runs
@@ -97,7 +384,7 @@ def verdict(check: Property, nest: Nest, seed: int) -> BaseException | bool:
     try:
         with place_of(seed) as place:
             return check(nest, way_of(seed), place)
-    except Exception as error:  # noqa: BLE001 - the verdict
+    except (Exception, Died) as error:  # noqa: BLE001 - the verdict
         return error
 
 

@@ -10,6 +10,7 @@ Source of the idea: `tests.faults.lives` and `tests.support.play`, for graphs th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 from checkpoint.sqlite import SqliteSaver
 from pregel.types import Command
 from tests.support.graphs import Broken, answer
-from tests.support.nests import Nest, World, build
+from tests.support.nests import Event, Nest, World, build
 from tests.support.savers import FaultySaver
 
 INPUT = {"log": ["in"]}
@@ -72,6 +73,10 @@ class Journey:
         """Is a body that runs although its output is stored a breach? (Not when an old checkpoint is resumed.)"""
         self.hard: tuple[type[BaseException], ...] = (Broken,)
         """What a call may end with besides its result."""
+        self.answers: set[str] = set()
+        """Ids of the questions that the next call answers."""
+        self.caller: Callable[[Any], Any] | None = None
+        """Makes the calls in the place of `invoke`."""
         self.load()
 
     def load(self) -> None:
@@ -140,10 +145,12 @@ class Journey:
         self.calls += 1
         assert self.calls < CALLS, f"no end after {CALLS} calls"
         if self.audits:
-            self.world.finished = frozenset(self.stored())
-        if isinstance(given, Command) and isinstance(given.resume, dict) and self.way.durability != "exit":
-            self.world.closed |= given.resume.keys()
+            self.audit()
+        if self.answers:
+            self.world.closed |= self.answers
         try:
+            if self.caller is not None:
+                return self.caller(given)
             if self.chance.random() < 0.3:
                 chunks = self.chunks(given, config or self.config, stream_mode="values")
                 return chunks[-1] if chunks else None
@@ -151,12 +158,33 @@ class Journey:
         except self.hard:
             return None
 
-    def stored(self) -> Iterator[str]:
-        """Ids of the tasks whose output is stored."""
+    def cancelled(self, given: Any, turns: int) -> None:
+        """A call that is cancelled after so many turns of the event loop, if it takes so many."""
+
+        async def call() -> None:
+            running = asyncio.ensure_future(
+                self.graph.ainvoke(given, self.config, durability=self.way.durability)
+            )
+            for _ in range(turns):
+                if running.done():
+                    break
+                await asyncio.sleep(0)
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+
+        asyncio.run(call())
+
+    def audit(self) -> None:
+        """Tell the world what must not happen again: what is stored of tasks and answers."""
+        finished, closed = set(), set()
         for entry in self.shelf.saver.list({"configurable": {"thread_id": self.config["configurable"]["thread_id"]}}):
-            for task_id, channel, _ in entry.pending_writes or ():
-                if channel not in SPECIAL and set(task_id) - set("0-"):
-                    yield task_id
+            for task_id, channel, value in entry.pending_writes or ():
+                if not set(task_id) - set("0-"):
+                    closed |= value.keys() if channel == "__resume__" else set()
+                elif channel not in SPECIAL:
+                    finished.add(task_id)
+        self.world.finished, self.world.closed = frozenset(finished), closed
 
     def finish(self) -> None:
         """On to the end, whatever the state is now."""
@@ -174,6 +202,7 @@ class Journey:
         if not newest.next:
             return False
         asked = self.do("get_state", self.config).interrupts
+        self.answers = set()
         assert len({question.id for question in asked}) == len(asked), f"questions share an id: {asked}"
         self.invoke(self.reply(asked))
         return True
@@ -184,11 +213,20 @@ class Journey:
             return None
         some = self.chance.sample(asked, self.chance.randint(1, len(asked)))
         if len(asked) == 1 and self.chance.random() < 0.5:
-            self.world.closed.add(asked[0].id)
+            self.answers = {asked[0].id}
             return Command(resume=answer(asked[0].value))
+        self.answers = {question.id for question in some}
         return Command(resume={question.id: answer(question.value) for question in some})
 
     # ---- what has become of it
+
+    def spots(self) -> list[Spot]:
+        """All checkpoints at any depth, oldest first."""
+        entries = list(self.shelf.saver.list(self.config))[::-1]
+        steps = {e.config["configurable"]["checkpoint_id"]: e.metadata["step"] for e in entries}
+        # With durability `exit` a nested checkpoint may work under one that is not stored.
+        known = [entry for entry in entries if steps.keys() >= set(entry.metadata["parents"].values())]
+        return [_spot(entry, steps) for entry in known]
 
     def values(self) -> Any:
         """Of the newest checkpoint."""
@@ -205,6 +243,61 @@ class Journey:
             above = tuple(steps.get(id_) for _, id_ in sorted(entry.metadata["parents"].items()))
             found[(names, above, entry.metadata["source"], entry.metadata["step"], shown(entry.checkpoint))] += 1
         return found
+
+
+class Spot(NamedTuple):
+    """A stored checkpoint."""
+
+    config: dict[str, Any]
+    way: tuple[tuple[int, str, int], ...]
+    """Per nested run around it, outermost first: the step of the task it runs in, that task's id (its name if the
+    namespace is stable), which nested run of that task it is."""
+    step: int
+    source: str
+
+    @property
+    def names(self) -> tuple[Any, ...]:
+        """Where it is, without ids: steps, node names and numbers of calls."""
+        segments = [s.partition(":")[0] for s in self.config["configurable"]["checkpoint_ns"].split("|")]
+        return tuple(segments), tuple(step for step, _, _ in self.way)
+
+    def is_before(self, event: Event) -> bool | None:
+        """Does the event come after this checkpoint? None: it belongs to another nested run of the same superstep, which
+        may or may not have come by there when the checkpoint was made."""
+        for level, (step, task, call) in enumerate(self.way):
+            if event.place[level][1] != step:
+                return event.place[level][1] > step
+            if len(event.place) == level + 1:
+                return True
+            if task not in (event.ids[level], event.place[level][0]) or event.place[level + 1][2] != call:
+                return None
+        return event.place[len(self.way)][1] > self.step
+
+
+def _spot(entry: Any, steps: dict[str, int]) -> Spot:
+    address = entry.config["configurable"]
+    ns, parents = address["checkpoint_ns"], entry.metadata["parents"]
+    config = {**address, "checkpoint_map": {**parents, ns: address["checkpoint_id"]}} if ns else address
+    way: list[tuple[int, str, int]] = []
+    segments = ns.split("|") if ns else []
+    for number, segment in enumerate(segments):
+        if segment.isdecimal():
+            way[-1] = (*way[-1][:2], int(segment))
+            continue
+        around = "|".join(segments[:number])
+        name, _, task_id = segment.partition(":")
+        # A stable namespace tells nothing of the tasks around it.
+        above = parents.get(around)
+        if above is None:
+            above = next(id_ for ns_, id_ in parents.items() if stable(ns_) == around)
+        way.append((steps[above] + 1, task_id or name, 0))
+    return Spot({"configurable": config, "recursion_limit": LIMIT}, tuple(way), entry.metadata["step"],
+                entry.metadata["source"])
+
+
+def stable(ns: str) -> str:
+    """A namespace without task ids."""
+    return "|".join(segment.partition(":")[0] for segment in ns.split("|"))
 
 
 def shown(checkpoint: Any) -> str:

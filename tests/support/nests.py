@@ -157,7 +157,8 @@ class Event(NamedTuple):
     place: Place
     what: str
     """Node names from the root, and a digest of what the node read; the same in any run that comes by here."""
-    task_id: str
+    ids: tuple[str, ...]
+    """Task ids on the way, outermost first."""
     stored: bool
     """Is it stored, or does a nest around it have `checkpointer=False`?"""
 
@@ -204,15 +205,17 @@ class World:
         return reply
 
 
-def place_of(scope: Any) -> Place:
-    """Where an activation is."""
+def place_of(scope: Any) -> tuple[Place, tuple[str, ...]]:
+    """Where an activation is, and the task ids on the way."""
     found: list[tuple[str, int, int]] = []
+    ids: list[str] = []
     while scope is not None:
         task = scope.task
         name = task.name if task.index < 0 else f"{task.name}#{task.index}"
         found.append((name, scope.host.step, scope.host.request.call_number))
+        ids.append(scope.host.id_of(task))
         scope = scope.parent
-    return tuple(found[::-1])
+    return tuple(found[::-1]), tuple(ids[::-1])
 
 
 class Activation:
@@ -223,7 +226,7 @@ class Activation:
         self.world = world
         self.state = state
         scope = self.scope = _scope.current()
-        self.place = place_of(scope)
+        self.place, self.ids = place_of(scope)
         self.names = "/".join(name for name, _, _ in self.place)
         self.heard: list[str] = []
         self.saw = seen(state)
@@ -274,16 +277,10 @@ class Activation:
         if node.owns:
             update[f"{node.name}_own"] = digest(self.saw)
         targets = choose(node.goto, self.state)
-        stored = is_stored(self.scope)
-        world.events.append(Event(self.place, what, self.scope.host.id_of(self.scope.task), stored))
+        world.events.append(Event(self.place, what, self.ids, bool(self.scope.host.stores)))
         if node.rises:
             return Command(graph=Command.PARENT, update={"log": update.get("log", ["up"])}, goto=targets)
         return Command(update=update, goto=targets) if targets else update or None
-
-
-def is_stored(scope: Any) -> bool:
-    """Do all graphs around an activation store what it returns?"""
-    return bool(scope.host.stores)
 
 
 def _function(node: Node, world: World, inner: Any) -> Callable[..., Any]:
@@ -349,7 +346,7 @@ class _Maker:
         title = "ghijklmnopqrstuvwxyz"[self.count % 20]
         self.count += 1
         names = [f"{title}{letter}" for letter in "abcd"[: 1 + pick(4 if depth == 1 else 3)]]
-        rises = rises and pick(4) == 3
+        rises = rises and saves is not True and pick(4) == 3
         routes = {} if rises else self._routes(names)
         sent = {
             target[1:] for pair in routes.values() for route in pair if route for option in route.options
