@@ -18,8 +18,8 @@ from typing import Any
 from checkpoint.testing.faults import FailAt, inject, sqlite_error
 from pregel.errors import GraphRecursionError, InvalidUpdateError
 from tests.support.graphs import Broken
-from tests.support.journey import CALLS, INPUT, Journey, Shelf, Spot, Way, shelf
-from tests.support.nests import Nest, Node, World, code, seeded
+from tests.support.journey import CALLS, INPUT, EndlessError, Journey, Shelf, Spot, Way, shelf
+from tests.support.nests import Nest, Node, Place, World, code, names_of, seeded
 from tests.support.savers import Died, FaultySaver
 
 EVENTS = 60
@@ -133,13 +133,13 @@ def forked(nest: Nest, way: Way, place: Shelf) -> bool:
         again.audits = True
         try:
             again.finish()
-        except (GraphRecursionError, InvalidUpdateError):  # what was edited may send the run in circles
+        except (GraphRecursionError, InvalidUpdateError, EndlessError):  # what was edited may send the run in circles
             continue
         after = picture(again)
         for spot_ in before:
             assert after[spot_] == before[spot_], (spot, "changed", spot_)
         assert again.world.breaches == []
-        wanted = edited(nest, way, spot, edit, node)
+        wanted = edited(journey, spot, edit, node)
         assert wanted is None or again.values() == wanted, (spot, edit, node)
     return True
 
@@ -165,30 +165,52 @@ def picture(journey: Journey) -> dict[str, Any]:
     return found
 
 
-def edited(nest: Nest, way: Way, spot: Spot, edit: Any, node: str) -> Any:
-    """The end of a fresh run that is left at the same place, edited there, and taken up again; None if it is not met."""
-    fresh = Journey(nest, World(knows=True, stumbles=False), Shelf(), Way(way.is_async), stops=False)
-    met: list[dict[str, Any]] = []
-
-    def is_there(chunk: Any) -> bool:
-        path, snapshot = chunk
-        configurable = snapshot["config"]["configurable"]
-        for one in fresh.spots()[::-1]:
-            if one.config["configurable"]["checkpoint_id"] == configurable["checkpoint_id"]:
-                if one.names == spot.names and one.step == spot.step:
-                    met.append(one.config)
-        return bool(met)
-
-    fresh.chunks(INPUT, fresh.config, is_there, stream_mode="checkpoints", subgraphs=True)
-    if not met:
+def edited(journey: Journey, spot: Spot, edit: Any, node: str) -> Any:
+    """The end of a fresh run that is left at the same place, edited there, and taken up again; None if it cannot be left
+    there: a nested run has ended, or has not begun, and does not wait.
+    """
+    fresh = Journey(journey.nest, World(knows=True, stumbles=False), Shelf(), Way(journey.way.is_async), stops=False)
+    names = tuple((step, journey.world.names.get(task, task), call) for step, task, call in spot.way)
+    if not spot.way:
+        fresh.chunks(
+            INPUT, fresh.config, lambda chunk: chunk["metadata"]["step"] == spot.step, stream_mode="checkpoints"
+        )
+    else:
+        fresh.world.strike = lambda place: halt(place, names, spot.step)
+        try:
+            fresh.do("invoke", INPUT, fresh.config)
+        except Halted:
+            pass
+        fresh.world.strike = None
+    heads = {one.config["configurable"]["checkpoint_ns"]: one for one in fresh.spots()}
+    met = [
+        one
+        for one in heads.values()
+        if (one.names, one.step) == (spot.names, spot.step)
+        and names == tuple((step, fresh.world.names.get(task, task), call) for step, task, call in one.way)
+    ]
+    if len(met) != 1 or (spot.way and fresh.do("get_state", met[0].config).next in ((), ("__start__",))):
         return None
-    fresh.do("update_state", met[0], edit, node)
+    fresh.do("update_state", met[0].config, edit, node)
     fresh.chance.random = lambda: 1.0  # type: ignore[method-assign]
     try:
         fresh.finish()
-    except (GraphRecursionError, InvalidUpdateError):
+    except (GraphRecursionError, InvalidUpdateError, EndlessError):
         return None
     return fresh.values()
+
+
+class Halted(Exception):
+    """What a body raises where a run is to be left; no policy tries again."""
+
+
+def halt(place: Place, around: tuple[Any, ...], step: int) -> None:
+    """Raise if a body, or what is around it, opens the step after a checkpoint of the run below these tasks."""
+    for level, (above, name, call) in enumerate(around):
+        if len(place) <= level + 1 or place[level][:2] != (name, above) or place[level + 1][2] != call:
+            return
+    if place[len(around)][1] == step + 1:
+        raise Halted
 
 
 def cancelled(nest: Nest, way: Way, place: Shelf) -> bool:
@@ -211,8 +233,8 @@ def cancelled(nest: Nest, way: Way, place: Shelf) -> bool:
         elif how == "ctrl-c":
             begun: list[str] = []
 
-            def strike(names: str) -> None:
-                begun.append(names)
+            def strike(begins: Any) -> None:
+                begun.append(names_of(begins))
                 if len(begun) == number // 3 + 1:
                     raise KeyboardInterrupt
 
@@ -347,7 +369,12 @@ class Fold:
         id_ = payload["config"]["configurable"]["checkpoint_id"]
         self.checkpoints[id_] = payload
         before, added = self._open.get(path, (None, []))
-        if self.whole and before is not None and payload["metadata"]["source"] == "loop" and before["next"] != ["__start__"]:
+        if (
+            self.whole
+            and before is not None
+            and payload["metadata"]["source"] == "loop"
+            and before["next"] != ["__start__"]
+        ):
             if before["config"] != payload["config"]:
                 log = Counter(before["values"].get("log", [])) + Counter(added)
                 assert Counter(payload["values"].get("log", [])) == log, path
@@ -355,8 +382,14 @@ class Fold:
 
 
 Property = Callable[[Nest, Way, Shelf], bool]
-PROPERTIES: dict[str, Property] = {"paused": paused, "replayed": replayed, "forked": forked, "cancelled": cancelled, "crashed": crashed,
-    "folded": folded}
+PROPERTIES: dict[str, Property] = {
+    "paused": paused,
+    "replayed": replayed,
+    "forked": forked,
+    "cancelled": cancelled,
+    "crashed": crashed,
+    "folded": folded,
+}
 
 
 # ---- long runs
@@ -435,9 +468,12 @@ def _smaller(node: Node) -> Iterator[Node]:
             yield replace(node, inner=inner)
 
 
-def shrunk(check: Property, nest: Nest, seed: int) -> Nest:
+def _error(found: BaseException | bool) -> BaseException | None:
+    return found if isinstance(found, BaseException) else None
+
+
+def shrunk(check: Property, nest: Nest, seed: int, kind: type) -> Nest:
     """A smallest nest that fails the same way."""
-    kind = type(verdict(check, nest, seed))
     while True:
         for less in smaller(nest):
             if type(verdict(check, less, seed)) is kind:
@@ -463,8 +499,8 @@ def main() -> int:
             if isinstance(found, BaseException):
                 failed += 1
                 if asked.shrink:
-                    nest = shrunk(check, nest, seed)
-                    found = verdict(check, nest, seed)
+                    nest = shrunk(check, nest, seed, type(found))
+                    found = next(filter(None, (_error(verdict(check, nest, seed)) for _ in range(3))), found)
                 print(f"{name} seed {seed}: {way_of(seed)}\n  {code(nest)}")
                 if isinstance(found, BaseException):
                     print("".join(traceback.format_exception(found)[-3:]))

@@ -32,6 +32,10 @@ CALLS = 120
 SPECIAL = {"__error__", "__interrupt__", "__resume__", "__scheduled__", "__error_source_node__"}
 
 
+class EndlessError(Exception):
+    """A journey takes too long."""
+
+
 class Shelf:
     """Where a thread is kept: a saver, and how it is closed and opened again."""
 
@@ -143,7 +147,8 @@ class Journey:
     def invoke(self, given: Any, config: Any = None) -> Any:
         """One call; None if it ended with an error that may come up."""
         self.calls += 1
-        assert self.calls < CALLS, f"no end after {CALLS} calls"
+        if self.calls > CALLS:
+            raise EndlessError(f"no end after {CALLS} calls")
         if self.audits:
             self.audit()
         if self.answers:
@@ -162,9 +167,7 @@ class Journey:
         """A call that is cancelled after so many turns of the event loop, if it takes so many."""
 
         async def call() -> None:
-            running = asyncio.ensure_future(
-                self.graph.ainvoke(given, self.config, durability=self.way.durability)
-            )
+            running = asyncio.ensure_future(self.graph.ainvoke(given, self.config, durability=self.way.durability))
             for _ in range(turns):
                 if running.done():
                     break
@@ -291,8 +294,9 @@ def _spot(entry: Any, steps: dict[str, int]) -> Spot:
         if above is None:
             above = next(id_ for ns_, id_ in parents.items() if stable(ns_) == around)
         way.append((steps[above] + 1, task_id or name, 0))
-    return Spot({"configurable": config, "recursion_limit": LIMIT}, tuple(way), entry.metadata["step"],
-                entry.metadata["source"])
+    return Spot(
+        {"configurable": config, "recursion_limit": LIMIT}, tuple(way), entry.metadata["step"], entry.metadata["source"]
+    )
 
 
 def stable(ns: str) -> str:

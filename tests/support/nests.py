@@ -25,7 +25,6 @@ import operator
 import random
 import warnings
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Annotated, Any, NamedTuple
@@ -171,24 +170,24 @@ class World:
         """Do the nodes know the answers, instead of asking?"""
         self.stumbles = stumbles
         self.events: list[Event] = []
-        self.begun: Counter[str] = Counter()
-        """Task ids of bodies that have begun, handlers included."""
         self.finished: frozenset[str] = frozenset()
         """Task ids that must not begin: their output was stored before the call."""
         self.closed: set[str] = set()
         """Ids of questions that must not come up: they were answered."""
         self.breaches: list[str] = []
         self.stumbled: set[str] = set()
-        self.strike: Callable[[str], None] | None = None
-        """Called as each body begins, with its names; may raise."""
+        self.names: dict[str, str] = {}
+        """Task id -> the task's name in its step."""
+        self.strike: Callable[[Place], None] | None = None
+        """Called as each body begins, with its place; may raise."""
 
-    def begins(self, scope: Any, names: str) -> None:
-        id_ = scope.host.id_of(scope.task)
-        self.begun[id_] += 1
-        if id_ in self.finished:
-            self.breaches.append(f"{names} runs although its output is stored")
+    def begins(self, place: Place, ids: tuple[str, ...]) -> None:
+        """A body begins."""
+        self.names.update((id_, name) for id_, (name, _, _) in zip(ids, place, strict=True))
+        if ids[-1] in self.finished:
+            self.breaches.append(f"{names_of(place)} runs although its output is stored")
         if self.strike is not None:
-            self.strike(names)
+            self.strike(place)
 
     def ask(self, question: str) -> str:
         """The answer to a question."""
@@ -218,6 +217,11 @@ def place_of(scope: Any) -> tuple[Place, tuple[str, ...]]:
     return tuple(found[::-1]), tuple(ids[::-1])
 
 
+def names_of(place: Place) -> str:
+    """Node names from the root."""
+    return "/".join(name for name, _, _ in place)
+
+
 class Activation:
     """One run of a node's body: what does not depend on the colour."""
 
@@ -227,10 +231,10 @@ class Activation:
         self.state = state
         scope = self.scope = _scope.current()
         self.place, self.ids = place_of(scope)
-        self.names = "/".join(name for name, _, _ in self.place)
+        self.names = names_of(self.place)
         self.heard: list[str] = []
         self.saw = seen(state)
-        world.begins(scope, self.names)
+        world.begins(self.place, self.ids)
         if not node.inner:
             self.fail()
         self.listen(node.asks, "")
