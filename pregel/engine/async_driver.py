@@ -33,7 +33,7 @@ from pregel.engine.effects import HAND_BACK, Effect, Retry, Spawned, Start
 from pregel.engine.limits import deadline_of, own_error, timed_out
 from pregel.engine.program import Write
 from pregel.engine.snapshot import into_lane, note_edited, note_unstored, salvage
-from pregel.engine.task import Task, acall, acall_routers, call, call_node, in_context
+from pregel.engine.task import Task, acall, acall_routers, call, call_node, in_context, paced
 from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, workers
 
 
@@ -156,6 +156,8 @@ class AsyncDriver:
                 return True
         else:
             if self.fence is not None:
+                if run.outlets:
+                    await self.room()
                 self.fence.check()
             tasks = run.plan()
             if run.notices:
@@ -219,6 +221,24 @@ class AsyncDriver:
                 await self.store_held()
                 return True
         return False
+
+    async def room(self) -> None:
+        """Return when those who listen have read enough."""
+        loop = self.loop
+        for outlet in self.run.outlets:
+            while outlet.must_wait:
+                ready: asyncio.Future[bool] = loop.create_future()
+                outlet.when_room(partial(_call_soon, loop, _resolve, ready, True, None))
+                if not outlet.is_full:
+                    break
+                answers = outlet.ask()
+                timer = None if answers is None else loop.call_later(outlet.patience_s, _resolve, ready, False, None)
+                try:
+                    if not await ready:
+                        outlet.note(answers)
+                finally:
+                    if timer is not None:
+                        timer.cancel()
 
     async def drive(self) -> None:
         """Run to the end, in one asyncio task."""
@@ -339,6 +359,9 @@ class AsyncDriver:
         if delay:
             await asyncio.sleep(delay)
         if not scope.task.node.needs_worker:
+            if "custom" in self.run.sees:
+                written_: list[Write] = await paced(acall(scope), self.run, self.room)
+                return written_
             return await acall(scope)
         result, writes = await self.off_loop(partial(call_node, scope))
         await acall_routers(scope, result, writes)
@@ -638,6 +661,12 @@ def count_cancels() -> int:
     """How often the current asyncio task was asked to stop."""
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, *call: Any) -> None:
+    """Have a loop call something, from any thread; nothing if it is closed."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(*call)
 
 
 def _resolve(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

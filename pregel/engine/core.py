@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from checkpoint.base import WRITES_IDX_MAP, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
 from pregel.constants import ERROR, ERROR_SOURCE_NODE, INTERRUPT, NULL_TASK_ID, RESUME, START
-from pregel.engine import entry, pause, plan, retry, snapshot, view
+from pregel.engine import entry, namespace, pause, plan, retry, snapshot, view
 from pregel.engine.apply import apply_tasks
 from pregel.engine.effects import Effect, Retry, Start
 from pregel.engine.program import Node, Write
@@ -333,9 +333,11 @@ class Run(RunState):
         return view.read(self, select, writes)
 
     def custom(self, scope: TaskScope, value: Any) -> None:
-        """A chunk of mode custom."""
+        """A chunk of mode custom, to everybody who listens, each when he has room for it."""
         if "custom" in self.sees:
-            self.emit("custom", value)
+            chunk = namespace.path_of(self.ns), "custom", value
+            for outlet in self.outlets:
+                outlet.offer(chunk, scope.check)
 
     def spawn(self, scope: TaskScope, node: Any, argument: Any) -> Any:
         """Start a child task of the scope's task; returns its future."""

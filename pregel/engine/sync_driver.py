@@ -110,6 +110,8 @@ class SyncDriver:
                 return True
         else:
             if self.fence is not None:
+                if run.outlets:
+                    self.room()
                 self.fence.check()
             tasks = run.plan()
             if run.notices:
@@ -181,6 +183,11 @@ class SyncDriver:
                 return True
         self.jobs.clear()
         return False
+
+    def room(self) -> None:
+        """Return when those who listen have read enough."""
+        for outlet in self.run.outlets:
+            outlet.wait()
 
     def drive(self) -> None:
         """Run to the end."""
