@@ -574,6 +574,9 @@ class StepCommit:
     """Sorted."""
     sub: Mapping[str, int] = field(default_factory=dict)
     """Stable nested namespace -> rev, of nested runs that finished in this superstep (D25)."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the engine remembers with the line of checkpoints beside its state: those that changed since the parent, None
+    for one that is gone. Plain msgpack types. Later checkpoints and forks inherit them; nobody else sees them."""
     others: Sequence[StepCommit] = ()
     """Commits of other namespaces that belong into the same transaction, nested first (exit durability)."""
 
@@ -612,6 +615,8 @@ class LoadedCheckpoint:
     open_sub: dict[str, int] = field(default_factory=dict)
     """Stable nested namespace -> rev, of nested runs that finished in the superstep that is open on this checkpoint: a
     task whose output is stored does not run again, so the commit of the superstep has them from here."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What earlier commits of the line remembered (`StepCommit.facts`)."""
 
 
 class EncodedCommit(Protocol):

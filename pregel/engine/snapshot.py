@@ -152,12 +152,15 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
         run.seen_changed,
         None if run.updated is None else sorted(run.updated),
         run.sub_changed,
+        run.facts_changed,
     )
     run.changed = {}
     run.seen_changed = {}
     if run.sub_changed:
         run.sub.update(run.sub_changed)
         run.sub_changed = {}
+    if run.facts_changed:
+        run.facts_changed = {}
     return made
 
 
@@ -245,6 +248,7 @@ def kept(run: RunState) -> LoadedCheckpoint:
         seen={node: dict(seen) for node, seen in run.seen.items()},
         updated_channels=run.updated,
         sub=dict(run.sub),
+        facts=dict(run.facts),
     )
 
 
