@@ -31,7 +31,6 @@ from pregel.engine.program import Node, Write
 from pregel.engine.state import LATER, Phase, RunState, Status
 from pregel.engine.task import Task
 from pregel.errors import (
-    AttemptClosedError,
     EngineBug,
     ErrorCode,
     GraphBubbleUp,
@@ -134,7 +133,11 @@ class Run(RunState):
         self._settled(task)
 
     def settle(self, task: Task, error: BaseException) -> Effect | None:
-        """The body raised. Turns the error into a pause, a failure, control flow, or another try."""
+        """The body raised. Turns the error into a pause, a failure, control flow, or another try.
+
+        Raises:
+            BaseException: one that is no failure of a node, Ctrl-C above all: it ends the run here and now.
+        """
         if task.settled:
             raise EngineBug(f"task {task.name!r} of step {self.step} settled twice")
         if isinstance(error, GraphBubbleUp):
@@ -146,9 +149,8 @@ class Run(RunState):
             return None
         if not isinstance(error, Exception):
             self._settled(task)
-            if not isinstance(error, AttemptClosedError):
-                self.failure = error
-            return None
+            self.failure = error
+            raise error
         error.add_note(f"During task with name '{task.name}' and id '{self.id_of(task)}'")
         policies = task.node.retry_policy or self.request.retry_policy
         if policies and self.failure is None:

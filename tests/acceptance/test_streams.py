@@ -103,11 +103,11 @@ def test_a_sync_stream_is_a_generator_and_a_context_manager() -> None:
         assert [*chunks] == [{name: {"l": [name]}} for name in "abc"]
     with contextlib.closing(graph.stream({"l": []})) as chunks:
         assert len([*chunks]) == 3
-    with pytest.raises(ZeroDivisionError), graph.stream({"l": []}) as chunks:
+    with pytest.raises(ZeroDivisionError), graph.stream({"l": []}) as chunks:  # noqa: PT012
         next(chunks)
         raise ZeroDivisionError
     assert list(chunks) == []
-    with pytest.raises(KeyError), graph.stream({"l": []}) as chunks:
+    with pytest.raises(KeyError), graph.stream({"l": []}) as chunks:  # noqa: PT012
         next(chunks)
         chunks.throw(KeyError("k"))
     assert graph.stream({"l": []}).close() is None
@@ -128,12 +128,12 @@ def test_an_async_stream_is_a_generator_and_a_context_manager() -> None:
             assert [chunk async for chunk in chunks] == [{name: {"l": [name]}} for name in "abc"]
         async with contextlib.aclosing(graph.astream({"l": []})) as chunks:
             assert len([chunk async for chunk in chunks]) == 3
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012
             async with graph.astream({"l": []}) as chunks:
                 await anext(chunks)
                 raise ZeroDivisionError
         assert [chunk async for chunk in chunks] == []
-        with pytest.raises(KeyError):
+        with pytest.raises(KeyError):  # noqa: PT012
             async with graph.astream({"l": []}) as chunks:
                 await anext(chunks)
                 await chunks.athrow(KeyError("k"))
