@@ -258,6 +258,7 @@ class RunState:
         "finished",
         "held",
         "interrupts",
+        "is_fresh",
         "is_mixed",
         "live",
         "loaded",
@@ -362,6 +363,8 @@ class RunState:
     def restore(self, loaded: LoadedCheckpoint | None) -> None:
         """Take over a stored state, or start with an empty one."""
         self.updated: list[str] | None = None
+        self.is_fresh = False
+        """Was `updated` set by a barrier of this run? (Else it was loaded, and who woke may have run already.)"""
         self.checkpoint_id_: str | None = None
         self.rev = 0
         self.parent_rev: int | None = None
