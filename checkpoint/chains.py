@@ -338,13 +338,12 @@ def encode_commit(commit: StepCommit, codec: Codec, *, drops: bool = False) -> E
             f"thread {claim.thread_id!r}: namespace {commit.checkpoint_ns!r} was committed but never loaded with this "
             f"claim; call load(config, claim=...) for it first"
         )
-    if codec.dumps is not None and _is_settled(commit, space):
+    if codec.dumps is not None and space.must_exist is None and _is_settled(commit, space):
         encoded = EncodedStep(commit, space, commit.rev)
         encoded.tasks = commit.writes
         if drops:
             _settle(encoded)
         space.head = commit.rev
-        space.must_exist = None
         return encoded
     others = [encode_commit(other, codec, drops=drops) for other in commit.others] if commit.others else ()
     is_dropped = drops and commit.kind == "checkpoint"

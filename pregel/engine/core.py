@@ -24,14 +24,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from checkpoint.base import SCHEDULED, WRITES_IDX_MAP, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
 from pregel.constants import ERROR, INTERRUPT, NULL_TASK_ID, RESUME, START
-from pregel.engine import entry, pause, plan, retry, snapshot, view
+from pregel.engine import entry, namespace, pause, plan, retry, snapshot, view
 from pregel.engine.apply import apply_tasks
 from pregel.engine.effects import Effect, Retry, Start
 from pregel.engine.program import Node, Write
 from pregel.engine.state import LATER, Phase, RunState, Status
 from pregel.engine.task import Task
 from pregel.errors import (
-    AttemptClosedError,
     EngineBug,
     ErrorCode,
     GraphBubbleUp,
@@ -136,7 +135,11 @@ class Run(RunState):
         self._settled(task)
 
     def settle(self, task: Task, error: BaseException) -> Effect | None:
-        """The body raised. Turns the error into a pause, a failure, control flow, or another try."""
+        """The body raised. Turns the error into a pause, a failure, control flow, or another try.
+
+        Raises:
+            BaseException: one that is no failure of a node, Ctrl-C above all: it ends the run here and now.
+        """
         if task.settled:
             raise EngineBug(f"task {task.name!r} of step {self.step} settled twice")
         if isinstance(error, GraphBubbleUp):
@@ -148,9 +151,8 @@ class Run(RunState):
             return None
         if not isinstance(error, Exception):
             self._settled(task)
-            if not isinstance(error, AttemptClosedError):
-                self.failure = error
-            return None
+            self.failure = error
+            raise error
         error.add_note(f"During task with name '{task.name}' and id '{self.id_of(task)}'")
         policies = task.node.retry_policy or self.request.retry_policy
         if policies and self.failure is None:
@@ -335,9 +337,11 @@ class Run(RunState):
         return view.read(self, select, writes)
 
     def custom(self, scope: TaskScope, value: Any) -> None:
-        """A chunk of mode custom."""
+        """A chunk of mode custom, to everybody who listens, each when he has room for it."""
         if "custom" in self.sees:
-            self.emit("custom", value)
+            chunk = namespace.path_of(self.ns), "custom", value
+            for outlet in self.outlets:
+                outlet.offer(chunk, scope.check)
 
     def spawn(self, scope: TaskScope, node: Any, argument: Any) -> Any:
         """Start a child task of the scope's task; returns its future."""

@@ -172,7 +172,7 @@ class Request:
     limit: int
     modes: frozenset[str]
     outlets: tuple[Any, ...]
-    """Where chunks go: each has `append`."""
+    """Where chunks go: each has `append`, and `offer` for those that can wait."""
     output_keys: str | Sequence[str]
     interrupt_before: str | Sequence[str]
     interrupt_after: str | Sequence[str]
@@ -258,6 +258,7 @@ class RunState:
         "finished",
         "held",
         "interrupts",
+        "is_fresh",
         "is_mixed",
         "live",
         "loaded",
@@ -362,6 +363,8 @@ class RunState:
     def restore(self, loaded: LoadedCheckpoint | None) -> None:
         """Take over a stored state, or start with an empty one."""
         self.updated: list[str] | None = None
+        self.is_fresh = False
+        """Was `updated` set by a barrier of this run? (Else it was loaded, and who woke may have run already.)"""
         self.checkpoint_id_: str | None = None
         self.rev = 0
         self.parent_rev: int | None = None
@@ -481,6 +484,11 @@ class RunState:
         path = namespace.path_of(self.ns)
         for outlet in self.outlets:
             outlet.append((path, mode, payload))
+
+    @property
+    def is_crowded(self) -> bool:
+        """Does somebody who listens have too much to read?"""
+        return any(outlet.must_wait for outlet in self.outlets)
 
     def notice(self, code: str, place: str, text: str) -> None:
         """Record a warning for the driver to emit."""
