@@ -445,7 +445,8 @@ def test_an_update_takes_what_a_node_may_return(stage: Stage) -> None:
     stage.run({"l": ["in"]})
     start = stage.state().config
     for values, expected in RETURNS:
-        found = stage.colour.get_state(stage.graph, stage.update(values, config=start))
+        returned = stage.update(values, config=start)
+        found = stage.colour.get_state(stage.graph, returned)
         assert {key: found.values.get(key) for key in expected} == expected, values
         assert found.next == ("q",)
 
