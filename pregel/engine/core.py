@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from checkpoint.base import SCHEDULED, WRITES_IDX_MAP, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
 from pregel.constants import ERROR, INTERRUPT, NULL_TASK_ID, RESUME, START
-from pregel.engine import entry, namespace, pause, plan, retry, snapshot, view
+from pregel.engine import entry, namespace, occupancy, pause, plan, retry, snapshot, view
 from pregel.engine.apply import apply_tasks
 from pregel.engine.effects import Effect, Retry, Start
 from pregel.engine.program import Node, Write
@@ -258,6 +258,8 @@ class Run(RunState):
         request = self.request
         held = self._take_held()
         around = request.parent_run
+        if request.stable_ns:
+            occupancy.leave(self.root.occupied, self.ns)
         if around is not None and (self.status == "done" or isinstance(self.bubble, ParentCommand)):
             if not request.stable_ns:
                 # This namespace is not met again: who comes here next time asks the run around it.

@@ -33,11 +33,13 @@ def describe(
     config: RunnableConfig,
     latest: bool,
     states: Sequence[RunnableConfig | StateSnapshot | None],
+    more: Sequence[Sequence[StateSnapshot]] | None = None,
 ) -> StateSnapshot:
     """The snapshot of an opened checkpoint.
 
     `latest`: the newest was asked for without naming it; then finished tasks of the open step count as applied, unless
-    the channels refuse their writes. `states`: per task, where its nested graph keeps its state, or that state.
+    the channels refuse their writes. `states`: per task, where its nested graph keeps its state, or that state. `more`:
+    per task, the states of all its nested runs, if it has several.
     """
     loaded = run.loaded
     assert loaded is not None
@@ -69,6 +71,9 @@ def describe(
         )
         for task, state in zip(tasks, states, strict=True)
     )
+    for shown_task, all_states in zip(shown, more or (), strict=False):
+        if all_states:
+            shown_task.states = tuple(all_states)
     return StateSnapshot(
         values,
         tuple(task.name for task in tasks if not (latest and task.writes is not None)),

@@ -343,14 +343,11 @@ def bare_result(run: RunState, task: Task) -> Any:
 
 
 def nested_config(run: RunState, task: Task) -> dict[str, Any] | None:
-    """Where the nested graph of a task keeps its state; None if the node has none that keeps any."""
-    graphs = [graph for graph in task.node.subgraphs if graph.checkpointer is not False]
-    if not graphs:
+    """Where the nested graph of a task keeps its state; None if the node has none that keeps any. A graph that keeps one
+    state for all its runs is asked for under the same address: whoever reads it drops the task ids."""
+    if all(graph.checkpointer is False for graph in task.node.subgraphs):
         return None
-    ns = run.ns_of(task)
-    if graphs[0].checkpointer is True:
-        ns = namespace.stable(ns)
-    return {"configurable": {"thread_id": run.request.thread_id, "checkpoint_ns": ns}}
+    return {"configurable": {"thread_id": run.request.thread_id, "checkpoint_ns": run.ns_of(task)}}
 
 
 # ---- the config of a task
