@@ -40,6 +40,9 @@ from pregel.runtime import ExecutionInfo, RunControl, Runtime, ServerInfo, no_wr
 from pregel.types import Command, Every, GraphOutput
 
 MODES = frozenset({"values", "updates", "custom", "messages", "tasks", "checkpoints", "debug", "tools"})
+REPLAYED = "replayed"
+"""The fact of a replay: the addressed checkpoint of the root run, and those of nested ones, by namespace. It counts for
+the fork checkpoint that it begins with, whose parent is the addressed one."""
 LIVE = frozenset({"custom", "messages", "tools"})
 """Modes whose chunks must leave while a body runs."""
 DURABILITIES = ("sync", "async", "exit")
@@ -307,7 +310,7 @@ def _set_place(request: Request, graph: Graph, call: Call) -> None:
     request.checkpoint_id = given.get("checkpoint_id")
     if given.get("checkpoint_ns"):
         request.checkpoint_id = checkpoint_map.get("")
-        request.seeds = {namespace.stable(ns): (ns, id_) for ns, id_ in checkpoint_map.items() if ns}
+        request.seeds = {ns: id_ for ns, id_ in checkpoint_map.items() if ns}
     request.stored_metadata = get_checkpoint_metadata(request.config, {})  # type: ignore[arg-type]
 
 
@@ -391,16 +394,24 @@ def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, val
         if request.checkpoint_id is not None:
             run.replaying = value is None
             run.moved_past = not loaded.is_head
-            if run.replaying and request.seeds:
-                run.origin = Origin("", loaded.checkpoint_id, max(id_ for _, id_ in request.seeds.values()))
+            if request.seeds:
+                run.origin = Origin("", loaded.checkpoint_id, max(request.seeds.values()), run.replaying)
+                if run.replaying:
+                    run.remember(REPLAYED, [loaded.checkpoint_id, request.seeds])
+        elif loaded.source == "fork" and REPLAYED in loaded.facts and (value is None or isinstance(value, Command)):
+            addressed, seeds = loaded.facts[REPLAYED]
+            if addressed == loaded.parent_id:
+                # The replay of a nested checkpoint was stopped before it came there: it goes on.
+                request.seeds = dict(seeds)
+                run.origin = Origin("", addressed, max(seeds.values()), True)
         return run
     run.continues = loaded.parents.get(around.ns) == around.checkpoint_id
+    if request.stood is not None and around.origin is not None:
+        run.origin = around.origin._replace(ns=request.stood[0], checkpoint_id=request.stood[1])
     if request.checkpoint_id is not None:
         # The caller named this nested checkpoint: it continues, and what came after it is run again.
         run.continues = True
-        run.replaying = around.replayed
-        if around.origin is not None:
-            run.origin = Origin(loaded.checkpoint_ns, loaded.checkpoint_id, around.origin.as_of)
+        run.replaying = around.origin is not None and around.origin.again
         if loaded.checkpoint_ns != request.ns:
             run.transplant()
     return run
@@ -414,17 +425,17 @@ def _start_of(request: Request) -> places.Looked[LoadedCheckpoint]:
         return found
     config = address(request, request.ns)
     is_open = found.checkpoint_id is not None and found.parents.get(around.ns) == around.checkpoint_id
-    if is_open and around.replaying:
-        return found  # an earlier attempt of this very task left it
-    seeds = around.root.request.seeds
-    seed = seeds.pop(namespace.stable(request.ns), None) if seeds else None
-    if seed is None and around.origin is not None and around.replaying:
-        seed = yield from _stood(request, around, around.origin)
-    if seed is not None:
-        named: LoadedCheckpoint = yield "load", (address(request, *seed),), {"claim": found.claim}
-        if named.checkpoint_id is not None:
-            request.checkpoint_id = named.checkpoint_id
-            return named
+    if around.origin is not None and around.resumed:
+        stood = yield from _stood(request, around, around.origin)
+        if is_open and around.origin.again:
+            # An earlier attempt of this very task left it, or an earlier call that the replay was stopped in.
+            request.stood = stood if found.source == "fork" else None
+            return found
+        if stood is not None:
+            named: LoadedCheckpoint = yield "load", (address(request, *stood),), {"claim": found.claim}
+            if named.checkpoint_id is not None:
+                request.stood, request.checkpoint_id = stood, named.checkpoint_id
+                return named
     root = around.root
     if request.stable_ns and not found.is_head and not is_open and root.request.checkpoint_id is None:
         edit = yield from places.edit_after(config, found, root.loaded.rev if root.loaded is not None else 0)
@@ -439,6 +450,10 @@ def _stood(request: Request, around: RunState, origin: Origin) -> places.Looked[
     ns = request.ns
     if not request.stable_ns:
         ns = namespace.nested_ns(around.origin_ns_of(request.parent.task), request.call_number, request.key)
+    if ns in around.root.request.seeds:
+        return ns, around.root.request.seeds[ns]
+    if not origin.again:
+        return None
     stood: LoadedCheckpoint = yield "load", (address(request, ns),), {}
     while stood.checkpoint_id is not None and stood.checkpoint_id > origin.as_of:
         if stood.parent_id is None:

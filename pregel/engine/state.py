@@ -118,6 +118,7 @@ class Request:
         "saver",
         "seeds",
         "stable_ns",
+        "stood",
         "store",
         "stored_metadata",
         "stores",
@@ -133,6 +134,7 @@ class Request:
         """Root run with a saver: what it has of its thread."""
         self.caller: TaskScope | None = None
         """Root run: the task that it was started in, of a run that has nothing to do with it otherwise."""
+        self.stood = None
         self.forks = False
         """Root run: does it go on in a lane if it loses its thread?"""
 
@@ -152,9 +154,11 @@ class Request:
     thread_id: str | None
     checkpoint_id: str | None
     """The checkpoint that the caller addressed, None for the newest."""
-    seeds: dict[str, tuple[str, str]]
-    """Root run: namespace without task ids -> (namespace, checkpoint id) of nested checkpoints that the caller addressed.
-    The first nested run at such a place starts from there (D25)."""
+    seeds: dict[str, str]
+    """Root run: namespace -> checkpoint id of nested checkpoints that the caller addressed. The nested runs of the tasks
+    that had these namespaces start from there (D25)."""
+    stood: tuple[str, str] | None
+    """Nested run of a replayed superstep: namespace and id of the checkpoint that it continues."""
     run_id: str | None
     ns_: str | None
     call_number: int
@@ -210,6 +214,8 @@ class Origin(NamedTuple):
     checkpoint_id: str
     as_of: str
     """The addressed checkpoint: ids sort by time, and what is newer had not happened yet."""
+    again: bool
+    """Is what came after it run again? (Otherwise a question is answered there.)"""
 
 
 class Pace:
@@ -436,6 +442,7 @@ class RunState:
         self.changed = dict.fromkeys(self.versions)
         self.is_mixed = True
         self.seen_changed = dict(self.seen)
+        self.sub_changed = {**self.sub, **self.sub_changed}
         self.facts_changed = dict(self.facts)
 
     # ---- identity, built when asked for

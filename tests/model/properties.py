@@ -169,9 +169,13 @@ def edited(journey: Journey, spot: Spot, edit: Any, node: str) -> Any:
     """The end of a fresh run that is left at the same place, edited there, and taken up again; None if it cannot be left
     there: a nested run has ended, or has not begun, and does not wait.
     """
+    journey.load()
     fresh = Journey(journey.nest, World(knows=True, stumbles=False), Shelf(), Way(journey.way.is_async), stops=False)
     names = tuple((step, journey.world.names.get(task, task), call) for step, task, call in spot.way)
-    if not spot.way:
+    ready = journey.do("get_state", spot.config).next
+    if ready in ((), ("__start__",)):
+        if spot.way:
+            return None
         fresh.chunks(
             INPUT, fresh.config, lambda chunk: chunk["metadata"]["step"] == spot.step, stream_mode="checkpoints"
         )
@@ -189,7 +193,7 @@ def edited(journey: Journey, spot: Spot, edit: Any, node: str) -> Any:
         if (one.names, one.step) == (spot.names, spot.step)
         and names == tuple((step, fresh.world.names.get(task, task), call) for step, task, call in one.way)
     ]
-    if len(met) != 1 or (spot.way and fresh.do("get_state", met[0].config).next in ((), ("__start__",))):
+    if len(met) != 1:
         return None
     fresh.do("update_state", met[0].config, edit, node)
     fresh.chance.random = lambda: 1.0  # type: ignore[method-assign]

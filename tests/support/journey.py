@@ -184,7 +184,7 @@ class Journey:
         for entry in self.shelf.saver.list({"configurable": {"thread_id": self.config["configurable"]["thread_id"]}}):
             for task_id, channel, value in entry.pending_writes or ():
                 if not set(task_id) - set("0-"):
-                    closed |= value.keys() if channel == "__resume__" else set()
+                    closed |= set(value) if isinstance(value, dict) and channel == "__resume__" else set()
                 elif channel not in SPECIAL:
                     finished.add(task_id)
         self.world.finished, self.world.closed = frozenset(finished), closed
