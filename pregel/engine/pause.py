@@ -45,6 +45,8 @@ def ask(run: RunState, scope: TaskScope, value: Any, response_schema: Any) -> An
     if id_ in answers.by_id:
         # It stays: if a node around this one is tried again, the question may come up once more.
         answer = answers.by_id[id_]
+        if answers.bare == id_:
+            answers.bare = None  # it has found its question
     elif answers.loose:
         answer = answers.loose.pop()
         task.took_loose = True
