@@ -290,14 +290,7 @@ class Run(RunState):
         if ended is not None:
             return ended
         if self.status == "out_of_steps":
-            ready = self.ready
-            left = (
-                f"{len(ready)} tasks still ready ({', '.join(map(repr, ready[:5]))})" if ready else "no step to spare"
-            )
-            return GraphRecursionError(
-                f"step limit {self.request.limit} reached with {left}; raise recursion_limit in the config, or check the "
-                f"condition that ends the loop [{ErrorCode.GRAPH_RECURSION_LIMIT.value}]"
-            )
+            return self._out_of_steps()
         if self.status == "draining":
             return GraphDrained(self.request.control.drain_reason or "shutdown")
         if (
@@ -352,6 +345,18 @@ class Run(RunState):
     def now(self) -> float:
         """Seconds that only go forward."""
         return self.request.monotonic()
+
+    def _out_of_steps(self) -> GraphRecursionError:
+        """What the caller needs to go on, or to make do with what there is."""
+        limit, ready, config = self.request.limit, self.ready, view.resuming(self)
+        left = f"{len(ready)} tasks still ready ({', '.join(map(repr, ready[:5]))})" if ready else "no step to spare"
+        goes_on = "" if config is None else "; what was done is stored, and invoke(None, error.config) goes on"
+        error = GraphRecursionError(
+            f"step limit {limit} reached with {left}; raise recursion_limit in the config, or check the condition that "
+            f"ends the loop{goes_on}; error.values has the last values [{ErrorCode.GRAPH_RECURSION_LIMIT.value}]"
+        )
+        error.values, error.config, error.limit, error.ready = view.result(self), config, limit, tuple(ready)
+        return error
 
     # ---- settling
 
