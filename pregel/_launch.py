@@ -10,7 +10,6 @@ import random
 import time
 import warnings
 from _queue import SimpleQueue
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context, copy_context
 from functools import partial
@@ -24,6 +23,7 @@ from pregel import _scope
 from pregel import _turns as turns
 from pregel import config as configs
 from pregel._scope import TaskScope
+from pregel._stream import Outlet
 from pregel._turns import OnConflict, Turn
 from pregel.constants import PREVIOUS, SCOPE_KEY
 from pregel.engine import namespace, view
@@ -62,35 +62,6 @@ class Graph:
     def program(self) -> Program:
         """The compiled form."""
         raise NotImplementedError
-
-
-class Outlet:
-    """Where the chunks of one call wait until its caller takes them. Appending is safe from any thread."""
-
-    __slots__ = ("chunks", "modes", "path", "spoken", "subgraphs", "wake")
-
-    def __init__(self, modes: frozenset[str], *, subgraphs: bool = False) -> None:
-        self.modes = modes
-        self.subgraphs = subgraphs
-        self.path: tuple[str, ...] = ()
-        """Namespace of the run that the call started."""
-        self.chunks: deque[tuple[tuple[str, ...], str, Any]] = deque()
-        self.spoken: set[str] = set()
-        """Ids of the messages that this call need not show any more: it has, or a node was given them."""
-        self.wake: Callable[[Any], None] | None = None
-        """Tells the waiting driver that there is a chunk; set while bodies run on other threads."""
-
-    def append(self, chunk: tuple[tuple[str, ...], str, Any]) -> None:
-        """Take a chunk, if its mode was asked for and its namespace is shown."""
-        path, mode, _ = chunk
-        if mode in self.modes and self.shows(path):
-            self.chunks.append(chunk)
-            if self.wake is not None:
-                self.wake(None)
-
-    def shows(self, path: tuple[str, ...]) -> bool:
-        """Are chunks of that namespace asked for?"""
-        return self.subgraphs or path == self.path
 
 
 class Call:
@@ -547,6 +518,7 @@ def runtime_of(run: RunState, scope: TaskScope) -> Runtime[Any]:
         ),
         server_info=_server_info(request.configurable),
         control=request.control,
+        over=scope.is_over,
     )
 
 

@@ -24,14 +24,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from checkpoint.base import WRITES_IDX_MAP, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
 from pregel.constants import ERROR, ERROR_SOURCE_NODE, INTERRUPT, NULL_TASK_ID, RESUME, START
-from pregel.engine import entry, pause, plan, retry, snapshot, view
+from pregel.engine import entry, namespace, pause, plan, retry, snapshot, view
 from pregel.engine.apply import apply_tasks
 from pregel.engine.effects import Effect, Retry, Start
 from pregel.engine.program import Node, Write
 from pregel.engine.state import LATER, Phase, RunState, Status
 from pregel.engine.task import Task
 from pregel.errors import (
-    AttemptClosedError,
     EngineBug,
     ErrorCode,
     GraphBubbleUp,
@@ -136,7 +135,11 @@ class Run(RunState):
         self._settled(task)
 
     def settle(self, task: Task, error: BaseException) -> Effect | None:
-        """The body raised. Turns the error into a pause, a failure, control flow, or another try."""
+        """The body raised. Turns the error into a pause, a failure, control flow, or another try.
+
+        Raises:
+            BaseException: one that is no failure of a node, Ctrl-C above all: it ends the run here and now.
+        """
         if task.settled:
             raise EngineBug(f"task {task.name!r} of step {self.step} settled twice")
         if isinstance(error, GraphBubbleUp):
@@ -148,9 +151,8 @@ class Run(RunState):
             return None
         if not isinstance(error, Exception):
             self._settled(task)
-            if not isinstance(error, AttemptClosedError):
-                self.failure = error
-            return None
+            self.failure = error
+            raise error
         error.add_note(f"During task with name '{task.name}' and id '{self.id_of(task)}'")
         policies = task.node.retry_policy or self.request.retry_policy
         if policies and self.failure is None:
@@ -288,14 +290,7 @@ class Run(RunState):
         if ended is not None:
             return ended
         if self.status == "out_of_steps":
-            ready = self.ready
-            left = (
-                f"{len(ready)} tasks still ready ({', '.join(map(repr, ready[:5]))})" if ready else "no step to spare"
-            )
-            return GraphRecursionError(
-                f"step limit {self.request.limit} reached with {left}; raise recursion_limit in the config, or check the "
-                f"condition that ends the loop [{ErrorCode.GRAPH_RECURSION_LIMIT.value}]"
-            )
+            return self._out_of_steps()
         if self.status == "draining":
             return GraphDrained(self.request.control.drain_reason or "shutdown")
         if (
@@ -335,9 +330,11 @@ class Run(RunState):
         return view.read(self, select, writes)
 
     def custom(self, scope: TaskScope, value: Any) -> None:
-        """A chunk of mode custom."""
+        """A chunk of mode custom, to everybody who listens, each when he has room for it."""
         if "custom" in self.sees:
-            self.emit("custom", value)
+            chunk = namespace.path_of(self.ns), "custom", value
+            for outlet in self.outlets:
+                outlet.offer(chunk, scope.check)
 
     def spawn(self, scope: TaskScope, node: Any, argument: Any) -> Any:
         """Start a child task of the scope's task; returns its future."""
@@ -348,6 +345,18 @@ class Run(RunState):
     def now(self) -> float:
         """Seconds that only go forward."""
         return self.request.monotonic()
+
+    def _out_of_steps(self) -> GraphRecursionError:
+        """What the caller needs to go on, or to make do with what there is."""
+        limit, ready, config = self.request.limit, self.ready, view.resuming(self)
+        left = f"{len(ready)} tasks still ready ({', '.join(map(repr, ready[:5]))})" if ready else "no step to spare"
+        goes_on = "" if config is None else "; what was done is stored, and invoke(None, error.config) goes on"
+        error = GraphRecursionError(
+            f"step limit {limit} reached with {left}; raise recursion_limit in the config, or check the condition that "
+            f"ends the loop{goes_on}; error.values has the last values [{ErrorCode.GRAPH_RECURSION_LIMIT.value}]"
+        )
+        error.values, error.config, error.limit, error.ready = view.result(self), config, limit, tuple(ready)
+        return error
 
     # ---- settling
 

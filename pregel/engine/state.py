@@ -172,7 +172,7 @@ class Request:
     limit: int
     modes: frozenset[str]
     outlets: tuple[Any, ...]
-    """Where chunks go: each has `append`."""
+    """Where chunks go: each has `append`, and `offer` for those that can wait."""
     output_keys: str | Sequence[str]
     interrupt_before: str | Sequence[str]
     interrupt_after: str | Sequence[str]
@@ -484,6 +484,11 @@ class RunState:
         path = namespace.path_of(self.ns)
         for outlet in self.outlets:
             outlet.append((path, mode, payload))
+
+    @property
+    def is_crowded(self) -> bool:
+        """Does somebody who listens have too much to read?"""
+        return any(outlet.must_wait for outlet in self.outlets)
 
     def notice(self, code: str, place: str, text: str) -> None:
         """Record a warning for the driver to emit."""
