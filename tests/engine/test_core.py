@@ -5,6 +5,7 @@ import operator
 
 import pytest
 
+from checkpoint.base import SCHEDULED
 from pregel._scope import TaskScope
 from pregel.channels import BinaryOperatorAggregate, EphemeralValue, LastValue
 from pregel.constants import ERROR, ERROR_SOURCE_NODE, INTERRUPT, NO_WRITES, NULL_TASK_ID, RESUME, START
@@ -388,7 +389,7 @@ def test_a_handler_runs_in_the_step_of_the_failure():
     commit = run.commit()
     assert rows_of(commit) == [
         (-1, [(ERROR, BOOM)]),
-        (-2, [(ERROR_SOURCE_NODE, "a")]),
+        (-2, [(SCHEDULED, "a")]),
         (0, [(NO_WRITES, None)]),
         (0, [("y", 5)]),
     ]
