@@ -28,7 +28,7 @@ from pregel._scope import TaskScope
 from pregel._stream import Outlet
 from pregel._turns import OnConflict, Turn
 from pregel.constants import PREVIOUS, SCOPE_KEY
-from pregel.engine import namespace, occupancy, view
+from pregel.engine import namespace, occupancy, snapshot, view
 from pregel.engine.core import Run, count_of
 from pregel.engine.occupancy import Step
 from pregel.engine.program import Program
@@ -455,10 +455,18 @@ def _plain(durability: Any) -> str:
 
 
 def unstored(request: Request) -> LoadedCheckpoint | None:
-    """Durability `exit`: the state that an earlier call in this very run left in a stable namespace."""
-    if not request.deferred or not request.stable_ns or request.parent_run is None:
+    """Durability `exit`: the state that an earlier attempt or call in this very run left, if it is nowhere else."""
+    around = request.parent_run
+    if not request.deferred or around is None:
         return None
-    return request.parent_run.root.finished.get(request.ns)
+    outer: RunState | None = around
+    while outer is not None:
+        for run, held, _ in reversed(outer.open_runs):
+            inside = run.request.parent_run
+            if run.ns == request.ns and inside is not None and inside.checkpoint_id == around.checkpoint_id:
+                return snapshot.kept(run, held)
+        outer = outer.request.parent_run
+    return around.root.finished.get(request.ns) if request.stable_ns else None
 
 
 def hold_of(request: Request, loop: Any = None) -> Hold:

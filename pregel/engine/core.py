@@ -28,7 +28,7 @@ from pregel.engine import entry, namespace, occupancy, pause, plan, retry, snaps
 from pregel.engine.apply import apply_tasks
 from pregel.engine.effects import Effect, Retry, Start
 from pregel.engine.program import Node, Write
-from pregel.engine.state import LATER, Phase, RunState, Status
+from pregel.engine.state import LATER, Phase, RunState, Status, Unstored
 from pregel.engine.task import Task
 from pregel.errors import (
     EngineBug,
@@ -273,6 +273,10 @@ class Run(RunState):
         if is_torn:
             return None
         if request.parent_run is None:
+            for run, writes, is_parked in self.open_runs:
+                if not is_parked and (made := snapshot.final(run, writes)) is not None:
+                    self.parked.append(made)
+            self.open_runs = []
             made = snapshot.final(self, held)
             if made is None and self.parked:
                 made = snapshot.rows(self, held)  # this run did nothing, but nested ones did
@@ -280,10 +284,14 @@ class Run(RunState):
                 made.others = self.parked
                 snapshot.unlink(made)
             return made
-        if self.status != "done" or request.stable_ns:
+        # What it stored itself is parked already; what is below it belongs to the superstep around it now.
+        request.parent_run.open_runs += self.open_runs
+        self.open_runs = []
+        if request.stable_ns:
             made = snapshot.final(self, held)
             if made is not None:
                 self.root.parked.append(made)
+        request.parent_run.open_runs.append(Unstored(self, held, request.stable_ns))
         return None
 
     def outcome(self) -> BaseException | None:
