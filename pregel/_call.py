@@ -29,7 +29,7 @@ from pregel._scope import TaskScope
 from pregel.constants import MISSING
 from pregel.errors import shown
 from pregel.types import Command, StreamWriter
-from pregel.warnings import PregelWarning
+from pregel.warnings import PregelWarning, stack_level
 
 __all__ = [
     "Call",
@@ -319,19 +319,9 @@ def _accepts(name: str, annotation: Any, called: Any) -> bool:
         f"parameter 'config' of {_name_of(called)!r} is annotated with {shown(annotation)}, so it is not filled; "
         f"annotate it with RunnableConfig or RunnableConfig | None, or give it another name",
         PregelWarning,
-        stacklevel=_stacklevel(),
+        stacklevel=stack_level(),
     )
     return False
-
-
-def _stacklevel() -> int:
-    """The level of the first frame outside this package, for `warnings.warn` called by our caller."""
-    package = __name__.partition(".")[0]
-    level, frame = 1, inspect.currentframe()
-    frame = frame.f_back if frame is not None else None
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 def _class_names(annotation: Any) -> set[str]:

@@ -24,7 +24,7 @@ from checkpoint.base import (
 )
 from pregel import _scope
 from pregel import config as configs
-from pregel._launch import NOTHING, Graph, aenter, enter, runtime_of
+from pregel._launch import NOTHING, Graph, aenter, check_config, enter, runtime_of
 from pregel._turns import Turn
 from pregel.engine import edit, history, namespace, view
 from pregel.engine.core import Run
@@ -40,6 +40,7 @@ class Address:
     __slots__ = ("config", "graph", "ns", "request", "saver", "thread_id")
 
     def __init__(self, root: Any, config: RunnableConfig) -> None:
+        check_config(root, config)
         scope = configs.handle_of(config) or _scope.current_or_none()
         checkpointer = root.checkpointer
         if checkpointer is None and scope is not None:

@@ -35,10 +35,10 @@ from pregel.channels import (
 from pregel.channels.binop import overwriting
 from pregel.constants import END, MISSING, PARENT, ROOT, START, TAG_HIDDEN, TASKS
 from pregel.drawing.draw import Graph, NodeInfo, build_graph
-from pregel.errors import ErrorCode, InvalidUpdateError, ParentCommand, shown
+from pregel.errors import ErrorCode, InvalidUpdateError, ParentCommand, nearest, shown
 from pregel.graph.branch import UNKNOWN_NODE, BranchRouter
 from pregel.graph.declared import Declared, StateNodeSpec
-from pregel.graph.schema import DefaultedAggregate, Schema, describe, nearest, updates_of
+from pregel.graph.schema import DefaultedAggregate, Schema, describe, updates_of
 from pregel.graph.subgraphs import find_subgraphs
 from pregel.messages import Message
 from pregel.pregel import Pregel, PregelNode, Returned

@@ -22,11 +22,11 @@ from typing import Any, Generic, Self
 from pregel._call import prepare
 from pregel.channels import LastValue
 from pregel.constants import END, NS_END, NS_SEP, START
-from pregel.errors import shown
+from pregel.errors import nearest, shown
 from pregel.graph.branch import Branch, private_schema
 from pregel.graph.compile import CompiledStateGraph, ContextT, InputT, OutputT, StateT, compile_graph
 from pregel.graph.declared import StateNodeSpec
-from pregel.graph.schema import Channel, describe, nearest, plain, same_channel
+from pregel.graph.schema import Channel, describe, plain, same_channel
 from pregel.managed import ManagedValue
 from pregel.types import (
     All,
