@@ -44,6 +44,7 @@ __all__ = [
     "literals",
     "prepare",
     "return_annotation",
+    "returns",
 ]
 
 Injector = Callable[[TaskScope], dict[str, Any]]
@@ -386,6 +387,18 @@ def return_annotation(subject: Any) -> Any:
     if found is None or not found[0].__annotations__:
         return None
     return _resolved(found[0].__annotations__.get("return"), found[0])
+
+
+def returns(subject: Any) -> Any:
+    """The resolved return annotation, `NoneType` for None; MISSING if absent or not resolvable."""
+    found = _function_of(subject)
+    written = MISSING if found is None else found[0].__annotations__.get("return", MISSING)
+    if found is None or written is MISSING:
+        return MISSING
+    if written is None or (isinstance(written, str) and written == "None"):
+        return types.NoneType
+    resolved = _resolved(written, found[0])
+    return MISSING if resolved is None else resolved
 
 
 def annotations_of(subject: Any, seen: Container[int] = (), texts: set[Any] | None = None) -> list[Any]:

@@ -281,8 +281,8 @@ def _edited(address: Address, work: edit.Edit) -> tuple[list[StepCommit], Runnab
     run = work.run
     loaded = run.loaded
     assert loaded is not None
-    # Unknown keys of a value that no node returned are the caller's own affair (D42).
-    run.notices = [notice for notice in run.notices if notice.code != "unknown-key"]
+    # What a value holds that no node returned is the caller's own affair (D42).
+    run.notices = [notice for notice in run.notices if notice.code not in ("unknown-key", "goto-and-edge")]
     run.warn()
     for commit in work.commits:
         commit.parents, commit.up_rev = loaded.parents, loaded.up_rev

@@ -29,8 +29,21 @@ ELSEWHERE: Final = frozenset({"recursion_limit", "max_concurrency", "callbacks",
 """Keys that have an effect at the top level only. The other ones of `KEYS` are names of a user's own as well: a search may
 have `tags`, servers put a `run_id` there."""
 ARGUMENTS: Final = frozenset(
-    "context stream_mode print_mode output_keys interrupt_before interrupt_after durability control on_conflict timeout "
-    "subgraphs debug version".split()
+    {
+        "context",
+        "control",
+        "debug",
+        "durability",
+        "interrupt_after",
+        "interrupt_before",
+        "on_conflict",
+        "output_keys",
+        "print_mode",
+        "stream_mode",
+        "subgraphs",
+        "timeout",
+        "version",
+    }
 )
 """What a call takes beside its config."""
 DEFAULT_RECURSION_LIMIT: Final = int(os.environ.get("LANGGRAPH_DEFAULT_RECURSION_LIMIT", "10007"))

@@ -305,7 +305,7 @@ def build(graph: Graph, world: World, *, is_async: bool = False, **options: Any)
     for edge in sorted(graph.edges):
         builder.add_edge(*edge)
     for sources, target in graph.joins:
-        builder.add_edge(list(sources), target)
+        builder.add_edge(list(sources), target, inclusive=False)  # many a generated join fills up by chance only
     names = [node.name for node in graph.nodes]
     for node in graph.nodes:
         if node.branch is not None:
