@@ -16,6 +16,7 @@ import functools
 import sys
 import types
 import typing
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Generic
 
@@ -340,12 +341,12 @@ def compile_graph(
     }
     for name, (channel, _) in targets.items():
         channels[channel] = LastValueAfterFinish(Any) if nodes[name].defer else EphemeralValue(Any, guard=False)
-    beside: dict[str, list[str]] = {}
+    beside: dict[str, list[str]] = defaultdict(list)
     for source, target in sorted(builder.edges):
         if target != END:
             static[source].append(targets[target])
             if not nodes[target].defer:
-                beside.setdefault(source, []).append(target)
+                beside[source].append(target)
     for sources, target in sorted(builder.waiting_edges):
         if target != END:
             channel = f"join:{'+'.join(sources)}:{target}"
@@ -475,8 +476,7 @@ class _Wiring:
             self.ignored,
             targets=self.targets,
             static=tuple(self.static[name]),
-            # What the declaration shows is told at compile time.
-            beside=tuple(end for end in self.beside.get(name, ()) if not spec.ends or end in spec.ends),
+            beside=self._beside(name, spec) if name in self.beside else (),
             starts=self.starts,
             is_exempt=is_graph(subject) or is_runnable(subject) or self._is_read_raw(name),
             strict=self.strict,
@@ -496,6 +496,11 @@ class _Wiring:
             is_error_handler=spec.is_error_handler,
             subgraphs=find_subgraphs(subject),
         )
+
+    def _beside(self, name: str, spec: StateNodeSpec) -> tuple[str, ...]:
+        """Nodes that its static edges start, without those of which the declaration tells at compile time."""
+        beside = self.beside[name]
+        return tuple([target for target in beside if target in spec.ends] if spec.ends else beside)
 
     def _is_read_raw(self, source: str) -> bool:
         """Does a path without a schema of its own see all that the node returned? Then no key of it is a mistake (D49)."""

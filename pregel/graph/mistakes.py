@@ -21,7 +21,7 @@ from pregel.graph.declared import Declared, StateNodeSpec
 from pregel.graph.routes import Join, Routes, goto_and_edge
 from pregel.warnings import Notice
 
-__all__ = ["find_mistakes"]
+__all__ = ["DEAD_JOIN", "find_mistakes"]
 
 UNREACHABLE: Final = "unreachable"
 DEAD_JOIN: Final = "dead-join"
@@ -86,7 +86,7 @@ def _unreachable(routes: Routes) -> Iterator[Notice]:
             )
             yield Notice(
                 DEAD_JOIN,
-                f"{'+'.join(sources)}:{target}",
+                f"join:{'+'.join(sources)}:{target}",
                 f"the edge from {list(sources)!r} to {target!r} can never run {target!r}: {why}; mend the way to its "
                 f"sources, or give it those that run",
             )

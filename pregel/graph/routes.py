@@ -15,6 +15,7 @@ from __future__ import annotations
 import collections.abc
 import types
 import typing
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ from pregel.graph.declared import Declared, StateNodeSpec
 from pregel.types import Command, Send
 from pregel.warnings import Notice
 
-__all__ = ["Routes", "commands_of", "goto_and_edge"]
+__all__ = ["Routes", "goto_and_edge"]
 
 GOTO_AND_EDGE: Final = "goto-and-edge"
 
@@ -59,7 +60,7 @@ class Routes:
         held: Node -> the compiled graphs that it is or names; for who asks about `goals`.
     """
 
-    __slots__ = ("_below", "_branches", "_edges", "_goals", "_held", "joins", "nodes")
+    __slots__ = ("_below", "_branches", "_edges", "_goals", "_held", "_named", "joins", "nodes")
 
     def __init__(
         self,
@@ -75,11 +76,13 @@ class Routes:
         ]
         self._held = held
         self._branches = builder.branches
-        self._edges: dict[str, list[str]] = {}
+        self._edges: dict[str, list[str]] = defaultdict(list)
         for source, target in builder.edges:
-            self._edges.setdefault(source, []).append(target)
+            self._edges[source].append(target)
         self._goals: dict[str, frozenset[str] | None] = {}
         self._below: dict[str, set[str]] = {}
+        self._named: dict[int, tuple[Any, frozenset[str] | None]] = {}
+        """By `id` of an annotation, which is kept: where a value of that type may go."""
 
     def beside(self, source: str) -> tuple[str, ...]:
         """Nodes that an edge starts whatever the node returns; not deferred ones, which wait for what else is to run."""
@@ -91,13 +94,26 @@ class Routes:
     def commands(self, name: str) -> frozenset[str] | None:
         """Where the Commands that a node returns may go; None: anywhere. Empty: it returns none."""
         spec = self.nodes[name]
-        call = spec.runnable
-        known = commands_of(call.subject) if call.ends or not spec.ends else frozenset(call.ends)
-        if spec.ends and (spec.ends is not call.ends or known is not None):
-            return frozenset(spec.ends).union(call.ends)
-        if known is not None and any(not _is_silent(graph) for graph in self._held.get(name, ())):
+        ends = spec.ends
+        known = self._by_annotation(spec.runnable.subject)
+        if ends and (known is not None or ends is not spec.runnable.ends):
+            return frozenset(ends).union(spec.runnable.ends)
+        if known is not None and name in self._held and not all(map(_is_silent, self._held[name])):
             return None
         return known
+
+    def _by_annotation(self, subject: Any) -> frozenset[str] | None:
+        """Where the Commands that a callable returns may go, by its return annotation; None: anywhere."""
+        if is_graph(subject):
+            return frozenset()  # its own functions are looked at one by one
+        annotation = returns(subject)
+        if annotation is MISSING or is_runnable(subject):
+            return None
+        # Functions of one module mostly return the same few types.
+        key = id(annotation)
+        if key not in self._named:
+            self._named[key] = annotation, _named(annotation)
+        return self._named[key][1]
 
     def choices(self, name: str) -> frozenset[str]:
         """Nodes that a node starts, when it does, alone: by its one edge, or by its one path, which names one at a time."""
@@ -116,13 +132,14 @@ class Routes:
 
     def goals(self, name: str) -> frozenset[str] | None:
         """Every node that a node or START may start by itself, without list edges; None: any."""
-        if name not in self._goals:
-            self._goals[name] = self._find_goals(name)
-        return self._goals[name]
+        if name in self._goals:
+            return self._goals[name]
+        goals = self._goals[name] = self._find_goals(name)
+        return goals
 
     def _find_goals(self, name: str) -> frozenset[str] | None:
         goals = set(self._edges.get(name, ()))
-        for branch in self._branches.get(name, {}).values():
+        for branch in self._branches[name].values() if name in self._branches else ():
             # A path map binds names only: without an annotation a path may send to nodes that are not in it.
             if branch.ends is None or returns(branch.path) is MISSING:
                 return None
@@ -205,16 +222,10 @@ def _is_silent(graph: Any) -> bool:
     return all(routes.commands(name) == frozenset() for name in declared)
 
 
-def commands_of(subject: Any) -> frozenset[str] | None:
-    """Where the Commands that a callable returns may go, by its return annotation; None: anywhere."""
-    if is_graph(subject):
-        return frozenset()  # its own functions are looked at one by one
-    annotation = returns(subject)
-    return None if annotation is MISSING or is_runnable(subject) else _named(annotation)
-
-
 def _named(annotation: Any) -> frozenset[str] | None:
     """Node names that a value of this type may start; None: any."""
+    if annotation is None:
+        return frozenset()
     origin = typing.get_origin(annotation)
     args = typing.get_args(annotation)
     if origin is None:

@@ -26,7 +26,7 @@ from pregel.errors import nearest, shown
 from pregel.graph.branch import Branch, private_schema
 from pregel.graph.compile import CompiledStateGraph, ContextT, InputT, OutputT, StateT, compile_graph
 from pregel.graph.declared import StateNodeSpec
-from pregel.graph.mistakes import find_mistakes
+from pregel.graph.mistakes import DEAD_JOIN, find_mistakes
 from pregel.graph.schema import Channel, describe, plain, same_channel
 from pregel.managed import ManagedValue
 from pregel.types import (
@@ -417,7 +417,11 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             on_conflict=on_conflict,
         )
         graph.validate()
-        emit(find_mistakes(self, nodes, graph.nodes), set(), strict=strict)
+        found = find_mistakes(self, nodes, graph.nodes)
+        for notice in found:
+            if notice.code == DEAD_JOIN:
+                graph.channels[notice.place].watched = False  # told here, so no run tells it again
+        emit(found, set(), strict=strict)
         return graph
 
     def _nodes_with_defaults(self) -> dict[str, StateNodeSpec]:
