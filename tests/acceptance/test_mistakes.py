@@ -7,8 +7,10 @@ none comes after them: programs that must stay silent.
 from __future__ import annotations
 
 import operator
+import re
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import pytest
@@ -130,6 +132,24 @@ MISTAKES = {
     "goto beside an edge": Mistake(lambda c: returning(c, Command(goto="b")).add_edge("a", "c"), ("'a'", "'b'", "'c'")),
     "declared goto beside an edge": Mistake(declared_goto, ("'a'", "'b'", "'c'"), at_compile=True),
 }
+ELSEWHERE = {
+    "resume that answers nothing": "test_mistakes.py::test_a_resume_that_answers_nothing",
+    "two writers": "test_mistakes.py::test_two_writers_of_one_key",
+    "command as input": "test_mistakes.py::test_a_command_as_input_goes_nowhere",
+    "argument": "test_mistakes.py::test_an_argument_that_no_call_takes",
+}
+"""Mistakes of the page whose tests need more than one program."""
+SECTIONS: dict[int, tuple[str, ...]] = {
+    1: ("unknown key", "unknown key in a Command"),
+    2: ("unknown goto", "unknown Send", "unknown result of a path", "unknown Send of a path", "command as input"),
+    3: ("resume that answers nothing",),
+    4: ("mistyped config key", "misplaced config key", "thread id at the top", "argument"),
+    5: (),
+    6: ("unreachable node", "dead end"),
+    7: ("join that cannot go on", "join left half full"),
+    8: ("goto beside an edge", "declared goto beside an edge", "two writers"),
+}
+"""Section of docs/mistakes.md -> the tests of what it tells."""
 EACH = pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
 
 
@@ -180,6 +200,17 @@ def test_a_mistake_in_a_nested_graph(colour: Colour, mistake: Mistake, strict: b
         assert all(name in text for name in mistake.names), text
 
 
+def test_every_mistake_of_the_page_has_its_test() -> None:
+    here = Path(__file__)
+    page = (here.parents[2] / "docs" / "mistakes.md").read_text()
+    assert [int(n) for n in re.findall(r"^## (\d)\. ", page, re.MULTILINE)] == [*SECTIONS]
+    listed = [name for names in SECTIONS.values() for name in names]
+    assert sorted(listed) == sorted([*MISTAKES, *ELSEWHERE])
+    for place in ELSEWHERE.values():
+        module, _, name = place.partition("::")
+        assert f"def {name}(" in (here.parent / module).read_text(), place
+
+
 def test_two_places_are_told_apart(colour: Colour) -> None:
     builder = letters(colour, "")
     for name in "ab":
@@ -220,6 +251,19 @@ def test_a_command_as_input_goes_nowhere(colour: Colour, saver: Any, thread: Any
     with pytest.raises(PregelWarning):
         colour.invoke(strict, Command(goto=goto), thread)
     assert colour.get_state(strict, thread) == stored
+
+
+def test_a_resume_that_answers_nothing(colour: Colour, saver: Any, thread: Any) -> None:
+    def finished(**options: Any) -> Any:
+        graph = letters(colour, "a").add_edge(START, "a").compile(saver, **options)
+        colour.invoke(graph, {"l": []}, thread)
+        return graph
+
+    graph = finished()
+    (text,) = caught(lambda: [colour.invoke(graph, Command(resume=answer), thread) for answer in ("yes", "yes")])
+    assert "'1'" in text
+    with pytest.raises((PregelWarning, RuntimeError)):
+        colour.invoke(finished(strict=True), Command(resume="yes"), thread)
 
 
 # ---- configs
