@@ -398,25 +398,22 @@ def _order_releases(routes: Routes, channels: Mapping[str, Any]) -> None:
     """Say for each inclusive join which channels are released before it: what they start may still arrive there.
 
     As far as edges, path maps and annotations declare. Of joins that lead to each other the first by name comes first; a
-    deferred node comes after a join that it leads back to.
+    deferred node that leads to a join comes before it, unless the join leads to that node, too.
     """
     starts = {f"branch:to:{name}": name for name in routes.nodes}
     starts.update((f"join:{'+'.join(sources)}:{target}", target) for sources, target, _ in routes.joins)
     held = [name for name, channel in channels.items() if name in starts and channel.can_finish]
-    feeds = {
-        name: {join for join in held if not routes.below(starts[name]).isdisjoint(getattr(channels[join], "names", ()))}
-        for name in held
-    }
+
+    def feeds(one: str, other: str) -> bool:
+        return not routes.below(starts[one]).isdisjoint(getattr(channels[other], "names", {starts[other]}))
+
     for name in held:
-        channel = channels[name]
-        if _goes_early(channel):
-            channel.after = frozenset(
-                other
-                for other in held
-                if name in feeds[other]
-                and other != name
-                and (other not in feeds[name] or (other < name and _goes_early(channels[other])))
-            )
+        if not _goes_early(channels[name]):
+            continue
+        before = [other for other in held if other != name and feeds(other, name)]
+        channels[name].after = frozenset(
+            other for other in before if not feeds(name, other) or (other < name and _goes_early(channels[other]))
+        )
 
 
 def _goes_early(channel: Any) -> bool:
