@@ -255,7 +255,7 @@ def check_arguments(graph: Graph, more: Mapping[str, Any]) -> None:
     Raises:
         PregelWarning: the graph is strict.
     """
-    unknown = more.keys() - configs.ARGUMENTS
+    unknown = more.keys() - configs.ARGUMENTS - configs.FORMER
     emit([configs.unknown_argument(n, more[n]) for n in sorted(unknown)], graph.program.warned, strict=graph.strict)
 
 

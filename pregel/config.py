@@ -46,6 +46,8 @@ ARGUMENTS: Final = frozenset(
     }
 )
 """What a call takes beside its config."""
+FORMER: Final = frozenset({"checkpoint_during"})
+"""Former names, still taken."""
 DEFAULT_RECURSION_LIMIT: Final = int(os.environ.get("LANGGRAPH_DEFAULT_RECURSION_LIMIT", "10007"))
 
 

@@ -621,7 +621,7 @@ class Pregel(_launch.Graph):
             ValueError: a list of configs of another length than the inputs.
             Exception: the first failure in input order, unless `return_exceptions` puts failures into the result.
         """
-        given = _batch_configs(self, inputs, config)
+        given = _batch_configs(self, inputs, config, more)
         calls = [partial(self.invoke, item, one, **more) for item, one in zip(inputs, given, strict=True)]
         outcomes = _launch.gather(calls, given)
         return _batch_result(outcomes, return_exceptions)
@@ -807,7 +807,7 @@ class Pregel(_launch.Graph):
         **more: Any,
     ) -> list[Any]:
         """Async form of `batch`."""
-        given = _batch_configs(self, inputs, config)
+        given = _batch_configs(self, inputs, config, more)
         calls = [self.ainvoke(i, c, **more) for i, c in zip(inputs, given, strict=True)]
         return _batch_result(await _async_driver().AsyncDriver.gather(calls, given), return_exceptions)
 
@@ -1065,10 +1065,11 @@ def _durability(
     return durability
 
 
-def _batch_configs(graph: Pregel, inputs: Sequence[Any], config: Any) -> list[Any]:
+def _batch_configs(graph: Pregel, inputs: Sequence[Any], config: Any, more: Mapping[str, Any]) -> list[Any]:
     for one in config if isinstance(config, Sequence) else (config,):
         if one:
             _launch.check_config(graph, one)  # here, where the caller's stack is, and once
+    _launch.check_arguments(graph, more)
     if isinstance(config, Sequence):
         if len(config) != len(inputs):
             raise ValueError(f"config must be a list of the same length as inputs, got {len(config)} for {len(inputs)}")

@@ -229,10 +229,12 @@ def test_a_warning_names_the_users_line() -> None:
     assert {entry.filename for entry in seen} == {__file__}
 
 
-def test_what_is_told_under_strict_is_stored_as_far_as_it_went(colour: Colour, saver: Any, thread: Any) -> None:
+def test_what_is_told_under_strict_is_stored_as_far_as_it_went(
+    colour: Colour, saver: Any, thread: Any, durability: Any
+) -> None:
     graph = half_joined(colour).compile(saver, strict=True)
     with pytest.raises(PregelWarning):
-        colour.invoke(graph, {"l": []}, thread)
+        colour.invoke(graph, {"l": []}, thread, durability=durability)
     assert colour.get_state(graph, thread).values == {"l": ["a"]}
 
 
@@ -343,12 +345,25 @@ def test_a_key_out_of_place_in_a_constructor() -> None:
     ids=str,
 )
 def test_an_argument_that_no_call_takes(colour: Colour, argument: Any, names: tuple[str, ...]) -> None:
-    for way in (colour.invoke, colour.stream):
+    ways: list[Callable[[Any], Any]] = [
+        lambda graph: colour.invoke(graph, {}, **argument),
+        lambda graph: colour.stream(graph, {}, **argument),
+        lambda graph: colour.batch(graph, [{}, {}], **argument),
+    ]
+    for way in ways:
         graph = one(colour)
-        (text,) = caught(lambda way=way, graph=graph: [way(graph, {}, **argument), way(graph, {}, **argument)])
+        (text,) = caught(lambda way=way, graph=graph: [way(graph), way(graph)])
         assert all(name in text for name in names), text
         with pytest.raises(PregelWarning):
-            way(one(colour, strict=True), {}, **argument)
+            way(one(colour, strict=True))
+
+
+def test_arguments_that_calls_take(colour: Colour, memory: Any, thread: Any) -> None:
+    graph = one(colour, strict=True, checkpointer=memory)
+    taken: dict[str, Any] = {"checkpoint_during": False, "debug": False, "subgraphs": True, "version": "v1"}
+    for name, value in taken.items():
+        colour.invoke(graph, {}, thread, **{name: value})
+        colour.batch(graph, [{}], thread, **{name: value})
 
 
 SILENT_CONFIGS: list[Any] = [
@@ -412,8 +427,11 @@ def joined(colour: Colour, inclusive: bool | None = None, **options: Any) -> Any
         (True, "", "", 0),
     ],
 )
-def test_joins(colour: Colour, inclusive: bool | None, picked: str, ran: str, n_told: int) -> None:
+@pytest.mark.parametrize("nested", [False, True])
+def test_joins(colour: Colour, inclusive: bool | None, picked: str, ran: str, n_told: int, nested: bool) -> None:
     graph = joined(colour, inclusive)
+    if nested:
+        graph = StateGraph(Log).add_node("sub", graph).add_edge(START, "sub").compile()
     results: list[Any] = []
     texts = caught(lambda: results.append(colour.invoke(graph, {"l": [], "x": picked})))
     assert results == [{"l": list(ran), "x": picked}]
