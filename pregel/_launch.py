@@ -28,7 +28,7 @@ from pregel._scope import TaskScope
 from pregel._stream import Outlet
 from pregel._turns import OnConflict, Turn
 from pregel.constants import PREVIOUS, SCOPE_KEY
-from pregel.engine import namespace, occupancy, view
+from pregel.engine import namespace, occupancy, snapshot, view
 from pregel.engine.core import Run, count_of
 from pregel.engine.occupancy import Step
 from pregel.engine.program import Program
@@ -38,6 +38,7 @@ from pregel.engine.workers import Gate, Job, workers
 from pregel.errors import EmptyChannelError, ErrorCode, shown
 from pregel.runtime import ExecutionInfo, RunControl, Runtime, ServerInfo, no_write
 from pregel.types import Command, Every, GraphOutput
+from pregel.warnings import emit
 
 MODES = frozenset({"values", "updates", "custom", "messages", "tasks", "checkpoints", "debug", "tools"})
 REPLAYED = "replayed"
@@ -215,9 +216,34 @@ def _names(nodes: str | Sequence[str]) -> str | Sequence[str]:
     return nodes if isinstance(nodes, str) and nodes == "*" else [nodes] if isinstance(nodes, str) else list(nodes)
 
 
+def check_config(graph: Graph, config: Mapping[str, Any], around: RunState | None = None) -> None:
+    """Warn of what nobody reads where it stands in a config (promise 54). `around`: the run that the call is made in.
+
+    Raises:
+        PregelWarning: the graph is strict.
+    """
+    if configs.is_plain(config):
+        return
+    own = getattr(graph.context_schema, "__annotations__", None) or ()
+    inherited = around.request.configurable if around is not None else {}
+    emit(configs.mistakes(config, own, inherited), graph.program.warned, strict=graph.strict)
+
+
+def check_arguments(graph: Graph, more: Mapping[str, Any]) -> None:
+    """Warn of keyword arguments that no call takes.
+
+    Raises:
+        PregelWarning: the graph is strict.
+    """
+    unknown = more.keys() - configs.ARGUMENTS - configs.FORMER
+    emit([configs.unknown_argument(n, more[n]) for n in sorted(unknown)], graph.program.warned, strict=graph.strict)
+
+
 def _set_config(request: Request, graph: Graph, call: Call) -> None:
     """Merge ambient, bound and given config; find out what of it is configurable by the user."""
     around, given = request.parent_run, call.config
+    if given:
+        check_config(graph, given, around)
     if around is not None and not given and not graph.config:
         node = request.parent.task.node  # type: ignore[union-attr]
         if not node.tags and not node.metadata:
@@ -470,10 +496,18 @@ def _plain(durability: Any) -> str:
 
 
 def unstored(request: Request) -> LoadedCheckpoint | None:
-    """Durability `exit`: the state that an earlier call in this very run left in a stable namespace."""
-    if not request.deferred or not request.stable_ns or request.parent_run is None:
+    """Durability `exit`: the state that an earlier attempt or call in this very run left, if it is nowhere else."""
+    around = request.parent_run
+    if not request.deferred or around is None:
         return None
-    return request.parent_run.root.finished.get(request.ns)
+    outer: RunState | None = around
+    while outer is not None:
+        for run, held, _ in reversed(outer.open_runs):
+            inside = run.request.parent_run
+            if run.ns == request.ns and inside is not None and inside.checkpoint_id == around.checkpoint_id:
+                return snapshot.kept(run, held)
+        outer = outer.request.parent_run
+    return around.root.finished.get(request.ns) if request.stable_ns else None
 
 
 def hold_of(request: Request, loop: Any = None) -> Hold:

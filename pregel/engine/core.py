@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from checkpoint.base import SCHEDULED, WRITES_IDX_MAP, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
 from pregel.constants import ERROR, INTERRUPT, NULL_TASK_ID, RESUME, START
-from pregel.engine import entry, namespace, occupancy, pause, plan, retry, snapshot, view
+from pregel.engine import entry, joins, namespace, occupancy, pause, plan, retry, snapshot, view
 from pregel.engine.apply import apply_tasks
 from pregel.engine.effects import Effect, Retry, Start
 from pregel.engine.program import Node, Write
-from pregel.engine.state import LATER, Phase, RunState, Status
+from pregel.engine.state import LATER, Phase, RunState, Status, Unstored
 from pregel.engine.task import Task
 from pregel.errors import (
     EngineBug,
@@ -86,6 +86,10 @@ class Run(RunState):
             view.checkpoint(self)
         if not tasks:
             self._end("done")
+            if self.program.joins:
+                entered = self.entry_version()
+                # What arrived before this input was told by the run that left it.
+                joins.report(self, [n for n in self.program.joins if count_of(self.versions.get(n, 0)) > entered])
             return None
         request = self.request
         if request.interrupt_before and pause.breakpoint_hit(self, request.interrupt_before, tasks):
@@ -273,6 +277,10 @@ class Run(RunState):
         if is_torn:
             return None
         if request.parent_run is None:
+            for run, writes, is_parked in self.open_runs:
+                if not is_parked and (made := snapshot.final(run, writes)) is not None:
+                    self.parked.append(made)
+            self.open_runs = []
             made = snapshot.final(self, held)
             if made is None and self.parked:
                 made = snapshot.rows(self, held)  # this run did nothing, but nested ones did
@@ -280,10 +288,14 @@ class Run(RunState):
                 made.others = self.parked
                 snapshot.unlink(made)
             return made
-        if self.status != "done" or request.stable_ns:
+        # What it stored itself is parked already; what is below it belongs to the superstep around it now.
+        request.parent_run.open_runs += self.open_runs
+        self.open_runs = []
+        if request.stable_ns:
             made = snapshot.final(self, held)
             if made is not None:
                 self.root.parked.append(made)
+        request.parent_run.open_runs.append(Unstored(self, held, request.stable_ns))
         return None
 
     def outcome(self) -> BaseException | None:
@@ -292,14 +304,7 @@ class Run(RunState):
         if ended is not None:
             return ended
         if self.status == "out_of_steps":
-            ready = self.ready
-            left = (
-                f"{len(ready)} tasks still ready ({', '.join(map(repr, ready[:5]))})" if ready else "no step to spare"
-            )
-            return GraphRecursionError(
-                f"step limit {self.request.limit} reached with {left}; raise recursion_limit in the config, or check the "
-                f"condition that ends the loop [{ErrorCode.GRAPH_RECURSION_LIMIT.value}]"
-            )
+            return self._out_of_steps()
         if self.status == "draining":
             return GraphDrained(self.request.control.drain_reason or "shutdown")
         if (
@@ -354,6 +359,18 @@ class Run(RunState):
     def now(self) -> float:
         """Seconds that only go forward."""
         return self.request.monotonic()
+
+    def _out_of_steps(self) -> GraphRecursionError:
+        """What the caller needs to go on, or to make do with what there is."""
+        limit, ready, config = self.request.limit, self.ready, view.resuming(self)
+        left = f"{len(ready)} tasks still ready ({', '.join(map(repr, ready[:5]))})" if ready else "no step to spare"
+        goes_on = "" if config is None else "; what was done is stored, and invoke(None, error.config) goes on"
+        error = GraphRecursionError(
+            f"step limit {limit} reached with {left}; raise recursion_limit in the config, or check the condition that "
+            f"ends the loop{goes_on}; error.values has the last values [{ErrorCode.GRAPH_RECURSION_LIMIT.value}]"
+        )
+        error.values, error.config, error.limit, error.ready = view.result(self), config, limit, tuple(ready)
+        return error
 
     # ---- settling
 

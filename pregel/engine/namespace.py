@@ -47,8 +47,8 @@ def split_key(name: str) -> tuple[str, str | None]:
     """A name of a namespace as node name and key."""
     if not name.endswith("]"):
         return name, None
-    node, bracket, key = name[:-1].partition("[")
-    return (node, key) if bracket and key else (name, None)
+    node, _, key = name[:-1].rpartition("[")
+    return (node, key) if node and key else (name, None)
 
 
 def calls_of(ns: str) -> tuple[str, str]:

@@ -218,6 +218,16 @@ class Origin(NamedTuple):
     """Is what came after it run again? (Otherwise a question is answered there.)"""
 
 
+class Unstored(NamedTuple):
+    """A nested run that has ended, with durability `exit`."""
+
+    run: RunState
+    held: list[TaskWrites]
+    """Writes of its open superstep."""
+    is_parked: bool
+    """Is it to be stored whatever becomes of the superstep?"""
+
+
 class Pace:
     """When a run whose steps are not all stored is to be stored again: counts steps, and seconds of a clock that only goes
     forward."""
@@ -286,6 +296,7 @@ class RunState:
         "moved_past",
         "notices",
         "occupied",
+        "open_runs",
         "origin",
         "outlets",
         "parent_id",
@@ -337,6 +348,9 @@ class RunState:
         """Durability `exit`, root run: what nested runs want stored with the final commit."""
         self.finished: dict[str, LoadedCheckpoint] = {}
         """Durability `exit`, root run: stable namespace -> state of its last finished run."""
+        self.open_runs: list[Unstored] = []
+        """Durability `exit`: nested runs that ended in the open superstep, of this run and of nested ones that did not
+        close theirs. They are stored only if it is not closed: then they are what a resume goes on from."""
         self.occupied: dict[str, Stay] = {}
         """Root run: stable namespace -> the last nested run in it."""
         self.origin: Origin | None = None

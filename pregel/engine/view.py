@@ -319,6 +319,19 @@ def _address(run: RunState, checkpoint_id: str | None) -> dict[str, Any]:
     return address
 
 
+def resuming(run: RunState) -> dict[str, Any] | None:
+    """A config with which the outermost run around this one can be continued; None if nothing of it is stored."""
+    root = run.root
+    if not root.stores:
+        return None
+    configurable = {key: value for key, value in root.request.configurable.items() if not key.startswith("__pregel")}
+    configurable["thread_id"] = root.request.thread_id
+    if root.claim is not None and root.claim.lane:
+        # The thread's newest checkpoint is another run's.
+        configurable.update(checkpoint_ns="", checkpoint_id=root.checkpoint_id)
+    return {"configurable": configurable}
+
+
 def _checkpoint_task(run: RunState, task: Task) -> dict[str, Any]:
     entry: dict[str, Any] = {"id": run.id_of(task), "name": task.name}
     if task.error is not None:
