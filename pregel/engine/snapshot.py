@@ -26,6 +26,7 @@ from checkpoint.base import (
 from pregel.constants import ERROR, MISSING, NO_WRITES, PULL, TASKS
 from pregel.engine.program import Program, Write
 from pregel.engine.state import Known, RunState
+from pregel.errors import AttemptClosedError
 from pregel.types import Send
 
 NOTHING_WRITTEN: tuple[Write, ...] = ((NO_WRITES, None),)
@@ -274,6 +275,13 @@ def _author(run: RunState, commit: StepCommit, error: UnregisteredTypeError) -> 
         if row.task_id == error.task_id and row.path.startswith(pull):
             return row.path.removeprefix(pull)
     return None
+
+
+def disown(run: RunState) -> None:
+    """The root run is over: a body that it has abandoned stores nothing more, also not before anybody else has come (D29)."""
+    claim = run.claim
+    if claim is not None and claim.poisoned is None:
+        claim.poisoned = AttemptClosedError(f"the run of thread {claim.thread_id!r} is over; nothing more of it is stored")
 
 
 def note_unstored(run: RunState, commit: StepCommit | None, error: BaseException) -> None:

@@ -38,7 +38,7 @@ from pregel.engine.core import Run
 from pregel.engine.effects import HAND_BACK, Effect, Retry, Spawned, Start
 from pregel.engine.limits import deadline_of, own_error, timed_out
 from pregel.engine.program import Write
-from pregel.engine.snapshot import into_lane, note_edited, note_unstored, salvage
+from pregel.engine.snapshot import disown, into_lane, note_edited, note_unstored, salvage
 from pregel.engine.task import Task, call
 from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, here, workers
 from pregel.errors import AttemptClosedError
@@ -234,6 +234,7 @@ class SyncDriver:
                     if may_store and run.claim is not None and run.claim.lease is not None and self.saver is not None:
                         self.saver.release(run.claim)
                 finally:
+                    disown(run)
                     hold.release()
 
     def abort(self, error: BaseException) -> None:

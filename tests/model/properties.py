@@ -1,4 +1,26 @@
-"""What must hold of any nest (`tests.support.nests`), whatever happens to its thread on the way."""
+"""What must hold of any nest (`tests.support.nests`), whatever happens to its thread on the way.
+
+Each property takes a nest, a way to travel (colour, durability, seed of all choices) and a place to keep the thread. It
+compares a run that is paused, replayed, forked, cancelled, struck or streamed with the undisturbed one, whose nodes know
+all answers. Nothing here is a second implementation: what is compared are two runs of the same engine, so what is wrong
+in both the same way is the business of `test_model`, whose reference interpreter is not the engine.
+
+What may run more than once, and what not:
+
+1. A node that asks runs once for each resume that brings it an answer, and once for each that brings nobody one.
+2. A node that called nested runs runs again when one of them asks, fails or is cut short; with durability `exit`, nested
+   runs that ended meanwhile run again with it if nothing around them was stored.
+3. What stands in a graph with `checkpointer=False` runs again from its start with the node around it.
+4. A body whose outcome was not stored, because the call was cut short or the process died, runs again.
+5. Nothing else. In particular a task whose output is stored does not begin, and a question whose answer is stored does
+   not come up: both are checked before each call against what the saver has then (`Journey.audit`).
+
+What a replay of a checkpoint runs again: all tasks of the steps after it in its own run and in the runs around it, and of
+the nested runs in the superstep that was open then, what was not done when the checkpoint was made. It does not matter
+whether the replay itself is paused on the way.
+
+Long runs: `python -m tests.model.properties --seeds 1000 [--only forked] [--first 5000] [--shrink]`.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +47,11 @@ from tests.support.savers import Died, FaultySaver
 EVENTS = 60
 """Nests whose run has more activations are left out."""
 
-ROOT_ONLY = bool(__import__("os").environ.get("ROOT_ONLY"))
 SPOTS = 4
 """Checkpoints of one nest that are tried."""
 
 FORKS = 2
+"""Forks of one nest that are made."""
 
 
 class Known:
@@ -86,7 +108,7 @@ def replayed(nest: Nest, way: Way, place: Shelf) -> bool:
     journey = Journey(nest, World(), place, way)
     journey.finish()
     assert journey.values() == known.values
-    spots = [spot for spot in journey.spots() if not (ROOT_ONLY and spot.way)]
+    spots = journey.spots()
     for number, spot in enumerate(journey.chance.sample(spots, min(SPOTS, len(spots)))):
         again = Journey(nest, World(stumbles=False), place, way._replace(seed=way.seed + number), stops=False)
         again.audits = False
@@ -121,7 +143,7 @@ def forked(nest: Nest, way: Way, place: Shelf) -> bool:
     for _ in range(journey.chance.choice([2, 3, CALLS])):
         if not journey.step():
             break
-    spots = [spot for spot in journey.spots() if not (ROOT_ONLY and spot.way)]
+    spots = journey.spots()
     for number, spot in enumerate(journey.chance.sample(spots, min(FORKS, len(spots)))):
         edit, node = {"log": [f"edit{number}"], "total": 0}, journey.chance.choice(at(nest, spot).nodes).name
         journey.load()
