@@ -304,7 +304,7 @@ class RowSaver(BaseCheckpointSaver[int]):
 
     async def arelease(self, claim: Claim) -> None:
         """Async form of `release`."""
-        if claim.lease is not None:
+        if claim.lease is not None or claim.poisoned is not None:
             await self._off_loop_write(self.release, claim)
 
     def _busy(self, thread_id: str, address: Address) -> ThreadBusyError | None:

@@ -474,7 +474,13 @@ class _SqliteSaver(RowSaver):
     def release(self, claim: Claim) -> None:
         """The run of a claim is over: give up its lease, if it has one."""
         connections = self._connections
-        if claim.lease is None or not claim.claimed or connections is None or connections.closed:
+        if connections is None or connections.closed:
+            return
+        if claim.lease is None or not claim.claimed:
+            if claim.poisoned is not None:
+                # A body that the run has left may be in the middle of a write: the next run must not load before its end.
+                with connections.write_lock:
+                    pass
             return
         # It would end by itself: no reason to fail a run that is over.
         with contextlib.suppress(sqlite3.Error, SaverClosedError), connections.write_lock:

@@ -270,6 +270,7 @@ class AsyncDriver:
             body.cancel()
         for job in self.launched.values():
             workers.abandon(job)
+            run.root.abandons = True
         self.launched.clear()
         hold = self.hold
         may_store = hold is None or hold.reenter()
@@ -290,10 +291,11 @@ class AsyncDriver:
             run.spawner = None
             if hold is not None:
                 try:
-                    if may_store and run.claim is not None and run.claim.lease is not None and self.saver is not None:
-                        await self.saver.arelease(run.claim)
+                    if (leaves := disown(run)) or (may_store and run.claim is not None and run.claim.lease is not None):
+                        assert run.claim is not None
+                        if self.saver is not None and (may_store or leaves):
+                            await self.saver.arelease(run.claim)
                 finally:
-                    disown(run)
                     hold.release()
         if cancelled is not None:
             raise cancelled
@@ -525,6 +527,7 @@ class AsyncDriver:
                 if owner is scope:
                     body.cancel()
             workers.abandon(self.launched.pop(scope, None))
+            self.run.root.abandons = True
             if not await self.again(self.run.settle(task, timed_out(task, now))) and task.future is not None:
                 await self.resolve(task)
         if self.run.failure is not None:

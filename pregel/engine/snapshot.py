@@ -277,11 +277,19 @@ def _author(run: RunState, commit: StepCommit, error: UnregisteredTypeError) -> 
     return None
 
 
-def disown(run: RunState) -> None:
-    """The root run is over: a body that it has abandoned stores nothing more, also not before anybody else has come (D29)."""
+def disown(run: RunState) -> bool:
+    """The root run is over: bodies that it has abandoned store nothing more, though nobody else has come yet (D29).
+
+    Returns whether there are such bodies; one of them may be in the middle of a write.
+    """
     claim = run.claim
-    if claim is not None and claim.poisoned is None:
-        claim.poisoned = AttemptClosedError(f"the run of thread {claim.thread_id!r} is over; nothing more of it is stored")
+    if claim is None or not run.abandons:
+        return False
+    if claim.poisoned is None:
+        claim.poisoned = AttemptClosedError(
+            f"the run of thread {claim.thread_id!r} is over; nothing more of it is stored"
+        )
+    return True
 
 
 def note_unstored(run: RunState, commit: StepCommit | None, error: BaseException) -> None:

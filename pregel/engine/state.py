@@ -271,6 +271,7 @@ class RunState:
     """The fields of a run and the facts that follow from them."""
 
     __slots__ = (
+        "abandons",
         "answers",
         "base",
         "bubble",
@@ -351,6 +352,8 @@ class RunState:
         self.open_runs: list[Unstored] = []
         """Durability `exit`: nested runs that ended in the open superstep, of this run and of nested ones that did not
         close theirs. They are stored only if it is not closed: then they are what a resume goes on from."""
+        self.abandons = False
+        """Root run: were bodies left to themselves, of this run or of nested ones, that may still be running?"""
         self.occupied: dict[str, Stay] = {}
         """Root run: stable namespace -> the last nested run in it."""
         self.origin: Origin | None = None

@@ -217,6 +217,7 @@ class SyncDriver:
                 abandon_future(task.future)
         for job in self.launched.values():
             workers.abandon(job)
+            run.root.abandons = True
         self.launched.clear()
         hold = self.hold
         may_store = hold is None or hold.reenter()
@@ -231,10 +232,11 @@ class SyncDriver:
             run.spawner = None
             if hold is not None:
                 try:
-                    if may_store and run.claim is not None and run.claim.lease is not None and self.saver is not None:
-                        self.saver.release(run.claim)
+                    if (leaves := disown(run)) or (may_store and run.claim is not None and run.claim.lease is not None):
+                        assert run.claim is not None
+                        if self.saver is not None and (may_store or leaves):
+                            self.saver.release(run.claim)
                 finally:
-                    disown(run)
                     hold.release()
 
     def abort(self, error: BaseException) -> None:
@@ -388,6 +390,7 @@ class SyncDriver:
                 continue
             task.scope.close()
             workers.abandon(self.launched.pop(task.scope, None))
+            self.run.root.abandons = True
             if self.gate is not None:
                 self.gate.end(task.scope)
             if not self.again(self.run.settle(task, timed_out(task, now))) and task.future is not None:

@@ -1,20 +1,12 @@
 """Resuming does what is left and nothing else: in handlers, below nodes that are tried again, after a failure."""
 
-import operator
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
-from typing_extensions import TypedDict
 
 from pregel.graph import START, StateGraph
-from pregel.types import Command, RetryPolicy, interrupt
-from tests.support.scenarios import Colour
-
-
-class Log(TypedDict, total=False):
-    """A list that grows."""
-
-    l: Annotated[list[str], operator.add]
+from pregel.types import Command, RetryPolicy, Send, interrupt
+from tests.support.scenarios import Colour, Log
 
 
 AT_ONCE = RetryPolicy(initial_interval=0, jitter=False, max_attempts=2, retry_on=OSError)
@@ -161,3 +153,142 @@ def test_node_around_an_answered_question_may_be_tried_again(
     graph = builder.compile(checkpointer=saver)
     colour.invoke(graph, {"l": []}, thread, durability=durability)
     assert colour.invoke(graph, Command(resume="A"), thread, durability=durability) == {"l": ["A", "then"]}
+
+
+# ---- a replay of a nested checkpoint that is stopped on the way
+
+
+def around_a_subgraph(colour: Colour, saver: Any, calls: list[str]) -> Any:
+    """A node that asks, and then calls a subgraph of two nodes."""
+    inner = StateGraph(Log).add_node("i1", colour.letter("i1", calls)).add_node("i2", colour.letter("i2", calls))
+    compiled = inner.add_edge(START, "i1").add_edge("i1", "i2").compile()
+
+    if colour.is_async:
+
+        async def outer(state: Log) -> Any:
+            reply = interrupt("first")
+            return {"l": [reply, *(await compiled.ainvoke({"l": []}))["l"]]}
+    else:
+
+        def outer(state: Log) -> Any:
+            reply = interrupt("first")
+            return {"l": [reply, *compiled.invoke({"l": []})["l"]]}
+
+    return StateGraph(Log).add_node("outer", outer).add_edge(START, "outer").compile(checkpointer=saver)
+
+
+def nested_config(colour: Colour, graph: Any, thread: Any, ready: str) -> Any:
+    """Of the nested checkpoint at which that node was to run."""
+    task = next(s for s in colour.history(graph, thread) if s.next == ("outer",)).tasks[0]
+    return next(s for s in colour.history(graph, task.state) if s.next == (ready,)).config
+
+
+def test_replay_goes_on_to_the_nested_checkpoint_after_a_question(
+    colour: Colour, saver: Any, durability: Any, thread: Any
+) -> None:
+    """The node around the subgraph asks again, since it runs again; what it was replayed for is not forgotten over it."""
+    if durability == "exit":
+        pytest.skip("durability exit stores nothing of a nested run that ends")
+    calls: list[str] = []
+    graph = around_a_subgraph(colour, saver, calls)
+    colour.invoke(graph, {"l": []}, thread, durability=durability)
+    colour.invoke(graph, Command(resume="A"), thread, durability=durability)
+    config = nested_config(colour, graph, thread, "i2")
+    del calls[:]
+    asked = colour.invoke(graph, None, config, durability=durability)
+    assert [question.value for question in asked["__interrupt__"]] == ["first"]
+    assert colour.invoke(graph, Command(resume="B"), thread, durability=durability) == {"l": ["B", "i1", "i2"]}
+    assert calls == ["i2"]
+
+
+def test_edit_of_a_nested_checkpoint_survives_a_question_on_the_way_to_it(
+    colour: Colour, saver: Any, thread: Any
+) -> None:
+    graph = around_a_subgraph(colour, saver, [])
+    colour.invoke(graph, {"l": []}, thread)
+    colour.invoke(graph, Command(resume="A"), thread)
+    edited = colour.update_state(graph, nested_config(colour, graph, thread, "i2"), {"l": ["edit"]}, as_node="i1")
+    colour.invoke(graph, None, edited)
+    assert colour.invoke(graph, Command(resume="B"), thread) == {"l": ["B", "i1", "edit", "i2"]}
+
+
+def test_new_input_after_a_stopped_replay_starts_nested_graphs_fresh(colour: Colour, saver: Any, thread: Any) -> None:
+    calls: list[str] = []
+    graph = around_a_subgraph(colour, saver, calls)
+    colour.invoke(graph, {"l": []}, thread)
+    colour.invoke(graph, Command(resume="A"), thread)
+    colour.invoke(graph, None, nested_config(colour, graph, thread, "i2"))
+    colour.invoke(graph, {"l": ["new"]}, thread)
+    del calls[:]
+    assert colour.invoke(graph, Command(resume="C"), thread)["l"][-3:] == ["C", "i1", "i2"]
+    assert calls == ["i1", "i2"]
+
+
+def test_replay_finds_the_very_task_among_equal_ones(colour: Colour, saver: Any, thread: Any) -> None:
+    """Two Sends to one subgraph in one step: the checkpoint of the second is not taken for the first's."""
+    calls: list[str] = []
+
+    def second(state: Log) -> Log:
+        calls.append(state["l"][0])
+        return {"l": ["2"]}
+
+    inner = StateGraph(Log).add_node("i1", colour.node(lambda state: {"l": ["1"]})).add_node("i2", colour.node(second))
+    compiled = inner.add_edge(START, "i1").add_edge("i1", "i2").compile()
+    builder = StateGraph(Log).add_node("sub", compiled)
+    builder.add_conditional_edges(START, lambda state: [Send("sub", {"l": ["x"]}), Send("sub", {"l": ["y"]})], ["sub"])
+    graph = builder.compile(checkpointer=saver)
+    wanted = colour.invoke(graph, {"l": []}, thread)
+    tasks = next(s for s in colour.history(graph, thread) if s.next == ("sub", "sub")).tasks
+    for task in tasks:
+        config = next(s for s in colour.history(graph, task.state) if s.next == ("i2",)).config
+        assert colour.invoke(graph, None, config) == wanted
+    assert calls.count("x") >= 2
+    assert calls.count("y") >= 2
+
+
+def test_replay_of_a_nested_end_keeps_the_state_of_graphs_inside(colour: Colour, saver: Any, thread: Any) -> None:
+    """A stateful graph inside a subgraph that is replayed at its end: a later run finds the state that it had."""
+    saw: list[int] = []
+
+    def count(state: Log) -> Log:
+        saw.append(len(state["l"]))
+        return {"l": ["d"]}
+
+    deep = StateGraph(Log).add_node("d", colour.node(count)).add_edge(START, "d").compile(checkpointer=True)
+    sub = StateGraph(Log).add_node("deep", deep).add_edge(START, "deep").compile()
+    builder = StateGraph(Log).add_node("sub", sub).add_node("ask", colour.node(lambda state: {"l": [interrupt("q")]}))
+    graph = builder.add_edge(START, "sub").add_edge(START, "ask").add_edge("ask", "sub").compile(checkpointer=saver)
+    colour.invoke(graph, {"l": []}, thread)
+    wanted = colour.invoke(graph, Command(resume="again"), thread)
+    first, second = saw
+    assert second > first + 2, "the second run saw the state of the first"
+    task = next(task for s in colour.history(graph, thread)[::-1] for task in s.tasks if task.name == "sub")
+    config = next(s for s in colour.history(graph, task.state) if s.next == ()).config
+    colour.invoke(graph, None, config)
+    assert colour.invoke(graph, Command(resume="again"), thread) == wanted
+    assert saw == [first, second, second]
+
+
+def test_bare_answer_reaches_one_question_only(colour: Colour, saver: Any, thread: Any) -> None:
+    """The nested state was edited, and the node around it asks before: the answer is that node's alone."""
+    ask = colour.node(lambda state: {"l": [interrupt("inner")]})
+    inner = StateGraph(Log).add_node("pre", colour.letter("pre")).add_node("ask", ask).add_edge(START, "pre")
+    compiled = inner.add_edge("pre", "ask").compile()
+
+    if colour.is_async:
+
+        async def outer(state: Log) -> Any:
+            return {"l": [interrupt("outer"), *(await compiled.ainvoke({"l": []}))["l"]]}
+    else:
+
+        def outer(state: Log) -> Any:
+            return {"l": [interrupt("outer"), *compiled.invoke({"l": []})["l"]]}
+
+    graph = StateGraph(Log).add_node("outer", outer).add_edge(START, "outer").compile(checkpointer=saver)
+    colour.invoke(graph, {"l": []}, thread)
+    colour.invoke(graph, Command(resume="A"), thread)
+    edited = colour.update_state(graph, nested_config(colour, graph, thread, "ask"), {"l": ["edit"]}, as_node="pre")
+    colour.invoke(graph, None, edited)
+    asked = colour.invoke(graph, Command(resume="B"), thread)
+    assert [question.value for question in asked["__interrupt__"]] == ["inner"]
+    assert colour.invoke(graph, Command(resume="C"), thread) == {"l": ["B", "pre", "edit", "C"]}

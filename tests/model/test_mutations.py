@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pregel import _launch
 from pregel.constants import INTERRUPT, TASKS
 from pregel.engine import apply, core, entry, pause, plan, retry, snapshot, view
 from pregel.engine.core import Run
@@ -18,8 +19,11 @@ from pregel.engine.state import RunState
 from pregel.engine.task import order
 from tests.faults.lives import good_graphs
 from tests.faults.test_kill_points import kill_points
+from tests.model.properties import PROPERTIES, place_of, way_of
 from tests.model.test_model import check
+from tests.support import nests
 from tests.support.graphs import seeded
+from tests.support.journey import EndlessError
 from tests.support.savers import FaultySaver
 
 SEEDS = range(100)
@@ -165,3 +169,87 @@ def test_is_noticed(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_fault() -> None:
     """Slow: the whole part of the suite, since nothing ends it early."""
     suite()
+
+
+# ---- nested graphs
+
+
+def nested_suite(name: str, first: int) -> None:
+    """The part of the properties of nested graphs that a fault has to survive."""
+    for seed in range(first, first + NESTS):
+        with place_of(seed) as place:
+            PROPERTIES[name](nests.seeded(seed), way_of(seed), place)
+
+
+NESTS = 40
+
+
+def newest_of_its_namespace(original: Any, request: Any, around: Any, origin: Any) -> Any:
+    ns = request.ns
+    if not request.stable_ns:
+        ns = _launch.namespace.nested_ns(around.origin_ns_of(request.parent.task), request.call_number)
+    newest = yield "load", (_launch.address(request, ns),), {}
+    return None if newest.checkpoint_id is None else (ns, newest.checkpoint_id)
+
+
+def pointers_lost(original: Any, run: Any) -> None:
+    original(run)
+    run.sub_changed = {}
+
+
+NESTED: dict[str, tuple[str, int, Patch]] = {
+    "an answer goes to any question": ("paused", 0, wrapped(pause, "ask", any_answer)),
+    "an answer is taken once": (
+        "paused",
+        14,
+        wrapped(pause, "ask", lambda original, run, *rest: _taken(run, original(run, *rest))),
+    ),
+    "stored results are dropped at resume": ("paused", 0, wrapped(entry, "reapply", lambda original, run, tasks: None)),
+    "answered questions are pending": (
+        "paused",
+        0,
+        wrapped(pause, "unanswered", lambda original, all_, answered: all_),
+    ),
+    "a handled node stays due": ("paused", 0, wrapped(core, "_is_used_up", lambda original, task: False)),
+    "a failure's handler is forgotten": ("paused", 0, wrapped(entry, "handler_of", lambda original, run, node: None)),
+    "a nested replay starts from the newest of its namespace": (
+        "replayed",
+        0,
+        wrapped(_launch, "_stood", newest_of_its_namespace),
+    ),
+    "a stopped replay forgets where it goes": (
+        "replayed",
+        26,
+        wrapped(RunState, "remember", lambda original, run, name, fact: None),
+    ),
+    "a replay loses the state of graphs inside": ("replayed", 9, wrapped(RunState, "transplant", pointers_lost)),
+    "a replay uses what is stored": (
+        "replayed",
+        0,
+        wrapped(_launch, "load_arguments", lambda original, request: {**original(request), **_under(request)}),
+    ),
+}
+"""Fault -> the property that notices it, the first seed that is tried, so that it does not take long, and the fault."""
+
+
+def _taken(run: Any, answer: Any) -> Any:
+    for id_ in [id_ for id_, given in run.answers.by_id.items() if given is answer]:
+        del run.answers.by_id[id_]
+    return answer
+
+
+def _under(request: Any) -> dict[str, Any]:
+    """Look for nested runs below the checkpoint that was loaded, as if there were no fork."""
+    around = request.parent_run
+    return {} if around is None or around.loaded is None else {"up_rev": around.loaded.rev}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pregel.warnings.PregelWarning")
+@pytest.mark.parametrize("fault", NESTED)
+def test_is_noticed_in_nested_graphs(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slow: some faults show in few graphs only."""
+    name, first, put = NESTED[fault]
+    put(monkeypatch)
+    with pytest.raises((AssertionError, EndlessError)):
+        nested_suite(name, first)

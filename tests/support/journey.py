@@ -206,6 +206,9 @@ class Journey:
             return False
         asked = self.do("get_state", self.config).interrupts
         self.answers = set()
+        self.audit()
+        stale = self.world.closed & {question.id for question in asked}
+        assert not stale, f"questions are pending that were answered: {asked}"
         assert len({question.id for question in asked}) == len(asked), f"questions share an id: {asked}"
         self.invoke(self.reply(asked))
         return True
