@@ -760,15 +760,34 @@ def test_no_mistake(colour: Colour, build: Callable[[Colour], Any]) -> None:
     assert colour.invoke(graph, {"l": []})["l"]
 
 
-def test_nodes_for_edits_only(colour: Colour, saver: Any, thread: Any) -> None:
-    """What only `update_state` or a Command as input starts looks unreachable unless it is declared to be gone to."""
-    builder = letters(colour, "ab").add_node("human", colour.node(lambda state: None)).add_edge("human", "b")
-    builder.add_edge(START, "a").add_conditional_edges("a", lambda state: END)
-    graph = builder.compile(saver, strict=True)
+@pytest.mark.parametrize("declared", [False, True])
+def test_nodes_that_are_started_from_outside(colour: Colour, saver: Any, thread: Any, declared: bool) -> None:
+    """By `update_state` or a Command as input: no declaration tells, unless a path from START does."""
+
+    def begin(state: Log) -> str:
+        return "a"
+
+    def build(**options: Any) -> Any:
+        builder = letters(colour, "ab").add_node("human", letter(colour, "h")).add_edge("human", "b")
+        if declared:
+            builder.add_conditional_edges(START, begin, ["a", "human"])
+        else:
+            builder.add_edge(START, "a")
+        return builder.compile(saver, **options)
+
+    graphs: list[Any] = []
+    texts = caught(lambda: graphs.append(build()))
+    assert ["'human'" in text for text in texts] == [True] * (not declared)
+    if declared:
+        build(strict=True)
+    else:
+        with pytest.raises(PregelWarning):
+            build(strict=True)
+    graph = graphs[0]
     colour.invoke(graph, {"l": []}, thread)
     config = colour.update_state(graph, thread, {"l": ["edit"]}, as_node="human")
     assert colour.invoke(graph, None, config)["l"] == ["a", "edit", "b"]
-    assert colour.invoke(graph, Command(goto="human"), thread)["l"] == ["a", "edit", "b", "b"]
+    assert colour.invoke(graph, Command(goto="human"), thread)["l"] == ["a", "edit", "b", "h", "b"]
 
 
 def test_an_edit_is_the_callers_own_affair(colour: Colour, memory: Any, thread: Any) -> None:
