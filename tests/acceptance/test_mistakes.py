@@ -135,7 +135,7 @@ MISTAKES = {
 ELSEWHERE = {
     "resume that answers nothing": "test_mistakes.py::test_a_resume_that_answers_nothing",
     "two writers": "test_mistakes.py::test_two_writers_of_one_key",
-    "command as input": "test_mistakes.py::test_a_command_as_input_goes_nowhere",
+    "command as input": "test_mistakes.py::test_a_command_as_input_names_nothing",
     "argument": "test_mistakes.py::test_an_argument_that_no_call_takes",
 }
 """Mistakes of the page whose tests need more than one program."""
@@ -241,17 +241,26 @@ def test_what_is_told_under_strict_is_stored_as_far_as_it_went(
 # ---- a Command given as input
 
 
-@pytest.mark.parametrize("goto", ["bb", Send("bb", {})])
-def test_a_command_as_input_goes_nowhere(colour: Colour, saver: Any, thread: Any, goto: Any) -> None:
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        (Command(goto="bb"), ("'bb'", "'b'")),
+        (Command(goto=["a", Send("bb", {})]), ("'bb'", "'b'")),
+        (Command(goto="a", update={"ll": ["u"]}), ("'ll'", "'l'")),
+    ],
+    ids=str,
+)
+def test_a_command_as_input_names_nothing(
+    colour: Colour, saver: Any, thread: Any, command: Any, names: tuple[str, ...]
+) -> None:
     graph = letters(colour, "ab").add_edge(START, "a").add_edge("a", "b").compile(saver)
     colour.invoke(graph, {"l": []}, thread)
-    (text,) = caught(lambda: colour.invoke(graph, Command(goto=goto), thread))
-    assert "'bb'" in text
-    assert "'b'" in text
+    (text,) = caught(lambda: colour.invoke(graph, command, thread))
+    assert all(name in text for name in names), text
     strict = letters(colour, "ab").add_edge(START, "a").add_edge("a", "b").compile(saver, strict=True)
     stored = colour.get_state(strict, thread)
     with pytest.raises(PregelWarning):
-        colour.invoke(strict, Command(goto=goto), thread)
+        colour.invoke(strict, command, thread)
     assert colour.get_state(strict, thread) == stored
 
 
