@@ -469,6 +469,23 @@ def test_what_arrived_waits_for_the_next_run(colour: Colour, saver: Any, thread:
     assert len(caught(lambda: colour.invoke(third, {"x": "a"}, thread, durability=durability))) == 1
 
 
+@pytest.mark.parametrize(("checkpointer", "goes_on"), [(None, False), (True, True)])
+def test_what_arrived_in_a_nested_graph(
+    colour: Colour, saver: Any, thread: Any, checkpointer: Any, goes_on: bool
+) -> None:
+    """A nested graph with a memory of its own goes on where it was; another one starts anew."""
+
+    def run(picked: str) -> Any:
+        inner = joined(colour, checkpointer=checkpointer)
+        outer = StateGraph(Log).add_node("sub", inner).add_edge(START, "sub").compile(saver)
+        return colour.invoke(outer, {"l": [], "x": picked}, thread)
+
+    (text,) = caught(lambda: run("a"))
+    assert ("next run" in text) is goes_on
+    texts = caught(lambda: run("b"))
+    assert len(texts) == (not goes_on)
+
+
 def test_a_run_that_adds_nothing_is_not_told_of_an_older_one(colour: Colour, saver: Any, thread: Any) -> None:
     caught(lambda: colour.invoke(joined(colour, checkpointer=saver), {"l": [], "x": "a"}, thread))
     assert caught(lambda: colour.invoke(joined(colour, checkpointer=saver), {"x": ""}, thread)) == []
