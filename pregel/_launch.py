@@ -547,6 +547,7 @@ def runtime_of(run: RunState, scope: TaskScope) -> Runtime[Any]:
         ),
         server_info=_server_info(request.configurable),
         control=request.control,
+        task_scope=scope,
     )
 
 

@@ -18,13 +18,13 @@ Source: Valiant 1990 (bulk-synchronous model); Malewicz et al. 2010, "Pregel", s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from checkpoint.base import WRITES_IDX_MAP, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
-from pregel.constants import ERROR, ERROR_SOURCE_NODE, INTERRUPT, NULL_TASK_ID, RESUME, START
-from pregel.engine import entry, pause, plan, retry, snapshot, view
+from pregel.constants import ERROR, ERROR_SOURCE_NODE, INTERRUPT, NULL_TASK_ID, RESUME, RETURN, START
+from pregel.engine import entry, origin, pause, plan, retry, snapshot, view
 from pregel.engine.apply import apply_tasks
 from pregel.engine.effects import Effect, Retry, Start
 from pregel.engine.program import Node, Write
@@ -128,6 +128,10 @@ class Run(RunState):
                 self._hold_answers(task)
         if self.sees and self.failure is None:
             view.finished(self, task)
+
+    def record(self, id_: str, path: str, value: Any) -> None:
+        """A running task has a result that is to be found when it runs again."""
+        self.held.append(TaskWrites(self.rev, self.checkpoint_id, id_, path, 0, [(RETURN, value)]))
 
     def drop(self, task: Task) -> None:
         """The task will not be started, or its outcome does not count any more; it stays pending."""
@@ -249,6 +253,7 @@ class Run(RunState):
             # No cycles are left for the collector: an error knows the frames that know the run.
             task.scope = task.error = task.future = None
         self.tasks = []
+        self.kept = None
         if not self.stores:
             return None
         request = self.request
@@ -342,6 +347,24 @@ class Run(RunState):
         if self.spawner is None:
             raise EngineBug("the run has no driver that could start a task")
         return self.spawner(scope, node, argument)
+
+    def key_of(self, scope: TaskScope) -> str:
+        """What names the logical task of a scope, whenever it runs again."""
+        return origin.key_of(self, scope)
+
+    def once(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
+        """The result of a call that is made once per logical task and key."""
+        return self._driver(scope).once(scope, key, call)
+
+    async def aonce(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
+        """Async form of `once`."""
+        return await self._driver(scope).aonce(scope, key, call)
+
+    def _driver(self, scope: TaskScope) -> Any:
+        if self.keeper is None:
+            scope.check()
+            raise EngineBug(f"task {scope.task.name!r} records a result, but no driver runs it")
+        return self.keeper
 
     def now(self) -> float:
         """Seconds that only go forward."""

@@ -24,6 +24,7 @@ from pregel.constants import (
 )
 from pregel.engine import pause, plan, snapshot, view
 from pregel.engine.apply import apply_tasks, apply_writes
+from pregel.engine.origin import originate
 from pregel.engine.program import Program, Write
 from pregel.engine.state import Answers, RunState
 from pregel.engine.task import Task
@@ -141,6 +142,8 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
     elif not run.replaying and request.parent_run is None:
         run.answers = pause.stored_answers(run.pending)
     run.resumed = True
+    if run.moved_past:
+        originate(run)
     commits: list[StepCommit | None] = []
     if rows and run.stores:
         if request.deferred:
@@ -187,6 +190,8 @@ def _input(run: RunState, writes: Sequence[Write]) -> StepCommit | None:
         run.entered = run.version
     run.seen.setdefault(INPUT, {})
     run.seen_changed[INPUT] = run.seen[INPUT]
+    if run.stores and run.request.parent_run is None:
+        originate(run)
     commit = snapshot.checkpoint(run, "input")
     run.step += 1
     return commit
@@ -194,6 +199,7 @@ def _input(run: RunState, writes: Sequence[Write]) -> StepCommit | None:
 
 def _fork(run: RunState) -> StepCommit | None:
     """The checkpoint that a replay starts from: a copy of the addressed one, on a branch of its own."""
+    originate(run)
     commit = snapshot.checkpoint(run, "fork")
     run.step += 1
     run.pending = []
