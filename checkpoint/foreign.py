@@ -471,6 +471,18 @@ class AdaptedSaver:
         async for entry in self._aiterate(asked, filter=wanted, before=before, limit=limit):
             yield self._loaded(entry, Claim(thread_id, None, 0, 0, 0), ns)
 
+    def last_of_run(self, config: RunnableConfig, run_id: str) -> str | None:
+        """As `NativeSaver.last_of_run`, through `list` and as fast as that: by the run id that metadata carry."""
+        for entry in self.history(config, filter={"run_id": run_id}, limit=1):
+            return entry.checkpoint_id
+        return None
+
+    async def alast_of_run(self, config: RunnableConfig, run_id: str) -> str | None:
+        """Async form of `last_of_run`."""
+        async for entry in self.ahistory(config, filter={"run_id": run_id}, limit=1):
+            return entry.checkpoint_id
+        return None
+
     # ---- claims
 
     def open_lane(self, claim: Claim) -> None:

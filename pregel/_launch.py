@@ -26,7 +26,7 @@ from pregel import config as configs
 from pregel._scope import TaskScope
 from pregel._turns import OnConflict, Turn
 from pregel.constants import PREVIOUS, SCOPE_KEY
-from pregel.engine import namespace, view
+from pregel.engine import namespace, repeat, view
 from pregel.engine.core import Run, count_of
 from pregel.engine.program import Program
 from pregel.engine.state import Pace, Request, RunState
@@ -106,6 +106,7 @@ class Call:
         "on_conflict",
         "outlet",
         "output_keys",
+        "run_id",
         "streams",
         "timeout",
         "turn",
@@ -120,6 +121,8 @@ class Call:
         self.interrupt_after: Any = None
         self.outlet: Outlet | None = None
         self.output_keys: str | Sequence[str] | None = None
+        self.run_id: Any = None
+        """Makes the call one that may be repeated."""
         self.on_conflict: Any = None
         self.timeout: Any = None
         self.turn: Turn | None = None
@@ -151,11 +154,12 @@ def parent_of(config: Mapping[str, Any] | None) -> TaskScope | None:
     return None
 
 
-def request_for(graph: Graph, call: Call) -> Request:
-    """What one call asks of a run.
+def request_for(graph: Graph, call: Call, value: Any = None) -> Request:
+    """What one call asks of a run. `value`: what the graph is called with.
 
     Raises:
         ValueError: a limit, mode or durability that does not exist, or a saver without `thread_id`.
+        TypeError: a run id that is none.
         RuntimeError: `checkpointer=True` on a root graph.
     """
     parent = parent_of(call.config)
@@ -204,6 +208,8 @@ def request_for(graph: Graph, call: Call) -> Request:
         request.store = graph.store
         request.control = call.control or RunControl()
         _set_turn(request, graph, call)
+        if request.stores and value is not None:
+            _set_called(request, graph, call, value)
         limit = config.get("max_concurrency")
         request.gate = Gate(limit) if limit else None
     if call.outlet is not None:
@@ -226,6 +232,17 @@ def _set_turn(request: Request, graph: Graph, call: Call) -> None:
         request.forks = call.turn.how == "fork"
 
 
+def _set_called(request: Request, graph: Graph, call: Call, value: Any) -> None:
+    """A root call that has a run id of its own may have been made before."""
+    given = request.config.get("run_id") if call.run_id is None else call.run_id
+    if given is None:
+        return
+    assert request.run_id is not None
+    request.called = repeat.Called(graph.program, request.run_id, value)
+    if "run_id" in request.stored_metadata:
+        request.stored_metadata = {**request.stored_metadata, "run_id": request.run_id}
+
+
 def _jitter() -> float:
     return random.uniform(0, 1)
 
@@ -238,7 +255,7 @@ def _names(nodes: str | Sequence[str]) -> str | Sequence[str]:
 def _set_config(request: Request, graph: Graph, call: Call) -> None:
     """Merge ambient, bound and given config; find out what of it is configurable by the user."""
     around, given = request.parent_run, call.config
-    if around is not None and not given and not graph.config:
+    if around is not None and not given and not graph.config and call.run_id is None:
         node = request.parent.task.node  # type: ignore[union-attr]
         if not node.tags and not node.metadata:
             request.config = around.request.config
@@ -266,7 +283,11 @@ def _set_config(request: Request, graph: Graph, call: Call) -> None:
         configurable.pop(key, None)
     request.config = merged
     request.configurable = configurable
-    run_id = merged.get("run_id") or (merged.get("metadata") or {}).get("run_id")
+    run_id = call.run_id or merged.get("run_id") or (merged.get("metadata") or {}).get("run_id")
+    if run_id is None and around is not None:
+        run_id = around.request.run_id
+    elif call.run_id is not None and not (isinstance(run_id, (str, int)) or hasattr(run_id, "hex")):
+        raise TypeError(f"run_id is {shown(run_id)} ({type(run_id).__name__}); expected a str or a UUID")
     request.run_id = None if run_id is None else str(run_id)
     thread_id = configurable.get("thread_id")
     request.thread_id = None if thread_id is None else str(thread_id)
@@ -337,7 +358,7 @@ def load_arguments(request: Request) -> dict[str, Any]:
     configurable: dict[str, Any] = {"thread_id": request.thread_id, "checkpoint_ns": request.ns}
     around = request.parent_run
     if around is None:
-        if request.checkpoint_id:
+        if request.checkpoint_id and request.called is None:
             configurable["checkpoint_id"] = request.checkpoint_id
         return {"config": {"configurable": configurable}}
     loaded = around.loaded
@@ -423,6 +444,7 @@ def enter(request: Request, load_: Callable[[], LoadedCheckpoint] | None = None)
     hold = hold_of(request)
     turns.take(hold, turn, request.caller)
     try:
+        _refuse_beside_itself(request)
         found = load_() if load_ is not None else load(request)
         assert found is not None
         while (nap := turn.leased(hold, found)) is not None:
@@ -447,6 +469,7 @@ async def aenter(
     hold = hold_of(request, alarm.running_loop())
     await turns.atake(hold, turn, request.caller, alarm)
     try:
+        _refuse_beside_itself(request)
         found = await load_() if load_ is not None else await aload(request)
         assert found is not None
         while (nap := turn.leased(hold, found)) is not None:
@@ -459,6 +482,19 @@ async def aenter(
         hold.release()
         raise
     return found
+
+
+def _refuse_beside_itself(request: Request) -> None:
+    """A call that is being executed is not made on a branch as well: it would be applied twice.
+
+    Raises:
+        ThreadBusyError: that is what it would do.
+    """
+    hold: Hold = request.hold
+    if request.called is not None and hold.beside:
+        holder = hold.holders.holder(hold.thread_id)
+        if holder is not None and holder.run_id == hold.run_id:
+            raise turns.busy(hold, holder)
 
 
 def settle_in(hold: Hold, found: LoadedCheckpoint) -> bool:
@@ -486,6 +522,8 @@ def load(request: Request) -> LoadedCheckpoint | None:
     found = saver.load(**load_arguments(request))
     if seed is not None:
         found = adopted(request, found, saver.load(address(request, *seed), claim=found.claim))
+    if request.called is not None:
+        found = recall(request, found)
     return found
 
 
@@ -501,7 +539,48 @@ async def aload(request: Request) -> LoadedCheckpoint | None:
     found = await saver.aload(**load_arguments(request))
     if seed is not None:
         found = adopted(request, found, await saver.aload(address(request, *seed), claim=found.claim))
+    if request.called is not None:
+        found = await arecall(request, found)
     return found
+
+
+def recall(request: Request, head: LoadedCheckpoint) -> LoadedCheckpoint:
+    """Where a call begins that may have been made before; `head`: the newest checkpoint of its thread."""
+    saver: NativeSaver = request.saver
+    if not repeat.meets(request, head):
+        at = saver.last_of_run({"configurable": {"thread_id": request.thread_id}}, request.called.run_id)
+        answered = repeat.answered_at(request, head) if at is None else None
+        if at is not None or answered is not None:
+            past = saver.load(address(request, "", at or answered or ""))
+            head = repeat.recalls(request, past, head, answered=at is None)
+    return saver.load(addressed(request)) if _as_addressed(request) else head
+
+
+async def arecall(request: Request, head: LoadedCheckpoint) -> LoadedCheckpoint:
+    """Async form of `recall`."""
+    saver: NativeSaver = request.saver
+    if not repeat.meets(request, head):
+        at = await saver.alast_of_run({"configurable": {"thread_id": request.thread_id}}, request.called.run_id)
+        answered = repeat.answered_at(request, head) if at is None else None
+        if at is not None or answered is not None:
+            past = await saver.aload(address(request, "", at or answered or ""))
+            head = repeat.recalls(request, past, head, answered=at is None)
+    return await saver.aload(addressed(request)) if _as_addressed(request) else head
+
+
+def _as_addressed(request: Request) -> bool:
+    """Is it a new call that addresses a checkpoint? One that was made before begins where it has come to."""
+    if request.called.mode == "new":
+        return bool(request.checkpoint_id)
+    request.checkpoint_id = None
+    request.seeds = {}
+    return False
+
+
+def addressed(request: Request) -> RunnableConfig:
+    """The config of the checkpoint that the caller named."""
+    assert request.checkpoint_id is not None
+    return address(request, "", request.checkpoint_id)
 
 
 def address(request: Request, ns: str, checkpoint_id: str) -> RunnableConfig:

@@ -420,6 +420,7 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        run_id: Any = None,
         version: str = "v1",
         **more: Any,
     ) -> Any:
@@ -434,6 +435,8 @@ class Pregel(_launch.Graph):
                 refuse. `"wait"`: wait for its end. `"fork"`: run beside it, on a branch that never becomes the newest;
                 `GraphOutput.config` of `version="v2"` names it.
             timeout: seconds to wait. None: as long as it takes (wait), not at all (fork).
+            run_id: a str or UUID that makes the call safe to repeat: the input is applied once, however often the same
+                call is made, and the run's result returned (docs/retrying.md). `config["run_id"]` means the same.
 
         Raises:
             Exception: whatever a node raises, with a note that names the node.
@@ -441,6 +444,8 @@ class Pregel(_launch.Graph):
             EmptyInputError: there is nothing to do.
             ThreadBusyError: another run holds the thread; nothing was run.
             CheckpointConflictError: another process, or a newer run, took the thread meanwhile; nothing more is stored.
+            RunIdReusedError: the run id was given with another input before.
+            RunSupersededError: the run was cut off without a result, and the thread has gone on since.
         """
         call = _launch.Call(config)
         call.context = context
@@ -449,6 +454,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.run_id = run_id
         if stream_mode != "values" or print_mode or more or self.debug:
             return self._collect(input, call, stream_mode, print_mode, version, more)
         driver = self._start(call, input)
@@ -478,6 +484,7 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        run_id: Any = None,
         subgraphs: bool = False,
         debug: bool | None = None,
         version: str = "v1",
@@ -498,6 +505,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.run_id = run_id
         view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version)
         call.outlet = view.outlet
         try:
@@ -570,7 +578,7 @@ class Pregel(_launch.Graph):
 
     def _enter(self, call: _launch.Call, value: Any, *, live: bool = False) -> SyncDriver:
         """A driver for one call, with the state it starts from."""
-        request = _launch.request_for(self, call)
+        request = _launch.request_for(self, call, value)
         loaded = _launch.enter(request)
         run = _launch.run_for(self, request, loaded, value)
         return SyncDriver(
@@ -634,6 +642,7 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - of the waiting for the thread only
+        run_id: Any = None,
         version: str = "v1",
         **more: Any,
     ) -> Any:
@@ -645,6 +654,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.run_id = run_id
         if stream_mode != "values" or print_mode or more or self.debug:
             return await self._acollect(input, call, stream_mode, print_mode, version, more)
         driver = await self._astart(call, input)
@@ -674,6 +684,7 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - of the waiting for the thread only
+        run_id: Any = None,
         subgraphs: bool = False,
         debug: bool | None = None,
         version: str = "v1",
@@ -687,6 +698,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.run_id = run_id
         view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version)
         call.outlet = view.outlet
         try:
@@ -761,7 +773,7 @@ class Pregel(_launch.Graph):
 
     async def _aenter(self, call: _launch.Call, value: Any, *, live: bool = False) -> Any:
         """Async form of `_enter`."""
-        request = _launch.request_for(self, call)
+        request = _launch.request_for(self, call, value)
         driver = _async_driver()
         run = _launch.run_for(self, request, await _launch.aenter(request, driver.Alarm), value)
         return driver.AsyncDriver(

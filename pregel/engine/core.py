@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from checkpoint.base import WRITES_IDX_MAP, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
 from pregel.constants import ERROR, ERROR_SOURCE_NODE, INTERRUPT, NULL_TASK_ID, RESUME, RETURN, START
-from pregel.engine import entry, origin, pause, plan, retry, snapshot, view
+from pregel.engine import entry, origin, pause, plan, repeat, retry, snapshot, view
 from pregel.engine.apply import apply_tasks
 from pregel.engine.effects import Effect, Retry, Start
 from pregel.engine.program import Node, Write
@@ -60,9 +60,12 @@ class Run(RunState):
         if self.phase != "new":
             self._misplaced("new")
         self.replayed = self.replaying
-        commits = entry.begin(self, input)
-        self.phase = "idle"
-        self.status = "pending"
+        if self.pending and self.request.parent_run is None:
+            repeat.keep_answered(self)
+        commits = entry.begin(self, input) if self.request.called is None else repeat.begin(self, input)
+        if self.phase == "new":
+            self.phase = "idle"
+            self.status = "pending"
         return commits
 
     def plan(self) -> list[Task] | None:
@@ -237,6 +240,8 @@ class Run(RunState):
             if self.sees and self.stores:
                 self.tasks = plan.next_tasks(self)
                 view.checkpoint(self)
+            if self.root.request.called is not None:
+                repeat.stopped_after(self, made)
             self._end("interrupt_after")
             view.stopped(self)
         return made

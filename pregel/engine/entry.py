@@ -113,6 +113,8 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
     command = value if isinstance(value, Command) else None
     if command is not None:
         _check(run, command)
+    elif run.versions and request.parent_run is None and _reconnects(run):
+        value = None
     elif run.continues:
         value = None
         answers = run.answers
@@ -153,10 +155,23 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
     if run.replaying and (run.source not in ("update", "fork") or run.loaded is None or not run.loaded.is_head):
         # Also when it was transplanted: its namespace has no checkpoint yet that task writes could belong to.
         commits.append(_fork(run))
-    run.seen[INTERRUPT] = dict(run.versions)
-    run.seen_changed[INTERRUPT] = run.seen[INTERRUPT]
+    called = run.root.request.called
+    if called is not None and called.stops_in(run):
+        # The call of the root run is repeated: this one stands where it stood, and a breakpoint stops it once more.
+        if called.stands_after(run):
+            run.status, run.phase = "interrupt_after", "done"
+    else:
+        run.seen[INTERRUPT] = dict(run.versions)
+        run.seen_changed[INTERRUPT] = run.seen[INTERRUPT]
     view.resumed(run)
     return [commit for commit in commits if commit is not None]
+
+
+def _reconnects(run: RunState) -> bool:
+    """Is it the run that the newest checkpoint was stored by, told by the metadata of the config? Its input is ignored
+    then, as LangGraph does (engine.md 5.7)."""
+    run_id = run.request.stored_metadata.get("run_id")
+    return run_id is not None and run.loaded is not None and run.loaded.metadata.get("run_id") == str(run_id)
 
 
 def _check(run: RunState, command: Command[Any]) -> None:

@@ -1,0 +1,365 @@
+"""A call that may have been made before: `run_id=` makes a whole call safe to repeat.
+
+Decides, from what is stored, whether a call with a run id of its own is new, goes on where it was cut off, or has its
+result already; what is remembered so that this can be told; and how a run that only tells a result begins. Pure: drivers
+load what is asked for here.
+
+Which is which. The newest checkpoint is the run's, or has a record of it: the call goes on there. What is done is not done
+again, questions that are open are told and not asked again, a static breakpoint stops once more; if nothing is left to
+run, that is the result. The run is an older one: its result is told as it was stored, and if it had none, because it was
+cut off, then what others made of its input, or `RunSupersededError`. It is not known: an ordinary call.
+
+What is remembered. A checkpoint carries the id of the run that stored it. The fact `call` has the id and a digest of what
+the run was first called with; a resume, which stores no checkpoint before its first superstep ends, leaves a row of the
+same two in the transaction of its answers. When others go on before it has stored a checkpoint, the fact `answered` keeps
+them, the newest ones.
+
+Invariants
+1. A call with a run id is applied once, whatever happens between two tries; a try that finds it done runs nothing.
+2. `None` as input applies nothing: it goes on, as often as it is given, and is never taken for a repetition. So does a
+   `Command` with the id of a run that was called with something else before: that is how a run is resumed whose id is a
+   part of the thread's config.
+3. Costs nothing without a run id.
+
+Source: idempotency keys as payment services define them; request ids of Raft clients (Ongaro 2014, section 6.3).
+"""
+
+from __future__ import annotations
+
+from _blake2 import blake2b  # hashlib's own, without loading OpenSSL
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from enum import Enum
+from typing import Any, Literal
+
+from checkpoint.base import LoadedCheckpoint, StepCommit, TaskWrites
+from pregel.constants import INTERRUPT, PUSH
+from pregel.engine import entry, history, pause, plan, view
+from pregel.engine.origin import ORIGIN
+from pregel.engine.program import Program
+from pregel.engine.state import Request, RunState
+from pregel.engine.task import digest
+from pregel.errors import RunIdReusedError, RunSupersededError
+from pregel.messages import Message
+from pregel.types import Command
+
+CALL = "call"
+"""The fact [run id, digest] of the newest run with an id of its own on this line."""
+ANSWERED = "answered"
+"""The fact [[run id, digest, checkpoint id], ...]: resumes that stored no checkpoint, newest last."""
+STOPPED = "stopped"
+"""The fact that a run with an id stopped after the superstep of this number, at a breakpoint."""
+RECORD = "__call__"
+"""Channel of the row that a resume leaves: [run id, digest]."""
+MAX_ANSWERED = 32
+
+Mode = Literal["new", "again", "past"]
+
+
+class Called:
+    """A root call with a run id of its own, on a graph that stores."""
+
+    __slots__ = ("_digest", "first", "mode", "passes", "program", "run_id", "value")
+
+    def __init__(self, program: Program, run_id: str, value: Any) -> None:
+        self.program = program
+        self.run_id = run_id
+        self.value = value
+        """What the graph is called with."""
+        self.mode: Mode = "new"
+        """`again`: go on at the newest checkpoint. `past`: tell the result that a checkpoint has."""
+        self.first = True
+        """Is it what the run is called with first?"""
+        self.passes = False
+        """Does it go past the breakpoint that the checkpoint stands at? Then it resumed there before."""
+        self._digest: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """What tells its input from others; worked out when first asked for."""
+        if self._digest is None:
+            kind = "c" if isinstance(self.value, Command) else "i"
+            self._digest = kind + digest_of(self.value)
+        return self._digest
+
+    def stops_in(self, nested: RunState) -> bool:
+        """Does a nested run that goes on stop where it stood? It does if this run came that far by itself."""
+        if self.mode != "again":
+            return False
+        loaded = nested.loaded
+        return not self.passes or (loaded is not None and loaded.metadata.get("run_id") == self.run_id)
+
+    @staticmethod
+    def stands_after(run: RunState) -> bool:
+        """Does a run begin where one stopped after a superstep?"""
+        return run.facts.get(STOPPED) == run.made_step
+
+
+# ---- what a call finds
+
+
+def meets(request: Request, head: LoadedCheckpoint) -> bool:
+    """Is the newest checkpoint the run's? Then the call's mode is decided.
+
+    Raises:
+        RunIdReusedError: the run was called with something else.
+    """
+    called: Called = request.called
+    if head.checkpoint_id is None:
+        return False
+    recorded = _recorded(head, called.run_id)
+    made = head.metadata.get("run_id") == called.run_id
+    if not made and recorded is None:
+        return False
+    if _is_first(called, recorded or _first(head, called.run_id)):
+        called.mode = "again"
+        called.passes = not made
+    return True
+
+
+def answered_at(request: Request, head: LoadedCheckpoint) -> str | None:
+    """Id of the checkpoint at which the run answered something and stored nothing else."""
+    return next((entry_[2] for entry_ in head.facts.get(ANSWERED, ()) if entry_[0] == request.called.run_id), None)
+
+
+def recalls(request: Request, past: LoadedCheckpoint, head: LoadedCheckpoint, *, answered: bool) -> LoadedCheckpoint:
+    """The run was found at an older checkpoint: where the call begins, in which mode.
+
+    Raises:
+        RunIdReusedError: the run was called with something else.
+        RunSupersededError: it had no result when others gave the thread something else to do.
+    """
+    called: Called = request.called
+    stored = [entry_[1] for entry_ in head.facts.get(ANSWERED, ()) if entry_[0] == called.run_id]
+    if not _is_first(called, stored[0] if answered and stored else _first(past, called.run_id)):
+        return head
+    if not answered and has_ended(request, past):
+        called.mode = "past"
+        return past
+    if past.facts.get(ORIGIN) == head.facts.get(ORIGIN):
+        called.mode = "again"
+        return head
+    if answered and has_ended(request, past):
+        called.mode = "past"
+        return past
+    raise RunSupersededError(
+        f"run_id {called.run_id!r} of thread {request.thread_id!r}: the run was cut off at step {past.step} before it had "
+        f"a result, and the thread was given something else to do since; its input was applied and the rest of its work "
+        f"dropped, so there is nothing to return; call with another run_id to do it anew",
+        run_id=called.run_id,
+    )
+
+
+def _first(loaded: LoadedCheckpoint, run_id: str) -> str | None:
+    """Digest of what a run was first called with, None if that is not known."""
+    fact = loaded.facts.get(CALL)
+    return fact[1] if fact and fact[0] == run_id else None
+
+
+def _recorded(loaded: LoadedCheckpoint, run_id: str) -> str | None:
+    return next((given for id_, given in _records(loaded.writes) if id_ == run_id), None)
+
+
+def _records(writes: Sequence[TaskWrites]) -> list[Sequence[str]]:
+    return [value for row in writes for channel, value in row.writes if channel == RECORD]
+
+
+def _is_first(called: Called, first: str | None) -> bool:
+    """Is it the call that the run began with? False: it is one more of the same run."""
+    if first is None or first == called.digest:
+        return True
+    if isinstance(called.value, Command) and not first.startswith("c"):
+        called.first = False
+        return False
+    raise RunIdReusedError(
+        f"run_id {called.run_id!r}: it was used for another input before, so this one is not applied; pass the same input "
+        f"to get the result of that run, or another run_id for another input",
+        run_id=called.run_id,
+    )
+
+
+def has_ended(request: Request, loaded: LoadedCheckpoint) -> bool:
+    """Did the run that stored a checkpoint end there by itself: finished, at a question, or at a breakpoint?"""
+    copied = replace(
+        loaded, versions=dict(loaded.versions), seen={node: dict(seen) for node, seen in loaded.seen.items()}
+    )
+    run, tasks = history.opened(request.called.program, request, copied)
+    return (
+        not tasks
+        or any(task.interrupts for task in tasks)
+        or loaded.facts.get(STOPPED) == loaded.step
+        or (bool(request.interrupt_before) and pause.breakpoint_hit(run, request.interrupt_before, tasks))
+    )
+
+
+# ---- how it begins
+
+
+def begin(run: RunState, value: Any) -> list[StepCommit]:
+    """As `entry.begin`, for a call with a run id."""
+    called: Called = run.request.called
+    if called.mode == "past":
+        _tell(run)
+        return []
+    if called.mode == "again":
+        _go_on(run)
+        return []
+    if not called.first:
+        return entry.begin(run, value)
+    rev, checkpoint_id = run.rev, run.checkpoint_id_
+    run.remember(CALL, [called.run_id, called.digest])
+    commits = entry.begin(run, value)
+    if run.resumed and run.stores and checkpoint_id is not None:
+        id_ = digest([RECORD, called.run_id, checkpoint_id])
+        row = TaskWrites(rev, checkpoint_id, id_, f"~{PUSH}, {RECORD}", 0, [(RECORD, [called.run_id, called.digest])])
+        if run.held:
+            run.held.append(row)
+        elif commits:
+            commits[0].writes = [*commits[0].writes, row]
+    return commits
+
+
+def keep_answered(run: RunState) -> None:
+    """A run goes on from where resumes left their record: they are remembered from its next checkpoint on."""
+    called: Called | None = run.request.called
+    known = list(run.facts.get(ANSWERED, ()))
+    for id_, given in _records(run.pending):
+        if called is None or id_ != called.run_id:
+            known = [item for item in known if item[0] != id_] + [[id_, given, run.checkpoint_id]]
+    if known:
+        run.remember(ANSWERED, known[-MAX_ANSWERED:])
+
+
+def stopped_after(run: RunState, made: StepCommit | None) -> None:
+    """A run stops after the superstep it has just closed; told to whoever repeats the call."""
+    run.remember(STOPPED, run.made_step)
+    if made is not None:
+        made.facts = {**made.facts, STOPPED: run.facts_changed.pop(STOPPED)}
+
+
+def _go_on(run: RunState) -> None:
+    """Go on where the run was cut off, or find out that nothing is left to do."""
+    called: Called = run.request.called
+    entry.null_writes(run)
+    run.answers = pause.stored_answers(run.pending)
+    # Also if it answered nothing: what is asked already is told, and not asked again (D43).
+    run.answers.given = True
+    run.resumed = True
+    if called.passes:
+        run.remember(CALL, [called.run_id, called.digest])
+        run.seen[INTERRUPT] = dict(run.versions)
+        run.seen_changed[INTERRUPT] = run.seen[INTERRUPT]
+    _show(run)
+    if not called.passes and called.stands_after(run):
+        run.status, run.phase = "interrupt_after", "done"
+        view.stopped(run)
+
+
+def _tell(run: RunState) -> None:
+    """The result as it was stored: values, and what the run asked."""
+    entry.null_writes(run)
+    tasks = plan.open_tasks(run)
+    stored: dict[str, list[TaskWrites]] = {}
+    for row in run.pending:
+        stored.setdefault(row.task_id, []).append(row)
+    for task in tasks:
+        entry.restore_task(task, stored.get(run.id_of(task), ()))
+        if task.interrupts:
+            # Whoever answered it since was another run.
+            task.writes = None
+            run.waiting.append(task)
+            run.interrupts += task.interrupts
+    run.tasks = tasks
+    run.pending = []
+    run.phase = "done"
+    _show(run)
+    if run.waiting:
+        run.status = "interrupted"
+        for task in run.waiting:
+            view.paused(run, task)
+        view.interrupted(run)
+    elif tasks:
+        run.status = "interrupt_before"
+        view.stopped(run)
+    else:
+        run.status = "done"
+
+
+def _show(run: RunState) -> None:
+    """Show the values, unless there are none: then the first call had none either."""
+    value = view.outputs(run)
+    if value is not None and not (type(value) is dict and not value):
+        view.resumed(run)
+
+
+# ---- telling inputs apart
+
+
+def digest_of(value: Any) -> str:
+    """128 bits over a value's content, the same in every process.
+
+    Ids of message objects do not count: a run gives them to messages that have none, in place. What has no content that
+    can be read counts as its type alone: two such inputs are taken for the same.
+    """
+    hashed = blake2b(digest_size=16)
+    _feed(hashed, value, 0)
+    text: str = hashed.hexdigest()
+    return text
+
+
+MAX_DEPTH = 100
+_TEXTUAL = frozenset({"datetime", "decimal", "fractions", "ipaddress", "pathlib", "uuid", "zoneinfo"})
+"""Modules of the standard library whose objects are their repr."""
+
+
+def _feed(hashed: Any, value: Any, depth: int) -> None:
+    """Add a value: its type, its length, its parts."""
+    kind = type(value)
+    name = kind.__qualname__
+    if depth > MAX_DEPTH:
+        hashed.update(b"...")
+    elif value is None or isinstance(value, (bool, int, float, complex)):
+        _token(hashed, name, repr(value).encode())
+    elif isinstance(value, str):
+        _token(hashed, name, value.encode("utf-8", "surrogatepass"))
+    elif isinstance(value, (bytes, bytearray, memoryview)):
+        _token(hashed, name, bytes(value))
+    elif isinstance(value, Enum):
+        _token(hashed, name, value.name.encode())
+    elif isinstance(value, Mapping):
+        skipped = "id" if isinstance(value, Message) else None
+        items = [(_part(key, depth), item) for key, item in value.items() if key != skipped or skipped is None]
+        _token(hashed, name, str(len(items)).encode())
+        for key, item in sorted(items, key=lambda pair: pair[0]):
+            hashed.update(key)
+            _feed(hashed, item, depth + 1)
+    elif isinstance(value, (set, frozenset)):
+        _token(hashed, name, b"".join(sorted(_part(item, depth) for item in value)))
+    elif isinstance(value, Sequence):
+        _token(hashed, name, str(len(value)).encode())
+        for item in value:
+            _feed(hashed, item, depth + 1)
+    elif kind.__module__.partition(".")[0] in _TEXTUAL:
+        _token(hashed, name, repr(value).encode())
+    else:
+        _token(hashed, name, b"")
+        _feed(hashed, _content(value), depth + 1)
+
+
+def _content(value: Any) -> dict[str, Any]:
+    """Fields of a dataclass, model or plain object."""
+    names = [*getattr(value, "__dataclass_fields__", ()), *getattr(value, "__dict__", ())]
+    is_message = hasattr(value, "content") and hasattr(value, "type")
+    return {n: getattr(value, n) for n in dict.fromkeys(names) if hasattr(value, n) and not (is_message and n == "id")}
+
+
+def _token(hashed: Any, name: str, data: bytes) -> None:
+    hashed.update(f"{name}:{len(data)}:".encode())
+    hashed.update(data)
+
+
+def _part(value: Any, depth: int) -> bytes:
+    hashed = blake2b(digest_size=16)
+    _feed(hashed, value, depth + 1)
+    found: bytes = hashed.digest()
+    return found
