@@ -234,13 +234,21 @@ def _set_turn(request: Request, graph: Graph, call: Call) -> None:
 
 def _set_called(request: Request, graph: Graph, call: Call, value: Any) -> None:
     """A root call that has a run id of its own may have been made before."""
-    given = request.config.get("run_id") if call.run_id is None else call.run_id
+    given = _own_run_id(call, request.config)
     if given is None:
         return
     assert request.run_id is not None
     request.called = repeat.Called(graph.program, request.run_id, value)
     if "run_id" in request.stored_metadata:
         request.stored_metadata = {**request.stored_metadata, "run_id": request.run_id}
+
+
+def _own_run_id(call: Call, config: Mapping[str, Any]) -> Any:
+    """The run id that was given to the call itself, None for none. An empty one is none."""
+    given = config.get("run_id") if call.run_id is None else call.run_id
+    if given is not None and not (isinstance(given, (str, int)) or hasattr(given, "hex")):
+        raise TypeError(f"run_id is {shown(given)} ({type(given).__name__}); expected a str or a UUID")
+    return None if given == "" else given
 
 
 def _jitter() -> float:
@@ -283,11 +291,11 @@ def _set_config(request: Request, graph: Graph, call: Call) -> None:
         configurable.pop(key, None)
     request.config = merged
     request.configurable = configurable
-    run_id = call.run_id or merged.get("run_id") or (merged.get("metadata") or {}).get("run_id")
+    run_id = _own_run_id(call, merged)
+    if run_id is None:
+        run_id = (merged.get("metadata") or {}).get("run_id")
     if run_id is None and around is not None:
         run_id = around.request.run_id
-    elif call.run_id is not None and not (isinstance(run_id, (str, int)) or hasattr(run_id, "hex")):
-        raise TypeError(f"run_id is {shown(run_id)} ({type(run_id).__name__}); expected a str or a UUID")
     request.run_id = None if run_id is None else str(run_id)
     thread_id = configurable.get("thread_id")
     request.thread_id = None if thread_id is None else str(thread_id)
@@ -547,24 +555,42 @@ async def aload(request: Request) -> LoadedCheckpoint | None:
 def recall(request: Request, head: LoadedCheckpoint) -> LoadedCheckpoint:
     """Where a call begins that may have been made before; `head`: the newest checkpoint of its thread."""
     saver: NativeSaver = request.saver
-    if not repeat.meets(request, head):
-        at = saver.last_of_run({"configurable": {"thread_id": request.thread_id}}, request.called.run_id)
+    newest: RunnableConfig = {"configurable": {"thread_id": request.thread_id}}
+    while not repeat.meets(request, head):
+        at = saver.last_of_run(newest, request.called.run_id)
         answered = repeat.answered_at(request, head) if at is None else None
-        if at is not None or answered is not None:
-            past = saver.load(address(request, "", at or answered or ""))
-            head = repeat.recalls(request, past, head, answered=at is None)
+        if at is None and answered is None:
+            break
+        past = saver.load(address(request, "", at or answered or ""))
+        found = repeat.recalls(request, past, head, answered=at is None)
+        if found is not None:
+            head = found
+            break
+        now = saver.load(newest)
+        if now.checkpoint_id == head.checkpoint_id:
+            raise repeat.superseded(request, past)
+        head = now  # another process has gone on meanwhile
     return saver.load(addressed(request)) if _as_addressed(request) else head
 
 
 async def arecall(request: Request, head: LoadedCheckpoint) -> LoadedCheckpoint:
     """Async form of `recall`."""
     saver: NativeSaver = request.saver
-    if not repeat.meets(request, head):
-        at = await saver.alast_of_run({"configurable": {"thread_id": request.thread_id}}, request.called.run_id)
+    newest: RunnableConfig = {"configurable": {"thread_id": request.thread_id}}
+    while not repeat.meets(request, head):
+        at = await saver.alast_of_run(newest, request.called.run_id)
         answered = repeat.answered_at(request, head) if at is None else None
-        if at is not None or answered is not None:
-            past = await saver.aload(address(request, "", at or answered or ""))
-            head = repeat.recalls(request, past, head, answered=at is None)
+        if at is None and answered is None:
+            break
+        past = await saver.aload(address(request, "", at or answered or ""))
+        found = repeat.recalls(request, past, head, answered=at is None)
+        if found is not None:
+            head = found
+            break
+        now = await saver.aload(newest)
+        if now.checkpoint_id == head.checkpoint_id:
+            raise repeat.superseded(request, past)
+        head = now  # another process has gone on meanwhile
     return await saver.aload(addressed(request)) if _as_addressed(request) else head
 
 

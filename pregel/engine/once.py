@@ -7,7 +7,8 @@ other rows of the step when that is closed. Knows no saver; locks are its own.
 
 Invariants
 1. Who gets a value has one that is recorded: durable in the sense of the run's durability.
-2. One call at a time per attempt and key. An attempt that is over records nothing.
+2. One call at a time per attempt and key, of threads and of the coroutines of one loop. An attempt that is over records
+   nothing.
 3. Exceptions are not recorded.
 
 Source: Temporal's side effects.
@@ -45,7 +46,7 @@ def once(run: RunState, scope: TaskScope, key: str, call: Callable[[], Any]) -> 
     driver.keep(scope, None, waits=True)
     id_, path = _row_of(run, host, scope, key)
     kept = _kept(host)
-    making = kept.makers.setdefault((scope, id_), _Making(threading.Lock))
+    making = kept.makers.setdefault((scope, id_, None), _Making(threading.Lock))
     me = threading.get_ident()
     if making.maker == me:
         raise _nested(scope, key)
@@ -73,7 +74,7 @@ async def aonce(run: RunState, scope: TaskScope, key: str, call: Callable[[], An
     id_, path = _row_of(run, host, scope, key)
     kept = _kept(host)
     asyncio = sys.modules["asyncio"]
-    making = kept.makers.setdefault((scope, id_), _Making(asyncio.Lock))
+    making = kept.makers.setdefault((scope, id_, asyncio.get_running_loop()), _Making(asyncio.Lock))
     me = asyncio.current_task()
     if making.maker is me:
         raise _nested(scope, key)

@@ -33,7 +33,7 @@ from enum import Enum
 from typing import Any, Literal
 
 from checkpoint.base import LoadedCheckpoint, StepCommit, TaskWrites
-from pregel.constants import INTERRUPT, PUSH
+from pregel.constants import INTERRUPT, PUSH, START
 from pregel.engine import entry, history, pause, plan, view
 from pregel.engine.origin import ORIGIN
 from pregel.engine.program import Program
@@ -122,12 +122,16 @@ def answered_at(request: Request, head: LoadedCheckpoint) -> str | None:
     return next((entry_[2] for entry_ in head.facts.get(ANSWERED, ()) if entry_[0] == request.called.run_id), None)
 
 
-def recalls(request: Request, past: LoadedCheckpoint, head: LoadedCheckpoint, *, answered: bool) -> LoadedCheckpoint:
-    """The run was found at an older checkpoint: where the call begins, in which mode.
+def recalls(
+    request: Request, past: LoadedCheckpoint, head: LoadedCheckpoint, *, answered: bool
+) -> LoadedCheckpoint | None:
+    """The run was found at an older checkpoint: where the call begins, the mode is decided. None: it is `superseded`, if
+    `head` is still the newest.
+
+    `answered`: the run stored no checkpoint, and `past` is the one it answered at.
 
     Raises:
         RunIdReusedError: the run was called with something else.
-        RunSupersededError: it had no result when others gave the thread something else to do.
     """
     called: Called = request.called
     stored = [entry_[1] for entry_ in head.facts.get(ANSWERED, ()) if entry_[0] == called.run_id]
@@ -142,11 +146,17 @@ def recalls(request: Request, past: LoadedCheckpoint, head: LoadedCheckpoint, *,
     if answered and has_ended(request, past):
         called.mode = "past"
         return past
-    raise RunSupersededError(
-        f"run_id {called.run_id!r} of thread {request.thread_id!r}: the run was cut off at step {past.step} before it had "
-        f"a result, and the thread was given something else to do since; its input was applied and the rest of its work "
+    return None
+
+
+def superseded(request: Request, past: LoadedCheckpoint) -> RunSupersededError:
+    """What a call is told whose run was cut off, and dropped by what others gave the thread to do."""
+    run_id = request.called.run_id
+    return RunSupersededError(
+        f"run_id {run_id!r} of thread {request.thread_id!r}: the run was cut off at step {past.step} before it had a "
+        f"result, and the thread was given something else to do since; its input was applied and the rest of its work "
         f"dropped, so there is nothing to return; call with another run_id to do it anew",
-        run_id=called.run_id,
+        run_id=run_id,
     )
 
 
@@ -286,9 +296,11 @@ def _tell(run: RunState) -> None:
 
 
 def _show(run: RunState) -> None:
-    """Show the values, unless there are none: then the first call had none either."""
-    value = view.outputs(run)
-    if value is not None and not (type(value) is dict and not value):
+    """Show the values, unless no output was written since the input came: then the first call had none either."""
+    keys = run.request.output_keys
+    since = run.seen.get(START, {}).get(START)
+    versions = [run.versions[name] for name in ([keys] if isinstance(keys, str) else keys) if name in run.versions]
+    if any(since is None or version > since for version in versions):  # type: ignore[operator]
         view.resumed(run)
 
 

@@ -248,7 +248,7 @@ class Kept:
     def __init__(self, step: int) -> None:
         self.step = step
         self.values: dict[str, Any] = {}
-        self.makers: dict[tuple[TaskScope, str], Any] = {}
+        self.makers: dict[tuple[TaskScope, str, Any], Any] = {}
 
 
 class RunState:
