@@ -46,7 +46,7 @@ from pregel.types import Command
 CALL = "call"
 """The fact [run id, digest] of the newest run with an id of its own on this line."""
 ANSWERED = "answered"
-"""The fact [[run id, digest, checkpoint id], ...]: resumes that stored no checkpoint, newest last."""
+"""The fact [[run id, digest, checkpoint id, origin], ...]: resumes that stored no checkpoint, newest last."""
 STOPPED = "stopped"
 """The fact that a run with an id stopped after the superstep of this number, at a breakpoint."""
 RECORD = "__call__"
@@ -119,7 +119,13 @@ def meets(request: Request, head: LoadedCheckpoint) -> bool:
 
 def answered_at(request: Request, head: LoadedCheckpoint) -> str | None:
     """Id of the checkpoint at which the run answered something and stored nothing else."""
-    return next((entry_[2] for entry_ in head.facts.get(ANSWERED, ()) if entry_[0] == request.called.run_id), None)
+    found: str | None = _answer(head, request.called.run_id)[2]
+    return found
+
+
+def _answer(head: LoadedCheckpoint, run_id: str) -> Sequence[Any]:
+    """What is remembered of a resume that stored no checkpoint: run id, digest, checkpoint id, origin."""
+    return next((answer for answer in head.facts.get(ANSWERED, ()) if answer[0] == run_id), (run_id, None, None, None))
 
 
 def recalls(
@@ -134,18 +140,19 @@ def recalls(
         RunIdReusedError: the run was called with something else.
     """
     called: Called = request.called
-    stored = [entry_[1] for entry_ in head.facts.get(ANSWERED, ()) if entry_[0] == called.run_id]
-    if not _is_first(called, stored[0] if answered and stored else _first(past, called.run_id)):
+    first, origin = _first(past, called.run_id), past.facts.get(ORIGIN)
+    if answered:
+        _, first, _, origin = _answer(head, called.run_id)
+    if not _is_first(called, first):
         return head
-    if not answered and has_ended(request, past):
+    carried_on = origin == head.facts.get(ORIGIN)
+    # Of an answer that is all there is: the question that came next was answered by others since, if they carried it on.
+    if not (answered and carried_on) and past.checkpoint_id is not None and has_ended(request, past):
         called.mode = "past"
         return past
-    if past.facts.get(ORIGIN) == head.facts.get(ORIGIN):
+    if carried_on:
         called.mode = "again"
         return head
-    if answered and has_ended(request, past):
-        called.mode = "past"
-        return past
     return None
 
 
@@ -235,7 +242,9 @@ def keep_answered(run: RunState) -> None:
     known = list(run.facts.get(ANSWERED, ()))
     for id_, given in _records(run.pending):
         if called is None or id_ != called.run_id:
-            known = [item for item in known if item[0] != id_] + [[id_, given, run.checkpoint_id]]
+            known = [item for item in known if item[0] != id_] + [
+                [id_, given, run.checkpoint_id, run.facts.get(ORIGIN)]
+            ]
     if known:
         run.remember(ANSWERED, known[-MAX_ANSWERED:])
 
@@ -314,7 +323,7 @@ def digest_of(value: Any) -> str:
     can be read counts as its type alone: two such inputs are taken for the same.
     """
     hashed = blake2b(digest_size=16)
-    _feed(hashed, value, 0)
+    _feed(hashed, value, [])
     text: str = hashed.hexdigest()
     return text
 
@@ -324,13 +333,11 @@ _TEXTUAL = frozenset({"datetime", "decimal", "fractions", "ipaddress", "pathlib"
 """Modules of the standard library whose objects are their repr."""
 
 
-def _feed(hashed: Any, value: Any, depth: int) -> None:
-    """Add a value: its type, its length, its parts."""
+def _feed(hashed: Any, value: Any, around: list[int]) -> None:
+    """Add a value: its type, its length, its parts. `around`: ids of the containers that it is in."""
     kind = type(value)
     name = kind.__qualname__
-    if depth > MAX_DEPTH:
-        hashed.update(b"...")
-    elif value is None or isinstance(value, (bool, int, float, complex)):
+    if value is None or isinstance(value, (bool, int, float, complex)):
         _token(hashed, name, repr(value).encode())
     elif isinstance(value, str):
         _token(hashed, name, value.encode("utf-8", "surrogatepass"))
@@ -338,31 +345,47 @@ def _feed(hashed: Any, value: Any, depth: int) -> None:
         _token(hashed, name, bytes(value))
     elif isinstance(value, Enum):
         _token(hashed, name, value.name.encode())
-    elif isinstance(value, Mapping):
-        skipped = "id" if isinstance(value, Message) else None
-        items = [(_part(key, depth), item) for key, item in value.items() if key != skipped or skipped is None]
+    elif kind.__module__.partition(".")[0] in _TEXTUAL:
+        _token(hashed, name, repr(value).encode())
+    elif id(value) in around or len(around) > MAX_DEPTH:
+        hashed.update(b"...")
+    else:
+        around.append(id(value))
+        _feed_parts(hashed, name, value, around)
+        around.pop()
+
+
+def _feed_parts(hashed: Any, name: str, value: Any, around: list[int]) -> None:
+    """Add a container, in an order that depends on its content alone."""
+    if isinstance(value, Mapping):
+        items = [
+            (_part(key, around), item) for key, item in value.items() if key != "id" or not isinstance(value, Message)
+        ]
         _token(hashed, name, str(len(items)).encode())
         for key, item in sorted(items, key=lambda pair: pair[0]):
             hashed.update(key)
-            _feed(hashed, item, depth + 1)
+            _feed(hashed, item, around)
     elif isinstance(value, (set, frozenset)):
-        _token(hashed, name, b"".join(sorted(_part(item, depth) for item in value)))
+        _token(hashed, name, b"".join(sorted(_part(item, around) for item in value)))
     elif isinstance(value, Sequence):
         _token(hashed, name, str(len(value)).encode())
         for item in value:
-            _feed(hashed, item, depth + 1)
-    elif kind.__module__.partition(".")[0] in _TEXTUAL:
-        _token(hashed, name, repr(value).encode())
+            _feed(hashed, item, around)
     else:
         _token(hashed, name, b"")
-        _feed(hashed, _content(value), depth + 1)
+        _feed(hashed, _content(value), around)
 
 
 def _content(value: Any) -> dict[str, Any]:
-    """Fields of a dataclass, model or plain object."""
-    names = [*getattr(value, "__dataclass_fields__", ()), *getattr(value, "__dict__", ())]
+    """Fields of a dataclass, a model, or one of our own objects; other objects have no content that can be read."""
+    kind = type(value)
+    names: Any = getattr(kind, "__dataclass_fields__", None) or getattr(kind, "model_fields", None)
+    if names is None and kind.__module__.startswith("pregel."):
+        names = getattr(kind, "__slots__", ())
+    if hasattr(value, "dtype") and hasattr(value, "tobytes"):
+        return {"dtype": str(value.dtype), "shape": str(value.shape), "bytes": value.tobytes()}
     is_message = hasattr(value, "content") and hasattr(value, "type")
-    return {n: getattr(value, n) for n in dict.fromkeys(names) if hasattr(value, n) and not (is_message and n == "id")}
+    return {name: getattr(value, name, None) for name in names or () if not (is_message and name == "id")}
 
 
 def _token(hashed: Any, name: str, data: bytes) -> None:
@@ -370,8 +393,8 @@ def _token(hashed: Any, name: str, data: bytes) -> None:
     hashed.update(data)
 
 
-def _part(value: Any, depth: int) -> bytes:
+def _part(value: Any, around: list[int]) -> bytes:
     hashed = blake2b(digest_size=16)
-    _feed(hashed, value, depth + 1)
+    _feed(hashed, value, around)
     found: bytes = hashed.digest()
     return found
