@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from checkpoint.base import RunnableConfig
 from pregel import _launch, _state_api
@@ -40,6 +40,9 @@ from pregel.types import (
     TimeoutPolicy,
     ensure_valid_checkpointer,
 )
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 __all__ = ["NodeBuilder", "Pregel", "PregelNode", "Returned"]
 
@@ -420,7 +423,7 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
-        run_id: Any = None,
+        run_id: str | UUID | None = None,
         version: str = "v1",
         **more: Any,
     ) -> Any:
@@ -484,7 +487,7 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
-        run_id: Any = None,
+        run_id: str | UUID | None = None,
         subgraphs: bool = False,
         debug: bool | None = None,
         version: str = "v1",
@@ -642,7 +645,7 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - of the waiting for the thread only
-        run_id: Any = None,
+        run_id: str | UUID | None = None,
         version: str = "v1",
         **more: Any,
     ) -> Any:
@@ -684,7 +687,7 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - of the waiting for the thread only
-        run_id: Any = None,
+        run_id: str | UUID | None = None,
         subgraphs: bool = False,
         debug: bool | None = None,
         version: str = "v1",

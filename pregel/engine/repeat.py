@@ -37,7 +37,7 @@ from pregel.constants import INTERRUPT, PUSH, START
 from pregel.engine import entry, history, pause, plan, view
 from pregel.engine.origin import ORIGIN
 from pregel.engine.program import Program
-from pregel.engine.state import Request, RunState
+from pregel.engine.state import Answers, Request, RunState
 from pregel.engine.task import digest
 from pregel.errors import RunIdReusedError, RunSupersededError
 from pregel.messages import Message
@@ -46,11 +46,12 @@ from pregel.types import Command
 CALL = "call"
 """The fact [run id, digest] of the newest run with an id of its own on this line."""
 ANSWERED = "answered"
-"""The fact [[run id, digest, checkpoint id, origin], ...]: resumes that stored no checkpoint, newest last."""
+"""The fact [[run id, digest, checkpoint id, origin, ended], ...]: resumes that stored no checkpoint, newest last. `ended`:
+another resume came after, so it had come to its question."""
 STOPPED = "stopped"
 """The fact that a run with an id stopped after the superstep of this number, at a breakpoint."""
 RECORD = "__call__"
-"""Channel of the row that a resume leaves: [run id, digest]."""
+"""Channel of the row that a resume leaves: [run id, digest, how many such rows the checkpoint had]."""
 MAX_ANSWERED = 32
 
 Mode = Literal["new", "again", "past"]
@@ -59,7 +60,7 @@ Mode = Literal["new", "again", "past"]
 class Called:
     """A root call with a run id of its own, on a graph that stores."""
 
-    __slots__ = ("_digest", "first", "mode", "passes", "program", "run_id", "value")
+    __slots__ = ("_digest", "first", "mode", "passed", "passes", "program", "run_id", "value")
 
     def __init__(self, program: Program, run_id: str, value: Any) -> None:
         self.program = program
@@ -72,6 +73,8 @@ class Called:
         """Is it what the run is called with first?"""
         self.passes = False
         """Does it go past the breakpoint that the checkpoint stands at? Then it resumed there before."""
+        self.passed = False
+        """Did others answer there after it?"""
         self._digest: str | None = None
 
     @property
@@ -107,13 +110,15 @@ def meets(request: Request, head: LoadedCheckpoint) -> bool:
     called: Called = request.called
     if head.checkpoint_id is None:
         return False
-    recorded = _recorded(head, called.run_id)
+    records = _records(head.writes)
+    recorded = next((record[1] for record in records if record[0] == called.run_id), None)
     made = head.metadata.get("run_id") == called.run_id
     if not made and recorded is None:
         return False
     if _is_first(called, recorded or _first(head, called.run_id)):
         called.mode = "again"
         called.passes = not made
+        called.passed = bool(records) and records[-1][0] != called.run_id
     return True
 
 
@@ -124,8 +129,10 @@ def answered_at(request: Request, head: LoadedCheckpoint) -> str | None:
 
 
 def _answer(head: LoadedCheckpoint, run_id: str) -> Sequence[Any]:
-    """What is remembered of a resume that stored no checkpoint: run id, digest, checkpoint id, origin."""
-    return next((answer for answer in head.facts.get(ANSWERED, ()) if answer[0] == run_id), (run_id, None, None, None))
+    """What is remembered of a resume that stored no checkpoint."""
+    return next(
+        (answer for answer in head.facts.get(ANSWERED, ()) if answer[0] == run_id), (run_id, None, None, None, False)
+    )
 
 
 def recalls(
@@ -140,14 +147,13 @@ def recalls(
         RunIdReusedError: the run was called with something else.
     """
     called: Called = request.called
-    first, origin = _first(past, called.run_id), past.facts.get(ORIGIN)
+    first, origin, ended = _first(past, called.run_id), past.facts.get(ORIGIN), True
     if answered:
-        _, first, _, origin = _answer(head, called.run_id)
+        _, first, _, origin, ended = _answer(head, called.run_id)
     if not _is_first(called, first):
         return head
     carried_on = origin == head.facts.get(ORIGIN)
-    # Of an answer that is all there is: the question that came next was answered by others since, if they carried it on.
-    if not (answered and carried_on) and past.checkpoint_id is not None and has_ended(request, past):
+    if (ended or not carried_on) and past.checkpoint_id is not None and has_ended(request, past):
         called.mode = "past"
         return past
     if carried_on:
@@ -173,12 +179,10 @@ def _first(loaded: LoadedCheckpoint, run_id: str) -> str | None:
     return fact[1] if fact and fact[0] == run_id else None
 
 
-def _recorded(loaded: LoadedCheckpoint, run_id: str) -> str | None:
-    return next((given for id_, given in _records(loaded.writes) if id_ == run_id), None)
-
-
-def _records(writes: Sequence[TaskWrites]) -> list[Sequence[str]]:
-    return [value for row in writes for channel, value in row.writes if channel == RECORD]
+def _records(writes: Sequence[TaskWrites]) -> list[Sequence[Any]]:
+    """What resumes left at a checkpoint, oldest first."""
+    found = [value for row in writes for channel, value in row.writes if channel == RECORD]
+    return sorted(found, key=lambda record: record[2])
 
 
 def _is_first(called: Called, first: str | None) -> bool:
@@ -223,12 +227,13 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
         return []
     if not called.first:
         return entry.begin(run, value)
-    rev, checkpoint_id = run.rev, run.checkpoint_id_
+    rev, checkpoint_id, n_records = run.rev, run.checkpoint_id_, len(_records(run.pending))
     run.remember(CALL, [called.run_id, called.digest])
     commits = entry.begin(run, value)
     if run.resumed and run.stores and checkpoint_id is not None:
         id_ = digest([RECORD, called.run_id, checkpoint_id])
-        row = TaskWrites(rev, checkpoint_id, id_, f"~{PUSH}, {RECORD}", 0, [(RECORD, [called.run_id, called.digest])])
+        record = [called.run_id, called.digest, n_records]
+        row = TaskWrites(rev, checkpoint_id, id_, f"~{PUSH}, {RECORD}", 0, [(RECORD, record)])
         if run.held:
             run.held.append(row)
         elif commits:
@@ -240,11 +245,13 @@ def keep_answered(run: RunState) -> None:
     """A run goes on from where resumes left their record: they are remembered from its next checkpoint on."""
     called: Called | None = run.request.called
     known = list(run.facts.get(ANSWERED, ()))
-    for id_, given in _records(run.pending):
+    origin = run.facts.get(ORIGIN)
+    records = _records(run.pending)
+    follows = called is not None and called.mode == "new" and isinstance(called.value, Command)
+    for number, (id_, given, _) in enumerate(records):
         if called is None or id_ != called.run_id:
-            known = [item for item in known if item[0] != id_] + [
-                [id_, given, run.checkpoint_id, run.facts.get(ORIGIN)]
-            ]
+            known = [item for item in known if item[0] != id_]
+            known.append([id_, given, run.checkpoint_id, origin, follows or number + 1 < len(records)])
     if known:
         run.remember(ANSWERED, known[-MAX_ANSWERED:])
 
@@ -260,7 +267,8 @@ def _go_on(run: RunState) -> None:
     """Go on where the run was cut off, or find out that nothing is left to do."""
     called: Called = run.request.called
     entry.null_writes(run)
-    run.answers = pause.stored_answers(run.pending)
+    # What later calls answered is theirs: this one had come to its question before.
+    run.answers = pause.stored_answers(run.pending) if called.passes and not called.passed else Answers()
     # Also if it answered nothing: what is asked already is told, and not asked again (D43).
     run.answers.given = True
     run.resumed = True

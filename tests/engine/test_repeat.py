@@ -74,7 +74,7 @@ def test_the_newest_checkpoint_is_the_runs():
 
 def test_a_record_is_the_runs():
     call = called(Command(resume="A"))
-    row = stored("some", [(repeat.RECORD, ["r", call.digest])])
+    row = stored("some", [(repeat.RECORD, ["r", call.digest, 0])])
     assert repeat.meets(request_of(call), head("other", writes=[null([("x", 2)]), row]))
     match(call, mode="again", passes=True)
 
@@ -144,27 +144,27 @@ def test_an_answer_leaves_a_record():
     call = called(Command(resume="A"))
     run = dummy_run(loaded=head("other"), called=call)
     (commit,) = run.start(call.value)
-    assert rows_of(commit) == [(-4, [("__resume__", "A")]), (0, [(repeat.RECORD, ["r", call.digest])])]
+    assert rows_of(commit) == [(-4, [("__resume__", "A")]), (0, [(repeat.RECORD, ["r", call.digest, 0])])]
     made = superstep(run, {"a": [("y", 1)]})
     assert made is not None
     assert made.facts["call"] == ["r", call.digest]
 
 
 def test_a_run_that_goes_on_remembers_the_records_of_others():
-    row = stored("some", [(repeat.RECORD, ["r", "digest"])])
+    row = stored("some", [(repeat.RECORD, ["r", "digest", 0])])
     run = dummy_run(loaded=head("other", writes=[row], facts={"origin": "o"}))
     run.start(None)
     made = superstep(run, {"a": [("y", 1)]})
     assert made is not None
-    assert made.facts == {"answered": [["r", "digest", "stored-0", "o"]]}
+    assert made.facts == {"answered": [["r", "digest", "stored-0", "o", False]]}
     later = dummy_run(loaded=head("s", facts=dict(made.facts)))
     assert repeat.answered_at(request_of(called()), later.loaded) == "stored-0"
     assert repeat.answered_at(request_of(called(run_id="x")), later.loaded) is None
 
 
 def test_not_every_record_is_remembered_for_ever():
-    known = [[f"r{n}", "d", "c", None] for n in range(repeat.MAX_ANSWERED)]
-    row = stored("some", [(repeat.RECORD, ["new", "d"])])
+    known = [[f"r{n}", "d", "c", None, True] for n in range(repeat.MAX_ANSWERED)]
+    row = stored("some", [(repeat.RECORD, ["new", "d", 0])])
     run = dummy_run(loaded=head("other", writes=[row], facts={"answered": known}))
     run.start(None)
     assert [item[0] for item in run.facts["answered"]] == [*(f"r{n}" for n in range(1, repeat.MAX_ANSWERED)), "new"]

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import operator
+import os
 from collections import Counter
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 from typing_extensions import TypedDict
 
+from checkpoint.sqlite import SqliteSaver
+from checkpoint.testing.faults import CrashAt, ForkServer, Record, inject
 from pregel.graph import START, StateGraph
 from pregel.runtime import Runtime
 from pregel.types import Command, Send, interrupt
@@ -162,3 +166,60 @@ def test_kill_points(is_async: bool, durability: str, lags: bool) -> None:
     """Slow: each kill point is a conversation of its own."""
     died = kill_points(durability, is_async=is_async, lags=lags)
     assert died >= (4 if durability == "exit" else 20)
+
+
+# ---- real processes, on a file
+
+
+class Outside(World):
+    """Effects are lines of a file that survives any death."""
+
+    def __init__(self, saver: Any, place: Path) -> None:
+        super().__init__(saver)
+        self.file = os.open(place / "effects", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+
+    def pay(self, what: Any) -> Any:
+        os.write(self.file, f"{what}\n".encode())
+        return what
+
+
+def life(directory: str, number: int, durability: str) -> Any:
+    """A process that makes all calls from the first one on, whatever its predecessors did; dies at a visit of any
+    boundary, 0 for none. Returns the values that it was told, and how many visits there were."""
+    place = Path(directory)
+    fault = CrashAt("any", number) if number else Record("any")
+    with SqliteSaver(place / "threads.sqlite") as saver, inject(saver, fault):
+        graph = build(Outside(saver, place), is_async=False)
+        told = [graph.invoke(given, CONFIG, run_id=r, durability=durability)["l"] for r, given in CALLS]
+    return [told, fault.visits]
+
+
+def effects(place: Path) -> Counter[str]:
+    return Counter((place / "effects").read_text().splitlines())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_processes(server: ForkServer, tmp_path: Path, durability: str) -> None:
+    """Slow: each kill point is two processes."""
+
+    def live(name: str, number: int) -> Any:
+        (tmp_path / name).mkdir(exist_ok=True)
+        return server.call("tests.faults.test_repeated_calls:life", str(tmp_path / name), number, durability)
+
+    wanted, visits = live("quiet", 0).value
+    paid = effects(tmp_path / "quiet")
+    assert set(paid.values()) == {1}
+    assert len(paid) == 6 + 5
+    for number in range(1, visits, visits // 12):
+        name = f"{number}"
+        assert live(name, number).signal is not None
+        told, _ = live(name, 0).value
+        assert told == wanted
+        found = effects(tmp_path / name)
+        assert found.keys() == paid.keys()
+        if durability == "sync":
+            assert sum(found.values()) <= len(paid) + 2  # at most what two parts were doing
+        # Once more: everything has its result.
+        assert live(name, 0).value[0] == wanted
+        assert effects(tmp_path / name) == found
