@@ -41,7 +41,7 @@ def key_of(run: RunState, scope: TaskScope) -> str:
     request = run.request
     around, parent = request.parent_run, request.parent
     if around is not None and parent is not None:
-        above = [key_of(around, parent), str(request.call_number)]
+        above = [key_of(around, parent), request.key or "", str(request.call_number)]
     else:
         above = [(request.thread_id or "") if request.stores else "", ""]
         if not run.facts.get(ORIGIN):
