@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from checkpoint.memory import InMemorySaver
+from checkpoint.sqlite import SqliteSaver
 from pregel.errors import AttemptClosedError
 from pregel.graph import START, StateGraph
 from pregel.runtime import Runtime, aonce, get_runtime, once
@@ -579,3 +580,28 @@ def test_a_saver_that_fails_while_it_records(colour: Colour) -> None:
         colour.invoke(graph, IN, config, durability="sync")
     saver.restart()
     assert colour.invoke(graph, None, config, durability="sync") == {"l": ["in", 2]}
+
+
+@pytest.mark.parametrize("options", [{}, {"history_writes": "drop"}])
+def test_results_survive_upkeep(colour: Colour, tmp_path: Any, options: Any) -> None:
+    """What an unfinished superstep needs is kept by pruning, and nothing of it is taken for damage."""
+    config: Any = {"configurable": {"thread_id": "1"}}
+    service = Service()
+    with SqliteSaver(tmp_path / "threads.sqlite", **options) as saver:
+
+        def then(receipt: Any) -> Any:
+            return {"l": [interrupt("q1"), interrupt("q2")]}
+
+        graph = alone(paying(colour, service, then), saver)
+        for _ in range(3):
+            colour.invoke(graph, IN, config, run_id="r1")
+            colour.invoke(graph, Command(resume="A"), config, run_id="r2")
+            saver.prune(["1"], keep=1)
+            colour.invoke(graph, Command(resume="A"), config, run_id="r2")
+            assert saver.verify(deep=True) == []
+        assert colour.invoke(graph, Command(resume="B"), config, run_id="r3") == {"l": ["in", "A", "B"]}
+        assert service.done == ["paid"]
+        saver.copy_thread("1", "2")
+        copied: Any = {"configurable": {"thread_id": "2"}}
+        assert colour.invoke(graph, Command(resume="B"), copied, run_id="r3") == {"l": ["in", "A", "B"]}
+        assert saver.verify(deep=True) == []
