@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from pregel import _scope
 from pregel.types import StreamWriter
@@ -147,9 +147,15 @@ class Runtime(Generic[ContextT]):
         value: T = self._task("once").once(_checked(key), partial(function, *args, **kwargs))
         return value
 
-    async def aonce(self, key: str, function: Callable[P, Awaitable[T] | T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    @overload
+    async def aonce(self, key: str, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+    @overload
+    async def aonce(self, key: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+    async def aonce(self, key: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Async form of `once`; what the function returns is awaited if that can be."""
-        value: T = await self._task("aonce").aonce(_checked(key), partial(function, *args, **kwargs))
+        value: Any = await self._task("aonce").aonce(_checked(key), partial(function, *args, **kwargs))
         return value
 
     def _task(self, asked: str) -> Any:
@@ -211,7 +217,15 @@ def once(key: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwarg
     return get_runtime().once(key, function, *args, **kwargs)
 
 
-async def aonce(key: str, function: Callable[P, Awaitable[T] | T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+@overload
+async def aonce(key: str, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+
+@overload
+async def aonce(key: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+
+async def aonce(key: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """`Runtime.aonce` of the task that is running here."""
     return await get_runtime().aonce(key, function, *args, **kwargs)
 
