@@ -754,6 +754,17 @@ class NativeSaver(Protocol):
         """Async form of `history`."""
         ...
 
+    def last_of_run(self, config: RunnableConfig, run_id: str) -> str | None:
+        """Id of the newest checkpoint that a run stored in the config's thread and namespace; None if there is none.
+
+        Costs the same however long the thread is, and decodes nothing, where the saver has an index of runs.
+        """
+        ...
+
+    async def alast_of_run(self, config: RunnableConfig, run_id: str) -> str | None:
+        """Async form of `last_of_run`."""
+        ...
+
 
 # ---- helpers of the public interface
 

@@ -688,6 +688,10 @@ class _View:
     def is_tip(self, space_pk: _Space, rev: int) -> bool:
         return all(row[PARENT_REV] != rev for row in space_pk.checkpoints.values())
 
+    def last_of_run(self, space_pk: _Space, run_id: str) -> int | None:
+        rows = (row[REV] for row in space_pk.newest_first() if row[RUN_ID] == run_id and not row[FLAGS] & STUB)
+        return next(rows, None)
+
     def children(self, thread_id: str, up_rev: int) -> list[tuple[str, _Space, int]]:
         found = [
             (ns, space, self.open_child(space, up_rev, -1)) for ns, space in self._threads[thread_id].spaces.items()

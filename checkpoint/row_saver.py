@@ -423,6 +423,21 @@ class RowSaver(BaseCheckpointSaver[int]):
             for entry in await self._off_loop(listing.page):
                 yield entry
 
+    def last_of_run(self, config: RunnableConfig, run_id: str) -> str | None:
+        """Id of the newest checkpoint that a run stored in the config's thread and namespace; None if there is none."""
+        thread_id, ns, _ = addressed(config)
+        self._settle(thread_id)
+        with placed(thread_id, ns), self._reading() as rows:
+            address = rows.address(thread_id, ns)
+            if address is None or address.space_pk is None:
+                return None
+            rev = rows.last_of_run(address.space_pk, run_id)
+            return None if rev is None else existing(rows, address.space_pk, rev).row.id
+
+    async def alast_of_run(self, config: RunnableConfig, run_id: str) -> str | None:
+        """Async form of `last_of_run`."""
+        return await self._off_loop(self.last_of_run, config, run_id)
+
     # Public interface.
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:

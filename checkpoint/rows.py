@@ -151,6 +151,10 @@ class Rows(Protocol):
         """Does no checkpoint of the namespace follow on this one?"""
         ...
 
+    def last_of_run(self, space_pk: Any, run_id: str) -> int | None:
+        """The greatest rev of a namespace that a run stored."""
+        ...
+
     def children(self, thread_id: str, up_rev: int) -> list[tuple[str, Any, int]]:
         """(Namespace, its key, its newest checkpoint) of those that work under this one. Of lanes only the one that
         `up_rev` is of."""

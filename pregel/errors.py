@@ -32,6 +32,8 @@ __all__ = [
     "NodeInterrupt",
     "NodeTimeoutError",
     "ParentCommand",
+    "RunIdReusedError",
+    "RunSupersededError",
     "StateMutationError",
     "StoredFailure",
     "TaskNotFound",
@@ -149,6 +151,25 @@ class InvalidUpdateError(Exception):
 
 class EmptyInputError(Exception):
     """The graph was called with nothing to do: no input on a thread without anything to resume."""
+
+
+class RunIdReusedError(ValueError):
+    """A call has the run id of another one: the same id was given with another input. Nothing was applied."""
+
+    def __init__(self, message: str = "", *, run_id: str | None = None) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class RunSupersededError(RuntimeError):
+    """A call was repeated whose run was cut off before it had a result, and others took the thread further since.
+
+    Its input was applied once; what was left to run was dropped by the input that came after. Nothing was run.
+    """
+
+    def __init__(self, message: str = "", *, run_id: str | None = None) -> None:
+        super().__init__(message)
+        self.run_id = run_id
 
 
 class TaskNotFound(Exception):

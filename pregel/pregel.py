@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from copy import copy
 from functools import partial
 from math import inf
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from checkpoint.base import RunnableConfig
 from pregel import _launch, _state_api
@@ -41,6 +41,9 @@ from pregel.types import (
     TimeoutPolicy,
     ensure_valid_checkpointer,
 )
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 __all__ = ["NodeBuilder", "Pregel", "PregelNode", "Returned"]
 
@@ -430,6 +433,7 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        run_id: str | UUID | None = None,
         key: str | None = None,
         version: str = "v1",
         **more: Any,
@@ -445,6 +449,8 @@ class Pregel(_launch.Graph):
                 refuse. `"wait"`: wait for its end. `"fork"`: run beside it, on a branch that never becomes the newest;
                 `GraphOutput.config` of `version="v2"` names it.
             timeout: seconds to wait. None: as long as it takes (wait), not at all (fork).
+            run_id: a str or UUID that makes the call safe to repeat: the input is applied once, however often the same
+                call is made, and the run's result returned (docs/retrying.md). `config["run_id"]` means the same.
             key: inside a node, the name of this nested run among those of the node: it keeps its namespace whatever the
                 order of the calls. Without one they are told apart by call order; the same key again is counted.
 
@@ -454,6 +460,8 @@ class Pregel(_launch.Graph):
             EmptyInputError: there is nothing to do.
             ThreadBusyError: another run holds the thread; nothing was run.
             CheckpointConflictError: another process, or a newer run, took the thread meanwhile; nothing more is stored.
+            RunIdReusedError: the run id was given with another input before.
+            RunSupersededError: the run was cut off without a result, and the thread has gone on since.
         """
         call = _launch.Call(config)
         call.context = context
@@ -462,6 +470,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.run_id = run_id
         call.key = key
         if stream_mode != "values" or print_mode or more or self.debug:
             return self._collect(input, call, stream_mode, print_mode, version, more)
@@ -492,6 +501,7 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        run_id: str | UUID | None = None,
         key: str | None = None,
         subgraphs: bool = False,
         debug: bool | None = None,
@@ -520,6 +530,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.run_id = run_id
         call.key = key
         view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version, buffer)
         call.outlet = view.outlet
@@ -599,7 +610,7 @@ class Pregel(_launch.Graph):
 
     def _enter(self, call: _launch.Call, value: Any, *, live: bool = False) -> SyncDriver:
         """A driver for one call, with the state it starts from."""
-        request = _launch.request_for(self, call)
+        request = _launch.request_for(self, call, value)
         loaded = _launch.enter(request)
         run = _launch.run_for(self, request, loaded, value)
         return SyncDriver(
@@ -663,6 +674,7 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - of the waiting for the thread only
+        run_id: str | UUID | None = None,
         key: str | None = None,
         version: str = "v1",
         **more: Any,
@@ -675,6 +687,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.run_id = run_id
         call.key = key
         if stream_mode != "values" or print_mode or more or self.debug:
             return await self._acollect(input, call, stream_mode, print_mode, version, more)
@@ -705,6 +718,7 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        run_id: str | UUID | None = None,
         key: str | None = None,
         subgraphs: bool = False,
         debug: bool | None = None,
@@ -720,6 +734,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.run_id = run_id
         call.key = key
         view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version, buffer)
         call.outlet = view.outlet
@@ -802,7 +817,7 @@ class Pregel(_launch.Graph):
 
     async def _aenter(self, call: _launch.Call, value: Any, *, live: bool = False) -> Any:
         """Async form of `_enter`."""
-        request = _launch.request_for(self, call)
+        request = _launch.request_for(self, call, value)
         driver = _async_driver()
         run = _launch.run_for(self, request, await _launch.aenter(request, driver.Alarm), value)
         return driver.AsyncDriver(

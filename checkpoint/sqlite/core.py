@@ -735,6 +735,14 @@ class Reader:
         ).fetchone()
         return row is None
 
+    def last_of_run(self, space_pk: int, run_id: str) -> int | None:
+        """As `Rows.last_of_run`. Each entry of the index of runs ends with the table's key; stubs belong to no run."""
+        row = self.conn.execute(
+            "SELECT rev FROM checkpoints WHERE run_id = ? AND space_pk = ? ORDER BY rev DESC LIMIT 1",
+            (run_id, space_pk),
+        ).fetchone()
+        return None if row is None else row[0]
+
     def children(self, thread_id: str, up_rev: int) -> list[tuple[str, int, int]]:
         """As `Rows.children`."""
         rows: list[tuple[str, int, int]] = self.conn.execute(

@@ -35,8 +35,9 @@ The walk, in reading order:
 
 Beside the walk: entry.py (input, `Command`, resume, replay), pause.py (questions, answers, breakpoints), retry.py (try
 again?), view.py (chunks, output values, configs), history.py (snapshots of stored states), edit.py (`update_state`),
-joins.py (edges with several sources), program.py (the compiled graph), namespace.py (addresses of nested runs),
-effects.py (what a driver may be asked besides storing).
+joins.py (edges with several sources), program.py (the compiled graph), namespace.py (addresses of nested runs), origin.py
+(what makes two runs of a body the same task), once.py (results that a running task records), repeat.py (a call that may
+have been made before), effects.py (what a driver may be asked besides storing).
 
 Invariants
 

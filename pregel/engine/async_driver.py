@@ -29,8 +29,9 @@ from checkpoint.base import (
 )
 from pregel._scope import TaskScope
 from pregel.engine.core import Run
-from pregel.engine.effects import HAND_BACK, Effect, Retry, Spawned, Start
+from pregel.engine.effects import HAND_BACK, Effect, Recorded, Retry, Spawned, Start
 from pregel.engine.limits import deadline_of, own_error, timed_out
+from pregel.engine.once import aonce, once
 from pregel.engine.program import Write
 from pregel.engine.snapshot import into_lane, note_edited, note_unstored, salvage
 from pregel.engine.task import Task, acall, acall_routers, call, call_node, in_context, paced
@@ -138,6 +139,7 @@ class AsyncDriver:
         self.launched: dict[TaskScope, Job] = {}
         """Bodies that were handed to workers and have not been settled."""
         run.spawner = self.spawn
+        run.keeper = self
         if self.fence is not None:
             self.fence.encloses(self.stop)
 
@@ -287,7 +289,7 @@ class AsyncDriver:
             if not quiet:
                 raise
         finally:
-            run.spawner = None
+            run.spawner = run.keeper = None
             if hold is not None:
                 try:
                     if may_store and run.claim is not None and run.claim.lease is not None and self.saver is not None:
@@ -442,7 +444,10 @@ class AsyncDriver:
             event()
             return
         if isinstance(event, Spawned):
-            self.start_child(event)
+            if event.node is None:
+                await self.store_kept(event)
+            else:
+                self.start_child(event)
             return
         if isinstance(event, Task):
             await self.resolve(event)
@@ -547,11 +552,53 @@ class AsyncDriver:
         event = Spawned(scope, node, argument, index, future, copy_context())
         if on_loop:
             self.start_child(event)
+            self.lend()
         else:
-            self.inbox.put_from_thread(event)
-        if on_loop and self.inlined and self.pumping is None:
-            self.pumping = self.loop.create_task(self.pump())
+            self.hand_over(event)
         return future
+
+    def once(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
+        """The result of a call that a running task makes once; on a thread of its body."""
+        return once(self.run, scope, key, call)
+
+    async def aonce(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
+        """Async form of `once`; on an event loop."""
+        return await aonce(self.run, scope, key, call)
+
+    def keep(self, scope: TaskScope, row: Recorded | None, *, waits: bool) -> Any:
+        """Store what a running task recorded; returns a future that resolves when it is stored as the durability says.
+
+        Called from the loop or from a thread of the body. Without a row: may the caller wait (`waits`) for such a future
+        at all?
+        """
+        on_loop = asyncio._get_running_loop() is self.loop
+        if on_loop and waits:
+            raise RuntimeError(
+                f"node {scope.task.name!r} called runtime.once() on the event loop, which would have to wait there until "
+                f"the result is stored; use 'await runtime.aonce(key, function)' in async code"
+            )
+        if row is None:
+            return None
+        if self.pumping is not None and self.pumping.done():
+            self.pumping.result()
+        future: Any = self.loop.create_future() if on_loop else future_type()()
+        self.hand_over(Spawned(scope, None, row, -1, future, None))
+        return future
+
+    def hand_over(self, event: Spawned) -> None:
+        """Give the owner something to do for a running body."""
+        if asyncio._get_running_loop() is self.loop:
+            self.inbox.put(event)
+            self.lend()
+            return
+        self.inbox.put_from_thread(event)
+        with suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self.lend)
+
+    def lend(self) -> None:
+        """While a body runs inline the driver is awaiting it: a pump settles what it asks for."""
+        if self.inlined and self.pumping is None:
+            self.pumping = self.loop.create_task(self.pump())
 
     def start_child(self, event: Spawned) -> None:
         """Make the child's task and start it; one with a stored result is settled at the next turn."""
@@ -567,11 +614,27 @@ class AsyncDriver:
             self.limited = True
             # Whoever waits for events does not know of this limit yet.
             self.inbox.put(None)
+        assert event.context is not None
         launch = partial(self.launch, scope, event.context, 0.0)
         if self.gate is None:
             launch()
         else:
             self.gate.enter(partial(self.inbox.put_from_thread, launch))
+
+    async def store_kept(self, event: Spawned) -> None:
+        """Store what a body recorded, then let it go on."""
+        if event.scope.closed:
+            abandon_future(event.future)
+            return
+        self.run.record(*event.argument)
+        try:
+            await self.store_held()
+        except BaseException as error:
+            if not event.future.done():
+                event.future.set_exception(error)
+            raise
+        if not event.future.done():
+            event.future.set_result(None)
 
     async def resolve(self, task: Task) -> None:
         """Give a child's outcome to its caller, after it was stored."""

@@ -18,13 +18,13 @@ Source: Valiant 1990 (bulk-synchronous model); Malewicz et al. 2010, "Pregel", s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from checkpoint.base import SCHEDULED, WRITES_IDX_MAP, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
-from pregel.constants import ERROR, INTERRUPT, NULL_TASK_ID, RESUME, START
-from pregel.engine import entry, joins, namespace, occupancy, pause, plan, retry, snapshot, view
+from pregel.constants import ERROR, INTERRUPT, NULL_TASK_ID, RESUME, RETURN, START
+from pregel.engine import entry, joins, namespace, occupancy, origin, pause, plan, repeat, retry, snapshot, view
 from pregel.engine.apply import apply_tasks
 from pregel.engine.effects import Effect, Retry, Start
 from pregel.engine.program import Node, Write
@@ -59,9 +59,12 @@ class Run(RunState):
         if self.phase != "new":
             self._misplaced("new")
         self.replayed = self.replaying
-        commits = entry.begin(self, input)
-        self.phase = "idle"
-        self.status = "pending"
+        if self.pending and self.request.parent_run is None:
+            repeat.keep_answered(self)
+        commits = entry.begin(self, input) if self.request.called is None else repeat.begin(self, input)
+        if self.phase == "new":
+            self.phase = "idle"
+            self.status = "pending"
         return commits
 
     def plan(self) -> list[Task] | None:
@@ -133,6 +136,10 @@ class Run(RunState):
                 self._hold_answers(task)
         if self.sees and self.failure is None:
             view.finished(self, task)
+
+    def record(self, id_: str, path: str, value: Any) -> None:
+        """A running task has a result that is to be found when it runs again."""
+        self.held.append(TaskWrites(self.rev, self.checkpoint_id, id_, path, 0, [(RETURN, value)]))
 
     def drop(self, task: Task) -> None:
         """The task will not be started, or its outcome does not count any more; it stays pending."""
@@ -241,6 +248,8 @@ class Run(RunState):
             if self.sees and self.stores:
                 self.tasks = plan.next_tasks(self)
                 view.checkpoint(self)
+            if self.root.request.called is not None:
+                repeat.stopped_after(self, made)
             self._end("interrupt_after")
             view.stopped(self)
         return made
@@ -257,6 +266,7 @@ class Run(RunState):
             # No cycles are left for the collector: an error knows the frames that know the run.
             task.scope = task.error = task.future = None
         self.tasks = []
+        self.kept = None
         if not self.stores:
             return None
         request = self.request
@@ -355,6 +365,24 @@ class Run(RunState):
         if self.spawner is None:
             raise EngineBug("the run has no driver that could start a task")
         return self.spawner(scope, node, argument)
+
+    def key_of(self, scope: TaskScope) -> str:
+        """What names the logical task of a scope, whenever it runs again."""
+        return origin.key_of(self, scope)
+
+    def once(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
+        """The result of a call that is made once per logical task and key."""
+        return self._driver(scope).once(scope, key, call)
+
+    async def aonce(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
+        """Async form of `once`."""
+        return await self._driver(scope).aonce(scope, key, call)
+
+    def _driver(self, scope: TaskScope) -> Any:
+        if self.keeper is None:
+            scope.check()
+            raise EngineBug(f"task {scope.task.name!r} records a result, but no driver runs it")
+        return self.keeper
 
     def now(self) -> float:
         """Seconds that only go forward."""

@@ -16,6 +16,7 @@ from pregel.constants import COPY, END, INPUT
 from pregel.engine import entry, plan, snapshot
 from pregel.engine.apply import apply_tasks, apply_writes
 from pregel.engine.core import Run, count_of
+from pregel.engine.origin import originate
 from pregel.engine.program import Write
 from pregel.engine.task import Task
 from pregel.errors import InvalidUpdateError, shown
@@ -107,6 +108,7 @@ class Edit:
             # A node may still be due because of an earlier step: a complete join, a released deferred node.
             due = {t for task in plan.open_tasks(run) for t in task.triggers if t in run.versions}
             run.updated = sorted({*(run.updated or ()), *(t for t in due if run.channels[t].is_available())})
+        originate(run)
         commit = snapshot.checkpoint(run, source, held)
         assert commit is not None
         self.commits.append(commit)

@@ -24,6 +24,7 @@ from pregel.constants import (
 )
 from pregel.engine import pause, plan, snapshot, view
 from pregel.engine.apply import apply_tasks, apply_writes
+from pregel.engine.origin import originate
 from pregel.engine.program import Node, Program, Write
 from pregel.engine.state import Answers, RunState
 from pregel.engine.task import Task
@@ -120,6 +121,8 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
     command = value if isinstance(value, Command) else None
     if command is not None:
         _check(run, command)
+    elif run.versions and request.parent_run is None and _reconnects(run):
+        value = None
     elif run.continues:
         value = None
         answers = run.answers
@@ -149,6 +152,8 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
     elif not run.replaying and request.parent_run is None:
         run.answers = pause.stored_answers(run.pending)
     run.resumed = True
+    if run.moved_past:
+        originate(run)
     commits: list[StepCommit | None] = []
     if rows and run.stores:
         if request.deferred:
@@ -158,10 +163,23 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
     if run.replaying and (run.source not in ("update", "fork") or run.loaded is None or not run.loaded.is_head):
         # Also when it was transplanted: its namespace has no checkpoint yet that task writes could belong to.
         commits.append(_fork(run))
-    run.seen[INTERRUPT] = dict(run.versions)
-    run.seen_changed[INTERRUPT] = run.seen[INTERRUPT]
+    called = run.root.request.called
+    if called is not None and called.stops_in(run):
+        # The call of the root run is repeated: this one stands where it stood, and a breakpoint stops it once more.
+        if called.stands_after(run):
+            run.status, run.phase = "interrupt_after", "done"
+    else:
+        run.seen[INTERRUPT] = dict(run.versions)
+        run.seen_changed[INTERRUPT] = run.seen[INTERRUPT]
     view.resumed(run)
     return [commit for commit in commits if commit is not None]
+
+
+def _reconnects(run: RunState) -> bool:
+    """Is it the run that the newest checkpoint was stored by, told by the metadata of the config? Its input is ignored
+    then, as LangGraph does (engine.md 5.7)."""
+    run_id = run.request.stored_metadata.get("run_id")
+    return run_id is not None and run.loaded is not None and run.loaded.metadata.get("run_id") == str(run_id)
 
 
 def _check(run: RunState, command: Command[Any]) -> None:
@@ -195,6 +213,8 @@ def _input(run: RunState, writes: Sequence[Write]) -> StepCommit | None:
         run.entered = run.version
     run.seen.setdefault(INPUT, {})
     run.seen_changed[INPUT] = run.seen[INPUT]
+    if run.stores and run.request.parent_run is None:
+        originate(run)
     commit = snapshot.checkpoint(run, "input")
     run.step += 1
     return commit
@@ -202,6 +222,7 @@ def _input(run: RunState, writes: Sequence[Write]) -> StepCommit | None:
 
 def _fork(run: RunState) -> StepCommit | None:
     """The checkpoint that a replay starts from: a copy of the addressed one, on a branch of its own."""
+    originate(run)
     commit = snapshot.checkpoint(run, "fork")
     run.step += 1
     run.pending = []

@@ -85,6 +85,7 @@ class Request:
 
     __slots__ = (
         "call_number",
+        "called",
         "caller",
         "checkpoint_id",
         "clock",
@@ -127,6 +128,8 @@ class Request:
     )
 
     def __init__(self) -> None:
+        self.called: Any = None
+        """The call that the root run is for, if it has a run id of its own (`engine.repeat.Called`)."""
         self.turn: Any = None
         """Root run with a saver: what it does if its thread is held."""
         self.hold: Any = None
@@ -261,6 +264,17 @@ class Known(NamedTuple):
         return Known(kept, self.before, [*self.writes, *later.writes])
 
 
+class Kept:
+    """What tasks of one step recorded by `once`: results by the id of their row, and who is making one."""
+
+    __slots__ = ("makers", "step", "values")
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self.values: dict[str, Any] = {}
+        self.makers: dict[tuple[TaskScope, str, Any], Any] = {}
+
+
 class RunState:
     """The fields of a run and the facts that follow from them."""
 
@@ -284,6 +298,8 @@ class RunState:
         "interrupts",
         "is_fresh",
         "is_mixed",
+        "keeper",
+        "kept",
         "live",
         "loaded",
         "made_step",
@@ -389,6 +405,10 @@ class RunState:
         """Was a checkpoint addressed after which the thread went on? (Stored results are not used then, answers are.)"""
         self.spawner: Callable[[TaskScope, Any, Any], Any] | None = None
         """Set by the driver: starts a child task, returns its future."""
+        self.keeper: Any = None
+        """The driver, as far as running tasks record results with it (`once`, `keep`); None when it is over."""
+        self.kept: Kept | None = None
+        """What tasks of the current step recorded; None until one does."""
         self.loaded = loaded
         self.claim: Claim | None = loaded.claim if loaded is not None else None
         self.restore(loaded)

@@ -35,8 +35,9 @@ from checkpoint.base import (
 )
 from pregel._scope import TaskScope
 from pregel.engine.core import Run
-from pregel.engine.effects import HAND_BACK, Effect, Retry, Spawned, Start
+from pregel.engine.effects import HAND_BACK, Effect, Recorded, Retry, Spawned, Start
 from pregel.engine.limits import deadline_of, own_error, timed_out
+from pregel.engine.once import aonce, once
 from pregel.engine.program import Write
 from pregel.engine.snapshot import into_lane, note_edited, note_unstored, salvage
 from pregel.engine.task import Task, call
@@ -95,6 +96,7 @@ class SyncDriver:
         self.launched: dict[TaskScope, Job] = {}
         """Bodies that were handed to workers and have not been settled."""
         run.spawner = self.spawn
+        run.keeper = self
         if self.fence is not None:
             self.fence.encloses(self.stop)
 
@@ -228,7 +230,7 @@ class SyncDriver:
             if not quiet:
                 raise
         finally:
-            run.spawner = None
+            run.spawner = run.keeper = None
             if hold is not None:
                 try:
                     if may_store and run.claim is not None and run.claim.lease is not None and self.saver is not None:
@@ -408,7 +410,38 @@ class SyncDriver:
         scope.calls += 1
         if self.gate is not None:
             self.gate.step_out(scope)
-        self.inbox.put(Spawned(scope, node, argument, index, future, copy_context()))
+        self.hand_over(Spawned(scope, node, argument, index, future, copy_context()))
+        return future
+
+    def once(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
+        """The result of a call that a running task makes once; on a thread of its body."""
+        return once(self.run, scope, key, call)
+
+    async def aonce(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
+        """Async form of `once`; on an event loop."""
+        return await aonce(self.run, scope, key, call)
+
+    def keep(self, scope: TaskScope, row: Recorded | None, *, waits: bool) -> Any:
+        """Store what a running task recorded; returns a future that resolves when it is stored as the durability says.
+
+        Called from a thread of the body. Without a row: may the caller wait (`waits`) for such a future at all?
+        """
+        del waits
+        if row is None:
+            return None
+        if self.pump_error is not None:
+            raise self.pump_error
+        future = future_type()()
+        self.hand_over(Spawned(scope, None, row, -1, future, None))
+        return future
+
+    def hand_over(self, event: Spawned) -> None:
+        """Give the owner something to do for a running body."""
+        self.inbox.put(event)
+        self.lend()
+
+    def lend(self) -> None:
+        """While a body runs inline the driver's thread is in it: a pump owns the run and settles what the body asks for."""
         if self.inlined is not None:
             with self.turn:
                 # Others may spawn at the same time, and the body on the owner's thread may have ended just now.
@@ -416,10 +449,12 @@ class SyncDriver:
                     self.pumping = True
                     self.handed_back.acquire()
                     workers.submit(Job(self.pump))
-        return future
 
     def start_child(self, event: Spawned) -> None:
         """Make the child's task and start it, or resolve its future with the stored result."""
+        if event.node is None:
+            self.store_kept(event)
+            return
         child = self.run.call(event.scope, event.node, event.argument, event.index)
         child.future = event.future
         child.caller = event.scope
@@ -430,6 +465,7 @@ class SyncDriver:
         if child.timeout is not None:
             child.started_at = scope.moved_at = time.monotonic()
             self.limited = True
+        assert event.context is not None
         job = self.launched[scope] = Job(partial(self.body, event.context, scope, 0.0), child.name)
         if child.timeout is None:
             # A body with a limit must stay one that can be abandoned, so whoever waits for it does not run it.
@@ -438,6 +474,19 @@ class SyncDriver:
             workers.submit(job)
         else:
             self.gate.enter(partial(workers.submit, job))
+
+    def store_kept(self, event: Spawned) -> None:
+        """Store what a body recorded, then let it go on."""
+        if event.scope.closed:
+            abandon_future(event.future)
+            return
+        self.run.record(*event.argument)
+        try:
+            self.store_held()
+        except BaseException as error:
+            event.future.set_exception(error)
+            raise
+        event.future.set_result(None)
 
     def resolve(self, task: Task) -> None:
         """Give a child's outcome to its caller, after it was stored."""

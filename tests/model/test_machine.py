@@ -26,6 +26,8 @@ pytestmark = pytest.mark.slow  # every example is a sequence of up to ten calls
 class Machine(RuleBasedStateMachine):
     """The engine and the reference side by side."""
 
+    player_type: type[Player] = Player
+
     def __init__(self) -> None:
         super().__init__()
         self.inputs = 0
@@ -44,7 +46,7 @@ class Machine(RuleBasedStateMachine):
         self.schedule = scheduled(seed)
         world = World()
         world.turns = self.schedule.__enter__()
-        self.player = Player(
+        self.player = self.player_type(
             graph,
             saver=FaultySaver(lags=lags),
             is_async=is_async,
