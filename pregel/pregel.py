@@ -20,7 +20,7 @@ from pregel._launch import Outlet
 from pregel._scope import TaskScope
 from pregel._turns import OnConflict, Turn
 from pregel.channels import BaseChannel, Topic
-from pregel.constants import RESERVED, TASKS
+from pregel.constants import END, RESERVED, START, TASKS
 from pregel.drawing.draw import Graph, NodeInfo, build_channel_graph
 from pregel.engine.program import PregelNode, Program, Returned, Write
 from pregel.engine.sync_driver import SyncDriver
@@ -77,6 +77,7 @@ class NodeBuilder:
         self._retry: list[RetryPolicy] = []
         self._cache: CachePolicy[Any] | None = None
         self._timeout: TimeoutPolicy | None = None
+        self._aliases: list[str] = []
 
     def subscribe_only(self, channel: str) -> Self:
         """Wake on one channel and take its bare value as input.
@@ -169,6 +170,11 @@ class NodeBuilder:
         self._timeout = TimeoutPolicy.coerce(timeout)
         return self
 
+    def also_known_as(self, *names: str) -> Self:
+        """Names that the node had in earlier versions of the graph; work stored under them goes on here."""
+        self._aliases += names
+        return self
+
     def build(self) -> PregelNode:
         """The node."""
         bound = _sequence(self._steps)
@@ -183,6 +189,7 @@ class NodeBuilder:
             cache_policy=self._cache,
             timeout=self._timeout,
             subgraphs=[step.subject for step in self._steps if is_graph(step.subject)],
+            aliases=self._aliases,
         )
 
 
@@ -253,7 +260,9 @@ class Pregel(_launch.Graph):
         isolate: str = "shallow",
         strict: bool = False,
         on_conflict: OnConflict = "raise",
+        renamed_keys: Mapping[str, str | None] | None = None,
     ) -> None:
+        """`renamed_keys`: as for `StateGraph.compile`, of channels."""
         self.nodes: dict[str, PregelNode] = {
             str(key): node.build() if isinstance(node, NodeBuilder) else node for key, node in nodes.items()
         }
@@ -292,6 +301,7 @@ class Pregel(_launch.Graph):
         self.isolate = isolate
         self.strict = strict
         self.on_conflict = Turn(on_conflict, None).how
+        self.renamed_keys = dict(renamed_keys or {})
         self._program: Program | None = None
         if auto_validate:
             self.validate()
@@ -312,6 +322,7 @@ class Pregel(_launch.Graph):
                 output_channels=self.output_channels,
                 stream_channels=self.stream_channels_asis,
                 watch=self.isolate == "deep",
+                renamed_keys=self.renamed_keys,
             )
         return self._program
 
@@ -365,8 +376,27 @@ class Pregel(_launch.Graph):
             for name in [given] if isinstance(given, str) else given:
                 if name != "*" and name not in self.nodes:
                     raise ValueError(f"breakpoint at unknown node {name!r}; the nodes are {list(self.nodes)!r}")
+        self._check_renames()
         self._program = None
         return self
+
+    def _check_renames(self) -> None:
+        taken: dict[str, str] = {}
+        for name, node in self.nodes.items():
+            for alias in node.aliases:
+                where = f"node {name!r}: alias {alias!r}"
+                if alias in self.nodes:
+                    raise ValueError(f"{where} is the name of a node; an alias is a name that no node has any more")
+                if alias in taken:
+                    raise ValueError(f"{where} is an alias of node {taken[alias]!r} already; give it to one of them")
+                if alias in RESERVED or alias in (START, END) or "|" in alias or ":" in alias:
+                    raise ValueError(f"{where} is reserved or has '|' or ':' in it, so it was never the name of a node")
+                taken[alias] = name
+        for old, new in self.renamed_keys.items():
+            if old in self.channels:
+                raise ValueError(f"renamed_keys: {old!r} is declared, so it was not renamed; leave it out")
+            if new is not None and new not in self.channels:
+                raise ValueError(f"renamed_keys: {old!r} became {new!r}, which is none of {shown(list(self.channels))}")
 
     def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
         """The name of the graph, which a node that wraps it gets too; with a suffix, `GraphInput` or `graph_input`."""

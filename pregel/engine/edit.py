@@ -46,6 +46,7 @@ class Edit:
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        run.sign()
         self.commits: list[StepCommit] = []
 
     def prepare(self, updates: Sequence[StateUpdate]) -> list[tuple[Task, Any]]:
@@ -112,6 +113,7 @@ class Edit:
             due = {t for task in plan.open_tasks(run) for t in task.triggers if t in run.versions}
             run.updated = sorted({*(run.updated or ()), *(t for t in due if run.channels[t].is_available())})
         commit = snapshot.checkpoint(run, source, held)
+        run.step_over()
         assert commit is not None
         self.commits.append(commit)
         run.step += 1
@@ -218,6 +220,7 @@ class Edit:
             if not alone:
                 raise InvalidUpdateError("several updates in one superstep need as_node each")
             name = self._inferred()
+        name = run.program.current.get(name, name)
         if name not in nodes:
             raise InvalidUpdateError(f"as_node {name!r} is none of the nodes {list(nodes)!r}")
         return name

@@ -22,7 +22,7 @@ from pregel.constants import (
     START,
     TASKS,
 )
-from pregel.engine import pause, plan, snapshot, view
+from pregel.engine import pause, plan, redeploy, snapshot, view
 from pregel.engine.apply import apply_tasks, apply_writes
 from pregel.engine.program import Program, Write
 from pregel.engine.state import Answers, RunState
@@ -64,7 +64,7 @@ def map_command(command: Command[Any], program: Program, notice: Any) -> list[Wr
         if isinstance(target, Send):
             writes.append((TASKS, target))
         elif isinstance(target, str):
-            channel = f"branch:to:{target}"
+            channel = f"branch:to:{program.current.get(target, target)}"
             if channel in program.channels:
                 writes.append((channel, START))
             elif target != END:
@@ -105,9 +105,12 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
 
     Raises:
         EmptyInputError: there is neither input nor anything to continue.
+        GraphChangedError: what is to be continued needs nodes or keys that the graph has no more.
         RuntimeError: answers without a saver, or a bare answer to several pending questions.
     """
     request = run.request
+    if run.stores:
+        run.sign()
     nulls = null_writes(run)
     command = value if isinstance(value, Command) else None
     if command is not None:
@@ -127,6 +130,8 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
                 f"no input for {channels!r}: pass an input, or address a thread that has something to resume"
             )
         return _present(_input(run, writes))
+    if run.taken_over is not None:
+        check_change(run)
     rows: list[TaskWrites] = []
     if command is not None:
         rows = _answers(run, command)
@@ -156,6 +161,25 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
     return [commit for commit in commits if commit is not None]
 
 
+def check_change(run: RunState) -> None:
+    """The run continues what another version of the graph has left.
+
+    Raises:
+        GraphChangedError: this one cannot run it.
+    """
+    taken_over = run.taken_over
+    assert taken_over is not None
+    redeploy.refuse(redeploy.in_the_way(taken_over.missing, results=not run.replaying and not run.moved_past))
+    for key in taken_over.unseen:
+        run.notice(
+            "undeclared-key",
+            key,
+            f"thread {run.request.thread_id!r} has a value of {key!r}, which this version of the graph does not declare: no "
+            f"node sees it, and it stays stored; if the key was renamed: compile(renamed_keys={{{key!r}: 'new_key'}}), if it "
+            f"is not needed any more: compile(renamed_keys={{{key!r}: None}})",
+        )
+
+
 def _check(run: RunState, command: Command[Any]) -> None:
     if command.resume is not None and not run.stores:
         raise RuntimeError(
@@ -181,6 +205,7 @@ def _input(run: RunState, writes: Sequence[Write]) -> StepCommit | None:
             # Deferred nodes that wait go on waiting: the input is something else to do.
             apply_tasks(run, dropped, releases=False)
         run.updated = None
+        dropped_by_change(run, "the new input")
     run.pending = []
     if writes:
         apply_writes(run, writes, INPUT)
@@ -188,13 +213,26 @@ def _input(run: RunState, writes: Sequence[Write]) -> StepCommit | None:
     run.seen.setdefault(INPUT, {})
     run.seen_changed[INPUT] = run.seen[INPUT]
     commit = snapshot.checkpoint(run, "input")
+    run.step_over()
     run.step += 1
     return commit
+
+
+def dropped_by_change(run: RunState, what: str) -> None:
+    """Say what of a step that is dropped this graph could not have run, since nobody sees it in the state."""
+    missing = run.taken_over.missing if run.taken_over is not None else ()
+    for one in missing:
+        run.notice(
+            "dropped-work",
+            f"{one.kind}:{one.name}",
+            f"{what} drops pending work of thread {one.thread_id!r} that this version of the graph could not run: {one}",
+        )
 
 
 def _fork(run: RunState) -> StepCommit | None:
     """The checkpoint that a replay starts from: a copy of the addressed one, on a branch of its own."""
     commit = snapshot.checkpoint(run, "fork")
+    run.step_over()
     run.step += 1
     run.pending = []
     return commit

@@ -18,8 +18,9 @@ from typing import Any, Literal, NamedTuple
 from checkpoint.base import Claim, LoadedCheckpoint, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
 from pregel.channels.base import BaseChannel
+from pregel.channels.ephemeral_value import EphemeralValue
 from pregel.constants import MISSING
-from pregel.engine import namespace
+from pregel.engine import namespace, redeploy
 from pregel.engine.program import Program
 from pregel.engine.task import Task, digest, task_id
 from pregel.errors import Interrupt
@@ -244,6 +245,7 @@ class RunState:
         "answers",
         "base",
         "bubble",
+        "built",
         "changed",
         "channels",
         "checkpoint_id_",
@@ -289,6 +291,7 @@ class RunState:
         "stores",
         "sub",
         "sub_changed",
+        "taken_over",
         "tasks",
         "unsettled",
         "updated",
@@ -361,6 +364,12 @@ class RunState:
 
     def restore(self, loaded: LoadedCheckpoint | None) -> None:
         """Take over a stored state, or start with an empty one."""
+        self.built: Program | None = None
+        """The program as it was built, while `program` is the one of a step whose tasks are stored under former names."""
+        self.taken_over: redeploy.TakenOver | None = None
+        """What became of the loaded checkpoint, if another version of the graph has made it."""
+        if loaded is not None and self.stores:
+            self.taken_over = redeploy.take_over(self.program, loaded)
         self.updated: list[str] | None = None
         self.checkpoint_id_: str | None = None
         self.rev = 0
@@ -405,6 +414,25 @@ class RunState:
         self.facts = loaded.facts
         self.updated = loaded.updated_channels or None
         self.live = [name for name in loaded.values if name in self.program.clearing]
+        if self.taken_over is not None:
+            self._adopt(self.taken_over)
+
+    def _adopt(self, taken_over: redeploy.TakenOver) -> None:
+        """Let the next commit store what has moved, and the open step have the names that it is stored under."""
+        self.version = max(self.versions.values()) if self.versions else None
+        for name in taken_over.left:
+            self.channels[name] = EphemeralValue(Any)
+        self.changed = dict.fromkeys([*taken_over.moved, *taken_over.left])
+        self.is_mixed = bool(self.changed)
+        self.seen_changed = {name: self.seen[name] for name in taken_over.seen_changed}
+        if taken_over.addresses:
+            self.built = self.program
+            self.program = self.program.known_as(taken_over.addresses)
+
+    def step_over(self) -> None:
+        """The step is over that was open when the run began: what comes has the names of this graph."""
+        if self.built is not None:
+            self.program, self.built = self.built, None
 
     def transplant(self) -> None:
         """Continue in a namespace that has nothing yet, from what was loaded of another: everything is to be stored."""
@@ -465,7 +493,7 @@ class RunState:
         around = self.ns
         if task.call_index >= 0 and task.parent is not None:
             around = self.ns_of(task.parent)
-        return namespace.task_ns(around, task.name, self.id_of(task))
+        return namespace.task_ns(around, task.node.address, self.id_of(task))
 
     def parents(self) -> dict[str, str]:
         """Namespace -> current checkpoint id of every graph around this one."""
@@ -493,6 +521,10 @@ class RunState:
         """Keep a fact (plain msgpack; None forgets it) with this line of checkpoints, from the next commit on."""
         if self.facts.get(name) != fact:
             self.facts[name] = self.facts_changed[name] = fact
+
+    def sign(self) -> None:
+        """Leave with the next checkpoint which version of the graph has made it."""
+        self.remember(redeploy.FACT, redeploy.mark_of(self.program))
 
     def next_version(self) -> Version:
         """The version that everything which changes now gets; one per barrier."""

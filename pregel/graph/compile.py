@@ -343,7 +343,8 @@ def compile_graph(
         if isinstance(made, BaseChannel):
             made.key = name
 
-    wiring = _Wiring(builder, targets, static, strict)
+    former = {alias: targets[name] for name, spec in nodes.items() for alias in spec.aliases}
+    wiring = _Wiring(builder, {**targets, **former}, static, strict)
     compiled = {START: wiring.start()}
     for name, spec in nodes.items():
         compiled[name] = wiring.node(name, spec, triggers[name])
@@ -436,6 +437,7 @@ class _Wiring:
             error_handler=spec.error_handler_node,
             is_error_handler=spec.is_error_handler,
             subgraphs=find_subgraphs(subject),
+            aliases=spec.aliases,
         )
 
     def _is_read_raw(self, source: str) -> bool:
