@@ -346,21 +346,8 @@ def load_arguments(request: Request) -> dict[str, Any]:
         "config": {"configurable": configurable},
         "claim": around.claim,
         "up_rev": around.rev if is_open and not around.replaying else None,
-        "at_rev": _newest(around, request.ns) if request.stable_ns else None,
+        "at_rev": around.newest(request.ns) if request.stable_ns else None,
     }
-
-
-def _newest(around: RunState | None, ns: str) -> int | None:
-    """Rev at which the last run of a stable namespace ended, as far as the lineage of the runs around it knows.
-
-    A run in a namespace of its own knows only what it has seen itself; the next outer one knows what was before.
-    """
-    while around is not None:
-        rev = around.sub_changed.get(ns, around.sub.get(ns))
-        if rev is not None or around.request.stable_ns:
-            return rev
-        around = around.request.parent_run
-    return None
 
 
 def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, value: Any) -> Run:
@@ -389,7 +376,11 @@ def seed_of(request: Request) -> tuple[str, str] | None:
     around = request.parent_run
     if around is None or not around.root.request.seeds:
         return None
-    return around.root.request.seeds.pop(namespace.names_of(request.ns), None)
+    seeds = around.root.request.seeds
+    assert request.parent is not None
+    former = around.stable_names(request.parent.task)
+    named = [path for path in map(namespace.names_of, (request.ns, *former)) if path in seeds]
+    return seeds.pop(named[0]) if named else None
 
 
 def _plain(durability: Any) -> str:

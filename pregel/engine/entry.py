@@ -121,7 +121,7 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
         if run.source == "update" and answers.bare is not None and answers.bare in answers.by_id:
             # The state was edited while it waited: its question was asked under an id that it does not have any more.
             answers.loose.append(answers.by_id.pop(answers.bare))
-    resuming = bool(run.versions) and (value is None or command is not None)
+    resuming = continues(run, value)
     if command is None and not resuming:
         writes = map_input(run.program, value)
         if not writes:
@@ -159,6 +159,11 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
     run.seen_changed[INTERRUPT] = run.seen[INTERRUPT]
     view.resumed(run)
     return [commit for commit in commits if commit is not None]
+
+
+def continues(run: RunState, value: Any) -> bool:
+    """Does a run with this input go on from what is stored?"""
+    return bool(run.versions) and (value is None or isinstance(value, Command))
 
 
 def check_change(run: RunState) -> None:

@@ -194,8 +194,11 @@ class Request:
         if self.ns_ is None:
             assert self.parent_run is not None
             assert self.parent is not None
-            around = self.parent_run.ns_of(self.parent.task)
-            self.ns_ = namespace.nested_ns(namespace.stable(around) if self.stable_ns else around, self.call_number)
+            around, task = self.parent_run, self.parent.task
+            if self.stable_ns:
+                self.ns_ = around.stable_ns_of(task, self.call_number)
+            else:
+                self.ns_ = namespace.nested_ns(around.ns_of(task), self.call_number)
         return self.ns_
 
 
@@ -494,6 +497,40 @@ class RunState:
         if task.call_index >= 0 and task.parent is not None:
             around = self.ns_of(task.parent)
         return namespace.task_ns(around, task.node.address, self.id_of(task))
+
+    def stable_names(self, task: Task) -> list[str]:
+        """Stable namespaces that a task may have: under its node's name, and under former names of the nodes on the way."""
+        parent, outer = self.request.parent, self.request.parent_run
+        if task.call_index >= 0 and task.parent is not None:
+            around = self.stable_names(task.parent)
+        elif parent is None or outer is None or self.request.stable_ns:
+            around = [namespace.stable(self.ns)]
+        else:
+            around = [
+                namespace.nested_ns(name, self.request.call_number) for name in outer.stable_names(parent.task)
+            ]
+        return [namespace.below(ns, name) for ns in around for name in redeploy.stable_names(task.node)]
+
+    def stable_ns_of(self, task: Task, call: int = 0) -> str:
+        """Namespace of the `call`-th stateful nested run (from 0) of a task. What was begun under a former name of a node
+        stays there."""
+        names = [namespace.nested_ns(name, call) for name in self.stable_names(task)]
+        if len(names) > 1:
+            return next((name for name in names if self.newest(name) is not None), names[0])
+        return names[0]
+
+    def newest(self, ns: str) -> int | None:
+        """Rev at which the last run of a stable namespace ended, as far as the lineage of this and the runs around knows.
+
+        A run in a namespace of its own knows only what it has seen itself; the next outer one knows what was before.
+        """
+        around: RunState | None = self
+        while around is not None:
+            rev = around.sub_changed.get(ns, around.sub.get(ns))
+            if rev is not None or around.request.stable_ns:
+                return rev
+            around = around.request.parent_run
+        return None
 
     def parents(self) -> dict[str, str]:
         """Namespace -> current checkpoint id of every graph around this one."""

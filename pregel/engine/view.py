@@ -347,7 +347,7 @@ def nested_config(run: RunState, task: Task) -> dict[str, Any] | None:
         return None
     ns = run.ns_of(task)
     if graphs[0].checkpointer is True:
-        ns = namespace.stable(ns)
+        ns = run.stable_ns_of(task)
     return {"configurable": {"thread_id": run.request.thread_id, "checkpoint_ns": ns}}
 
 

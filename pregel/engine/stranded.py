@@ -1,0 +1,112 @@
+"""The nested states of a thread that are open: is there work in them that their graphs cannot run any more?
+
+Decides which namespaces may have an open state below a checkpoint, level by level; whoever asks loads them (`Search.next`,
+`Search.take`), so both colours of driver and `graph.check` share it. A nested graph that its node does not name cannot be
+found from outside: its own run refuses when it is resumed.
+
+Invariant: runs no user code but the `from_checkpoint` of channels that wake nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import copy
+from typing import Any, NamedTuple
+
+from checkpoint.base import Claim, LoadedCheckpoint
+from pregel.constants import TASKS
+from pregel.engine import entry, namespace, pause, plan
+from pregel.engine.apply import apply_writes
+from pregel.engine.program import Program
+from pregel.engine.redeploy import is_control
+from pregel.engine.state import Channels, Request, RunState
+from pregel.engine.task import Task
+from pregel.errors import Stranded
+
+
+class Place(NamedTuple):
+    """A nested state, as `NativeSaver.load` is asked for it."""
+
+    config: Any
+    claim: Claim
+    up_rev: int
+
+
+class Search:
+    """Goes through the open states below a run's checkpoint: `take` what is stored at each place that `next` names.
+
+    `found`: gets what cannot go on. The run is spent afterwards.
+    """
+
+    def __init__(self, run: RunState, found: list[Stranded]) -> None:
+        self.found = found
+        self._places = self._below(run)
+        self._loaded: LoadedCheckpoint | None = None
+
+    def next(self) -> Place | None:
+        """What is to be loaded now; None when all was looked at."""
+        return next(self._places, None)
+
+    def take(self, loaded: LoadedCheckpoint) -> None:
+        """What is stored at the place."""
+        self._loaded = loaded
+
+    def _below(self, run: RunState) -> Iterator[Place]:
+        for task in open_tasks(run):
+            graphs = [graph for graph in task.node.subgraphs if graph.checkpointer is not False]
+            if len(graphs) != 1:
+                continue  # which of them a namespace is of shows only when the node runs
+            program: Program = graphs[0].program
+            is_stable = graphs[0].checkpointer is True
+            for name in run.stable_names(task) if is_stable else [run.ns_of(task)]:
+                yield from self._calls(run, program, name)
+
+    def _calls(self, run: RunState, program: Program, task_ns: str) -> Iterator[Place]:
+        """The nested runs of one task, one after the other."""
+        assert run.claim is not None
+        call = 0
+        while True:
+            ns = namespace.nested_ns(task_ns, call)
+            address = {"thread_id": run.request.thread_id, "checkpoint_ns": ns}
+            self._loaded = None
+            yield Place({"configurable": address}, run.claim, run.rev)
+            if self._loaded is None or self._loaded.checkpoint_id is None:
+                return
+            inner = RunState(program, _request_at(run.request, ns), self._loaded)
+            if inner.taken_over is not None:
+                self.found += inner.taken_over.missing
+            yield from self._below(inner)
+            call += 1
+
+
+def _request_at(request: Request, ns: str) -> Request:
+    """The request of a run that is only looked at, in another namespace."""
+    other = copy(request)
+    other.ns_ = ns
+    other.parent = other.parent_run = None
+    other.stores = True
+    return other
+
+
+def open_tasks(run: RunState) -> list[Task]:
+    """Tasks of the open step that have no result yet. The run is not used for anything else afterwards."""
+    for row in run.pending:
+        if pause.is_null(row.task_id) and row.slot == 0:
+            wakes = [(channel, value) for channel, value in row.writes if is_control(channel) or channel == TASKS]
+            apply_writes(run, wakes, "Command")
+    tasks = plan.open_tasks(run)
+    done = {row.task_id for row in run.pending if row.slot == 0}
+    return [task for task in tasks if run.id_of(task) not in done]
+
+
+def before_resume(run: RunState, value: Any) -> Search | None:
+    """What a run with this input must look through before it starts, since another version of its graph has left the
+    thread; None if nested states are no matter."""
+    is_past = run.replaying or run.moved_past
+    if run.taken_over is None or run.request.parent_run is not None or is_past or not entry.continues(run, value):
+        return None
+    twin = copy(run)
+    twin.channels = Channels(run.program.channels, run.channels.stored)
+    twin.versions = dict(run.versions)
+    twin.changed, twin.notices = {}, []
+    return Search(twin, run.taken_over.missing)
