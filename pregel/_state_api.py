@@ -26,18 +26,22 @@ from pregel import _scope
 from pregel import config as configs
 from pregel._launch import NOTHING, Graph, aenter, enter, runtime_of
 from pregel._turns import Turn
+from pregel.constants import TASKS
 from pregel.engine import edit, history, namespace, view
 from pregel.engine.core import Run
+from pregel.engine.redeploy import is_control
 from pregel.engine.snapshot import into_lane
-from pregel.engine.state import Request
+from pregel.engine.state import Request, RunState
+from pregel.engine.stranded import Search, triggers_below
 from pregel.engine.task import COPIERS, in_context
+from pregel.errors import Stranded
 from pregel.types import StateSnapshot, StateUpdate
 
 
 class Address:
     """A config, resolved: which graph, which saver, and what to ask it for."""
 
-    __slots__ = ("config", "graph", "ns", "request", "saver", "thread_id")
+    __slots__ = ("config", "former", "graph", "ns", "request", "saver", "thread_id")
 
     def __init__(self, root: Any, config: RunnableConfig) -> None:
         scope = configs.handle_of(config) or _scope.current_or_none()
@@ -61,8 +65,10 @@ class Address:
         self.config = merged
         self.ns = configurable.get("checkpoint_ns") or ""
         self.graph: Any = root
+        self.former: list[str] = []
+        """Other namespaces that the state may be in: those of the same nested graph under former names of nodes."""
         if self.ns:
-            names = "|".join(namespace.names_of(self.ns))
+            names = "|".join(_current_names(root, namespace.names_of(self.ns)))
             found = next((graph for _, graph in root.get_subgraphs(names, recurse=True)), None)
             if found is None:
                 raise ValueError(
@@ -72,17 +78,30 @@ class Address:
             self.graph = found
             if found.checkpointer is True:
                 self.ns = namespace.stable(self.ns)
+                self.former = [ns for ns in _former_names(root, self.ns) if ns != self.ns]
         self.request = _request(self.graph, self.thread_id, self.ns, merged)
         self.request.saver = self.saver
         self.request.caller = scope
 
     def load(self) -> LoadedCheckpoint:
         """What is stored there."""
-        return self.saver.load(self.stored())
+        found = self.saver.load(self.stored())
+        for ns in self.former if found.checkpoint_id is None else ():
+            former = self.saver.load(self._stored_in(ns))
+            if former.checkpoint_id is not None:
+                self.ns = self.request.ns_ = ns
+                return former
+        return found
 
     async def aload(self) -> LoadedCheckpoint:
         """Async form of `load`."""
-        return await self.saver.aload(self.stored())
+        found = await self.saver.aload(self.stored())
+        for ns in self.former if found.checkpoint_id is None else ():
+            former = await self.saver.aload(self._stored_in(ns))
+            if former.checkpoint_id is not None:
+                self.ns = self.request.ns_ = ns
+                return former
+        return found
 
     def forks(self, lost: CheckpointConflictError) -> bool:
         """Is an update that came too late to be stored in a lane?"""
@@ -104,9 +123,12 @@ class Address:
 
     def stored(self) -> RunnableConfig:
         """The config to load by: thread, namespace, and the checkpoint if one is named."""
+        return self._stored_in(self.ns)
+
+    def _stored_in(self, ns: str) -> RunnableConfig:
         configurable = self.config.get("configurable") or {}
-        address: dict[str, Any] = {"thread_id": self.thread_id, "checkpoint_ns": self.ns}
-        checkpoint_id = configurable.get("checkpoint_id") or (configurable.get("checkpoint_map") or {}).get(self.ns)
+        address: dict[str, Any] = {"thread_id": self.thread_id, "checkpoint_ns": ns}
+        checkpoint_id = configurable.get("checkpoint_id") or (configurable.get("checkpoint_map") or {}).get(ns)
         if checkpoint_id:
             address["checkpoint_id"] = checkpoint_id
         return {"configurable": address}
@@ -123,6 +145,29 @@ class Address:
             return None, None
         graph = next(graph for graph in task.node.subgraphs if graph.checkpointer is not False)
         return place, graph
+
+
+def _current_names(graph: Any, names: Sequence[str]) -> Iterator[str]:
+    """The names that the nodes on the way to a nested graph have now."""
+    for name in names:
+        known = graph.program.current.get(name, name) if graph is not None else name
+        yield known
+        if graph is not None:
+            graph = next((inner for _, inner in graph.get_subgraphs(known)), None)
+
+
+def _former_names(graph: Any, ns: str) -> list[str]:
+    """A stable namespace under every name that the nodes on the way have had."""
+    found = [""]
+    for segment in namespace.path_of(ns):
+        if segment.isdecimal():
+            found = [namespace.below(around, segment) for around in found]
+            continue
+        name = graph.program.current.get(segment, segment)
+        names = (name, *graph.nodes[name].aliases)
+        found = [namespace.below(around, one) for around in found for one in names]
+        graph = next((inner for _, inner in graph.get_subgraphs(name)), graph)
+    return found
 
 
 def _request(graph: Graph, thread_id: str, ns: str, config: Mapping[str, Any]) -> Request:
@@ -170,7 +215,7 @@ def _request(graph: Graph, thread_id: str, ns: str, config: Mapping[str, Any]) -
 def get(graph: Any, config: RunnableConfig, *, subgraphs: bool) -> StateSnapshot:
     """The snapshot that a config addresses."""
     address = Address(graph, config)
-    return _snapshot(address, address.saver.load(address.stored()), config, subgraphs=subgraphs)
+    return _snapshot(address, address.load(), config, subgraphs=subgraphs)
 
 
 def _snapshot(address: Address, loaded: LoadedCheckpoint, config: RunnableConfig, *, subgraphs: bool) -> StateSnapshot:
@@ -191,6 +236,7 @@ def _snapshot(address: Address, loaded: LoadedCheckpoint, config: RunnableConfig
 def _descend(inner: Address, outer: Address, graph: Any, ns: str) -> None:
     """The address of a task's nested graph."""
     inner.saver, inner.thread_id, inner.ns, inner.graph = outer.saver, outer.thread_id, ns, graph
+    inner.former = []
     inner.config = {"configurable": {"thread_id": outer.thread_id, "checkpoint_ns": ns}}
     inner.request = _request(graph, outer.thread_id, ns, inner.config)
 
@@ -220,6 +266,8 @@ def walk(
 ) -> Iterator[StateSnapshot]:
     """Snapshots of a thread, newest first."""
     address = Address(graph, config)
+    if address.former:
+        address.load()  # finds out which of the namespaces it is
     for loaded in address.saver.history(address.stored(), filter=filter, before=before, limit=limit):
         yield _past(address, loaded)
 
@@ -298,7 +346,7 @@ def _edited(address: Address, work: edit.Edit) -> tuple[list[StepCommit], Runnab
 async def aget(graph: Any, config: RunnableConfig, *, subgraphs: bool) -> StateSnapshot:
     """Async form of `get`."""
     address = Address(graph, config)
-    return await _asnapshot(address, await address.saver.aload(address.stored()), config, subgraphs=subgraphs)
+    return await _asnapshot(address, await address.aload(), config, subgraphs=subgraphs)
 
 
 async def _asnapshot(
@@ -328,6 +376,8 @@ async def awalk(
 ) -> AsyncIterator[StateSnapshot]:
     """Async form of `walk`."""
     address = Address(graph, config)
+    if address.former:
+        await address.aload()
     async for loaded in address.saver.ahistory(address.stored(), filter=filter, before=before, limit=limit):
         yield _past(address, loaded)
 
@@ -375,3 +425,56 @@ async def _aupdate(
         into_lane(work.run, commits)
         await saver.awrite([saver.encode(commit) for commit in commits], durability="sync")
     return result
+
+
+# ---- what a graph cannot go on with
+
+
+class _Look:
+    """The threads of a saver, looked at with the eyes of a graph."""
+
+    def __init__(self, graph: Any, saver: Any) -> None:
+        saver = graph.checkpointer if saver is None else saver
+        if not saver or saver is True:
+            raise ValueError(
+                f"graph {graph.name!r} has no checkpointer; give check() the saver whose threads are meant"
+            )
+        self.graph = graph
+        self.saver: Any = adapt(saver)
+        self.found: list[Stranded] = []
+        self._triggers = triggers_below(graph.program)
+
+    def wanted(self, channel: str) -> bool:
+        """Must its value be read?"""
+        return channel == TASKS or channel in self._triggers or is_control(channel)
+
+    def into(self, loaded: LoadedCheckpoint) -> Search | None:
+        """Look at a thread; what is to be searched below it."""
+        request = _request(self.graph, loaded.claim.thread_id, "", {})
+        run = RunState(self.graph.program, request, loaded)
+        if run.taken_over is None:
+            return None
+        self.found += run.taken_over.missing
+        return Search(run, self.found, tells_keys=True)
+
+
+def check(graph: Any, saver: Any) -> list[Stranded]:
+    """Everything stored that a graph could not go on with."""
+    look = _Look(graph, saver)
+    for page in look.saver.heads(look.wanted):
+        for loaded in page:
+            search = look.into(loaded)
+            while search is not None and (place := search.next()) is not None:
+                search.take(look.saver.peek(**place._asdict(), wanted=look.wanted))
+    return look.found
+
+
+async def acheck(graph: Any, saver: Any) -> list[Stranded]:
+    """Async form of `check`."""
+    look = _Look(graph, saver)
+    async for page in look.saver.aheads(look.wanted):
+        for loaded in page:
+            search = look.into(loaded)
+            while search is not None and (place := search.next()) is not None:
+                search.take(await look.saver.apeek(**place._asdict(), wanted=look.wanted))
+    return look.found

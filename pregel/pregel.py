@@ -24,7 +24,7 @@ from pregel.constants import END, RESERVED, START, TASKS
 from pregel.drawing.draw import Graph, NodeInfo, build_channel_graph
 from pregel.engine.program import PregelNode, Program, Returned, Write
 from pregel.engine.sync_driver import SyncDriver
-from pregel.errors import InvalidUpdateError, shown
+from pregel.errors import InvalidUpdateError, Stranded, shown
 from pregel.managed import ManagedValue
 from pregel.runtime import RunControl
 from pregel.types import (
@@ -831,6 +831,27 @@ class Pregel(_launch.Graph):
         given = _batch_configs(inputs, config)
         calls = [self.ainvoke(i, c, **more) for i, c in zip(inputs, given, strict=True)]
         return _batch_result(await _async_driver().AsyncDriver.gather(calls, given), return_exceptions)
+
+    # ---- changes of the graph
+
+    def check(self, saver: Any = None) -> list[Stranded]:
+        """What is paused in a saver's threads and could not go on with this version of the graph; empty if nothing.
+
+        To be asked before a new version is deployed. Looks at the newest state of every thread, and at nested ones that
+        are open below it; changes nothing, and reads no values but those that wake nodes, so their types may be unknown
+        here. Threads that this very graph has left are skipped. `saver`: this graph's own if None; may be read-only.
+
+        A finding with `blocks` keeps its thread from being resumed (`GraphChangedError`); one without tells of a key whose
+        value no node sees. Each says what to do. A saver with LangGraph's methods alone is listed as a whole.
+
+        Raises:
+            ValueError: there is no saver.
+        """
+        return _state_api.check(self, saver)
+
+    async def acheck(self, saver: Any = None) -> list[Stranded]:
+        """Async form of `check`."""
+        return await _state_api.acheck(self, saver)
 
     # ---- state
 

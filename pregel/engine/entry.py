@@ -179,9 +179,9 @@ def check_change(run: RunState) -> None:
         run.notice(
             "undeclared-key",
             key,
-            f"thread {run.request.thread_id!r} has a value of {key!r}, which this version of the graph does not declare: no "
-            f"node sees it, and it stays stored; if the key was renamed: compile(renamed_keys={{{key!r}: 'new_key'}}), if it "
-            f"is not needed any more: compile(renamed_keys={{{key!r}: None}})",
+            f"thread {run.request.thread_id!r} has a value of {key!r}, which this version of the graph does not declare: "
+            f"no node sees it, and it stays stored; if the key was renamed: compile(renamed_keys={{{key!r}: 'new_key'}}), "
+            f"if it is not needed any more: compile(renamed_keys={{{key!r}: None}})",
         )
 
 

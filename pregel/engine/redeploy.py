@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from _blake2 import blake2b
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from checkpoint.base import LoadedCheckpoint, TaskWrites, Version
 from pregel.constants import CONTROL_WRITES, END, INTERRUPT, MISSING, PULL, START, TASKS
@@ -161,10 +161,12 @@ class _Takeover:
     def _miss_node(self, node: str, reason: str) -> None:
         self._miss("node", node, reason, from_result=False)
 
-    def _miss(self, kind: str, name: str, reason: str, *, from_result: bool) -> None:
+    def _miss(self, kind: Literal["node", "key"], name: str, reason: str, *, from_result: bool) -> None:
         key = kind, name
         if key not in self.missing:
-            known = list(self.program.nodes) if kind == "node" else self.program.state_keys
+            names = self.program.nodes if kind == "node" else self.program.state_keys
+            # What the thread has never met comes first: that is what the missing one may be called now.
+            known = sorted(names, key=lambda one: one in self.loaded.seen or one in self.before)
             self.missing[key] = Stranded.of(self.loaded, kind, name, reason, known, from_result=from_result)
 
     def _take(self, channel: str, value: Any, version: Version) -> None:
@@ -270,8 +272,7 @@ class _Takeover:
         joins = [
             trigger
             for trigger in self.program.nodes[target].triggers
-            if trigger.startswith(JOIN)
-            and (trigger not in self.before or self.before[name] > self.before[trigger])  # type: ignore[operator]
+            if trigger.startswith(JOIN) and (trigger not in self.before or self.before[name] > self.before[trigger])  # type: ignore[operator]
         ]
         equal = [join for join in joins if self._names(join) == arrived]
         if is_due and not equal:
@@ -343,9 +344,7 @@ class _Takeover:
                     self._known_as(name, node)
             if row.slot == 0 and not all(channel in self.program.channels for channel, _ in row.writes):
                 writes = [write for one in row.writes for write in self._write(*one)]
-                self.loaded.writes[at] = TaskWrites(
-                    row.rev, row.checkpoint_id, row.task_id, row.path, row.slot, writes
-                )
+                self.loaded.writes[at] = TaskWrites(row.rev, row.checkpoint_id, row.task_id, row.path, row.slot, writes)
 
     def _write(self, channel: str, value: Any) -> Iterable[tuple[str, Any]]:
         """What a stored write is for this graph."""

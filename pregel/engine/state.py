@@ -506,9 +506,7 @@ class RunState:
         elif parent is None or outer is None or self.request.stable_ns:
             around = [namespace.stable(self.ns)]
         else:
-            around = [
-                namespace.nested_ns(name, self.request.call_number) for name in outer.stable_names(parent.task)
-            ]
+            around = [namespace.nested_ns(name, self.request.call_number) for name in outer.stable_names(parent.task)]
         return [namespace.below(ns, name) for ns in around for name in redeploy.stable_names(task.node)]
 
     def stable_ns_of(self, task: Task, call: int = 0) -> str:

@@ -35,11 +35,13 @@ class Place(NamedTuple):
 class Search:
     """Goes through the open states below a run's checkpoint: `take` what is stored at each place that `next` names.
 
-    `found`: gets what cannot go on. The run is spent afterwards.
+    `found`: gets what cannot go on, of the nested states. `tells_keys`: also keys with a value that no node sees. The run
+    is spent afterwards.
     """
 
-    def __init__(self, run: RunState, found: list[Stranded]) -> None:
+    def __init__(self, run: RunState, found: list[Stranded], *, tells_keys: bool = False) -> None:
         self.found = found
+        self.tells_keys = tells_keys
         self._places = self._below(run)
         self._loaded: LoadedCheckpoint | None = None
 
@@ -47,12 +49,15 @@ class Search:
         """What is to be loaded now; None when all was looked at."""
         return next(self._places, None)
 
-    def take(self, loaded: LoadedCheckpoint) -> None:
+    def take(self, loaded: LoadedCheckpoint | None) -> None:
         """What is stored at the place."""
         self._loaded = loaded
 
     def _below(self, run: RunState) -> Iterator[Place]:
-        for task in open_tasks(run):
+        tasks = open_tasks(run)
+        if self.tells_keys and run.taken_over is not None and (tasks or run.taken_over.missing):
+            self.found += unseen_keys(run)
+        for task in tasks:
             graphs = [graph for graph in task.node.subgraphs if graph.checkpointer is not False]
             if len(graphs) != 1:
                 continue  # which of them a namespace is of shows only when the node runs
@@ -86,6 +91,28 @@ def _request_at(request: Request, ns: str) -> Request:
     other.parent = other.parent_run = None
     other.stores = True
     return other
+
+
+def unseen_keys(run: RunState) -> list[Stranded]:
+    """Keys that the graph does not declare and that have a value, where something is pending."""
+    assert run.taken_over is not None
+    assert run.loaded is not None
+    keys = run.program.state_keys
+    reason = "it has a value that no node sees"
+    return [Stranded.of(run.loaded, "key", key, reason, keys, blocks=False) for key in run.taken_over.unseen]
+
+
+def triggers_below(program: Program) -> set[str]:
+    """Channels that wake a node of a graph, or of one inside it."""
+    found: set[str] = set()
+    todo, seen = [program], set()
+    while todo:
+        one = todo.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            found |= one.triggers
+            todo += [graph.program for node in one.nodes.values() for graph in node.subgraphs]
+    return found
 
 
 def open_tasks(run: RunState) -> list[Task]:
