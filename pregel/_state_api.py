@@ -454,7 +454,7 @@ class _Look:
         run = RunState(self.graph.program, request, loaded)
         if run.taken_over is None:
             return None
-        self.found += run.taken_over.missing
+        self.found += run.taken_over.missing + run.taken_over.memories
         return Search(run, self.found, tells_keys=True)
 
 

@@ -75,6 +75,7 @@ class Edit:
 
         Raises:
             InvalidUpdateError: a channel cannot take the writes.
+            GraphChangedError: what is to be copied has pending work that this graph cannot run.
         """
         run = self.run
         first = updates[0]
@@ -83,13 +84,17 @@ class Edit:
             self._clear()
         elif first.as_node == INPUT:
             self._alone(updates, "writing the input (as_node='__input__')")
+            entry.dropped_by_change(run, "the input that update_state writes")
             self._input(first.values)
         elif first.as_node == COPY:
             self._alone(updates, "copying the checkpoint (as_node='__copy__')")
+            entry.check_change(run)
             self._copy(self._copied(first.values), tasks)
         else:
+            entry.dropped_by_change(run, "update_state")
             self._update(updates, tasks)
         run.pending = []
+        run.taken_over = None
 
     def _alone(self, updates: Sequence[StateUpdate], doing: str) -> None:
         if len(updates) > 1:

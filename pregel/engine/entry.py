@@ -111,6 +111,9 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
     request = run.request
     if run.stores:
         run.sign()
+    if run.taken_over is not None:
+        for one in run.taken_over.memories:
+            run.notice("lost-memory", f"{one.ns}:{one.name}", f"thread {one.thread_id!r}: {one}")
     nulls = null_writes(run)
     command = value if isinstance(value, Command) else None
     if command is not None:
@@ -130,8 +133,7 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
                 f"no input for {channels!r}: pass an input, or address a thread that has something to resume"
             )
         return _present(_input(run, writes))
-    if run.taken_over is not None:
-        check_change(run)
+    check_change(run)
     rows: list[TaskWrites] = []
     if command is not None:
         rows = _answers(run, command)
@@ -173,7 +175,8 @@ def check_change(run: RunState) -> None:
         GraphChangedError: this one cannot run it.
     """
     taken_over = run.taken_over
-    assert taken_over is not None
+    if taken_over is None:
+        return
     redeploy.refuse(redeploy.in_the_way(taken_over.missing, results=not run.replaying and not run.moved_past))
     for key in taken_over.unseen:
         run.notice(

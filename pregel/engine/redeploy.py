@@ -27,7 +27,9 @@ from typing import Any, Literal
 
 from checkpoint.base import LoadedCheckpoint, TaskWrites, Version
 from pregel.constants import CONTROL_WRITES, END, INTERRUPT, MISSING, PULL, START, TASKS
+from pregel.engine import namespace
 from pregel.engine.program import Node, Program
+from pregel.engine.task import path_text
 from pregel.errors import GraphChangedError, Stranded
 from pregel.types import Send
 
@@ -36,6 +38,8 @@ FACT = "graph"
 BRANCH = "branch:to:"
 JOIN = "join:"
 PULL_PATH = f"~{PULL}, "
+HANDLER_PATH = f", node_error_handler, {path_text(False)}"
+"""What the path of the task that handles a failure has after the failed one's."""
 
 
 # ---- what of a graph its checkpoints carry
@@ -87,7 +91,7 @@ def is_control(channel: str) -> bool:
 class TakenOver:
     """What became of a checkpoint of another version of the graph."""
 
-    __slots__ = ("addresses", "left", "missing", "moved", "seen_changed", "unseen")
+    __slots__ = ("addresses", "left", "memories", "missing", "moved", "seen_changed", "unseen")
 
     def __init__(self) -> None:
         self.moved: dict[str, None] = {}
@@ -102,6 +106,8 @@ class TakenOver:
         """What is pending and needs what this graph does not have."""
         self.unseen: list[str] = []
         """Keys with a value that this graph does not declare."""
+        self.memories: list[Stranded] = []
+        """Nodes that are gone, whose nested graph has kept a state between its calls."""
 
 
 def take_over(program: Program, loaded: LoadedCheckpoint) -> TakenOver | None:
@@ -135,6 +141,9 @@ class _Takeover:
         self._follow()
         self._writes()
         self._sends()
+        if not loaded.checkpoint_ns:
+            for ns in loaded.sub:
+                self._memory(ns)
         if self.halves and self._is_open():
             for channel, node in self.halves:
                 self._miss_node(node, f"channel {channel!r} has collected a part of what node {node!r} waits for")
@@ -336,7 +345,7 @@ class _Takeover:
         """Stored writes of the open step."""
         for at, row in enumerate(self.loaded.writes):
             if row.path.startswith(PULL_PATH):
-                node = row.path[len(PULL_PATH) :]
+                node = row.path[len(PULL_PATH) :].removesuffix(HANDLER_PATH)
                 name = self._name(node)
                 if name is None:
                     self._miss_node(node, f"a task of node {node!r} has stored {_what(row)}")
@@ -379,6 +388,21 @@ class _Takeover:
                 node = value.node if isinstance(value, Send) else _sent_to(value)
                 if channel == TASKS and isinstance(node, str) and node != END and self._name(node) is None:
                     self._miss("node", node, f"a finished task has sent to node {node!r}", from_result=True)
+
+    def _memory(self, ns: str) -> None:
+        """The state that a stateful nested graph keeps at a stable namespace: does a node lead there?"""
+        program: Program | None = self.program
+        for node in namespace.names_of(ns):
+            if program is None:
+                return  # known when the nodes run
+            name = node if node in program.nodes else program.current.get(node)
+            if name is None:
+                reason = f"its nested graph has kept a state at {ns!r}, which nothing finds any more"
+                known = list(program.nodes)
+                self.made.memories.append(Stranded.of(self.loaded, "node", node, reason, known, blocks=False))
+                return
+            graphs = [graph for graph in program.nodes[name].subgraphs if graph.checkpointer is not False]
+            program = graphs[0].program if len(graphs) == 1 else None
 
     def _is_open(self) -> bool:
         """Is anything else left to do?"""

@@ -422,15 +422,19 @@ class RunState:
 
     def _adopt(self, taken_over: redeploy.TakenOver) -> None:
         """Let the next commit store what has moved, and the open step have the names that it is stored under."""
-        self.version = max(self.versions.values()) if self.versions else None
         for name in taken_over.left:
-            self.channels[name] = EphemeralValue(Any)
+            self._carry(name)
         self.changed = dict.fromkeys([*taken_over.moved, *taken_over.left])
         self.is_mixed = bool(self.changed)
         self.seen_changed = {name: self.seen[name] for name in taken_over.seen_changed}
         if taken_over.addresses:
             self.built = self.program
             self.program = self.program.known_as(taken_over.addresses)
+
+    def _carry(self, name: str) -> None:
+        """Hold what is stored of a channel that the graph does not declare, so that it can be stored again."""
+        holder = self.channels[name] = EphemeralValue(Any)
+        holder.value = self.channels.stored.get(name, MISSING)
 
     def step_over(self) -> None:
         """The step is over that was open when the run began: what comes has the names of this graph."""
@@ -442,6 +446,8 @@ class RunState:
         self.rev = 0
         self.parent_rev = self.parent_id = self.loaded = self.base = None
         self.changed = dict.fromkeys(self.versions)
+        for name in self.versions.keys() - self.program.channels.keys():
+            self._carry(name)
         self.is_mixed = True
         self.seen_changed = dict(self.seen)
         self.facts_changed = dict(self.facts)
