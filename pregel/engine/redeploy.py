@@ -25,7 +25,7 @@ from _blake2 import blake2b
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from checkpoint.base import LoadedCheckpoint, TaskWrites, Version
+from checkpoint.base import LoadedCheckpoint, TaskWrites, Version, next_version
 from pregel.constants import CONTROL_WRITES, END, INTERRUPT, MISSING, PULL, START, TASKS
 from pregel.engine import namespace
 from pregel.engine.program import Node, Program
@@ -164,7 +164,9 @@ class _Takeover:
     def _bump(self) -> Version:
         """A version that is newer than all others of the checkpoint."""
         if self.bumped is None:
-            self.bumped = self.loaded.claim.next_version(max(self.loaded.versions.values()))
+            # A claim that is only for looking does not know the saver's kind of version.
+            make = self.loaded.claim.make_version or next_version
+            self.bumped = make(max(self.loaded.versions.values()))
         return self.bumped
 
     def _miss_node(self, node: str, reason: str) -> None:
@@ -232,15 +234,14 @@ class _Takeover:
             self.made.unseen.append(name)
 
     def _rename(self, name: str, target: str) -> None:
-        """A channel is called otherwise now. If both are stored, the newer one counts: code may be rolled back."""
+        """A channel is called otherwise now. Of several values that are stored of it the newest counts: code may be rolled
+        back. One without a value has been renamed before, or is not due: it says nothing."""
         versions, values = self.loaded.versions, self.loaded.values
-        version = versions[name]
-        if target not in versions or version > versions[target]:  # type: ignore[operator]
-            self.renamed[name] = target
-            if name in values:
-                self._take(target, values[name], version)
-            elif target not in versions:
-                versions[target] = version
+        self.renamed[name] = target
+        if name not in values:
+            versions.setdefault(target, versions[name])
+        elif target not in values or versions[name] > versions[target]:  # type: ignore[operator]
+            self._take(target, values[name], versions[name])
         self._leave(name)
 
     def _branch(self, name: str) -> None:

@@ -184,7 +184,7 @@ def test_everything_renamed_goes_on(colour: Colour, store: Store, durability: st
         assert ran.count("side") == 1
     assert colour.get_state(graph, THREAD).next == ()
     # Nothing of the former names is left to be taken over.
-    assert colour.invoke(graph, {"l": ["in"]}, THREAD, **({"interrupt_before": "*"}))
+    assert colour.invoke(graph, {"l": ["in"]}, THREAD, interrupt_before="*")
     assert check(colour, Version(colour, pause, is_nested=is_nested, names=ALL).build(store.reopen())) == []
 
 
@@ -282,6 +282,7 @@ def test_state_that_a_nested_graph_keeps_between_calls(colour: Colour, store: St
         return builder.add_edge(START, name("k")).compile(checkpointer=store.reopen())
 
     def conversation(versions: list[bool], thread: Any) -> list[int]:
+        """The length of the log after the first input, and what is kept after the last."""
         seen = []
         for is_new, given in zip(
             versions, [{"l": ["x"]}, {"l": ["ask"]}, Command(resume="A"), {"l": ["y"]}], strict=True
@@ -291,9 +292,9 @@ def test_state_that_a_nested_graph_keeps_between_calls(colour: Colour, store: St
             seen.append(len(result["l"]))
             for ns in ("k", *(["k2"] if is_new else [])):
                 kept = {"configurable": {**thread["configurable"], "checkpoint_ns": ns}}
+                assert colour.history(current, kept)
                 seen.append(len(colour.get_state(current, kept).values["l"]))
-                seen.append(len(colour.history(current, kept)) > 0)
-        return [n for n in seen if n is not True][:1] + [seen[-2]]
+        return [seen[0], seen[-1]]
 
     unchanged = conversation([False] * 4, {"configurable": {"thread_id": "a"}})
     for number, versions in enumerate(
@@ -776,11 +777,7 @@ def test_aliases_that_collide() -> None:
         StateGraph(Log).add_node("a", lambda state: None).add_edge(START, "a").compile(renamed_keys={"l": None})
     with pytest.raises(ValueError, match="renamed_keys"):
         StateGraph(Log).add_node("a", lambda state: None).add_edge(START, "a").compile(renamed_keys={"x": "y"})
+    node = NodeBuilder().subscribe_only("a").do(str).write_to("b").also_known_as("n")
+    channels: Any = {"a": LastValue(str), "b": NamedBarrierValue(str, {"x"})}
     with pytest.raises(ValueError, match="alias"):
-        node = NodeBuilder().subscribe_only("a").do(str).write_to("b").also_known_as("n")
-        Pregel(
-            nodes={"n": node},
-            channels={"a": LastValue(str), "b": NamedBarrierValue(str, {"x"})},
-            input_channels="a",
-            output_channels="b",
-        )
+        Pregel(nodes={"n": node}, channels=channels, input_channels="a", output_channels="b")
