@@ -38,6 +38,8 @@ FACT = "graph"
 BRANCH = "branch:to:"
 JOIN = "join:"
 PULL_PATH = f"~{PULL}, "
+NO_KEYS = ("__", "branch:", "start:")
+"""What names of channels begin with that are no state keys, also in threads of earlier LangGraph versions."""
 HANDLER_PATH = f", node_error_handler, {path_text(False)}"
 """What the path of the task that handles a failure has after the failed one's."""
 
@@ -230,7 +232,7 @@ class _Takeover:
             self._branch(name)
         elif name.startswith(JOIN):
             self._join(name)
-        elif name in self.loaded.values and not name.startswith("__") and name not in self.program.managed:
+        elif name in self.loaded.values and not name.startswith(NO_KEYS) and name not in self.program.managed:
             self.made.unseen.append(name)
 
     def _rename(self, name: str, target: str) -> None:
