@@ -89,8 +89,7 @@ from checkpoint.encryption import EncryptedRows
 from checkpoint.headers import Header, fold, full_header
 from checkpoint.holders import Holders
 from checkpoint.listing import Listing
-from checkpoint.peek import PAGE as PEEK_PAGE
-from checkpoint.peek import peek
+from checkpoint.peek import Peeker
 from checkpoint.repair import repair
 from checkpoint.rewrap import Rewrapping
 from checkpoint.rows import (
@@ -808,13 +807,8 @@ class RowSaver(BaseCheckpointSaver[int]):
         """A page, and the key of its last thread; None after the end."""
         if after is None:
             self._settle_all()
-        with self._scanning() as scan:
-            threads = scan.threads(after, PEEK_PAGE)
-        if not threads:
-            return [], None
         with self._reading() as rows:
-            found = [peek(rows, self._codec(), thread.thread_id, "", None, wanted) for thread in threads]
-        return [one for one in found if one is not None], threads[-1].key
+            return Peeker(rows, self._codec(), wanted).heads(after)
 
     def peek(
         self, config: RunnableConfig, *, claim: Claim, up_rev: int, wanted: Callable[[str], bool]
@@ -822,7 +816,7 @@ class RowSaver(BaseCheckpointSaver[int]):
         """The newest checkpoint of a nested namespace that works under `up_rev` of what `heads` gave this claim with."""
         thread_id, ns, _ = addressed(config)
         with self._reading() as rows:
-            return peek(rows, self._codec(), thread_id, ns, up_rev, wanted)
+            return Peeker(rows, self._codec(), wanted).below(thread_id, ns, up_rev)
 
     async def apeek(
         self, config: RunnableConfig, *, claim: Claim, up_rev: int, wanted: Callable[[str], bool]
