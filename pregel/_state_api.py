@@ -434,6 +434,11 @@ class _Look:
     """The threads of a saver, looked at with the eyes of a graph."""
 
     def __init__(self, graph: Any, saver: Any) -> None:
+        """
+        Raises:
+            ValueError: there is no saver.
+            NotImplementedError: a native saver of the user's cannot list its threads.
+        """
         saver = graph.checkpointer if saver is None else saver
         if not saver or saver is True:
             raise ValueError(
@@ -441,6 +446,10 @@ class _Look:
             )
         self.graph = graph
         self.saver: Any = adapt(saver)
+        if not hasattr(self.saver, "heads"):
+            raise NotImplementedError(
+                f"check: {type(saver).__name__} has no heads() to list its threads with; see checkpoint.peek"
+            )
         self.found: list[Stranded] = []
         self._triggers = triggers_below(graph.program)
 

@@ -178,7 +178,7 @@ def check_change(run: RunState) -> None:
     if taken_over is None:
         return
     redeploy.refuse(redeploy.in_the_way(taken_over.missing, results=not run.replaying and not run.moved_past))
-    for key in taken_over.unseen:
+    for key in taken_over.unseen if plan.open_tasks(run) else ():
         run.notice(
             "undeclared-key",
             key,

@@ -28,8 +28,8 @@ from typing import Any, Literal
 from checkpoint.base import LoadedCheckpoint, TaskWrites, Version, next_version
 from pregel.constants import CONTROL_WRITES, END, INTERRUPT, MISSING, PULL, START, TASKS
 from pregel.engine import namespace
-from pregel.engine.program import Node, Program
-from pregel.engine.task import path_text
+from pregel.engine.program import Node, PregelNode, Program
+from pregel.engine.task import Task, path_text
 from pregel.errors import GraphChangedError, Stranded
 from pregel.types import Send
 
@@ -93,7 +93,7 @@ def is_control(channel: str) -> bool:
 class TakenOver:
     """What became of a checkpoint of another version of the graph."""
 
-    __slots__ = ("addresses", "left", "memories", "missing", "moved", "seen_changed", "unseen")
+    __slots__ = ("addresses", "due", "left", "memories", "missing", "moved", "seen_changed", "unseen")
 
     def __init__(self) -> None:
         self.moved: dict[str, None] = {}
@@ -104,6 +104,8 @@ class TakenOver:
         """Nodes whose entry in `seen` changed."""
         self.addresses: dict[str, str] = {}
         """Node -> the former name that its task of the open step is stored under."""
+        self.due: dict[str, None] = {}
+        """Nodes that were about to run, woken by a channel, and are not there."""
         self.missing: list[Stranded] = []
         """What is pending and needs what this graph does not have."""
         self.unseen: list[str] = []
@@ -171,6 +173,10 @@ class _Takeover:
             self.bumped = make(max(self.loaded.versions.values()))
         return self.bumped
 
+    def _miss_due(self, node: str) -> None:
+        self.made.due[node] = None
+        self._miss_node(node, f"node {node!r} was about to run")
+
     def _miss_node(self, node: str, reason: str) -> None:
         self._miss("node", node, reason, from_result=False)
 
@@ -203,7 +209,7 @@ class _Takeover:
             name = self._name(node)
             if name is None:
                 if any(self._is_due(node, trigger) for trigger in triggers):
-                    self._miss_node(node, f"node {node!r} was about to run")
+                    self._miss_due(node)
             elif name != node and name not in written:
                 self._known_as(name, node)
 
@@ -252,7 +258,7 @@ class _Takeover:
         is_due = name in self.loaded.values and self._is_new(node, name)
         if target is None:
             if is_due:
-                self._miss_node(node, f"node {node!r} was about to run")
+                self._miss_due(node)
             self._leave(name)
             return
         channel = f"{BRANCH}{target}"
@@ -273,7 +279,7 @@ class _Takeover:
             return
         if target is None:
             if is_due:
-                self._miss_node(node, f"node {node!r} was about to run")
+                self._miss_due(node)
             else:
                 self.halves.append((name, node))
             return
@@ -459,6 +465,23 @@ def refuse(missing: Sequence[Stranded]) -> None:
     """
     if missing:
         raise GraphChangedError(missing)
+
+
+def gone_tasks(channels: Mapping[str, Any], taken_over: TakenOver, program: Program) -> list[Task]:
+    """Tasks of the open step whose node is gone, to be shown: sends, then nodes."""
+    held = channels[TASKS]
+    packets = held.get() if held.is_available() else ()
+    sent = [
+        Task(_stub(packet.node), packet.arg, index)
+        for index, packet in enumerate(packets)
+        if isinstance(packet, Send) and packet.node not in (*program.nodes, *program.current, END)
+    ]
+    return [*sent, *(Task(_stub(name), None) for name in taken_over.due)]
+
+
+def _stub(name: str) -> Node:
+    """Stands for a node that is not there; never runs."""
+    return Node(name, PregelNode(channels=[], triggers=[]), {})
 
 
 def stable_names(node: Node) -> tuple[str, ...]:

@@ -361,6 +361,11 @@ def test_what_cannot_go_on_is_refused_and_nothing_is_stored(
     assert missing.ns.startswith("box:") if is_nested else missing.ns == ""
     assert missing.checkpoint_id in {checkpoint["id"] for checkpoint, _, _ in before}
     assert missing in check(colour, graph)
+    # It does not look as if it had finished, and the question can still be seen.
+    shown = colour.get_state(graph, THREAD, subgraphs=True)
+    inner = shown.tasks[0].state if is_nested else shown
+    assert "review" in inner.next
+    assert [asked.id for asked in inner.interrupts] == ([question] if question else [])
     assert store.rows() == before
     assert gone.calls == []
     # The version that has it still can.
