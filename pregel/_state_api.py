@@ -22,14 +22,14 @@ from checkpoint.base import (
     ThreadDeletedError,
     get_checkpoint_metadata,
 )
+from pregel import _places as places
 from pregel import _scope
 from pregel import config as configs
 from pregel._launch import NOTHING, Graph, aenter, enter, runtime_of
 from pregel._turns import Turn
 from pregel.constants import TASKS
-from pregel.engine import edit, history, namespace, view
+from pregel.engine import edit, history, namespace, redeploy, view
 from pregel.engine.core import Run
-from pregel.engine.redeploy import is_control
 from pregel.engine.snapshot import into_lane
 from pregel.engine.state import Request, RunState
 from pregel.engine.stranded import Search, triggers_below
@@ -41,7 +41,7 @@ from pregel.types import StateSnapshot, StateUpdate
 class Address:
     """A config, resolved: which graph, which saver, and what to ask it for."""
 
-    __slots__ = ("config", "former", "graph", "ns", "request", "saver", "thread_id")
+    __slots__ = ("above", "config", "graph", "graphs", "is_known", "ns", "request", "saver", "stables", "thread_id")
 
     def __init__(self, root: Any, config: RunnableConfig) -> None:
         scope = configs.handle_of(config) or _scope.current_or_none()
@@ -64,44 +64,72 @@ class Address:
         self.thread_id = str(configurable["thread_id"])
         self.config = merged
         self.ns = configurable.get("checkpoint_ns") or ""
-        self.graph: Any = root
-        self.former: list[str] = []
-        """Other namespaces that the state may be in: those of the same nested graph under former names of nodes."""
-        if self.ns:
-            names = "|".join(_current_names(root, namespace.names_of(self.ns)))
-            found = next((graph for _, graph in root.get_subgraphs(names, recurse=True)), None)
-            if found is None:
-                raise ValueError(
-                    f"namespace {self.ns!r} belongs to no subgraph of {root.name!r}; it has "
-                    f"{[name for name, _ in root.get_subgraphs(recurse=True)]!r}"
-                )
-            self.graph = found
-            if found.checkpointer is True:
-                self.ns = namespace.stable(self.ns)
-                self.former = [ns for ns in _former_names(root, self.ns) if ns != self.ns]
+        graphs = places.graphs_at(root, self.ns)
+        self.is_known = bool(graphs)
+        """Has the graph a place for this namespace? One that is only stored is read as if it were the root graph's."""
+        self.graphs = graphs or [root]
+        self.graph: Any = self.graphs[0]
+        if self.ns and self.is_known and places.is_stateful(graphs):
+            self.ns = namespace.stable(self.ns)
+        self.stables = places.stable_places(root, self.ns)
+        """The namespace without task ids, under each name that the nodes on the way have had."""
+        self.above: LoadedCheckpoint | None = None
+        """For an update of a namespace that all runs share: the newest checkpoint of the root graph."""
         self.request = _request(self.graph, self.thread_id, self.ns, merged)
         self.request.saver = self.saver
         self.request.caller = scope
 
     def load(self) -> LoadedCheckpoint:
-        """What is stored there."""
-        found = self.saver.load(self.stored())
-        for ns in self.former if found.checkpoint_id is None else ():
-            former = self.saver.load(self._stored_in(ns))
-            if former.checkpoint_id is not None:
-                self.ns = self.request.ns_ = ns
-                return former
-        return found
+        """What is stored there, to be updated."""
+        return places.ask(self.saver, self._load())
 
     async def aload(self) -> LoadedCheckpoint:
         """Async form of `load`."""
-        found = await self.saver.aload(self.stored())
-        for ns in self.former if found.checkpoint_id is None else ():
-            former = await self.saver.aload(self._stored_in(ns))
-            if former.checkpoint_id is not None:
-                self.ns = self.request.ns_ = ns
-                return former
-        return found
+        return await places.aask(self.saver, self._load())
+
+    def _load(self) -> places.Looked[LoadedCheckpoint]:
+        loaded = yield from self.find()
+        self.choose(loaded)
+        if self.ns and ":" not in self.ns:
+            self.above = yield "load", ({"configurable": {"thread_id": self.thread_id, "checkpoint_ns": ""}},), {}
+        return loaded
+
+    def find(self) -> places.Looked[LoadedCheckpoint]:
+        """What is stored there. A graph that keeps its state has it where it began, maybe under former names of nodes: then
+        this is the address of that."""
+        loaded: LoadedCheckpoint = yield "load", (self.stored(),), {}
+        if loaded.checkpoint_id is None and self.ns and ":" not in self.ns:
+            for ns in self.stables[1:]:
+                former: LoadedCheckpoint = yield "load", (self._stored_at(ns),), {}
+                if former.checkpoint_id is not None:
+                    self.ns = self.request.ns_ = ns
+                    return former
+        return loaded
+
+    def must_be_known(self) -> None:
+        """Raise `ValueError` if the graph has no place for the namespace: nobody would ever read an update there."""
+        if not self.is_known:
+            root = self.graph
+            raise ValueError(
+                f"namespace {self.ns!r} belongs to no subgraph of {root.name!r}; it has "
+                f"{[name for name, _ in root.get_subgraphs(recurse=True)]!r}"
+            )
+
+    def choose(self, loaded: LoadedCheckpoint) -> None:
+        """Several graphs may keep their state there: this is of one of them."""
+        graph = places.owner(self.graphs, loaded)
+        if graph is not self.graph:
+            self.graph = graph
+            self.request.output_keys = graph.program.output_channels
+            self.request.strict, self.request.store = graph.strict, graph.store
+
+    def up_rev(self, loaded: LoadedCheckpoint) -> int | None:
+        """Rev of the checkpoint that an update belongs to: that of what it follows on; between two runs of a graph that
+        keeps its state, the newest of the root graph, from which the next run will start."""
+        above = self.above
+        if above is None or above.checkpoint_id is None or not (loaded.is_head or loaded.checkpoint_id is None):
+            return loaded.up_rev
+        return loaded.up_rev if loaded.parents.get("") == above.checkpoint_id else above.rev
 
     def forks(self, lost: CheckpointConflictError) -> bool:
         """Is an update that came too late to be stored in a lane?"""
@@ -123,9 +151,9 @@ class Address:
 
     def stored(self) -> RunnableConfig:
         """The config to load by: thread, namespace, and the checkpoint if one is named."""
-        return self._stored_in(self.ns)
+        return self._stored_at(self.ns)
 
-    def _stored_in(self, ns: str) -> RunnableConfig:
+    def _stored_at(self, ns: str) -> RunnableConfig:
         configurable = self.config.get("configurable") or {}
         address: dict[str, Any] = {"thread_id": self.thread_id, "checkpoint_ns": ns}
         checkpoint_id = configurable.get("checkpoint_id") or (configurable.get("checkpoint_map") or {}).get(ns)
@@ -137,37 +165,6 @@ class Address:
     def names_checkpoint(self) -> bool:
         """Does the config name a checkpoint, rather than ask for the newest?"""
         return "checkpoint_id" in self.stored()["configurable"]
-
-    def nested(self, run: Any, task: Any) -> Any:
-        """Where a task's nested graph keeps its state, and that graph; (None, None) without one."""
-        place = view.nested_config(run, task)
-        if place is None:
-            return None, None
-        graph = next(graph for graph in task.node.subgraphs if graph.checkpointer is not False)
-        return place, graph
-
-
-def _current_names(graph: Any, names: Sequence[str]) -> Iterator[str]:
-    """The names that the nodes on the way to a nested graph have now."""
-    for name in names:
-        known = graph.program.current.get(name, name) if graph is not None else name
-        yield known
-        if graph is not None:
-            graph = next((inner for _, inner in graph.get_subgraphs(known)), None)
-
-
-def _former_names(graph: Any, ns: str) -> list[str]:
-    """A stable namespace under every name that the nodes on the way have had."""
-    found = [""]
-    for segment in namespace.path_of(ns):
-        if segment.isdecimal():
-            found = [namespace.below(around, segment) for around in found]
-            continue
-        name = graph.program.current.get(segment, segment)
-        names = (name, *graph.nodes[name].aliases)
-        found = [namespace.below(around, one) for around in found for one in names]
-        graph = next((inner for _, inner in graph.get_subgraphs(name)), graph)
-    return found
 
 
 def _request(graph: Graph, thread_id: str, ns: str, config: Mapping[str, Any]) -> Request:
@@ -215,37 +212,83 @@ def _request(graph: Graph, thread_id: str, ns: str, config: Mapping[str, Any]) -
 def get(graph: Any, config: RunnableConfig, *, subgraphs: bool) -> StateSnapshot:
     """The snapshot that a config addresses."""
     address = Address(graph, config)
-    return _snapshot(address, address.load(), config, subgraphs=subgraphs)
+    return places.ask(address.saver, _get(address, config, subgraphs=subgraphs))
 
 
-def _snapshot(address: Address, loaded: LoadedCheckpoint, config: RunnableConfig, *, subgraphs: bool) -> StateSnapshot:
+def _get(address: Address, config: RunnableConfig, *, subgraphs: bool) -> places.Looked[StateSnapshot]:
+    loaded = yield from address.find()
     if loaded.checkpoint_id is None:
         return history.nothing(_echo(config))
+    return (yield from _look(address, loaded, subgraphs=subgraphs, latest=not address.names_checkpoint))
+
+
+def _look(
+    address: Address, loaded: LoadedCheckpoint, *, subgraphs: bool, latest: bool, known: Mapping[str, int] | None = None
+) -> places.Looked[StateSnapshot]:
+    """The snapshot of what was loaded. `known`: stable namespace -> rev at which its last run ended, as the graphs around
+    know it."""
+    address.choose(loaded)
     run, tasks = history.opened(address.graph.program, address.request, loaded)
-    states: list[Any] = []
-    for task in tasks:
-        place, nested = address.nested(run, task)
-        if place is not None and subgraphs:
-            inner = Address.__new__(Address)
-            _descend(inner, address, nested, place["configurable"]["checkpoint_ns"])
-            place = _snapshot(inner, inner.saver.load(place), place, subgraphs=True)
-        states.append(place)
-    return _described(address, run, tasks, states, config)
+    found: list[Any] = [view.nested_config(run, task) for task in tasks]
+    more: list[Sequence[StateSnapshot]] = [()] * len(tasks)
+    if subgraphs and any(found):
+        # A namespace of one call knows what it has seen itself, and asks around for the rest.
+        around = known if known is not None and ":" in address.ns else {}
+        known = {**around, **loaded.sub, **loaded.open_sub}
+        stored: list[str] = yield "nested", (loaded,), {}
+        for number, (task, place) in enumerate(zip(tasks, found, strict=True)):
+            if place is not None:
+                task_ns = place["configurable"]["checkpoint_ns"]
+                nested = yield from _nested(address, loaded, task.node, task_ns, stored, known, latest=latest)
+                found[number] = nested[0] if nested else history.nothing(place)
+                more[number] = nested if len(nested) > 1 else ()
+    config = history.address(loaded, loaded.checkpoint_id)  # type: ignore[arg-type]
+    return history.describe(run, tasks, config=config, latest=latest, states=found, more=more)
 
 
-def _descend(inner: Address, outer: Address, graph: Any, ns: str) -> None:
-    """The address of a task's nested graph."""
-    inner.saver, inner.thread_id, inner.ns, inner.graph = outer.saver, outer.thread_id, ns, graph
-    inner.former = []
-    inner.config = {"configurable": {"thread_id": outer.thread_id, "checkpoint_ns": ns}}
-    inner.request = _request(graph, outer.thread_id, ns, inner.config)
+def _nested(
+    address: Address,
+    loaded: LoadedCheckpoint,
+    node: Any,
+    task_ns: str,
+    stored: Sequence[str],
+    known: Mapping[str, int],
+    *,
+    latest: bool,
+) -> places.Looked[list[StateSnapshot]]:
+    """Snapshots of all nested runs of a task, in call order."""
+    graphs = places.keepers(node)
+    snapshots = []
+    stables = [namespace.below(around, name) for around in address.stables for name in redeploy.stable_names(node)]
+    places_of = tuple(dict.fromkeys((task_ns, namespace.stable(task_ns), *stables)))
+    # The first is asked for anyway: some foreign savers cannot list what they have.
+    for ns in places.calls_in_order(places_of, (*places_of, *stored, *known)):
+        config: RunnableConfig = {"configurable": {"thread_id": address.thread_id, "checkpoint_ns": ns}}
+        if ":" in ns:
+            inner: LoadedCheckpoint = yield "load", (config,), {}
+        else:
+            lineage = {"claim": loaded.claim, "up_rev": loaded.rev, "at_rev": known.get(ns)}
+            inner = yield "load", (config,), lineage
+            if latest and not address.ns and not inner.is_head and inner.up_rev != loaded.rev:
+                edit = yield from places.edit_after(config, inner, loaded.rev)
+                if edit is not None:
+                    named: Any = {"configurable": {**config["configurable"], "checkpoint_id": edit}}
+                    inner = yield "load", (named,), {}
+        if inner.checkpoint_id is not None:
+            deeper = _descend(address, graphs, ns, config)
+            deeper.stables = places.same_call(stables, ns)
+            snapshots.append((yield from _look(deeper, inner, subgraphs=True, latest=True, known=known)))
+    return snapshots
 
 
-def _described(address: Address, run: Any, tasks: Any, states: Any, config: RunnableConfig) -> StateSnapshot:
-    loaded = run.loaded
-    named = address.names_checkpoint
-    shown = history.address(loaded, loaded.checkpoint_id)
-    return history.describe(run, tasks, config=shown, latest=not named, states=states)
+def _descend(outer: Address, graphs: list[Any], ns: str, config: RunnableConfig) -> Address:
+    """The address of a nested run of a task."""
+    inner = Address.__new__(Address)
+    inner.saver, inner.thread_id, inner.ns = outer.saver, outer.thread_id, ns
+    inner.config = {"configurable": config["configurable"]}
+    inner.graphs, inner.graph = graphs, graphs[0]
+    inner.request = _request(inner.graph, outer.thread_id, inner.ns, config)
+    return inner
 
 
 def _echo(config: RunnableConfig) -> RunnableConfig:
@@ -263,21 +306,14 @@ def walk(
     filter: Mapping[str, Any] | None,
     before: RunnableConfig | None,
     limit: int | None,
+    subgraphs: bool,
 ) -> Iterator[StateSnapshot]:
     """Snapshots of a thread, newest first."""
     address = Address(graph, config)
-    if address.former:
-        address.load()  # finds out which of the namespaces it is
+    if len(address.stables) > 1:
+        places.ask(address.saver, address.find())  # finds out which of the namespaces it is
     for loaded in address.saver.history(address.stored(), filter=filter, before=before, limit=limit):
-        yield _past(address, loaded)
-
-
-def _past(address: Address, loaded: LoadedCheckpoint) -> StateSnapshot:
-    run, tasks = history.opened(address.graph.program, address.request, loaded)
-    assert loaded.checkpoint_id is not None
-    states: list[Any] = [view.nested_config(run, task) for task in tasks]
-    config = history.address(loaded, loaded.checkpoint_id)
-    return history.describe(run, tasks, config=config, latest=False, states=states)
+        yield places.ask(address.saver, _look(address, loaded, subgraphs=subgraphs, latest=False))
 
 
 def update(
@@ -291,6 +327,7 @@ def update(
     steps = edit.check(supersteps)
     while True:
         address = Address(graph, config)
+        address.must_be_known()
         address.request.turn = turn
         loaded = enter(address.request, address.load)
         assert loaded is not None
@@ -331,8 +368,9 @@ def _edited(address: Address, work: edit.Edit) -> tuple[list[StepCommit], Runnab
     # Unknown keys of a value that no node returned are the caller's own affair (D42).
     run.notices = [notice for notice in run.notices if notice.code != "unknown-key"]
     run.warn()
+    up_rev = address.up_rev(loaded)
     for commit in work.commits:
-        commit.parents, commit.up_rev = loaded.parents, loaded.up_rev
+        commit.parents, commit.up_rev = loaded.parents, up_rev
     configurable: dict[str, Any] = {
         "thread_id": address.thread_id,
         "checkpoint_ns": address.ns,
@@ -346,24 +384,7 @@ def _edited(address: Address, work: edit.Edit) -> tuple[list[StepCommit], Runnab
 async def aget(graph: Any, config: RunnableConfig, *, subgraphs: bool) -> StateSnapshot:
     """Async form of `get`."""
     address = Address(graph, config)
-    return await _asnapshot(address, await address.aload(), config, subgraphs=subgraphs)
-
-
-async def _asnapshot(
-    address: Address, loaded: LoadedCheckpoint, config: RunnableConfig, *, subgraphs: bool
-) -> StateSnapshot:
-    if loaded.checkpoint_id is None:
-        return history.nothing(_echo(config))
-    run, tasks = history.opened(address.graph.program, address.request, loaded)
-    states: list[Any] = []
-    for task in tasks:
-        place, nested = address.nested(run, task)
-        if place is not None and subgraphs:
-            inner = Address.__new__(Address)
-            _descend(inner, address, nested, place["configurable"]["checkpoint_ns"])
-            place = await _asnapshot(inner, await inner.saver.aload(place), place, subgraphs=True)
-        states.append(place)
-    return _described(address, run, tasks, states, config)
+    return await places.aask(address.saver, _get(address, config, subgraphs=subgraphs))
 
 
 async def awalk(
@@ -373,13 +394,14 @@ async def awalk(
     filter: Mapping[str, Any] | None,
     before: RunnableConfig | None,
     limit: int | None,
+    subgraphs: bool,
 ) -> AsyncIterator[StateSnapshot]:
     """Async form of `walk`."""
     address = Address(graph, config)
-    if address.former:
-        await address.aload()
+    if len(address.stables) > 1:
+        await places.aask(address.saver, address.find())
     async for loaded in address.saver.ahistory(address.stored(), filter=filter, before=before, limit=limit):
-        yield _past(address, loaded)
+        yield await places.aask(address.saver, _look(address, loaded, subgraphs=subgraphs, latest=False))
 
 
 async def aupdate(
@@ -393,6 +415,7 @@ async def aupdate(
     steps = edit.check(supersteps)
     while True:
         address = Address(graph, config)
+        address.must_be_known()
         address.request.turn = turn
         loaded = await aenter(address.request, alarm, address.aload)
         assert loaded is not None
@@ -441,9 +464,7 @@ class _Look:
         """
         saver = graph.checkpointer if saver is None else saver
         if not saver or saver is True:
-            raise ValueError(
-                f"graph {graph.name!r} has no checkpointer; give check() the saver whose threads are meant"
-            )
+            raise ValueError(f"graph {graph.name!r} has no checkpointer; give check() the saver whose threads are meant")
         self.graph = graph
         self.saver: Any = adapt(saver)
         if not hasattr(self.saver, "heads"):
@@ -455,16 +476,21 @@ class _Look:
 
     def wanted(self, channel: str) -> bool:
         """Must its value be read?"""
-        return channel == TASKS or channel in self._triggers or is_control(channel)
+        return channel == TASKS or channel in self._triggers or redeploy.is_control(channel)
 
-    def into(self, loaded: LoadedCheckpoint) -> Search | None:
-        """Look at a thread; what is to be searched below it."""
+    def below(self, loaded: LoadedCheckpoint) -> places.Looked[None]:
+        """Look at a thread, and at what is open in it."""
         request = _request(self.graph, loaded.claim.thread_id, "", {})
         run = RunState(self.graph.program, request, loaded)
         if run.taken_over is None:
-            return None
+            return
         self.found += run.taken_over.missing + run.taken_over.memories
-        return Search(run, self.found, tells_keys=True)
+        search = Search(run, self.found, tells_keys=True)
+        while (question := search.next()) is not None:
+            if question.name == "load":
+                search.take((yield "peek", question.arguments, {**question.keywords, "wanted": self.wanted}))
+            else:
+                search.take((yield question))
 
 
 def check(graph: Any, saver: Any) -> list[Stranded]:
@@ -472,9 +498,7 @@ def check(graph: Any, saver: Any) -> list[Stranded]:
     look = _Look(graph, saver)
     for page in look.saver.heads(look.wanted):
         for loaded in page:
-            search = look.into(loaded)
-            while search is not None and (place := search.next()) is not None:
-                search.take(look.saver.peek(**place._asdict(), wanted=look.wanted))
+            places.ask(look.saver, look.below(loaded))
     return look.found
 
 
@@ -483,7 +507,5 @@ async def acheck(graph: Any, saver: Any) -> list[Stranded]:
     look = _Look(graph, saver)
     async for page in look.saver.aheads(look.wanted):
         for loaded in page:
-            search = look.into(loaded)
-            while search is not None and (place := search.next()) is not None:
-                search.take(await look.saver.apeek(**place._asdict(), wanted=look.wanted))
+            await places.aask(look.saver, look.below(loaded))
     return look.found

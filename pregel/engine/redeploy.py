@@ -26,7 +26,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from checkpoint.base import LoadedCheckpoint, TaskWrites, Version, next_version
-from pregel.constants import CONTROL_WRITES, END, INTERRUPT, MISSING, PULL, START, TASKS
+from pregel.constants import CONTROL_WRITES, END, INPUT, INTERRUPT, MISSING, PULL, START, TASKS
 from pregel.engine import namespace
 from pregel.engine.program import Node, PregelNode, Program
 from pregel.engine.task import Task, path_text
@@ -85,6 +85,20 @@ def _digest(program: Program, around: list[Program]) -> str:
 def is_control(channel: str) -> bool:
     """Does a channel carry an edge of a `StateGraph`?"""
     return channel.startswith((BRANCH, JOIN))
+
+
+def knows(program: Program, loaded: LoadedCheckpoint) -> bool:
+    """Does the graph have everything that a checkpoint names, under this name or a former one?"""
+
+    def has(node: str) -> bool:
+        return node in program.nodes or node in program.current or node in (INPUT, INTERRUPT)
+
+    return all(map(has, loaded.seen)) and all(
+        channel in program.channels
+        or channel in program.renamed_keys
+        or (is_control(channel) and has(channel.rpartition(":")[2]))
+        for channel in loaded.versions
+    )
 
 
 # ---- taking over

@@ -13,27 +13,27 @@ from collections.abc import Iterator
 from copy import copy
 from typing import Any, NamedTuple
 
-from checkpoint.base import Claim, LoadedCheckpoint
+from checkpoint.base import LoadedCheckpoint
 from pregel.constants import TASKS
 from pregel.engine import entry, namespace, pause, plan
 from pregel.engine.apply import apply_writes
 from pregel.engine.program import Program
-from pregel.engine.redeploy import is_control
+from pregel.engine.redeploy import is_control, knows
 from pregel.engine.state import Channels, Request, RunState
 from pregel.engine.task import Task
 from pregel.errors import Stranded
 
 
-class Place(NamedTuple):
-    """A nested state, as `NativeSaver.load` is asked for it."""
+class Question(NamedTuple):
+    """What a search asks of a saver: a method of `NativeSaver`, `"load"` or `"nested"`."""
 
-    config: Any
-    claim: Claim
-    up_rev: int
+    name: str
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
 
 
 class Search:
-    """Goes through the open states below a run's checkpoint: `take` what is stored at each place that `next` names.
+    """Goes through the open states below a run's checkpoint: `take` the reply to each question that `next` asks.
 
     `found`: gets what cannot go on, of the nested states. `tells_keys`: also keys with a value that no node sees. The run
     is spent afterwards.
@@ -42,46 +42,50 @@ class Search:
     def __init__(self, run: RunState, found: list[Stranded], *, tells_keys: bool = False) -> None:
         self.found = found
         self.tells_keys = tells_keys
-        self._places = self._below(run)
-        self._loaded: LoadedCheckpoint | None = None
+        self._questions = self._below(run)
+        self._reply: Any = None
 
-    def next(self) -> Place | None:
-        """What is to be loaded now; None when all was looked at."""
-        return next(self._places, None)
+    def next(self) -> Question | None:
+        """What is to be asked now; None when all was looked at."""
+        return next(self._questions, None)
 
-    def take(self, loaded: LoadedCheckpoint | None) -> None:
-        """What is stored at the place."""
-        self._loaded = loaded
+    def take(self, reply: Any) -> None:
+        """The saver's reply."""
+        self._reply = reply
 
-    def _below(self, run: RunState) -> Iterator[Place]:
+    def _below(self, run: RunState) -> Iterator[Question]:
         tasks = open_tasks(run)
         if self.tells_keys and run.taken_over is not None and (tasks or run.taken_over.missing):
             self.found += unseen_keys(run)
-        for task in tasks:
-            graphs = [graph for graph in task.node.subgraphs if graph.checkpointer is not False]
-            if len(graphs) != 1:
-                continue  # which of them a namespace is of shows only when the node runs
-            program: Program = graphs[0].program
-            is_stable = graphs[0].checkpointer is True
-            for name in run.stable_names(task) if is_stable else [run.ns_of(task)]:
-                yield from self._calls(run, program, name)
+        holders = [(task, graphs) for task in tasks if (graphs := _keepers(task))]
+        if not holders:
+            return
+        yield Question("nested", (run.loaded,), {})
+        stored: list[str] = self._reply
+        for task, graphs in holders:
+            task_ns, stable = run.ns_of(task), run.stable_names(task)
+            for ns in sorted({task_ns, *stable, *stored}):
+                if namespace.calls_of(ns)[0] in (task_ns, *stable):
+                    yield from self._nested(run, graphs, ns)
 
-    def _calls(self, run: RunState, program: Program, task_ns: str) -> Iterator[Place]:
-        """The nested runs of one task, one after the other."""
-        assert run.claim is not None
-        call = 0
-        while True:
-            ns = namespace.nested_ns(task_ns, call)
-            address = {"thread_id": run.request.thread_id, "checkpoint_ns": ns}
-            self._loaded = None
-            yield Place({"configurable": address}, run.claim, run.rev)
-            if self._loaded is None or self._loaded.checkpoint_id is None:
-                return
-            inner = RunState(program, _request_at(run.request, ns), self._loaded)
-            if inner.taken_over is not None:
-                self.found += inner.taken_over.missing
-            yield from self._below(inner)
-            call += 1
+    def _nested(self, run: RunState, graphs: list[Any], ns: str) -> Iterator[Question]:
+        """One nested run of a task, if it is stored."""
+        config = {"configurable": {"thread_id": run.request.thread_id, "checkpoint_ns": ns}}
+        yield Question("load", (config,), {"claim": run.claim, "up_rev": run.rev})
+        loaded: LoadedCheckpoint | None = self._reply
+        if loaded is None or loaded.checkpoint_id is None:
+            return
+        fitting = graphs if len(graphs) == 1 else [graph for graph in graphs if knows(graph.program, loaded)]
+        if not fitting:
+            return  # which of them it is of shows only when the node runs
+        inner = RunState(fitting[0].program, _request_at(run.request, ns), loaded)
+        if inner.taken_over is not None:
+            self.found += inner.taken_over.missing
+        yield from self._below(inner)
+
+
+def _keepers(task: Task) -> list[Any]:
+    return [graph for graph in task.node.subgraphs if graph.checkpointer is not False]
 
 
 def _request_at(request: Request, ns: str) -> Request:
