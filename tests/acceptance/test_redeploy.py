@@ -338,6 +338,69 @@ def test_nodes_of_a_hand_made_graph(colour: Colour, store: Store, durability: st
         assert colour.get_state(new, config).next == ()
 
 
+@pytest.mark.parametrize("is_stateful", [False, True], ids=["per call", "stateful"])
+def test_a_replay_inside_a_nested_graph_under_new_names(colour: Colour, store: Store, is_stateful: bool) -> None:
+    ran: list[str] = []
+
+    def graph(version: int) -> Any:
+        def body(role: str) -> Any:
+            return colour.node(lambda state: ran.append(role) or {"l": [role]})  # type: ignore[func-returns-value]
+
+        def name(role: str) -> str:
+            return f"{role}{version or ''}"
+
+        def node(builder: Any, role: str, action: Any) -> Any:
+            return builder.add_node(name(role), action, aliases=[f"{role}{n or ''}" for n in range(version)])
+
+        inner = node(node(StateGraph(Log), "i", body("i")), "j", body("j"))
+        inner.add_edge(START, name("i")).add_edge(name("i"), name("j"))
+        box = inner.compile(checkpointer=True if is_stateful else None)
+        outer = node(node(node(StateGraph(Log), "a", body("a")), "box", box), "z", body("z"))
+        outer.add_edge(START, name("a")).add_edge(name("a"), name("box")).add_edge(name("box"), name("z"))
+        return outer.compile(checkpointer=store.reopen())
+
+    ends = [colour.invoke(graph(0), {"l": ["in"]}, THREAD)]
+    (before,) = [one for one in colour.history(graph(0), THREAD) if one.next == ("box",)]
+    place = before.tasks[0].state
+    (at,) = [one for one in colour.history(graph(0), place) if one.next == ("j",)]
+    for version in (0, 1, 2):
+        ran.clear()
+        again = graph(version)
+        (seen,) = [one for one in colour.history(again, place) if one.config == at.config]
+        assert seen.next == (f"j{version or ''}",)
+        ends.append(colour.invoke(again, None, at.config))
+        assert ran == ["j", "z"]
+    assert all(end == ends[0] for end in ends)
+
+
+def test_nested_runs_with_a_key(colour: Colour, store: Store, durability: str) -> None:
+    def graph(name: str, ask: str, **former: Any) -> Any:
+        inner = StateGraph(Log).add_node(
+            ask, colour.node(lambda state: {"l": [interrupt("?")]}), aliases=former.get("inner", ())
+        )
+        made = inner.add_edge(START, ask).compile()
+
+        def call(state: Any) -> Any:
+            return made.invoke({"l": []}, key="one")
+
+        async def acall(state: Any) -> Any:
+            return await made.ainvoke({"l": []}, key="one")
+
+        builder = StateGraph(Log).add_node(name, acall if colour.is_async else call, aliases=former.get("outer", ()))
+        return builder.add_edge(START, name).compile(checkpointer=store.reopen())
+
+    (question,) = colour.invoke(graph("n", "ask"), {"l": []}, THREAD, durability=durability)["__interrupt__"]
+    stranded = graph("m", "put", outer="n")
+    assert [one.name for one in check(colour, stranded)] == ["ask"]
+    with refused(GraphChangedError, "'ask'"):
+        colour.invoke(stranded, Command(resume={question.id: "a"}), THREAD)
+    new = graph("m", "put", outer="n", inner="ask")
+    assert check(colour, new) == []
+    shown = colour.get_state(new, THREAD, subgraphs=True)
+    assert shown.tasks[0].state.next == ("put",)
+    assert colour.invoke(new, Command(resume={question.id: "a"}), THREAD, durability=durability) == {"l": ["a"]}
+
+
 # ---- renamed or removed, and not declared
 
 
