@@ -38,6 +38,8 @@ __all__ = [
     "Stranded",
     "TaskNotFound",
     "UnknownInterruptError",
+    "closest",
+    "nearest",
     "shown",
 ]
 
@@ -86,6 +88,23 @@ def shown(value: object, limit: int = 200) -> str:
     except Exception as error:  # noqa: BLE001 - a broken __repr__ must not hide the error being reported
         text = f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def closest(name: object, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant, if one is like it."""
+    import difflib  # noqa: PLC0415 - a lazy door: only who made a mistake needs it
+
+    found = difflib.get_close_matches(name if isinstance(name, str) else shown(name), list(known), n=1)
+    return found[0] if found else None
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """The end of an error text: the known name that was probably meant, or all of them."""
+    names = [n for n in known if not n.startswith("__")]
+    meant = closest(name, names)
+    if meant is not None:
+        return f"did you mean {meant!r}?"
+    return f"known are {', '.join(map(repr, names[:20])) or 'none'}{', ...' if len(names) > 20 else ''}"
 
 
 class GraphRecursionError(RecursionError):
@@ -172,7 +191,7 @@ class Stranded:
     ) -> Stranded:
         """A finding in a loaded checkpoint. `known`: the names that there are."""
         thread_id, checkpoint_id = loaded.claim.thread_id, str(loaded.checkpoint_id)
-        fix = (_node_fix if kind == "node" else _key_fix)(name, closest(name, known))
+        fix = (_node_fix if kind == "node" else _key_fix)(name, _likely(name, known))
         return cls(thread_id, loaded.checkpoint_ns, checkpoint_id, kind, name, reason, fix, blocks, from_result)
 
     def __str__(self) -> str:
@@ -198,14 +217,11 @@ def _key_fix(name: str, near: Sequence[str]) -> str:
     )
 
 
-def closest(name: str, known: Iterable[str]) -> list[str]:
-    """At most five of the known names, the most similar first: by the pairs of letters that both have."""
-    pairs = {name[i : i + 2] for i in range(len(name) - 1)}
-
-    def similarity(other: str) -> float:
-        return sum(other[i : i + 2] in pairs for i in range(len(other) - 1)) / (len(other) + len(name))
-
-    return sorted((other for other in known if not other.startswith("__")), key=similarity, reverse=True)[:5]
+def _likely(name: str, known: Iterable[str]) -> list[str]:
+    """At most five names to choose from, the one that was probably meant first."""
+    names = [one for one in known if not one.startswith("__")]
+    meant = closest(name, names)
+    return sorted(names, key=lambda one: one != meant)[:5]
 
 
 class GraphChangedError(Exception):

@@ -20,7 +20,6 @@ from pregel.errors import (
     StoredFailure,
     Stranded,
     UnknownInterruptError,
-    closest,
     shown,
 )
 from tests.support.dummies import dummy_loaded
@@ -220,7 +219,12 @@ def test_a_changed_graph_names_what_is_missing():
     assert str(copied) == str(error)
 
 
-def test_what_was_probably_meant():
-    assert closest("reviw", ["write", "review", "view", "__start__"])[:2] == ["review", "view"]
-    assert closest("x", []) == []
-    assert len(closest("a", map(str, range(10)))) == 5
+def test_the_name_that_was_meant() -> None:
+    known = ["summarize", "plan", "__start__"]
+    assert errors.closest("sumarize", known) == "summarize"
+    assert errors.closest("zzz", known) is None
+    assert errors.closest(("plan",), ["plan", "('plan',)"]) == "('plan',)"
+    assert "'summarize'" in errors.nearest("sumarize", known)
+    assert "'plan'" in errors.nearest("zzz", known)
+    assert "__start__" not in errors.nearest("zzz", known)
+    assert "none" in errors.nearest("zzz", [])

@@ -283,11 +283,11 @@ class _Takeover:
         self._rename(name, channel)
 
     def _join(self, name: str) -> None:
-        sources, _, node = name[len(JOIN) :].rpartition(":")
+        node = name.rpartition(":")[2]
         target = self._name(node)
         tokens, finished = _collected(self.loaded.values.get(name, MISSING))
-        is_full = sum(map(len, tokens)) + len(tokens) - 1 == len(sources)
-        is_due = is_full and self._is_new(node, name)
+        is_due = self._is_complete(name, tokens, finished) and self._is_new(node, name)
+        waits = self._waits(name, finished)
         self._leave(name)
         if not tokens:
             return
@@ -308,40 +308,66 @@ class _Takeover:
         ]
         equal = [join for join in joins if self._names(join) == arrived]
         if is_due and not equal:
-            # The edge is gone, what it had brought about is not.
-            branch = f"{BRANCH}{target}"
-            can_finish = self.program.channels[branch].can_finish
-            self._take(branch, (None, finished is not False) if can_finish else None, self._bump())
+            self._wake(target, is_held=waits)
             return
         for join in equal or joins:
             if arrived & self._names(join):
                 had, _ = _collected(self.loaded.values.get(join, MISSING))
-                self._collect(join, had | (arrived & self._names(join)), finished)
+                collected = had | (arrived & self._names(join))
+                self._take(join, (collected, finished) if finished is not None else collected, self._bump())
+                self._refit_join(join, is_due=is_due and not waits)
+
+    def _is_complete(self, join: str, tokens: set[Any], finished: bool | None) -> bool:
+        """Did a stored join wake its node, or would, once nothing else is left to run?"""
+        is_full = sum(map(len, tokens)) + len(tokens) - 1 == len(join[len(JOIN) :].rpartition(":")[0])
+        return bool(tokens) and (is_full or finished is True)
+
+    def _waits(self, join: str, finished: bool | None) -> bool:
+        """Does it need a release that it has not had? A complete inclusive one needs none: then it was told of."""
+        updated = self.loaded.updated_channels
+        return finished is False and updated is not None and join not in updated
+
+    def _wake(self, node: str, *, is_held: bool = False) -> None:
+        """The edge is gone, what it had brought about is not. `is_held`: it waited until nothing else is left to run."""
+        branch = f"{BRANCH}{node}"
+        can_finish = self.program.channels[branch].can_finish
+        self._take(branch, (None, not is_held) if can_finish else None, self._bump())
 
     def _names(self, join: str) -> set[Any]:
         names: set[Any] = self.program.channels[join].names  # type: ignore[attr-defined]
         return names
 
-    def _collect(self, join: str, tokens: set[Any], finished: bool | None) -> None:
-        can_finish = self.program.channels[join].can_finish
-        # What was complete was due; it does not start to wait because the node is deferred now.
-        released = finished if finished is not None else tokens == self._names(join)
-        self._take(join, (tokens, released) if can_finish else tokens, self._bump())
-
     # -- what follows from it
 
     def _refit(self) -> None:
-        """Control channels of nodes that are deferred now and were not, or the other way round."""
+        """Control channels that are of another kind now: of nodes that are deferred and were not, of inclusive joins."""
         for name, value in list(self.loaded.values.items()):
             channel = self.program.channels.get(name)
             if channel is None or not is_control(name):
                 continue
-            is_held = type(value) in (tuple, list) and len(value) == 2
-            if channel.can_finish and not is_held:
-                complete = not name.startswith(JOIN) or set(value) == self._names(name)
-                self._take(name, (value, complete), self._bump())
-            elif not channel.can_finish and is_held:
-                self._take(name, set(value[0]) if name.startswith(JOIN) else value[0], self._bump())
+            is_pair = type(value) in (tuple, list) and len(value) == 2
+            if name.startswith(JOIN):
+                tokens, finished = _collected(value)
+                is_due = self._is_complete(name, tokens, finished) and not self._waits(name, finished)
+                self._refit_join(name, is_due=is_due)
+            elif channel.can_finish and not is_pair:
+                self._take(name, (value, True), self._bump())
+            elif not channel.can_finish and is_pair:
+                self._take(name, value[0], self._bump())
+
+    def _refit_join(self, name: str, *, is_due: bool) -> None:
+        """What had woken its node must do so, whatever kind of barrier the join is now."""
+        channel = self.program.channels[name]
+        node = name.rpartition(":")[2]
+        value = self.loaded.values[name]
+        if not is_due or not self._is_new(node, name) or channel.from_checkpoint(value).is_available():
+            return
+        tokens, _ = _collected(value)
+        if channel.can_finish and channel.from_checkpoint((tokens, True)).is_available():
+            self._take(name, (tokens, True), self._bump())
+        else:
+            self._leave(name)
+            self._wake(node)
 
     def _see(self) -> None:
         """What a node has seen under a former name, or of a channel under a former name, it has seen."""

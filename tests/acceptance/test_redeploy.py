@@ -116,8 +116,8 @@ class Version:
             if role in roles:
                 builder.add_edge(name["first"] if "first" in roles else START, name[role])
         sources = [name[role] for role in ("review", "side") if role in roles]
-        if "last" in roles and self.join == "join":
-            builder.add_edge(sources, name["last"])
+        if "last" in roles and self.join in ("join", "inclusive"):
+            builder.add_edge(sources, name["last"], inclusive=self.join == "inclusive")
         elif "last" in roles and self.join == "turned":
             builder.add_edge(sources[::-1], name["last"])
         elif "last" in roles:
@@ -576,12 +576,24 @@ def test_strict_makes_the_warning_an_error_and_stores_nothing(colour: Colour, me
         ({"more": ("new",)}, WHOLE),
         ({"join": "edges"}, WHOLE),
         ({"join": "turned"}, WHOLE),
+        ({"join": "inclusive"}, WHOLE),
+        ({"join": "inclusive", "defer": ("last",)}, WHOLE),
         ({"defer": ("last",)}, WHOLE),
         ({"join": "edges", "defer": ("last",)}, WHOLE),
         ({"without": ("first",)}, WHOLE),
         ({"without": ("last",)}, WHOLE[:-1]),
     ],
-    ids=["node added", "edges for a join", "join turned", "deferred", "both", "done node gone", "end node gone"],
+    ids=[
+        "node added",
+        "edges for a join",
+        "join turned",
+        "join inclusive",
+        "inclusive and deferred",
+        "deferred",
+        "edges and deferred",
+        "done node gone",
+        "end node gone",
+    ],
 )
 def test_changes_that_nothing_pending_minds(
     colour: Colour, store: Store, durability: str, pause: str, change: Any, end: list[str]

@@ -108,7 +108,12 @@ def test_a_checkpoint_of_the_same_graph_is_not_looked_at() -> None:
         # the edge is gone: a complete join still wakes its node, a part of one waits for what is left
         (edged("a", "b", "t"), {"join:a+b:t": {"a", "b"}}, {"branch:to:t": None}, ["branch:to:t"]),
         (edged("a", "b", "t"), {"join:a+b:t": {"a"}}, {}, None),
-        (edged("a", "b", "t", defer="t"), {"join:a+b:t": ({"a", "b"}, False)}, {"branch:to:t": (None, False)}, None),
+        (
+            edged("a", "b", "t", defer="t"),
+            {"join:a+b:t": ({"a", "b"}, False), "x": 1},
+            {"branch:to:t": (None, False), "x": 1},
+            None,
+        ),
         (
             edged("a", "b", "c", "t", joins=[("abc", "t")]),
             {"join:a+b:t": {"a"}},
@@ -121,10 +126,35 @@ def test_a_checkpoint_of_the_same_graph_is_not_looked_at() -> None:
         (
             edged("a", "b", "t", joins=[("ab", "t")], defer="t"),
             {"join:a+b:t": {"a"}},
+            {"join:a+b:t": {"a"}},
+            None,
+        ),
+        (
+            edged("a", "b", "t", joins=[("ab", "t")], defer="t"),
+            {"join:a+b:t": {"a", "b"}},
+            {"join:a+b:t": ({"a", "b"}, True)},
+            ["join:a+b:t"],
+        ),
+        # inclusive before: released with a part of its names
+        (
+            edged("a", "b", "t", joins=[("ab", "t")]),
+            {"join:a+b:t": ({"a"}, True)},
+            {"branch:to:t": None},
+            ["branch:to:t"],
+        ),
+        (edged("a", "b", "t"), {"join:a+b:t": ({"a"}, True)}, {"branch:to:t": None}, ["branch:to:t"]),
+        (
+            edged("a", "c", "t", joins=[("ac", "t")], aliases={"c": "b"}),
+            {"join:a+b:t": ({"b"}, True)},
+            {"branch:to:t": None},
+            ["branch:to:t"],
+        ),
+        (
+            edged("a", "b", "t", joins=[("ab", "t")]),
+            {"join:a+b:t": ({"a"}, False)},
             {"join:a+b:t": ({"a"}, False)},
             None,
         ),
-        (edged("a", "b", "t", joins=[("ab", "t")]), {"join:a+b:t": ({"a"}, False)}, {"join:a+b:t": {"a"}}, None),
         # keys
         (edged("a", renamed_keys={"w": "x"}), {"w": 3}, {"x": 3}, ["x"]),
         (edged("a", renamed_keys={"w": None}), {"w": 3}, {"w": 3}, None),
@@ -133,6 +163,8 @@ def test_a_checkpoint_of_the_same_graph_is_not_looked_at() -> None:
 )
 def test_what_becomes_of_a_value(program: Program, values: Any, expected: Any, updated: Any) -> None:
     loaded = left(values)
+    if "x" in values:
+        loaded.updated_channels = ["x"]  # what waits for the end was not told of
     found = taken(program, loaded)
     assert loaded.values == expected
     assert found.missing == []

@@ -90,11 +90,12 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """A description. `joins` are (sources, target); edges to END are left out."""
+    """A description. `joins` are (sources, target); edges to END are left out. `inclusive`: are the joins?"""
 
     nodes: tuple[Node, ...]
     edges: frozenset[tuple[str, str]]
     joins: tuple[tuple[tuple[str, ...], str], ...] = ()
+    inclusive: bool = False
 
     def node(self, name: str) -> Node:
         """The node of that name; START is a node that does nothing."""
@@ -173,7 +174,8 @@ def make_graph(pick: Pick) -> Graph:
         sources = sorted({names[pick(len(names))], names[pick(len(names))]})
         if len(sources) == 2:
             joins.append((tuple(sources), names[pick(len(names))]))
-    return Graph(nodes, frozenset(edges), tuple(dict.fromkeys(joins)))
+    # One at most: the order in which several are released is the subject of tests/acceptance/test_mistakes.py.
+    return Graph(nodes, frozenset(edges), tuple(dict.fromkeys(joins)), len(joins) == 1 and pick(2) == 1)
 
 
 def _make_node(pick: Pick, name: str, names: str) -> Node:
@@ -333,7 +335,8 @@ def build(graph: Graph, world: World, *, is_async: bool = False, **options: Any)
     for source, target in sorted(graph.edges):
         builder.add_edge(name(source), name(target))
     for sources, target in graph.joins:
-        builder.add_edge(list(map(name, sources)), name(target))
+        # False: some fill up by chance only.
+        builder.add_edge(list(map(name, sources)), name(target), inclusive=graph.inclusive)
     names = [name(node.name) for node in graph.nodes]
     ends = {**{name_in(earlier, node.name): name(node.name) for node in graph.nodes for earlier in range(version + 1)}}
     for node in graph.nodes:
@@ -342,7 +345,10 @@ def build(graph: Graph, world: World, *, is_async: bool = False, **options: Any)
             builder.add_conditional_edges(name(node.name), _router(node.branch, version), path_map)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PregelWarning)
-        return builder.compile(**options)
+        compiled = builder.compile(**options)
+    # Chance puts many a goto beside an edge; that this is told is the subject of tests/acceptance/test_mistakes.py.
+    compiled.program.warned.update(("goto-and-edge", name) for name in names)
+    return compiled
 
 
 def _router(route: Route, version: int) -> Callable[[State], Sequence[Any]]:
