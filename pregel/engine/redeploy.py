@@ -23,10 +23,11 @@ from __future__ import annotations
 
 from _blake2 import blake2b
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
-from checkpoint.base import LoadedCheckpoint, TaskWrites, Version, next_version
-from pregel.constants import CONTROL_WRITES, END, INPUT, INTERRUPT, MISSING, PULL, START, TASKS
+from checkpoint.base import WRITES_IDX_MAP, LoadedCheckpoint, TaskWrites, Version, next_version
+from pregel.constants import CONTROL_WRITES, END, INPUT, INTERRUPT, MISSING, NULL_TASK_ID, PULL, START, TASKS
 from pregel.engine import namespace
 from pregel.engine.program import Node, PregelNode, Program
 from pregel.engine.task import Task, path_text
@@ -35,6 +36,8 @@ from pregel.types import Send
 
 FACT = "graph"
 """The fact under which a line of checkpoints carries the mark of the graph that made it."""
+BREAKPOINTS = "breakpoints"
+"""The fact that has the breakpoints which a thread keeps: when to stop -> names of nodes."""
 BRANCH = "branch:to:"
 JOIN = "join:"
 PULL_PATH = f"~{PULL}, "
@@ -107,7 +110,7 @@ def knows(program: Program, loaded: LoadedCheckpoint) -> bool:
 class TakenOver:
     """What became of a checkpoint of another version of the graph."""
 
-    __slots__ = ("addresses", "due", "left", "memories", "missing", "moved", "seen_changed", "unseen")
+    __slots__ = ("addresses", "due", "facts_changed", "left", "memories", "missing", "moved", "seen_changed", "unseen")
 
     def __init__(self) -> None:
         self.moved: dict[str, None] = {}
@@ -116,6 +119,7 @@ class TakenOver:
         """Channels that have none any more."""
         self.seen_changed: dict[str, None] = {}
         """Nodes whose entry in `seen` changed."""
+        self.facts_changed: dict[str, Any] = {}
         self.addresses: dict[str, str] = {}
         """Node -> the former name that its task of the open step is stored under."""
         self.due: dict[str, None] = {}
@@ -157,6 +161,7 @@ class _Takeover:
         self._refit()
         self._see()
         self._follow()
+        self._stops()
         self._writes()
         self._sends()
         if not loaded.checkpoint_ns:
@@ -390,6 +395,25 @@ class _Takeover:
             names = dict.fromkeys(self.renamed.get(name, name) for name in updated)
             self.loaded.updated_channels = list(names | self.woken)
 
+    def _stops(self) -> None:
+        """Breakpoints that the thread keeps: as a fact, or among the writes that belong to no task until that is stored."""
+        kept = self.loaded.facts.get(BREAKPOINTS)
+        if kept is not None and (now := self._stops_now(kept)) != kept:
+            self.loaded.facts[BREAKPOINTS] = self.made.facts_changed[BREAKPOINTS] = now
+        for at, row in enumerate(self.loaded.writes):
+            if row.task_id.startswith(NULL_TASK_ID[:32]) and row.slot == WRITES_IDX_MAP[INTERRUPT]:
+                writes = [(channel, self._stops_now(value)) for channel, value in row.writes]
+                self.loaded.writes[at] = replace(row, writes=writes)
+
+    def _stops_now(self, kept: Any) -> Any:
+        if not isinstance(kept, dict):
+            return kept
+        current = self.program.current
+        return {
+            when: [current.get(name, name) for name in names] if isinstance(names, (list, tuple)) else names
+            for when, names in kept.items()
+        }
+
     def _writes(self) -> None:
         """Stored writes of the open step."""
         for at, row in enumerate(self.loaded.writes):
@@ -402,7 +426,7 @@ class _Takeover:
                     self._known_as(name, node)
             if row.slot == 0 and not all(channel in self.program.channels for channel, _ in row.writes):
                 writes = [write for one in row.writes for write in self._write(*one)]
-                self.loaded.writes[at] = TaskWrites(row.rev, row.checkpoint_id, row.task_id, row.path, row.slot, writes)
+                self.loaded.writes[at] = replace(row, writes=writes)
 
     def _write(self, channel: str, value: Any) -> Iterable[tuple[str, Any]]:
         """What a stored write is for this graph."""

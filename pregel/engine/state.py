@@ -464,6 +464,7 @@ class RunState:
         self.changed = dict.fromkeys([*taken_over.moved, *taken_over.left])
         self.is_mixed = bool(self.changed)
         self.seen_changed = {name: self.seen[name] for name in taken_over.seen_changed}
+        self.facts_changed.update(taken_over.facts_changed)
         if taken_over.addresses:
             self.built = self.program
             self.program = self.program.known_as(taken_over.addresses)

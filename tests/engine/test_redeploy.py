@@ -228,6 +228,21 @@ def test_stored_writes_go_where_their_channel_went() -> None:
     ]
 
 
+def test_breakpoints_that_a_thread_keeps_have_the_new_names() -> None:
+    program = edged("b", "c", aliases={"b": "a"})
+    kept, now = {"before": ["a", "c"], "after": "*"}, {"before": ["b", "c"], "after": "*"}
+    loaded = left(
+        {},
+        facts={"breakpoints": kept, "other": kept},
+        writes=[row(NULL_TASK_ID, (INTERRUPT, kept), slot=-3, path="")],
+    )
+    found = taken(program, loaded)
+    assert loaded.facts == {"breakpoints": now, "other": kept}
+    assert found.facts_changed == {"breakpoints": now}
+    assert loaded.writes[0].writes == [(INTERRUPT, now)]
+    assert found.missing == []
+
+
 @pytest.mark.parametrize(
     ("values", "fields", "missing"),
     [
