@@ -91,6 +91,14 @@ State = tuple[Header, Mapping[int, StoredChain], dict[str, Any], list[TaskWrites
 """A checkpoint's folded header, the rows of its chains, its values and its task writes."""
 
 
+class Head(NamedTuple):
+    """The root namespace of one thread. `key` orders the threads, the oldest first, and is never used again."""
+
+    key: Any
+    thread_id: str
+    address: Address
+
+
 class Rows(Protocol):
     """One consistent view of the stored rows. Stubs of pruned checkpoints count as absent."""
 
@@ -140,6 +148,18 @@ class Rows(Protocol):
 
     def tasks_of(self, space_pk: Any, revs: Sequence[int]) -> Mapping[int, list[WriteRow]]:
         """`tasks` of each of these revs that has any."""
+        raise NotImplementedError
+
+    def heads(self, after: Any, limit: int) -> list[Head]:
+        """Threads by key, after the one with that key (None: from the start); those that have a newest checkpoint."""
+        raise NotImplementedError
+
+    def checkpoints_at(self, places: Sequence[tuple[Any, int]]) -> Mapping[Any, Found]:
+        """`checkpoint` at each of these (space, rev), one for a space, that is there: by space."""
+        raise NotImplementedError
+
+    def tasks_at(self, places: Sequence[tuple[Any, int]]) -> Mapping[Any, list[WriteRow]]:
+        """`tasks` at each of these (space, rev) that has any: by space."""
         raise NotImplementedError
 
     def open_child(self, space_pk: Any, up_rev: int, own: int) -> int | None:

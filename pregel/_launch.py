@@ -409,21 +409,8 @@ def load_arguments(request: Request) -> dict[str, Any]:
         "config": {"configurable": configurable},
         "claim": around.claim,
         "up_rev": around.rev if is_open else None,
-        "at_rev": _newest(around, request.ns) if request.stable_ns else None,
+        "at_rev": around.newest(request.ns) if request.stable_ns else None,
     }
-
-
-def _newest(around: RunState | None, ns: str) -> int | None:
-    """Rev at which the last run of a stable namespace ended, as far as the lineage of the runs around it knows.
-
-    A run in a namespace of its own knows only what it has seen itself; the next outer one knows what was before.
-    """
-    while around is not None:
-        rev = around.sub_changed.get(ns, around.sub.get(ns))
-        if rev is not None or around.request.stable_ns:
-            return rev
-        around = around.request.parent_run
-    return None
 
 
 def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, value: Any) -> Run:
@@ -472,7 +459,7 @@ def _start_of(request: Request) -> places.Looked[LoadedCheckpoint]:
     if is_open and around.replaying:
         return found  # an earlier attempt of this very task left it
     seeds = around.root.request.seeds
-    seed = seeds.pop(namespace.stable(request.ns), None) if seeds else None
+    seed = seeds.pop(_seeded(request, around, seeds), None) if seeds else None
     if seed is None and around.origin is not None and around.replaying:
         seed = yield from _stood(request, around, around.origin)
     if seed is not None:
@@ -512,6 +499,15 @@ def _recalled(request: Request, head: LoadedCheckpoint) -> places.Looked[LoadedC
     elif request.checkpoint_id:
         head = yield "load", (address(request, "", request.checkpoint_id),), {}
     return head
+
+
+def _seeded(request: Request, around: RunState, seeds: Mapping[str, Any]) -> str:
+    """The namespace without task ids under which a nested checkpoint may have been addressed for this run."""
+    assert request.parent is not None
+    names = around.stable_names(request.parent.task)
+    former = [namespace.nested_ns(name, request.call_number, request.key) for name in names]
+    own = namespace.stable(request.ns)
+    return next((name for name in (own, *former) if name in seeds), own)
 
 
 def _stood(request: Request, around: RunState, origin: Origin) -> places.Looked[tuple[str, str] | None]:

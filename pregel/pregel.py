@@ -21,11 +21,11 @@ from pregel._scope import TaskScope
 from pregel._stream import BUFFER, AsyncChunkStream, ChunkStream, Outlet
 from pregel._turns import OnConflict, Turn
 from pregel.channels import BaseChannel, Topic
-from pregel.constants import RESERVED, TASKS
+from pregel.constants import END, RESERVED, START, TASKS
 from pregel.drawing.draw import Graph, NodeInfo, build_channel_graph
 from pregel.engine.program import PregelNode, Program, Returned, Write
 from pregel.engine.sync_driver import SyncDriver
-from pregel.errors import InvalidUpdateError, shown
+from pregel.errors import InvalidUpdateError, Stranded, shown
 from pregel.managed import ManagedValue
 from pregel.runtime import RunControl
 from pregel.types import (
@@ -81,6 +81,7 @@ class NodeBuilder:
         self._retry: list[RetryPolicy] = []
         self._cache: CachePolicy[Any] | None = None
         self._timeout: TimeoutPolicy | None = None
+        self._aliases: list[str] = []
 
     def subscribe_only(self, channel: str) -> Self:
         """Wake on one channel and take its bare value as input.
@@ -173,6 +174,11 @@ class NodeBuilder:
         self._timeout = TimeoutPolicy.coerce(timeout)
         return self
 
+    def also_known_as(self, *names: str) -> Self:
+        """Names that the node had in earlier versions of the graph; work stored under them goes on here."""
+        self._aliases += names
+        return self
+
     def build(self) -> PregelNode:
         """The node."""
         bound = _sequence(self._steps)
@@ -187,6 +193,7 @@ class NodeBuilder:
             cache_policy=self._cache,
             timeout=self._timeout,
             subgraphs=[step.subject for step in self._steps if is_graph(step.subject)],
+            aliases=self._aliases,
         )
 
 
@@ -257,7 +264,9 @@ class Pregel(_launch.Graph):
         isolate: str = "shallow",
         strict: bool = False,
         on_conflict: OnConflict = "raise",
+        renamed_keys: Mapping[str, str | None] | None = None,
     ) -> None:
+        """`renamed_keys`: as for `StateGraph.compile`, of channels."""
         self.nodes: dict[str, PregelNode] = {
             str(key): node.build() if isinstance(node, NodeBuilder) else node for key, node in nodes.items()
         }
@@ -296,6 +305,7 @@ class Pregel(_launch.Graph):
         self.isolate = isolate
         self.strict = strict
         self.on_conflict = Turn(on_conflict, None).how
+        self.renamed_keys = dict(renamed_keys or {})
         self._program: Program | None = None
         if auto_validate:
             self.validate()
@@ -318,6 +328,7 @@ class Pregel(_launch.Graph):
                 output_channels=self.output_channels,
                 stream_channels=self.stream_channels_asis,
                 watch=self.isolate == "deep",
+                renamed_keys=self.renamed_keys,
             )
         return self._program
 
@@ -371,8 +382,27 @@ class Pregel(_launch.Graph):
             for name in [given] if isinstance(given, str) else given:
                 if name != "*" and name not in self.nodes:
                     raise ValueError(f"breakpoint at unknown node {name!r}; the nodes are {list(self.nodes)!r}")
+        self._check_renames()
         self._program = None
         return self
+
+    def _check_renames(self) -> None:
+        taken: dict[str, str] = {}
+        for name, node in self.nodes.items():
+            for alias in node.aliases:
+                where = f"node {name!r}: alias {alias!r}"
+                if alias in self.nodes:
+                    raise ValueError(f"{where} is the name of a node; an alias is a name that no node has any more")
+                if alias in taken:
+                    raise ValueError(f"{where} is an alias of node {taken[alias]!r} already; give it to one of them")
+                if alias in RESERVED or alias in (START, END) or "|" in alias or ":" in alias:
+                    raise ValueError(f"{where} is reserved or has '|' or ':' in it, so it was never the name of a node")
+                taken[alias] = name
+        for old, new in self.renamed_keys.items():
+            if old in self.channels:
+                raise ValueError(f"renamed_keys: {old!r} is declared, so it was not renamed; leave it out")
+            if new is not None and new not in self.channels:
+                raise ValueError(f"renamed_keys: {old!r} became {new!r}, which is none of {shown(list(self.channels))}")
 
     def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
         """The name of the graph, which a node that wraps it gets too; with a suffix, `GraphInput` or `graph_input`."""
@@ -857,6 +887,27 @@ class Pregel(_launch.Graph):
         given = _batch_configs(self, inputs, config, more)
         calls = [self.ainvoke(i, c, **more) for i, c in zip(inputs, given, strict=True)]
         return _batch_result(await _async_driver().AsyncDriver.gather(calls, given), return_exceptions)
+
+    # ---- changes of the graph
+
+    def check(self, saver: Any = None) -> list[Stranded]:
+        """What is paused in a saver's threads and could not go on with this version of the graph; empty if nothing.
+
+        To be asked before a new version is deployed. Looks at the newest state of every thread, and at nested ones that
+        are open below it; changes nothing, and reads no values but those that wake nodes, so their types may be unknown
+        here. Threads that this very graph has left are skipped. `saver`: this graph's own if None; may be read-only.
+
+        A finding with `blocks` keeps its thread from being resumed (`GraphChangedError`); one without tells of a key whose
+        value no node sees. Each says what to do. A saver with LangGraph's methods alone is listed as a whole.
+
+        Raises:
+            ValueError: there is no saver.
+        """
+        return _state_api.check(self, saver)
+
+    async def acheck(self, saver: Any = None) -> list[Stranded]:
+        """Async form of `check`."""
+        return await _state_api.acheck(self, saver)
 
     # ---- state
 

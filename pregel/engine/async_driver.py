@@ -34,6 +34,7 @@ from pregel.engine.limits import deadline_of, own_error, timed_out
 from pregel.engine.once import aonce, once
 from pregel.engine.program import Write
 from pregel.engine.snapshot import into_lane, note_edited, note_unstored, salvage
+from pregel.engine.stranded import before_resume
 from pregel.engine.task import Task, acall, acall_routers, call, call_node, in_context, paced
 from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, workers
 from pregel.errors import AttemptClosedError
@@ -147,11 +148,19 @@ class AsyncDriver:
 
     async def begin(self, value: Any) -> None:
         """Start the run; returns when its input or answers are stored."""
+        if self.run.taken_over is not None:
+            await self.look_below(value)
         commits = self.run.start(value)
         if self.run.notices:
             self.run.warn()
         for commit in commits:
             await self.store(commit, wait=True)
+
+    async def look_below(self, value: Any) -> None:
+        """Async form of `SyncDriver.look_below`."""
+        search = before_resume(self.run, value)
+        while search is not None and (question := search.next()) is not None:
+            search.take(await getattr(self.saver, "a" + question.name)(*question.arguments, **question.keywords))
 
     async def advance(self) -> bool:
         """Do the next piece: plan and start a superstep, wait for an outcome, or commit. False when the run is over."""

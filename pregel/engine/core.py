@@ -34,6 +34,7 @@ from pregel.errors import (
     EngineBug,
     ErrorCode,
     GraphBubbleUp,
+    GraphChangedError,
     GraphDrained,
     GraphInterrupt,
     GraphRecursionError,
@@ -54,6 +55,7 @@ class Run(RunState):
 
         Raises:
             EmptyInputError: there is nothing to do.
+            GraphChangedError: what is to be resumed needs what the graph does not have any more.
             RuntimeError: answers that no question waits for, or without a saver.
         """
         if self.phase != "new":
@@ -153,7 +155,7 @@ class Run(RunState):
         """
         if task.settled:
             raise EngineBug(f"task {task.name!r} of step {self.step} settled twice")
-        if isinstance(error, GraphBubbleUp):
+        if isinstance(error, (GraphBubbleUp, GraphChangedError)):
             self._settled(task)
             if isinstance(error, GraphInterrupt):
                 self._pause(task, error)
@@ -238,8 +240,10 @@ class Run(RunState):
         else:
             made = self.checkpoint_id_ = None
         self.pending = []
-        if self.resumed and self.request.parent_run is None:
-            self.answers.loose.clear()  # it was meant for this superstep: a question of a later one is asked
+        if self.resumed:
+            self.step_over()
+            if self.request.parent_run is None:
+                self.answers.loose.clear()  # it was meant for this superstep: a question of a later one is asked
         self.resumed = self.replaying = False
         self.step += 1
         self.phase = "idle"

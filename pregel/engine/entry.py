@@ -22,7 +22,7 @@ from pregel.constants import (
     START,
     TASKS,
 )
-from pregel.engine import pause, plan, snapshot, view
+from pregel.engine import pause, plan, redeploy, snapshot, view
 from pregel.engine.apply import apply_tasks, apply_writes
 from pregel.engine.origin import originate
 from pregel.engine.program import Node, Program, Write
@@ -63,12 +63,12 @@ def map_command(command: Command[Any], program: Program, notice: Any) -> list[Wr
     targets = command.goto if isinstance(command.goto, (list, tuple)) else [command.goto]
     for target in targets:
         if isinstance(target, Send):
-            if target.node in program.nodes:
+            if target.node in program.nodes or target.node in program.current:
                 writes.append((TASKS, target))
             else:
                 notice("unknown-send", f"input:{target.node}", plan.unknown_target(program, target))
         elif isinstance(target, str):
-            channel = f"branch:to:{target}"
+            channel = f"branch:to:{program.current.get(target, target)}"
             if channel in program.channels:
                 writes.append((channel, START))
             elif target != END:
@@ -114,14 +114,20 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
 
     Raises:
         EmptyInputError: there is neither input nor anything to continue.
+        GraphChangedError: what is to be continued needs nodes or keys that the graph has no more.
         RuntimeError: answers without a saver, or a bare answer to several pending questions.
     """
     request = run.request
+    if run.stores:
+        run.sign()
+    if run.taken_over is not None:
+        for one in run.taken_over.memories:
+            run.notice("lost-memory", f"{one.ns}:{one.name}", f"thread {one.thread_id!r}: {one}")
     nulls = null_writes(run)
     command = value if isinstance(value, Command) else None
     if command is not None:
         _check(run, command)
-    elif run.versions and request.parent_run is None and _reconnects(run):
+    elif request.parent_run is None and continues(run, value):
         value = None
     elif run.continues:
         value = None
@@ -129,7 +135,7 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
         if run.source == "update" and answers.bare is not None and answers.bare in answers.by_id:
             # The state was edited while it waited: its question was asked under an id that it does not have any more.
             answers.loose.append(answers.by_id.pop(answers.bare))
-    resuming = bool(run.versions) and (value is None or command is not None)
+    resuming = continues(run, value)
     if command is None and not resuming:
         writes = map_input(run.program, value)
         if not writes:
@@ -138,6 +144,7 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
                 f"no input for {channels!r}: pass an input, or address a thread that has something to resume"
             )
         return _present(_input(run, writes))
+    check_change(run)
     rows: list[TaskWrites] = []
     if command is not None:
         rows = _answers(run, command)
@@ -182,6 +189,33 @@ def _reconnects(run: RunState) -> bool:
     return run_id is not None and run.loaded is not None and run.loaded.metadata.get("run_id") == str(run_id)
 
 
+def continues(run: RunState, value: Any) -> bool:
+    """Does a run with this input go on from what is stored?"""
+    if not run.versions:
+        return False
+    return value is None or isinstance(value, Command) or (run.request.parent_run is None and _reconnects(run))
+
+
+def check_change(run: RunState) -> None:
+    """The run continues what another version of the graph has left.
+
+    Raises:
+        GraphChangedError: this one cannot run it.
+    """
+    taken_over = run.taken_over
+    if taken_over is None:
+        return
+    redeploy.refuse(redeploy.in_the_way(taken_over.missing, results=not run.replaying and not run.moved_past))
+    for key in taken_over.unseen if plan.open_tasks(run) else ():
+        run.notice(
+            "undeclared-key",
+            key,
+            f"thread {run.request.thread_id!r} has a value of {key!r}, which this version of the graph does not declare: "
+            f"no node sees it, and it stays stored; if the key was renamed: compile(renamed_keys={{{key!r}: 'new_key'}}), "
+            f"if it is not needed any more: compile(renamed_keys={{{key!r}: None}})",
+        )
+
+
 def _check(run: RunState, command: Command[Any]) -> None:
     if command.resume is not None and not run.stores:
         raise RuntimeError(
@@ -207,6 +241,7 @@ def _input(run: RunState, writes: Sequence[Write]) -> StepCommit | None:
             # Deferred nodes that wait go on waiting: the input is something else to do.
             apply_tasks(run, dropped, releases=False)
         run.updated = None
+        dropped_by_change(run, "the new input")
     run.pending = []
     if writes:
         apply_writes(run, writes, INPUT)
@@ -216,14 +251,27 @@ def _input(run: RunState, writes: Sequence[Write]) -> StepCommit | None:
     if run.stores and run.request.parent_run is None:
         originate(run)
     commit = snapshot.checkpoint(run, "input")
+    run.step_over()
     run.step += 1
     return commit
+
+
+def dropped_by_change(run: RunState, what: str) -> None:
+    """Say what of a step that is dropped this graph could not have run, since nobody sees it in the state."""
+    missing = run.taken_over.missing if run.taken_over is not None else ()
+    for one in missing:
+        run.notice(
+            "dropped-work",
+            f"{one.kind}:{one.name}",
+            f"{what} drops pending work of thread {one.thread_id!r} that this version of the graph could not run: {one}",
+        )
 
 
 def _fork(run: RunState) -> StepCommit | None:
     """The checkpoint that a replay starts from: a copy of the addressed one, on a branch of its own."""
     originate(run)
     commit = snapshot.checkpoint(run, "fork")
+    run.step_over()
     run.step += 1
     run.pending = []
     return commit

@@ -40,6 +40,7 @@ from pregel.engine.limits import deadline_of, own_error, timed_out
 from pregel.engine.once import aonce, once
 from pregel.engine.program import Write
 from pregel.engine.snapshot import into_lane, note_edited, note_unstored, salvage
+from pregel.engine.stranded import before_resume
 from pregel.engine.task import Task, call
 from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, here, workers
 from pregel.errors import AttemptClosedError
@@ -104,11 +105,19 @@ class SyncDriver:
 
     def begin(self, value: Any) -> None:
         """Start the run; returns when its input or answers are stored."""
+        if self.run.taken_over is not None:
+            self.look_below(value)
         commits = self.run.start(value)
         if self.run.notices:
             self.run.warn()
         for commit in commits:
             self.store(commit, wait=True)
+
+    def look_below(self, value: Any) -> None:
+        """The graph was changed: let the run know what of its nested states cannot go on, before anything is stored."""
+        search = before_resume(self.run, value)
+        while search is not None and (question := search.next()) is not None:
+            search.take(getattr(self.saver, question.name)(*question.arguments, **question.keywords))
 
     def advance(self) -> bool:
         """Do the next piece: plan and start a superstep, wait for an outcome, or commit. False when the run is over."""
