@@ -934,7 +934,7 @@ class Pregel(_launch.Graph):
             [
                 NodeInfo(
                     name,
-                    data=node.bound.subject if node.bound is not None else None,
+                    data=node.bound.subject if node.bound is not None else node,
                     metadata=node.metadata,
                     subgraph=partial(_inner_drawing, node.subgraphs[0]) if node.subgraphs else None,
                 )
@@ -951,6 +951,10 @@ class Pregel(_launch.Graph):
     async def aget_graph(self, config: Any = None, *, xray: bool | int = False) -> Graph:
         """Async form of `get_graph`."""
         return self.get_graph(config, xray=xray)
+
+    def _repr_mimebundle_(self, **_kwargs: object) -> dict[str, str]:
+        """Notebooks show the drawing, made here; terminals the ordinary repr."""
+        return {"image/svg+xml": self.get_graph().draw_svg(), "text/plain": repr(self)}
 
     # ---- schemas
 

@@ -67,6 +67,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 # they need pydantic, and only when asked for.
 LAZY_DOORS = {
     "pregel.graph.compile": {"pregel.graph.jsonschema"},
+    "pregel.drawing.draw": {"pregel.drawing.svg"},
     "pregel.pregel": {"pregel.engine.async_driver", "pregel._jsonschema"},
     "pregel.engine.workers": {"concurrent.futures"},
     "checkpoint": {"checkpoint.sqlite"},
