@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from checkpoint.base import RunnableConfig
 from pregel import _launch, _state_api
@@ -20,7 +20,7 @@ from pregel._launch import Outlet
 from pregel._scope import TaskScope
 from pregel._turns import OnConflict, Turn
 from pregel.channels import BaseChannel, Topic
-from pregel.constants import RESERVED, TASKS
+from pregel.constants import RESERVED, START, TASKS
 from pregel.drawing.draw import Graph, NodeInfo, build_channel_graph
 from pregel.engine.program import PregelNode, Program, Returned, Write
 from pregel.engine.sync_driver import SyncDriver
@@ -40,6 +40,9 @@ from pregel.types import (
     TimeoutPolicy,
     ensure_valid_checkpointer,
 )
+
+if TYPE_CHECKING:
+    from pregel.explanation import Explanation
 
 __all__ = ["NodeBuilder", "Pregel", "PregelNode", "Returned"]
 
@@ -898,6 +901,40 @@ class Pregel(_launch.Graph):
         turn = Turn(on_conflict or self.on_conflict, timeout)
         return await _state_api.aupdate(self, config, supersteps, turn, _async_driver().Alarm)
 
+    def explain(self, config: RunnableConfig, *, limit: int | None = None) -> Explanation:
+        """Why the nodes of a thread ran, and why others did not: `print(graph.explain(config))`.
+
+        For each step: its tasks, what became of them, and which write woke each. For the step that comes next also the
+        nodes that wait, and for what. Reads what is stored; runs no code of nodes, routers or reducers, and reads no
+        values of the state.
+
+        Args:
+            config: a thread: its last run is explained. With a `checkpoint_id`: only the step that follows it. With a
+                `checkpoint_ns`: the nested graph there.
+            limit: explain this many closed steps, also of earlier runs, instead of the last run.
+
+        Raises:
+            ValueError: the graph has no saver, the config no thread_id, its namespace no graph; or a bad limit.
+        """
+        explanation: Explanation = _explain().explain(self, config, limit)
+        return explanation
+
+    async def aexplain(self, config: RunnableConfig, *, limit: int | None = None) -> Explanation:
+        """Async form of `explain`."""
+        explanation: Explanation = await _explain().aexplain(self, config, limit)
+        return explanation
+
+    def declared_ways(self) -> list[tuple[str, str | None, str]]:
+        """(source, target, kind) of `explanation.Way` for every declared way from node to node."""
+        entries = {name: [e[0] for e in getattr(node.write, "entries", ())] for name, node in self.nodes.items()}
+        inputs = [self.input_channels] if isinstance(self.input_channels, str) else self.input_channels
+        return [
+            (source, name, "channel")
+            for name, node in self.nodes.items()
+            for source, channels in ((START, inputs), *entries.items())
+            if any(trigger in channels for trigger in node.triggers)
+        ]
+
     # ---- nested graphs
 
     def get_subgraphs(self, namespace: str | None = None, *, recurse: bool = False) -> Iterator[tuple[str, Pregel]]:
@@ -1023,6 +1060,13 @@ class Pregel(_launch.Graph):
         if isinstance(names, str):
             return getattr(self.channels[names], kind)
         return {name: getattr(self.channels[name], kind) for name in names}
+
+
+def _explain() -> Any:
+    """What answers `explain`, imported when somebody asks."""
+    from pregel import _explain  # noqa: PLC0415 - a lazy door
+
+    return _explain
 
 
 def _inner_drawing(graph: Any, xray: bool | int) -> Graph:

@@ -35,10 +35,19 @@ ROWS = (
 STORAGE = tuple(f"checkpoint.{name}" for name in (*ROWS, *TOOLS))
 COMMANDS = ("checkpoint.cli", "checkpoint.__main__")
 WORDS = tuple(f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "types", "warnings", "messages"))
-PARTS = tuple(f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing"))
+PARTS = tuple(
+    f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing", "explanation")
+)
 KEEPERS = ("pregel.store", "pregel.cache")
 DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "sync_driver", "async_driver"))
-FACE = ("pregel._turns", "pregel._launch", "pregel._state_api", "pregel._jsonschema", "pregel.pregel")
+FACE = (
+    "pregel._turns",
+    "pregel._launch",
+    "pregel._state_api",
+    "pregel._explain",
+    "pregel._jsonschema",
+    "pregel.pregel",
+)
 FRONT = (*WORDS, *PARTS, *KEEPERS, "checkpoint.registry", "checkpoint.base", "pregel.pregel")
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
@@ -68,7 +77,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 LAZY_DOORS = {
     "pregel.graph.compile": {"pregel.graph.jsonschema"},
     "pregel.drawing.draw": {"pregel.drawing.svg"},
-    "pregel.pregel": {"pregel.engine.async_driver", "pregel._jsonschema"},
+    "pregel.pregel": {"pregel.engine.async_driver", "pregel._jsonschema", "pregel._explain"},
     "pregel.engine.workers": {"concurrent.futures"},
     "checkpoint": {"checkpoint.sqlite"},
 }
