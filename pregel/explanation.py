@@ -147,14 +147,14 @@ class Step(NamedTuple):
     """Nodes that had something of what they need when the step began, and not all. For the open step also those that
     nothing has woken in the steps before."""
     first_step: int | None = None
-    """Less than `step` if several steps were stored as one (durability `exit` or `Every`): the first of them."""
+    """Less than `step` if several steps are not stored one by one (durability `exit` or `Every`): the first of them."""
 
     def __str__(self) -> str:
         title = {"open": f"open step {self.step}", "loop": f"step {self.step}"}.get(
             self.kind, f"step {self.step}: {_MADE.get(self.kind, '')}"
         )
         if self.first_step is not None and self.first_step != self.step:
-            title = f"steps {self.first_step} to {self.step}, stored as one"
+            title = f"steps {self.first_step} to {self.step}, not stored one by one"
         lines = [*map(str, self.tasks), *map(str, self.lacks)]
         if not lines and self.kind == "open":
             lines = ["nothing is due"]

@@ -34,6 +34,10 @@ MARGIN = 1000
 Reading = Generator[None, LoadedCheckpoint | None, Any]
 """Yields for the next older checkpoint of the namespace; None when there is none."""
 
+AS_ONE = "the steps are not stored one by one"
+TOO_FAR = "older checkpoints are gone, or too far back"
+NOT_KEPT = "what the tasks wrote was not kept"
+
 _PREFIX = f"~{PULL}, "
 
 
@@ -183,7 +187,8 @@ class Reasons:
             for number in reversed(range(n_closed)):
                 step = yield from self._step(number)
                 steps.append(step)
-            step = yield from self._open(newest, {task.name for step in steps for task in step.tasks})
+            woken = {due.task.name for point in self.points[: n_closed + 1] for due in point.due}
+            step = yield from self._open(newest, woken | {task.name for step in steps for task in step.tasks})
             steps.append(step)
         ns = self.request.ns
         return Explanation(graph, self.request.thread_id or "", ns, tuple(steps), self.ways)
@@ -257,7 +262,7 @@ class Reasons:
         if before is None and made.loaded.parent_id is not None:
             return ()
         earlier = {} if before is None else before.loaded.seen
-        cause = Cause("unknown", "", detail="the steps were stored as one")
+        cause = Cause("unknown", "", detail=AS_ONE)
         return tuple(
             StepTask(name, "", (PULL, name), "finished", (cause,))
             for name, seen in made.loaded.seen.items()
@@ -375,9 +380,9 @@ class Reasons:
     def _gap(self, made: LoadedCheckpoint, before: Point | None) -> str | None:
         """Why the writes of the step that made a checkpoint are not stored; None if they are, as far as one can tell."""
         if before is None and made.parent_id is not None:
-            return "older checkpoints are gone, or too far back"
+            return TOO_FAR
         if before is None or (made.source == "loop" and not _is_next(made, before)):
-            return "the steps were stored as one"
+            return AS_ONE
         return None
 
     def _guessed(self, before: Point, node: str, trigger: str) -> Cause:
@@ -388,7 +393,7 @@ class Reasons:
         if len(able) == 1:
             task, via = able[0], self._via(able[0].name, node, trigger)
             return Cause("node", trigger, task.name, before.run.id_of(task), before.run.step, via)
-        return Cause("unknown", trigger, step=before.run.step, detail="what the tasks wrote was not kept")
+        return Cause("unknown", trigger, step=before.run.step, detail=NOT_KEPT)
 
     def _by(self, before: Point, row: TaskWrites, node: str, trigger: str) -> Cause:
         name = before.name_of(row)
@@ -420,7 +425,7 @@ class Reasons:
         sent = [] if before is None else [row for row, value in before.writers(TASKS) for _ in _flat(value)]
         gap = self._gap(made, before)
         if gap is not None or before is None or len(sent) <= index:
-            return Cause("unknown", TASKS, step=made.step, detail=gap or "what the tasks wrote was not kept")
+            return Cause("unknown", TASKS, step=made.step, detail=gap or NOT_KEPT)
         if made.source == "update":
             return Cause("update", TASKS, before.name_of(sent[index]), step=made.step, via="send")
         return self._by(before, sent[index], "", TASKS)
