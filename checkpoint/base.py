@@ -452,7 +452,8 @@ class Claim:
 
     def numbered(self, step: int) -> tuple[int, str]:
         """Rev and id of the next checkpoint; the id carries the rev and the superstep."""
-        rev = self.next_rev()
+        self.n = n = next(self._numbers)  # as `next_rev`, without the call
+        rev = self._base | n if n <= self._last else self._further_rev(n)
         return rev, ids.checkpoint_id(step, rev ^ self.salt)
 
     def next_version(self, current: Version | None) -> Version:
@@ -576,6 +577,9 @@ class StepCommit:
     """Sorted."""
     sub: Mapping[str, int] = field(default_factory=dict)
     """Stable nested namespace -> rev, of nested runs that finished in this superstep (D25)."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the engine remembers with the line of checkpoints beside its state: those that changed since the parent, None
+    for one that is gone. Plain msgpack types. Later checkpoints and forks inherit them; nobody else sees them."""
     others: Sequence[StepCommit] = ()
     """Commits of other namespaces that belong into the same transaction, nested first (exit durability)."""
 
@@ -614,6 +618,8 @@ class LoadedCheckpoint:
     open_sub: dict[str, int] = field(default_factory=dict)
     """Stable nested namespace -> rev, of nested runs that finished in the superstep that is open on this checkpoint: a
     task whose output is stored does not run again, so the commit of the superstep has them from here."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What earlier commits of the line remembered (`StepCommit.facts`)."""
 
 
 class EncodedCommit(Protocol):

@@ -57,6 +57,8 @@ from checkpoint.workers import LoopThread, Outcome, Worker
 
 SUB_KEY: Final = "__pregel_sub"
 """Metadata key: JSON of stable nested namespace -> id of the checkpoint a finished nested run left there."""
+FACTS_KEY: Final = "__pregel_facts"
+"""Metadata key: JSON of `LoadedCheckpoint.facts`."""
 PAGE: Final = 50
 
 _PLAIN_NAMES: Final = {
@@ -146,6 +148,7 @@ class _Known:
     versions: dict[str, Any] = field(default_factory=dict)
     seen: dict[str, dict[str, Any]] = field(default_factory=dict)
     sub: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -395,6 +398,7 @@ class AdaptedSaver:
         known.versions = dict(loaded.versions)
         known.seen = {node: dict(seen) for node, seen in loaded.seen.items()}
         known.sub = {name: known_ids.id_by_rev[rev] for name, rev in loaded.sub.items()}
+        known.facts = dict(loaded.facts)
         loaded.is_head = newest is None or newest.checkpoint["id"] == loaded.checkpoint_id
         if loaded.is_head and any(task.slot == 0 for task in loaded.writes):
             everywhere = _plain_config(config, thread_id, ns, None)
@@ -412,6 +416,7 @@ class AdaptedSaver:
             parent_id = found.parent_config.get("configurable", {}).get("checkpoint_id")
         metadata: dict[str, Any] = dict(found.metadata or {})
         stored_sub = metadata.pop(SUB_KEY, None)
+        stored_facts = metadata.pop(FACTS_KEY, None)
         sub = {name: known_ids.rev_of(claim, at) for name, at in json.loads(stored_sub).items()} if stored_sub else {}
         rebuild = from_plain if self._plain else _same
         rev = known_ids.rev_of(claim, checkpoint_id)
@@ -433,6 +438,7 @@ class AdaptedSaver:
             checkpoint.get("updated_channels"),
             sub,
             _task_writes(rev, checkpoint_id, found.pending_writes or (), rebuild),
+            facts=json.loads(stored_facts) if stored_facts else {},
         )
 
     def history(
@@ -548,6 +554,10 @@ class AdaptedSaver:
             metadata.setdefault("run_id", commit.run_id)
         if known.sub:
             metadata[SUB_KEY] = json.dumps(known.sub)
+        if commit.facts:
+            known.facts = {name: fact for name, fact in {**known.facts, **commit.facts}.items() if fact is not None}
+        if known.facts:
+            metadata[FACTS_KEY] = json.dumps(known.facts)
         calls = _Calls(
             claim,
             commit.checkpoint_ns,

@@ -8,14 +8,14 @@ The first header of a line of checkpoints is *full*; each later one is an *op* o
 
 Header op, a list whose empty tail is cut; all maps are flat lists of alternating keys and values:
 
-    [version, changed, extended, rooted, inline, gone, seen, names, sub, updated, versions]
+    [version, changed, extended, rooted, inline, gone, seen, names, sub, updated, versions, facts]
 
 `changed`: new version, same stored value. `extended`: chain got the row seq + 1. `rooted`: new chain `(own rev, 0)`,
 which `extended` may name, too. `gone`: new version, no value. `seen`: node, [channel, version, ...]; a negative node is
 -1 - node and its map replaces the old one. `updated`: 0 for the sorted channels of the op, -1 for None, -2 for no
-channel, else the list. `versions`: those that are not `version`.
+channel, else the list. `versions`: those that are not `version`. `facts`: what changed of them, None for what is gone.
 
-Full header: [names, versions, refs (channel, rev - root, seq), inline, seen, sub, updated, extra].
+Full header: [names, versions, refs (channel, rev - root, seq), inline, seen, sub, updated, extra, facts].
 
 Invariants
 1. Folding the headers from a full one up to a checkpoint gives the state that `advance` had after that checkpoint.
@@ -78,6 +78,8 @@ class Header:
     """Node -> versions it last consumed. The maps are replaced, never changed: they may be those of a commit."""
     sub: dict[str, int] = field(default_factory=dict)
     updated: Sequence[str] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Replaced, never changed."""
     extra: dict[str, Any] = field(default_factory=dict)
     """What a public `put` gave beyond the fields of a checkpoint; of this one checkpoint only."""
     root: int = 0
@@ -115,13 +117,15 @@ def advance(header: Header, commit: StepCommit, placed: Sequence[Placed]) -> byt
         versions[name] = version
         number = index[name]
         if place == SMALL:
-            if inline.get(name) == body:
-                changed.append(number)
-                continue
-            inline[name] = body
-            if name in refs:
+            if name in inline:
+                if inline[name] == body:
+                    changed.append(number)
+                    continue
+            elif name in refs:
                 del refs[name]
-            inlined += (number, body[1] if body[0] is None else [*body])
+            inline[name] = body
+            inlined.append(number)
+            inlined.append(body[1] if body[0] is None else [*body])
         elif place == EXTENDED:
             refs[name][1] += 1 + n_more
             extended += [number] * (1 + n_more)
@@ -157,14 +161,16 @@ def advance(header: Header, commit: StepCommit, placed: Sequence[Placed]) -> byt
     header.updated = updated
     if header.extra:
         header.extra = {}
+    if commit.facts:
+        header.facts = _with_facts(header.facts, commit.facts)
     if 0 < header.n_rows < MAX_HEADER_ROWS:
         # The op's own channels are the updated ones, as nearly always.
         is_usual = updated is not None and not commit.ops and commit.values.keys() == set(updated)
         marker = 0 if is_usual else _updated_marker(header, placed, updated)
         content: list[Any] = [version, changed, extended, rooted, inlined, gone, seen]
         new = [*islice(index, n_names, None)] if len(index) > n_names else None
-        if new or sub or marker or specials:
-            content += (new or (), sub, marker, specials)
+        if new or sub or marker or specials or commit.facts:
+            content += (new or (), sub, marker, specials, commit.facts)
         while content and not content[-1]:
             content.pop()
         packed = packb(content)
@@ -179,6 +185,10 @@ def advance(header: Header, commit: StepCommit, placed: Sequence[Placed]) -> byt
     header.n_full = len(packed)
     header.n_ops = 0
     return packed
+
+
+def _with_facts(known: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: fact for name, fact in {**known, **news}.items() if fact is not None}
 
 
 def _updated_marker(header: Header, placed: Sequence[Placed], updated: Sequence[str] | None) -> Any:
@@ -229,8 +239,8 @@ def full_header(header: Header, rev: int) -> bytes:
     for name, nested_rev in header.sub.items():
         sub += (index[name], nested_rev)
     updated: Any = -1 if header.updated is None else [index[name] for name in header.updated]
-    content = [list(index), versions, refs, inline, seen, sub, updated, header.extra]
-    if not header.extra:
+    content = [list(index), versions, refs, inline, seen, sub, updated, header.extra, header.facts]
+    while len(content) > 7 and not content[-1]:
         content.pop()
     return packb(content)
 
@@ -284,7 +294,8 @@ def _body(stored: Any) -> Body:
 
 def _fold_full(header: Header, rev: int, content: list[Any]) -> list[str]:
     names: list[str]
-    names, versions, refs, inline, seen, sub, updated = content[:7]
+    content += [{}] * (9 - len(content))
+    names, versions, refs, inline, seen, sub, updated, header.extra, header.facts = content
     header.index = Names(zip(names, count()))
     header.versions = {names[number]: version for number, version in _pairs(versions)}
     header.refs = {names[refs[at]]: [rev - refs[at + 1], refs[at + 2]] for at in range(0, len(refs), 3)}
@@ -292,13 +303,12 @@ def _fold_full(header: Header, rev: int, content: list[Any]) -> list[str]:
     header.seen = {names[node]: {names[n]: version for n, version in _pairs(flat)} for node, flat in _pairs(seen)}
     header.sub = {names[number]: nested for number, nested in _pairs(sub)}
     header.updated = None if updated == -1 else [names[number] for number in updated]
-    header.extra = content[7] if len(content) > 7 else {}
     return names
 
 
 def _fold_op(header: Header, rev: int, content: list[Any], names: list[str]) -> None:
-    content += [[]] * (11 - len(content))
-    version, changed, extended, rooted, inline, gone, seen, new, sub, updated, special = content
+    content += [[]] * (12 - len(content))
+    version, changed, extended, rooted, inline, gone, seen, new, sub, updated, special, facts = content
     for name in new:
         header.index[name] = len(names)
         names.append(name)
@@ -343,4 +353,6 @@ def _fold_op(header: Header, rev: int, content: list[Any], names: list[str]) -> 
     else:
         written = [*changed, *extended, *rooted, *(inline[::2] if inline else ())]
         header.updated = sorted({names[number] for number in written})
+    if facts:
+        header.facts = _with_facts(header.facts, facts)
     header.extra = {}

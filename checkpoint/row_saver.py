@@ -1003,7 +1003,7 @@ class RowSaver(BaseCheckpointSaver[int]):
         # Values: what the parent holds under the same version is shared, the rest is stored whole.
         base = Header(ns) if parent is None else fold(parent.headers, ns)
         versions = dict(checkpoint["channel_versions"])
-        header = Header(ns, index=base.index, versions=versions)
+        header = Header(ns, index=base.index, versions=versions, facts=base.facts)
         payloads: list[PayloadRow] = []
         for name, value in checkpoint["channel_values"].items():
             if name not in new_versions and name in versions and base.versions.get(name) == versions[name]:

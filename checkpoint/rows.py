@@ -411,6 +411,7 @@ def loaded_from(
         list(writes),
         is_head,
         row.up_rev,
+        facts=dict(header.facts),
     )
 
 

@@ -506,6 +506,37 @@ def nested_runs_start_where_their_parent_is(s: Subject) -> None:
     same(present(s.get_tuple(ns), "newest").checkpoint["id"], forked.id, "the newest of the namespace")
 
 
+@check("full", "native", "prune")
+def facts_stay_with_their_line(s: Subject) -> None:
+    """What a commit remembers is found by every later load of its line, by forks as it was there, and by nobody else."""
+    early, late = {"graph": "a1", "paused": ["x"]}, {"graph": "b2"}
+    run = ScriptedRun(s)
+    same(run.facts, {}, "facts of a fresh thread")
+    first = run.step({"n": 0}, facts=early)
+    run.step({"n": 1, "l": ["x" * 100]})
+    second = run.step({"n": 2}, facts={"graph": "b2", "paused": None})
+    nested = ScriptedRun(s, config("t", "sub"), claim=run.claim, up_rev=run.rev)
+    same(nested.facts, {}, "facts of a fresh namespace")
+    nested.step({"m": 1}, facts={"graph": "c3"})
+    for n in range(300):  # more than one full header
+        run.step({"n": n})
+    for where, wanted in (
+        (config(), late),
+        (second.config, late),
+        (first.config, early),
+        (config("t", "sub"), {"graph": "c3"}),
+    ):
+        found = s.load(where)
+        same(found.facts, wanted, "facts of a loaded checkpoint")
+        true(not set(found.metadata) & {"graph", "paused", "facts"}, "facts in the metadata")
+    fork = ScriptedRun(s, first.config)
+    forked = fork.step({"n": -1}, source="fork")
+    same(s.load(forked.config).facts, early, "facts that a fork inherits")
+    s.prune(["t"])
+    same(s.load(config()).facts, early, "facts of the newest after a prune")
+    same(s.load(config()).values, {"n": -1}, "values of the newest after a prune")
+
+
 # ---- upkeep beside a run
 
 

@@ -173,6 +173,7 @@ class ScriptedRun:
         self.versions = dict(loaded.versions)
         self.seen = copy.deepcopy(loaded.seen)
         self.sub = dict(loaded.sub)
+        self.facts = dict(loaded.facts)
         self.stored: list[Stored] = []
 
     def prepare(
@@ -182,6 +183,7 @@ class ScriptedRun:
         written: dict[str, list[Any]] | None = None,
         seen: dict[str, dict[str, int]] | None = None,
         sub: dict[str, int] | None = None,
+        facts: dict[str, Any] | None = None,
         writes: list[TaskWrites] | None = None,
         source: Any = None,
         **more: Any,
@@ -208,6 +210,7 @@ class ScriptedRun:
         for node, consumed in (seen or {}).items():
             self.seen[node] = dict(consumed)
         self.sub.update(sub or {})
+        self.facts = {k: v for k, v in {**self.facts, **(facts or {})}.items() if v is not None}
         rev = self.claim.next_rev()
         commit = StepCommit(
             self.claim,
@@ -228,6 +231,7 @@ class ScriptedRun:
             gone=gone,
             seen=seen or {},
             sub=sub or {},
+            facts=facts or {},
             updated_channels=sorted([*values, *ops]),
             **more,
         )

@@ -252,10 +252,13 @@ class RunState:
         "copiers",
         "emitted",
         "entered",
+        "facts",
+        "facts_changed",
         "failure",
         "finished",
         "held",
         "interrupts",
+        "is_fresh",
         "is_mixed",
         "live",
         "loaded",
@@ -335,6 +338,8 @@ class RunState:
         self.seen_changed: dict[str, dict[str, Version]] = {}
         """Node -> its entry in `seen`, of those that changed since the last commit."""
         self.sub_changed: dict[str, int] = {}
+        self.facts_changed: dict[str, Any] = {}
+        """What the run has remembered since the last commit."""
         self.answers: Answers = request.parent_run.answers if request.parent_run is not None else Answers()
         self.resumed = False
         """Does this run continue from a stored state? Only until its first superstep has ended."""
@@ -358,6 +363,8 @@ class RunState:
     def restore(self, loaded: LoadedCheckpoint | None) -> None:
         """Take over a stored state, or start with an empty one."""
         self.updated: list[str] | None = None
+        self.is_fresh = False
+        """Was `updated` set by a barrier of this run? (Else it was loaded, and who woke may have run already.)"""
         self.checkpoint_id_: str | None = None
         self.rev = 0
         self.parent_rev: int | None = None
@@ -376,6 +383,8 @@ class RunState:
             self.made_step = -2
             self.pending: list[TaskWrites] = []
             self.sub: dict[str, int] = {}
+            self.facts: dict[str, Any] = {}
+            """What is remembered with the line of checkpoints, beside the state; changed by `remember`."""
             self.live: list[str] = []
             """Channels with a value that the end of the step may clear."""
             return
@@ -396,6 +405,7 @@ class RunState:
         """Stored writes of the step that was open; empty after its commit."""
         self.sub = loaded.sub
         self.sub_changed = dict(loaded.open_sub)
+        self.facts = loaded.facts
         self.updated = loaded.updated_channels or None
         self.live = [name for name in loaded.values if name in self.program.clearing]
 
@@ -406,6 +416,7 @@ class RunState:
         self.changed = dict.fromkeys(self.versions)
         self.is_mixed = True
         self.seen_changed = dict(self.seen)
+        self.facts_changed = dict(self.facts)
 
     # ---- identity, built when asked for
 
@@ -449,7 +460,9 @@ class RunState:
         id_ = task.id_
         if id_ is None:
             parent = None if task.parent is None else self.id_of(task.parent)
-            id_ = task.id_ = task_id(self.checkpoint_id_ or self.checkpoint_id, self.ns, task, parent)
+            ns = self.request.ns_
+            ns = self.ns if ns is None else ns
+            id_ = task.id_ = task_id(self.checkpoint_id_ or self.checkpoint_id, ns, task, parent)
         return id_
 
     def ns_of(self, task: Task) -> str:
@@ -480,6 +493,11 @@ class RunState:
         """Emit what was recorded; called by the driver, where the user's stack is."""
         notices, self.notices = self.notices, []
         emit(notices, self.program.warned, strict=self.request.strict)
+
+    def remember(self, name: str, fact: Any) -> None:
+        """Keep a fact (plain msgpack; None forgets it) with this line of checkpoints, from the next commit on."""
+        if self.facts.get(name) != fact:
+            self.facts[name] = self.facts_changed[name] = fact
 
     def next_version(self) -> Version:
         """The version that everything which changes now gets; one per barrier."""

@@ -197,6 +197,18 @@ def test_a_run(store: Store) -> None:
     assert store.load(config()).values == go_on.stored[-1].values
 
 
+def test_facts_stay_with_their_line(store: Store) -> None:
+    run = ScriptedRun(store)
+    first = run.step({"n": 0}, facts={"graph": "a1", "paused": ["x"]})
+    run.step({"n": 1}, facts={"graph": "b2", "paused": None})
+    run.step({"n": 2})
+    later, fork = ScriptedRun(store), ScriptedRun(store, first.config)
+    assert (later.facts, fork.facts) == ({"graph": "b2"}, {"graph": "a1", "paused": ["x"]})
+    assert not [key for key in later.loaded.metadata if "facts" in key]
+    later.step({"n": 3})
+    assert ScriptedRun(store).facts == {"graph": "b2"}
+
+
 def test_task_writes_come_before_the_checkpoint_that_follows(saver: Any, store: Store) -> None:
     run = ScriptedRun(store)
     run.step({"a": 0})

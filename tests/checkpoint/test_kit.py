@@ -634,6 +634,17 @@ class TrustsIdentity(InMemorySaver):
         return super().encode(commit)
 
 
+@wrong(FULL, "facts_stay_with_their_line")
+class TakesFactsOfTheNewest(InMemorySaver):
+    """A fork is told what was remembered after it was left."""
+
+    def load(self, where: Any, **kwargs: Any) -> Any:
+        loaded = super().load(where, **kwargs)
+        if loaded.checkpoint_ns == "":
+            loaded.facts = super().load({"configurable": {"thread_id": loaded.claim.thread_id}}).facts
+        return loaded
+
+
 @wrong(FULL, "bytes_of_a_superstep")
 class StoresWholeValues(InMemorySaver):
     def encode(self, commit: StepCommit) -> Any:

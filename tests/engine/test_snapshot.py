@@ -129,6 +129,14 @@ def test_held_writes_and_nested_revisions_go_with_it():
     assert run.sub_changed == {}
 
 
+def test_facts_go_with_the_next_checkpoint_alone():
+    run = run_of()
+    run.remember("graph", "a")
+    match(snapshot.checkpoint(run, "input"), facts={"graph": "a"})
+    match(snapshot.checkpoint(run, "loop"), facts={})
+    assert snapshot.kept(run).facts == {"graph": "a"}
+
+
 def test_a_nested_run_names_the_checkpoints_around_it():
     outer = run_of()
     snapshot.checkpoint(outer, "input")

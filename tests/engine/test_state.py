@@ -219,6 +219,19 @@ def test_a_transplanted_run_stores_everything_anew():
     assert run.channels["x"].get() == 1
 
 
+def test_what_is_remembered():
+    loaded = dummy_loaded(values={"x": 1}, facts={"graph": "a", "paused": ["n"]})
+    run = dummy_run(loaded=loaded)
+    run.remember("graph", "a")
+    run.remember("unknown", None)
+    match(run, facts={"graph": "a", "paused": ["n"]}, facts_changed={})
+    run.remember("graph", "b")
+    run.remember("paused", None)
+    match(run, facts={"graph": "b", "paused": None}, facts_changed={"graph": "b", "paused": None})
+    run.transplant()
+    match(run, facts_changed=run.facts)
+
+
 # ---- what the next commit must say
 
 
