@@ -264,6 +264,7 @@ class AsyncDriver:
 
     async def abort(self, error: BaseException) -> None:
         """Close a run that an error has left: what its tasks wrote is stored, and the run lets go of the error."""
+        self.run.place(error)
         try:
             await self.close(quiet=not isinstance(error, Exception))
         finally:

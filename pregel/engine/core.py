@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from checkpoint.base import WRITES_IDX_MAP, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
 from pregel.constants import ERROR, ERROR_SOURCE_NODE, INTERRUPT, NULL_TASK_ID, RESUME, START
-from pregel.engine import entry, pause, plan, retry, snapshot, view
+from pregel.engine import entry, pause, places, plan, retry, snapshot, view
 from pregel.engine.apply import apply_tasks
 from pregel.engine.effects import Effect, Retry, Start
 from pregel.engine.program import Node, Write
@@ -151,7 +151,7 @@ class Run(RunState):
             if not isinstance(error, AttemptClosedError):
                 self.failure = error
             return None
-        error.add_note(f"During task with name '{task.name}' and id '{self.id_of(task)}'")
+        places.of_task(self, error, task)
         policies = task.node.retry_policy or self.request.retry_policy
         if policies and self.failure is None:
             try:
@@ -292,10 +292,12 @@ class Run(RunState):
             left = (
                 f"{len(ready)} tasks still ready ({', '.join(map(repr, ready[:5]))})" if ready else "no step to spare"
             )
-            return GraphRecursionError(
+            error = GraphRecursionError(
                 f"step limit {self.request.limit} reached with {left}; raise recursion_limit in the config, or check the "
                 f"condition that ends the loop [{ErrorCode.GRAPH_RECURSION_LIMIT.value}]"
             )
+            self.place(error)
+            return error
         if self.status == "draining":
             return GraphDrained(self.request.control.drain_reason or "shutdown")
         if (
@@ -304,6 +306,10 @@ class Run(RunState):
         ):
             return GraphInterrupt(self.interrupts)
         return None
+
+    def place(self, error: BaseException) -> None:
+        """An error that no task raised leaves the run: say on it where it came up, and how to go on."""
+        places.of_run(self, error)
 
     def entry_version(self) -> int:
         """Counter of the version that the input left on what it was copied to; what nodes wrote is newer.

@@ -221,6 +221,7 @@ class SyncDriver:
 
     def abort(self, error: BaseException) -> None:
         """Close a run that an error has left: what its tasks wrote is stored, and the run lets go of the error."""
+        self.run.place(error)
         try:
             self.close(quiet=not isinstance(error, Exception))
         finally:
