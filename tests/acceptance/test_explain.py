@@ -266,6 +266,16 @@ def test_updates_and_commands(colour: Colour, saver: Any, thread: Any) -> None:
     ]
 
 
+def test_a_command_to_a_deferred_node(colour: Colour, saver: Any, thread: Any) -> None:
+    graph = builder(colour, "abd", (START, "a"), ("a", "b"), defer="d").compile(
+        checkpointer=saver, interrupt_before=["b"]
+    )
+    colour.invoke(graph, {"l": []}, thread)
+    colour.invoke(graph, Command(goto=["d"]), {**thread, "recursion_limit": 10})
+    colour.invoke(graph, None, thread)
+    assert "3 d finished < command@2" in story(colour.explain(graph, thread))
+
+
 def test_a_command_on_a_fresh_thread(colour: Colour, saver: Any, thread: Any) -> None:
     graph = builder(colour, "ab", (START, "a")).compile(checkpointer=saver)
     colour.invoke(graph, Command(goto=["b", Send("b", {"l": []})], update={"l": ["x"]}), thread)
@@ -391,6 +401,19 @@ def test_checkpoints_that_are_gone(colour: Colour, saver: Any, thread: Any) -> N
     explained = colour.explain(graph, thread)
     assert story(explained)[-1] == "2 b pending < unknown@1"
     assert explained.steps[-1].tasks[0].causes[0].detail == reasons.AS_ONE
+
+
+def test_checkpoints_that_somebody_deleted(colour: Colour, thread: Any) -> None:
+    saver = PlainSaver()
+    graph = builder(colour, "ab", (START, "a"), ("a", "b")).compile(checkpointer=saver, interrupt_before=["b"])
+    colour.invoke(graph, {"l": []}, thread)
+    rows = saver.rows["1", ""]
+    for old in sorted(rows)[:-1]:
+        del rows[old]
+    explained = colour.explain(graph, thread)
+    assert [(step.kind, step.first_step, step.step) for step in explained.steps] == [("loop", 1, 1), ("open", None, 2)]
+    assert story(explained) == ["1 loop", "2 b pending < unknown@1", "2 a unreached > branch:to:a"]
+    assert explained.steps[-1].tasks[0].causes[0].detail == reasons.TOO_FAR
 
 
 def test_a_saver_of_four_methods(colour: Colour, thread: Any) -> None:
@@ -529,6 +552,47 @@ def test_a_graph_of_channels(colour: Colour, saver: Any, thread: Any) -> None:
     ]
     assert [cause.channel for cause in explained.steps[2].tasks[0].causes] == ["acc", "mid"]
     assert explained.ways == (Way(START, "one", "channel"), Way("one", "two", "channel"))
+
+
+class Moody(LastValue[Any]):
+    """A channel that looks at its value, which is not there when nobody reads values."""
+
+    plain_value = False
+
+    def is_available(self) -> bool:
+        return super().is_available() and self.value.mood == "good"
+
+
+class Mood(Unreadable):
+    mood = "good"
+
+
+register_codec(Mood, "tests.Mood", lambda value: 1, lambda stored: Mood())
+
+
+def test_channels_of_ones_own_and_nodes_with_nothing_to_read(colour: Colour, saver: Any, thread: Any) -> None:
+    graph = Pregel(
+        nodes={
+            "one": NodeBuilder().subscribe_only("in").do(lambda value: Mood()).write_to("mood"),
+            "two": NodeBuilder().subscribe_only("mood").do(lambda value: 1).write_to("out"),
+            "starved": NodeBuilder().subscribe_to("in", read=False).read_from("never").write_to("out"),
+        },
+        channels={"in": LastValue(int), "mood": Moody(Any), "out": LastValue(int), "never": LastValue(int)},
+        input_channels="in",
+        output_channels="out",
+        checkpointer=saver,
+    )
+    graph.nodes["starved"].channels = "never"
+    graph = graph.copy()
+    colour.invoke(graph, 1, thread)
+    assert story(colour.explain(graph, thread)) == [
+        "-1 input",
+        "0 one finished < input@-1",
+        "0 starved input > never",
+        "1 two finished < one@0:channel",
+        "1 starved input > never",
+        "2 starved input > never",
+    ]
 
 
 # -------------------------------------------------------------------------------------------------------- any graph

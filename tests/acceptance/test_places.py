@@ -12,7 +12,8 @@ from typing_extensions import TypedDict
 from pregel.errors import GraphRecursionError, InvalidUpdateError, Place, place_of
 from pregel.graph import START, StateGraph
 from pregel.types import Command, RetryPolicy, Send, interrupt
-from tests.support.scenarios import Colour, Log, LogX, refused
+from tests.acceptance.test_conflict import Beside
+from tests.support.scenarios import Colour, Gate, Log, LogX, refused
 
 
 class Shaky:
@@ -113,6 +114,35 @@ def test_a_called_graph_with_a_thread_of_its_own(colour: Colour, saver: Any, thr
     shaky.is_broken = False
     assert found.node in ("bad", "call")
     assert found.config is not None
+
+
+def test_a_run_beside_the_holder_of_its_thread(colour: Colour, saver: Any, thread: Any) -> None:
+    """Its branch is not what the thread is known by, so the way on names the checkpoint."""
+    entered, go, is_broken = Gate(), Gate(), [True]
+
+    def node(state: Log) -> Any:
+        if state["l"] == ["holder"]:
+            entered.set()
+            yield go
+        elif is_broken:
+            raise ValueError("boom")
+        return {"l": ["done"]}
+
+    builder = StateGraph(Log).add_node("a", colour.letter("a")).add_node("b", colour.script(node))
+    builder.add_conditional_edges(START, lambda state: "b" if state["l"] == ["holder"] else "a", ["a", "b"])
+    graph = builder.add_edge("a", "b").compile(checkpointer=saver)
+    holder = Beside(lambda: colour.invoke(graph, {"l": ["holder"]}, thread))
+    entered.wait()
+    with refused(ValueError, "boom") as caught:
+        colour.invoke(graph, {"l": ["lane"]}, thread, on_conflict="fork")
+    go.set()
+    assert holder.result() == {"l": ["holder", "done"]}
+    found = place(caught.value)
+    assert found.config is not None
+    assert set(found.config["configurable"]) == {"thread_id", "checkpoint_ns", "checkpoint_id"}
+    assert colour.get_state(graph, found.config).next == ("b",)
+    is_broken.clear()
+    assert colour.invoke(graph, None, found.config)["l"][-3:] == ["lane", "a", "done"]
 
 
 class Strict(BaseModel):
