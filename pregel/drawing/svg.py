@@ -218,15 +218,18 @@ class _Group(_Box):
             for cell in row:
                 if isinstance(cell, str):
                     item = self.items[cell]
-                    item.place(x + self.at[cell] - item.width / 2, y + top + (height - item.height) / 2)
+                    # Beside a nested graph the others stand at its top, near what leads to them.
+                    lower = 0 if any(isinstance(self.items.get(str(c)), _Group) for c in row) else height - item.height
+                    item.place(x + self.at[cell] - item.width / 2, y + top + lower / 2)
 
     def frames(self) -> Iterator[str]:
         if self.is_framed:
             yield (
                 f'<g class="graph"><rect x="{_n(self.x)}" y="{_n(self.y)}" width="{_n(self.width)}" '
                 f'height="{_n(self.height)}" rx="8" fill="{_FRAME_FILL}" stroke="{_RIM}" stroke-opacity="0.5"/>'
-                f'<text x="{_n(self.middle)}" y="{_n(self.y + _LINE)}" font-weight="bold">{_escaped(self.text[0])}'
-                f"</text></g>"
+                f'<text x="{_n(self.x + 10)}" y="{_n(self.y + _LINE)}" text-anchor="start" font-weight="bold">'
+                f"{_escaped(self.text[0])}"
+                "</text></g>"
             )
         for item in self.items.values():
             yield from item.frames()
@@ -265,14 +268,25 @@ class _Group(_Box):
         if route.turned:
             upper, lower = lower, upper
         shift = self.spread.get(number, 0.0)
-        start, end = self.leaves[upper], self.leaves[lower]
-        points: list[Point] = [(start.middle + shift, start.y + start.height)]
+        points = self._way_in(route.cells[0], self.leaves[upper], shift, is_above=False)[::-1]
         for cell in route.cells[1:-1]:
             assert not isinstance(cell, str)
             x, top = self.x + self.at[cell], self.y + self.tops[cell[1]]
             points += [(x, top), (x, top + self.heights[cell[1]])]
-        points.append((end.middle + shift, end.y))
+        points += self._way_in(route.cells[-1], self.leaves[lower], shift, is_above=True)
         return points[::-1] if route.turned else points
+
+    def _way_in(self, cell: Cell, leaf: _Box, shift: float, *, is_above: bool) -> list[Point]:
+        """Points from the upper or lower side of a box of this graph to a node in it: straight, or along the right side
+        of its frame where other nodes stand in between."""
+        item = self.items[str(cell)]
+        edge = leaf.y if is_above else leaf.y + leaf.height
+        others = item.leaves.values() if isinstance(item, _Group) else ()
+        if all(edge <= other.y if is_above else edge >= other.y + other.height for other in others):
+            return [(leaf.middle + shift, edge)]
+        lane, middle = item.x + item.width - _FRAME / 2, leaf.y + leaf.height / 2
+        side = item.y if is_above else item.y + item.height
+        return [(lane, side), (lane, middle), (leaf.x + leaf.width, middle)]
 
 
 def _columns(
@@ -320,11 +334,11 @@ def _line(edge: Edge, path: str) -> str:
 
 
 def _curve(points: Sequence[Point]) -> str:
-    """A path that leaves and enters every point straight up or down."""
+    """A path that leaves and enters every point straight up or down, unless it has no other height to go to."""
     (x, y), *more = points
     path = [f"M{_n(x)} {_n(y)}"]
     for to_x, to_y in more:
-        if to_x == x:
+        if x == to_x or y == to_y:
             path.append(f"L{_n(to_x)} {_n(to_y)}")
         else:
             bend = (y + to_y) / 2

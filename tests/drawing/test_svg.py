@@ -108,6 +108,18 @@ def test_nested_graphs_are_framed():
     assert [text.text for text in root.iter(f"{NAME}text")].count("x") == 1
 
 
+@pytest.mark.parametrize("is_back", [False, True])
+def test_edges_go_round_the_other_nodes_of_a_nested_graph(is_back: bool):
+    graph = hand_made(["t", "s:x", "s:y", "s:z"], ("s:x", "s:y"), ("s:y", "s:z"), ("t", "s:x"))
+    graph.edges.append(Edge("s:z", "t") if is_back else Edge("t", "s:z"))
+    root = parsed(graph)
+    at = boxes(root)
+    ((_, _, numbers),) = (line for line in lines(root) if line[0] == ("s:z to t" if is_back else "t to s:z"))
+    points = list(zip(numbers[::2], numbers[1::2], strict=True))
+    assert (points[0] if is_back else points[-1])[0] == at["s:z"][2]
+    assert max(x for x, _ in points) > max(at[name][2] for name in ("s:x", "s:y", "s:z"))
+
+
 def test_undeclared_targets_are_shown():
     root = parsed(draw("ab", [(START, "a")], branches=[("a", None)]))
     assert [g.findtext(f"{NAME}text") for g in root.iter(f"{NAME}g") if g.get("class") == "any"] == ["any node"]
