@@ -6,7 +6,8 @@ time, newest first, by yielding, and whoever drives it sends them. Runs no code 
 reads no values but those of control channels; it does with what `NativeSaver.history(channels=...)` gives.
 
 Invariants
-1. Which tasks a step had, and their ids, is decided as `history.opened` decides it.
+1. Which tasks a step had, and their ids, is decided as `history.opened` decides it, without applying anything; only
+   nodes that were due with nothing to read are told apart.
 2. A cause is named only if it is stored; otherwise the cause is `"unknown"` and says why.
 3. Cost: the checkpoints of the explained steps, and at most `MARGIN` older ones for causes that lie before them.
 """

@@ -13,6 +13,7 @@ from pregel.errors import GraphRecursionError, InvalidUpdateError, Place, place_
 from pregel.graph import START, StateGraph
 from pregel.types import Command, RetryPolicy, Send, interrupt
 from tests.acceptance.test_conflict import Beside
+from tests.support.savers import DiskFull, FaultySaver
 from tests.support.scenarios import Colour, Gate, Log, LogX, refused
 
 
@@ -235,3 +236,30 @@ def test_a_send_is_named(colour: Colour, saver: Any, thread: Any) -> None:
     (task,) = colour.explain(graph, thread).steps[-1].tasks
     found = place(caught.value)
     assert (found.node, found.task_id, found.step) == (task.name, task.id, 1)
+
+
+def test_a_saver_that_fails(colour: Colour, thread: Any) -> None:
+    saver = FaultySaver()
+    saver.error = lambda: DiskFull(28, "no space left")
+    saver.strike_at = 3
+    builder = StateGraph(Log).add_node("a", colour.letter("a")).add_edge(START, "a")
+    with pytest.raises(DiskFull) as caught:
+        colour.invoke(builder.compile(checkpointer=saver), {"l": []}, thread, durability="sync")
+    found = place(caught.value)
+    assert (found.node, found.task_id, found.thread_id, found.config) == (None, None, "1", thread)
+
+
+def test_a_step_that_takes_too_long(colour: Colour, memory: Any, thread: Any) -> None:
+    never = Gate()
+
+    def wait(state: Log) -> Any:
+        yield never
+
+    builder = StateGraph(Log).add_node("a", colour.script(wait)).add_node("b", colour.script(wait))
+    graph = builder.add_edge(START, "a").add_edge(START, "b").compile(checkpointer=memory)
+    graph.step_timeout = 0.05
+    with pytest.raises(TimeoutError) as caught:
+        colour.invoke(graph, {"l": []}, thread)
+    never.set()
+    found = place(caught.value)
+    assert (found.node, found.step, found.config) == (None, 1, thread)
