@@ -6,4 +6,7 @@ a node ran); savers are in `checkpoint`.
 How a superstep works: `pregel.engine`.
 """
 
+from pregel.warnings import PregelWarning
+
+__all__ = ["PregelWarning"]
 __version__ = "0.1.0"

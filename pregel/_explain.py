@@ -21,16 +21,27 @@ class _Question:
         if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
             raise ValueError(f"explain: limit={limit!r}; it is how many closed steps to explain, an int of at least 0")
         self.address = address = Address(graph, config)
-        program = address.graph.program
-        self.channels = channels_of(program)
-        named = address.names_checkpoint
-        ways = [Way(*way) for way in address.graph.declared_ways()]
-        self.reasons = Reasons(program, address.request, ways, named=named)
-        self.reading = self.reasons.explain(address.graph.get_name(), limit)
-        self.named = address.stored() if named else None
+        address.must_be_known()
+        self.limit = limit
+        self.named = address.stored() if address.names_checkpoint else None
         self.newest: RunnableConfig = {
             "configurable": {"thread_id": address.thread_id, "checkpoint_ns": address.ns},
         }
+
+    def begin(self, first: LoadedCheckpoint | None) -> None:
+        """Read what is stored as that of the right graph: a node may hold several, the names in a checkpoint tell."""
+        if first is not None:
+            self.address.choose(first)
+        graph = self.address.graph
+        ways = [Way(*way) for way in graph.declared_ways()]
+        reasons = Reasons(graph.program, self.address.request, ways, named=self.named is not None)
+        self.channels = channels_of(graph.program)
+        self.reading = reasons.explain(graph.get_name(), self.limit)
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """May it be the state of one of several graphs?"""
+        return len(self.address.graphs) > 1
 
     def is_asked_for(self, loaded: LoadedCheckpoint) -> bool:
         """Is it the checkpoint that the config names? (Savers of others may list more.)"""
@@ -41,6 +52,8 @@ class _Question:
 def explain(graph: Any, config: RunnableConfig, limit: int | None) -> Explanation:
     """Why the nodes of a thread ran, or did not."""
     question = _Question(graph, config, limit)
+    first = question.address.saver.history(question.named or question.newest, limit=1, channels=())
+    question.begin(next(first, None) if question.is_ambiguous else None)
     found = _read(question)
     try:
         next(question.reading)
@@ -66,6 +79,8 @@ def _read(question: _Question) -> Iterator[LoadedCheckpoint]:
 async def aexplain(graph: Any, config: RunnableConfig, limit: int | None) -> Explanation:
     """Async form of `explain`."""
     question = _Question(graph, config, limit)
+    first = question.address.saver.ahistory(question.named or question.newest, limit=1, channels=())
+    question.begin(await anext(first, None) if question.is_ambiguous else None)
     found = _aread(question)
     try:
         next(question.reading)

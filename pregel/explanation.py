@@ -102,12 +102,13 @@ class StepTask(NamedTuple):
 class Lack(NamedTuple):
     """A node that does not run, and why.
 
-    `kind`: `"join"`, not all of its sources have arrived; `"deferred"`, it runs when nothing else is left to run;
+    `kind`: `"join"`, not all of its sources have arrived; `"inclusive"`, a join of which that holds, and which goes on
+    with those that have when nothing else is left to run; `"deferred"`, it runs when nothing else is left to run;
     `"input"`, it is due and has nothing to read; `"unreached"`, nothing has woken it.
     """
 
     name: str
-    kind: Literal["join", "deferred", "input", "unreached"]
+    kind: Literal["join", "inclusive", "deferred", "input", "unreached"]
     channel: str | None = None
     arrived: tuple[Cause, ...] = ()
     """What woke it so far."""
@@ -122,6 +123,10 @@ class Lack(NamedTuple):
         arrived = f"arrived: {', '.join(map(str, self.arrived))}; " if self.arrived else ""
         if self.kind == "join":
             return f"{self.name} waits: {arrived}missing: {names}"
+        if self.kind == "inclusive":
+            return (
+                f"{self.name} waits: {arrived}missing: {names}, without which it runs when nothing else is left to run"
+            )
         if self.kind == "deferred":
             rest = f"{names} and what follows from them" if names else "the next step"
             return f"{self.name} is deferred: {arrived}waits for {rest}"

@@ -42,6 +42,8 @@ KEEPERS = ("pregel.store", "pregel.cache")
 DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "sync_driver", "async_driver"))
 FACE = (
     "pregel._turns",
+    "pregel._stream",
+    "pregel._places",
     "pregel._launch",
     "pregel._state_api",
     "pregel._explain",
@@ -74,12 +76,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 }
 
 # The places that import late (D36): module -> what it may import inside a function. JSON schemas are the fourth: only
-# they need pydantic, and only when asked for.
+# they need pydantic, and only when asked for. Spelling is the fifth: only who made a mistake needs it.
 LAZY_DOORS = {
     "pregel.graph.compile": {"pregel.graph.jsonschema"},
     "pregel.drawing.draw": {"pregel.drawing.svg"},
     "pregel.pregel": {"pregel.engine.async_driver", "pregel._jsonschema", "pregel._explain"},
     "pregel.engine.workers": {"concurrent.futures"},
+    "pregel.errors": {"difflib"},
     "checkpoint": {"checkpoint.sqlite"},
 }
 

@@ -35,8 +35,9 @@ The walk, in reading order:
 
 Beside the walk: entry.py (input, `Command`, resume, replay), pause.py (questions, answers, breakpoints), retry.py (try
 again?), view.py (chunks, output values, configs), history.py (snapshots of stored states), edit.py (`update_state`),
-program.py (the compiled graph), namespace.py (addresses of nested runs), effects.py (what a driver may be asked besides
-storing), places.py (where an error happened, and how to go on), reasons.py (why stored tasks ran, for `explain`).
+joins.py (edges with several sources), program.py (the compiled graph), namespace.py (addresses of nested runs),
+effects.py (what a driver may be asked besides storing), notes.py (where an error happened, and how to go on), reasons.py
+(why stored tasks ran, for `explain`).
 
 Invariants
 

@@ -19,7 +19,11 @@ from typing import Any, Literal, NamedTuple
 
 from checkpoint.base import SCHEDULED, LoadedCheckpoint, RunnableConfig, TaskWrites
 from pregel.channels.last_value import LastValueAfterFinish
-from pregel.channels.named_barrier_value import NamedBarrierValue, NamedBarrierValueAfterFinish
+from pregel.channels.named_barrier_value import (
+    InclusiveBarrierValue,
+    NamedBarrierValue,
+    NamedBarrierValueAfterFinish,
+)
 from pregel.constants import ERROR, ERROR_SOURCE_NODE, INTERRUPT, PULL, START, TASKS
 from pregel.engine import history, pause, view
 from pregel.engine.program import Node, Program
@@ -324,7 +328,7 @@ class Reasons:
             due.task.path,
             status,
             causes,
-            any(trigger in self.program.finishing for trigger in due.triggers),
+            any(getattr(point.run.channels[trigger], "finished", False) for trigger in due.triggers),
             tuple(map(_question, special[INTERRUPT])) if status == "asked" else (),
             _error(special[ERROR]) if status in ("failed", "handled") and ERROR in special else None,
             view.nested_config(point.run, due.task),  # type: ignore[arg-type]
@@ -339,7 +343,7 @@ class Reasons:
             return (Cause("command", trigger, step=point.run.step),)
         channel = point.run.channels[trigger]
         if isinstance(channel, (NamedBarrierValue, NamedBarrierValueAfterFinish)):
-            return (yield from self._arrivals(number, trigger, channel.names))
+            return (yield from self._arrivals(number, trigger, channel.seen))
         while True:
             number = yield from self._origin(number, trigger)
             before = yield from self.at(number + 1)
@@ -479,6 +483,8 @@ class Reasons:
                 arrived = yield from self._arrivals(number, trigger, channel.seen)
                 missing = tuple(str(name) for name in sorted(channel.names - channel.seen, key=str))
                 kind: Any = "join" if missing else "deferred"
+                if missing and isinstance(channel, InclusiveBarrierValue):
+                    kind = "inclusive"
                 lacks.append(Lack(node.name, kind, trigger, arrived, missing or running))
         return tuple(lacks)
 

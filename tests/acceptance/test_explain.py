@@ -33,8 +33,14 @@ def builder(colour: Colour, names: str, *edges: tuple[Any, str], defer: str = ""
     for name, node in given.items():
         made.add_node(name, node if callable(getattr(node, "invoke", None)) else colour.node(node))
     for source, target in edges:
-        made.add_edge(source, target)
+        # that a join may stay half full is meant
+        made.add_edge(source, target, inclusive=None if isinstance(source, str) else False)
     return made
+
+
+def ends(made: Any, source: str, other: str) -> Any:
+    """The builder; after `source` the graph ends, although it could go on to `other`."""
+    return made.add_conditional_edges(source, lambda state: END, [other, END])
 
 
 def asks(state: Log) -> dict[str, Any]:
@@ -165,6 +171,26 @@ def test_a_join_that_is_half_full_since_an_earlier_run(colour: Colour, saver: An
     assert explained.steps[0].kind == "input"
 
 
+def test_joins_that_go_on_with_those_that_came(colour: Colour, saver: Any, thread: Any) -> None:
+    made = builder(colour, "abcj", ("c", "a"))
+    made.add_conditional_edges(START, lambda state: ["c"], ["b", "c"]).add_edge(["a", "b"], "j", inclusive=True)
+    graph = made.compile(checkpointer=saver, interrupt_after=["a"])
+    colour.invoke(graph, {"l": []}, thread)
+    explained = colour.explain(graph, thread)
+    assert story(explained)[-2:] == ["3 j pending < a@2:join", "3 b unreached > branch:to:b"]
+    assert explained.steps[-1].tasks[0].released
+    made = builder(colour, "abcj", (START, "a"), (START, "c"), ("c", "b"))
+    graph = made.add_edge(["a", "b"], "j", inclusive=True).compile(checkpointer=saver)
+    colour.invoke(graph, {"l": []}, {"configurable": {"thread_id": "2"}})
+    explained = colour.explain(graph, {"configurable": {"thread_id": "2"}})
+    assert story(explained)[4:-1] == [
+        "2 b finished < c@1:edge",
+        "2 j inclusive > b",
+        "3 j finished < a@1:join, b@2:join",
+    ]
+    assert not explained.steps[-2].tasks[0].released
+
+
 def test_deferred_nodes(colour: Colour, saver: Any, thread: Any) -> None:
     edges = [(START, "a"), ("a", "b"), ("b", "c"), ("a", "d"), (["a", "c"], "e")]
     graph = builder(colour, "abcde", *edges, defer="de").compile(checkpointer=saver)
@@ -267,17 +293,16 @@ def test_updates_and_commands(colour: Colour, saver: Any, thread: Any) -> None:
 
 
 def test_a_command_to_a_deferred_node(colour: Colour, saver: Any, thread: Any) -> None:
-    graph = builder(colour, "abd", (START, "a"), ("a", "b"), defer="d").compile(
-        checkpointer=saver, interrupt_before=["b"]
-    )
+    made = builder(colour, "abd", (START, "a"), ("a", "b"), defer="d")
+    graph = ends(made, "b", "d").compile(checkpointer=saver, interrupt_before=["b"])
     colour.invoke(graph, {"l": []}, thread)
-    colour.invoke(graph, Command(goto=["d"]), {**thread, "recursion_limit": 10})
+    colour.invoke(graph, Command(goto=["d"]), thread)
     colour.invoke(graph, None, thread)
     assert "3 d finished < command@2" in story(colour.explain(graph, thread))
 
 
 def test_a_command_on_a_fresh_thread(colour: Colour, saver: Any, thread: Any) -> None:
-    graph = builder(colour, "ab", (START, "a")).compile(checkpointer=saver)
+    graph = ends(builder(colour, "ab", (START, "a")), "a", "b").compile(checkpointer=saver)
     colour.invoke(graph, Command(goto=["b", Send("b", {"l": []})], update={"l": ["x"]}), thread)
     assert {"0 b finished < command@-1", "0 __start__ finished < input@-1"} <= set(story(colour.explain(graph, thread)))
 
@@ -317,7 +342,8 @@ def test_nested_graphs(colour: Colour, saver: Any, thread: Any, memory_of: Any) 
     (task,) = colour.explain(graph, thread).steps[-1].tasks
     assert (task.name, task.status) == ("sub", "asked")
     explained = colour.explain(graph, task.state)
-    assert explained.checkpoint_ns == task.state["configurable"]["checkpoint_ns"]
+    ns = task.state["configurable"]["checkpoint_ns"]
+    assert explained.checkpoint_ns == (ns if memory_of is None else "sub")
     assert story(explained) == [
         "-1 input",
         "0 __start__ finished < input@-1",
@@ -329,6 +355,26 @@ def test_nested_graphs(colour: Colour, saver: Any, thread: Any, memory_of: Any) 
     colour.invoke(graph, Command(resume="yes"), thread)
     assert "3 z finished < asks@2:edge" in story(colour.explain(graph, task.state))
     assert str(task.state["configurable"]["checkpoint_ns"]) in str(colour.explain(graph, thread))
+
+
+def test_one_of_several_graphs_of_a_node(colour: Colour, saver: Any, thread: Any) -> None:
+    """Which one a stored namespace belongs to is told by the names in its checkpoints."""
+    first = builder(colour, "x", (START, "x")).compile()
+    second = builder(colour, "y", (START, "y"), ("y", "asks"), asks=asks).compile()
+
+    def call(state: Log) -> Any:
+        yield first, {"l": []}
+        yield second, {"l": []}
+        return {"l": ["called"]}
+
+    made = StateGraph(Log).add_node("call", colour.script(call)).add_edge(START, "call")
+    graph = made.compile(checkpointer=saver)
+    colour.invoke(graph, {"l": []}, thread)
+    (task,) = colour.explain(graph, thread).steps[-1].tasks
+    ns = task.state["configurable"]["checkpoint_ns"]
+    for place, names in ((ns, ["__start__", "x"]), (f"{ns}|1", ["__start__", "y", "asks"])):
+        explained = colour.explain(graph, {"configurable": {"thread_id": "1", "checkpoint_ns": place}})
+        assert [task.name for step in explained.steps for task in step.tasks] == names
 
 
 def test_after_a_restart(colour: Colour, tmp_path: Path, thread: Any) -> None:
@@ -347,7 +393,8 @@ def test_after_a_restart(colour: Colour, tmp_path: Path, thread: Any) -> None:
 
 
 def test_steps_that_were_stored_as_one(colour: Colour, saver: Any, thread: Any) -> None:
-    graph = builder(colour, "abc", (START, "a"), ("a", "b")).compile(checkpointer=saver, interrupt_before=["b"])
+    made = ends(builder(colour, "abc", (START, "a"), ("a", "b")), "b", "c")
+    graph = made.compile(checkpointer=saver, interrupt_before=["b"])
     colour.invoke(graph, {"l": []}, thread, durability="exit")
     explained = colour.explain(graph, thread)
     assert [(step.kind, step.first_step, step.step) for step in explained.steps] == [("loop", 0, 1), ("open", None, 2)]
@@ -661,6 +708,7 @@ def test_the_text_names_everything() -> None:
     asked = StepTask("b", "id", (), "asked", (), interrupts=("f00",))
     lacks = (
         Lack("j", "join", "join:p+q:j", causes[:1], ("q",)),
+        Lack("k", "inclusive", "join:p+q:k", causes[:1], ("q",)),
         Lack("d", "deferred", "x", causes[:1], ("p", "j")),
         Lack("e", "deferred", "x"),
         Lack("i", "input", missing=("in",)),

@@ -102,7 +102,7 @@ CASES: dict[str, Any] = {
     "literal": lambda: branching(either).compile(),
     "untyped": lambda: branching(anywhere).compile(),
     "labels": lambda: branching(anywhere, {"x": "b", "y": "b", "c": "c", True: END}).compile(),
-    "list": lambda: branching(anywhere, ["b", END]).compile(),
+    "list": lambda: branching(anywhere, ["b", "c", END]).compile(),
     "start": lambda: branching(anywhere).add_conditional_edges(START, either).compile(),
     "command": lambda: chain("b").add_node("a", commanding).add_edge("b", "a").compile(),
     "destinations": lambda: (
@@ -217,15 +217,17 @@ EXPECTED: dict[str, list[str]] = {
         "c --> __end__;",
     ],
     "list": [
-        "__start__(<p>__start__</p>)",
+        "__start__([<p>__start__</p>]):::first",
         "a(a)",
         "b(b)",
         "c(c)",
-        "__end__(<p>__end__</p>)",
+        "__end__([<p>__end__</p>]):::last",
         "__start__ --> a;",
         "a -.-> __end__;",
         "a -.-> b;",
+        "a -.-> c;",
         "b --> __end__;",
+        "c --> __end__;",
     ],
     "start": [
         "__start__([<p>__start__</p>]):::first",
@@ -462,10 +464,10 @@ def test_depth(xray: int, count: int) -> None:
 
 def test_long_labels_are_wrapped() -> None:
     label = "a long label with many many words in it indeed"
-    graph = branching(anywhere, {label: "b"}).compile().get_graph()
+    graph = branching(anywhere, {label: "b", "c": "c"}).compile().get_graph()
     assert f"\ta -. &nbsp;{label.replace(' indeed', '&nbsp<br>&nbspindeed')}&nbsp; .-> b;\n" in graph.draw_mermaid()
     assert "&nbsp;a long&nbsp<br>&nbsplabel with&nbsp<br>" in graph.draw_mermaid(wrap_label_n_words=2)
-    spaced = branching(anywhere, {"x  y": "b"}).compile().get_graph()
+    spaced = branching(anywhere, {"x  y": "b", "c": "c"}).compile().get_graph()
     assert "\ta -. &nbsp;x  y&nbsp; .-> b;\n" in spaced.draw_mermaid()
 
 
