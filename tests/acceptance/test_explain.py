@@ -645,15 +645,19 @@ def test_channels_of_ones_own_and_nodes_with_nothing_to_read(colour: Colour, sav
 # -------------------------------------------------------------------------------------------------------- any graph
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_async", [False, True])
 @given(graph=graphs(), durability=st.sampled_from(["sync", "async"]))
 @settings(STEADY, max_examples=40)
 def test_every_task_of_any_graph_is_explained(is_async: bool, graph: Graph, durability: str) -> None:
+    """Slow: each example is two runs and their whole history."""
     check(graph, is_async=is_async, durability=durability)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_async", [False, True])
 def test_larger_graphs(is_async: bool) -> None:
+    """Slow: 25 graphs, two runs each."""
     for seed in range(25):
         check(seeded(seed), is_async=is_async, durability="sync")
 

@@ -94,7 +94,7 @@ def test_the_same_exception_in_another_run(colour: Colour, saver: Any) -> None:
 
 
 def test_a_failure_after_retries(colour: Colour) -> None:
-    policy = RetryPolicy(max_attempts=2, initial_interval=0.0, retry_on=ValueError)
+    policy = RetryPolicy(max_attempts=2, initial_interval=0.0, jitter=False, retry_on=ValueError)
     with refused(ValueError, "boom") as caught:
         colour.invoke(failing(colour, Shaky(), retry_policy=policy), {"l": []})
     assert "attempt 2" in caught.value.__notes__[-1]

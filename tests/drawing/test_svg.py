@@ -178,7 +178,7 @@ def test_hostile_text_stays_text(text: str):
 names = st.text(max_size=8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     ids=st.lists(names, min_size=1, max_size=8, unique=True),
     ends=st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7), st.none() | names, st.booleans()), max_size=16),
