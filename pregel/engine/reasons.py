@@ -372,7 +372,7 @@ class Reasons:
             return (Cause("unknown", trigger, step=made.step, detail=gap or ""),)
         writers = before.writers(trigger)
         if made.source == "update":
-            names = [before.name_of(row) for row, _ in writers] or [None]
+            names = _updaters(before, [row for row, _ in writers])
             return tuple(Cause("update", trigger, name, step=made.step) for name in names)
         if writers:
             return tuple(self._by(before, row, node, trigger) for row, _ in writers)
@@ -432,7 +432,8 @@ class Reasons:
         if gap is not None or before is None or len(sent) <= index:
             return Cause("unknown", TASKS, step=made.step, detail=gap or NOT_KEPT)
         if made.source == "update":
-            return Cause("update", TASKS, before.name_of(sent[index]), step=made.step, via="send")
+            (name, *others) = _updaters(before, sent)
+            return Cause("update", TASKS, None if others else name, step=made.step, via="send")
         return self._by(before, sent[index], "", TASKS)
 
     def _arrivals(self, number: int, trigger: str, names: set[Any]) -> Reading:
@@ -497,6 +498,17 @@ def _is_next(made: LoadedCheckpoint, before: Point | None) -> bool:
 def _is_handed_over(row: TaskWrites) -> bool:
     """Does it say that an error handler takes over from its task? (As `entry.restore_task` reads it.)"""
     return any(channel in (ERROR_SOURCE_NODE, SCHEDULED) for channel, _ in row.writes)
+
+
+def _updaters(before: Point, rows: Sequence[TaskWrites]) -> list[str | None]:
+    """As which nodes an update was made that wrote these rows; [None] if that cannot be told.
+
+    Results of tasks that had finished lie beside those of an update, which did not apply them.
+    """
+    names = list(dict.fromkeys(before.name_of(row) for row in rows))
+    if len(names) > 1 and any(row.task_id in before.tasks for row in rows):
+        return [None]
+    return names or [None]
 
 
 def _receiver(packet: Any) -> str | None:

@@ -18,7 +18,7 @@ from pregel.engine import reasons
 from pregel.explanation import Cause, Explanation, Lack, Step, StepTask, Way
 from pregel.graph import END, START, StateGraph
 from pregel.pregel import NodeBuilder, Pregel
-from pregel.types import Command, Every, Send, interrupt
+from pregel.types import Command, Every, Send, StateUpdate, interrupt
 from tests.checkpoint.plain import PlainSaver
 from tests.support.graphs import STEADY, Graph, graphs, seeded
 from tests.support.play import Player
@@ -290,6 +290,28 @@ def test_updates_and_commands(colour: Colour, saver: Any, thread: Any) -> None:
         "3 a finished < command@3",
         "3 c finished < update:b@2",
     ]
+
+
+def test_an_update_beside_finished_tasks(colour: Colour, saver: Any, thread: Any) -> None:
+    """Their results are stored beside the update's and are not applied: who woke `d` cannot be told from them."""
+    edges = [(START, "a"), (START, "asks"), ("a", "d"), ("asks", "d"), ("asks", "e")]
+    graph = builder(colour, "ade", *edges, asks=asks).compile(checkpointer=saver)
+    colour.invoke(graph, {"l": []}, thread)
+    colour.update_state(graph, thread, {"l": ["u"]}, as_node="asks")
+    causes = {
+        task.name: [told(cause) for cause in task.causes] for task in colour.explain(graph, thread).steps[-1].tasks
+    }
+    assert causes["d"] == ["update@1"]
+    assert causes["e"] == ["update:asks@1"]
+
+
+def test_several_updates_at_once(colour: Colour, saver: Any, thread: Any) -> None:
+    graph = builder(colour, "abd", (START, "a"), (START, "b"), ("a", "d"), ("b", "d")).compile(checkpointer=saver)
+    updates = [[StateUpdate({"l": [1]}, "a"), StateUpdate({"l": [2]}, "b")]]
+    colour.bulk_update_state(graph, thread, [[StateUpdate({"l": []}, "__input__")], [StateUpdate({"l": []}, START)]])
+    colour.bulk_update_state(graph, thread, updates)
+    task = next(task for task in colour.explain(graph, thread).steps[-1].tasks if task.name == "d")
+    assert {cause.kind for cause in task.causes} == {"update"}
 
 
 def test_a_command_to_a_deferred_node(colour: Colour, saver: Any, thread: Any) -> None:
