@@ -44,6 +44,8 @@ SCHEDULED: Final = "__scheduled__"
 INTERRUPT: Final = "__interrupt__"
 RESUME: Final = "__resume__"
 TASKS: Final = "__pregel_tasks"
+UNREAD: Final = "<not read>"
+"""Stands for a stored value that was not asked for (`NativeSaver.history(channels=...)`)."""
 WRITES_IDX_MAP: Final[dict[str, int]] = {ERROR: -1, SCHEDULED: -2, INTERRUPT: -3, RESUME: -4}
 """Slot of a special write. All regular writes of a task share slot 0."""
 EXCLUDED_METADATA_KEYS: Final = frozenset(
@@ -739,8 +741,14 @@ class NativeSaver(Protocol):
         filter: Mapping[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        channels: Collection[str] | None = None,
     ) -> Iterator[LoadedCheckpoint]:
-        """Checkpoints of one namespace, newest first; never holds a lock over a yield."""
+        """Checkpoints of one namespace, newest first; never holds a lock over a yield.
+
+        `channels`: for tools that look at how a run went, not at what it made. Only the values of these channels are
+        read, all others are `UNREAD`; and no class of the program is made, of values and of task writes: `Opaque`
+        stands for what needs one. A saver that is driven through `list` may give more than that.
+        """
         ...
 
     def ahistory(
@@ -750,6 +758,7 @@ class NativeSaver(Protocol):
         filter: Mapping[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        channels: Collection[str] | None = None,
     ) -> AsyncIterator[LoadedCheckpoint]:
         """Async form of `history`."""
         ...

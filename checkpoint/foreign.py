@@ -25,7 +25,7 @@ import copy
 import inspect
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -492,6 +492,7 @@ class AdaptedSaver:
         filter: Mapping[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        channels: Collection[str] | None = None,
     ) -> Iterator[LoadedCheckpoint]:
         """As `NativeSaver.history`, through `list`."""
         thread_id, ns, checkpoint_id = addressed(config)
@@ -507,6 +508,7 @@ class AdaptedSaver:
         filter: Mapping[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        channels: Collection[str] | None = None,
     ) -> AsyncIterator[LoadedCheckpoint]:
         """Async form of `history`."""
         thread_id, ns, checkpoint_id = addressed(config)

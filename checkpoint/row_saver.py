@@ -404,9 +404,10 @@ class RowSaver(BaseCheckpointSaver[int]):
         filter: Mapping[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        channels: Collection[str] | None = None,
     ) -> Iterator[LoadedCheckpoint]:
         """Checkpoints of one namespace, newest first; never holds a lock over a yield."""
-        listing = Listing(self, config, filter, before, limit, native=True)
+        listing = Listing(self, config, filter, before, limit, native=True, channels=channels)
         while not listing.done:
             yield from listing.page()
 
@@ -417,9 +418,10 @@ class RowSaver(BaseCheckpointSaver[int]):
         filter: Mapping[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        channels: Collection[str] | None = None,
     ) -> AsyncIterator[LoadedCheckpoint]:
         """Async form of `history`."""
-        listing = Listing(self, config, filter, before, limit, native=True)
+        listing = Listing(self, config, filter, before, limit, native=True, channels=channels)
         while not listing.done:
             for entry in await self._off_loop(listing.page):
                 yield entry
@@ -995,14 +997,16 @@ class RowSaver(BaseCheckpointSaver[int]):
         *,
         lenient: bool = False,
         header: Header | None = None,
+        channels: Collection[str] | None = None,
     ) -> State:
         try:
             header = header or fold(found.headers, ns)
-            wanted = header.chains()
+            wanted = header.chains(channels)
             stored = rows.chains(space_pk, wanted) if wanted else {}
-            values = read_chains(header, stored, self._codec(), lenient=lenient)
+            values = read_chains(header, stored, self._codec(), lenient=lenient, channels=channels)
+            shown = channels is not None
             writes = [
-                read_task(row, self._codec(), found.row.id, lenient=lenient)
+                read_task(row, self._codec(), found.row.id, lenient=lenient, shown=shown)
                 for row in rows.tasks(space_pk, found.row.rev)
             ]
         except CorruptCheckpointError as damage:

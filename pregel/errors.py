@@ -8,10 +8,11 @@ handler. Texts follow one template: where, what happened with values, what was e
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from checkpoint.base import EmptyChannelError, LoadedCheckpoint
 
@@ -33,6 +34,7 @@ __all__ = [
     "NodeInterrupt",
     "NodeTimeoutError",
     "ParentCommand",
+    "Place",
     "RunIdReusedError",
     "RunSupersededError",
     "StateMutationError",
@@ -42,6 +44,7 @@ __all__ = [
     "UnknownInterruptError",
     "closest",
     "nearest",
+    "place_of",
     "shown",
 ]
 
@@ -81,6 +84,31 @@ class ErrorCode(Enum):
     INVALID_GRAPH_NODE_RETURN_VALUE = "INVALID_GRAPH_NODE_RETURN_VALUE"
     MULTIPLE_SUBGRAPHS = "MULTIPLE_SUBGRAPHS"
     INVALID_CHAT_HISTORY = "INVALID_CHAT_HISTORY"
+
+
+class Place(NamedTuple):
+    """Where in a run an error happened."""
+
+    node: str | None
+    """None if it was no node: a reducer, a saver, a limit."""
+    task_id: str | None
+    step: int
+    checkpoint_ns: str
+    """Of the graph it happened in; empty for the outermost."""
+    thread_id: str | None
+    config: dict[str, Any] | None
+    """The config to go on with: `graph.invoke(None, config)` of the outermost graph. None if nothing is stored."""
+
+
+def place_of(error: BaseException) -> Place | None:
+    """Where in a run an exception happened that came out of a graph; None for any other exception."""
+    return getattr(error, "_pregel_place", None)
+
+
+def set_place(error: BaseException, place: Place) -> None:
+    """Make `place_of` answer. An exception that takes no attributes has its note alone."""
+    with suppress(Exception):
+        error._pregel_place = place  # type: ignore[attr-defined]
 
 
 def shown(value: object, limit: int = 200) -> str:

@@ -45,6 +45,8 @@ from pregel.types import (
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from pregel.explanation import Explanation
+
 __all__ = ["NodeBuilder", "Pregel", "PregelNode", "Returned"]
 
 PASSTHROUGH: Any = object()
@@ -1011,6 +1013,40 @@ class Pregel(_launch.Graph):
         turn = Turn(on_conflict or self.on_conflict, timeout)
         return await _state_api.aupdate(self, config, supersteps, turn, _async_driver().Alarm)
 
+    def explain(self, config: RunnableConfig, *, limit: int | None = None) -> Explanation:
+        """Why the nodes of a thread ran, and why others did not: `print(graph.explain(config))`.
+
+        For each step: its tasks, what became of them, and which write woke each. For the step that comes next also the
+        nodes that wait, and for what. Reads what is stored; runs no code of nodes, routers or reducers, and reads no
+        values of the state.
+
+        Args:
+            config: a thread: its last run is explained. With a `checkpoint_id`: only the step that follows it. With a
+                `checkpoint_ns`: the nested graph there.
+            limit: explain this many closed steps, also of earlier runs, instead of the last run.
+
+        Raises:
+            ValueError: the graph has no saver, the config no thread_id, its namespace no graph; or a bad limit.
+        """
+        explanation: Explanation = _explain().explain(self, config, limit)
+        return explanation
+
+    async def aexplain(self, config: RunnableConfig, *, limit: int | None = None) -> Explanation:
+        """Async form of `explain`."""
+        explanation: Explanation = await _explain().aexplain(self, config, limit)
+        return explanation
+
+    def declared_ways(self) -> list[tuple[str, str | None, str]]:
+        """(source, target, kind) of `explanation.Way` for every declared way from node to node."""
+        entries = {name: [e[0] for e in getattr(node.write, "entries", ())] for name, node in self.nodes.items()}
+        inputs = [self.input_channels] if isinstance(self.input_channels, str) else self.input_channels
+        return [
+            (source, name, "channel")
+            for name, node in self.nodes.items()
+            for source, channels in ((START, inputs), *entries.items())
+            if any(trigger in channels for trigger in node.triggers)
+        ]
+
     # ---- nested graphs
 
     def get_subgraphs(self, namespace: str | None = None, *, recurse: bool = False) -> Iterator[tuple[str, Pregel]]:
@@ -1047,7 +1083,7 @@ class Pregel(_launch.Graph):
             [
                 NodeInfo(
                     name,
-                    data=node.bound.subject if node.bound is not None else None,
+                    data=node.bound.subject if node.bound is not None else node,
                     metadata=node.metadata,
                     subgraph=partial(_inner_drawing, node.subgraphs[0]) if node.subgraphs else None,
                 )
@@ -1064,6 +1100,10 @@ class Pregel(_launch.Graph):
     async def aget_graph(self, config: Any = None, *, xray: bool | int = False) -> Graph:
         """Async form of `get_graph`."""
         return self.get_graph(config, xray=xray)
+
+    def _repr_mimebundle_(self, **_kwargs: object) -> dict[str, str]:
+        """Notebooks show the drawing, made here; terminals the ordinary repr."""
+        return {"image/svg+xml": self.get_graph().draw_svg(), "text/plain": repr(self)}
 
     # ---- schemas
 
@@ -1132,6 +1172,13 @@ class Pregel(_launch.Graph):
         if isinstance(names, str):
             return getattr(self.channels[names], kind)
         return {name: getattr(self.channels[name], kind) for name in names}
+
+
+def _explain() -> Any:
+    """What answers `explain`, imported when somebody asks."""
+    from pregel import _explain  # noqa: PLC0415 - a lazy door
+
+    return _explain
 
 
 def _inner_drawing(graph: Any, xray: bool | int) -> Graph:

@@ -35,7 +35,9 @@ ROWS = (
 STORAGE = tuple(f"checkpoint.{name}" for name in (*ROWS, *TOOLS))
 COMMANDS = ("checkpoint.cli", "checkpoint.__main__")
 WORDS = tuple(f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "types", "warnings", "messages"))
-PARTS = tuple(f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing"))
+PARTS = tuple(
+    f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing", "explanation")
+)
 KEEPERS = ("pregel.store", "pregel.cache")
 DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "once", "sync_driver", "async_driver"))
 FACE = (
@@ -44,6 +46,7 @@ FACE = (
     "pregel._places",
     "pregel._launch",
     "pregel._state_api",
+    "pregel._explain",
     "pregel._jsonschema",
     "pregel.pregel",
 )
@@ -76,7 +79,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 # they need pydantic, and only when asked for. Spelling is the fifth: only who made a mistake needs it.
 LAZY_DOORS = {
     "pregel.graph.compile": {"pregel.graph.jsonschema"},
-    "pregel.pregel": {"pregel.engine.async_driver", "pregel._jsonschema"},
+    "pregel.drawing.draw": {"pregel.drawing.svg"},
+    "pregel.pregel": {"pregel.engine.async_driver", "pregel._jsonschema", "pregel._explain"},
     "pregel.engine.workers": {"concurrent.futures"},
     "pregel.errors": {"difflib"},
     "checkpoint": {"checkpoint.sqlite"},

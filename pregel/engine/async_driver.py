@@ -314,6 +314,7 @@ class AsyncDriver:
         Nothing is stored by what runs inside an attempt that is over: somebody else may be where it was (D29).
         """
         self.broken = self.broken or isinstance(error, AttemptClosedError)
+        self.run.place(error)
         try:
             await self.close(quiet=not isinstance(error, Exception))
         finally:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from checkpoint.base import SCHEDULED, WRITES_IDX_MAP, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
 from pregel.constants import ERROR, INTERRUPT, NULL_TASK_ID, RESUME, RETURN, START
-from pregel.engine import entry, joins, namespace, occupancy, origin, pause, plan, repeat, retry, snapshot, view
+from pregel.engine import entry, joins, namespace, notes, occupancy, origin, pause, plan, repeat, retry, snapshot, view
 from pregel.engine.apply import apply_tasks
 from pregel.engine.effects import Effect, Retry, Start
 from pregel.engine.program import Node, Write
@@ -166,7 +166,7 @@ class Run(RunState):
             self._settled(task)
             self.failure = error
             raise error
-        error.add_note(f"During task with name '{task.name}' and id '{self.id_of(task)}'")
+        notes.of_task(self, error, task)
         policies = task.node.retry_policy or self.request.retry_policy
         if policies and self.failure is None:
             try:
@@ -318,7 +318,9 @@ class Run(RunState):
         if ended is not None:
             return ended
         if self.status == "out_of_steps":
-            return self._out_of_steps()
+            error = self._out_of_steps()
+            self.place(error)
+            return error
         if self.status == "draining":
             return GraphDrained(self.request.control.drain_reason or "shutdown")
         if (
@@ -327,6 +329,10 @@ class Run(RunState):
         ):
             return GraphInterrupt(self.interrupts)
         return None
+
+    def place(self, error: BaseException) -> None:
+        """An error that no task raised leaves the run: say on it where it came up, and how to go on."""
+        notes.of_run(self, error)
 
     def entry_version(self) -> int:
         """Counter of the version that the input left on what it was copied to; what nodes wrote is newer.

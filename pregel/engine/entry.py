@@ -364,7 +364,11 @@ def reapply(run: RunState, tasks: Sequence[Task]) -> None:
 
 
 def restore_task(task: Task, entries: Sequence[TaskWrites]) -> None:
-    """Set what is stored of a task: its writes, its open questions, its answers, its error."""
+    """Set what is stored of a task: its writes, its open questions, its answers, its error.
+
+    That an error handler takes over from it is read back in one of two forms: under the name of its slot, or, from a
+    saver that knows no slot for it, like the writes of a finished task.
+    """
     for entry in entries:
         for channel, value in entry.writes:
             if channel == INTERRUPT:
@@ -375,7 +379,7 @@ def restore_task(task: Task, entries: Sequence[TaskWrites]) -> None:
                 task.error = value
             elif channel in (SCHEDULED, ERROR_SOURCE_NODE):
                 task.handled = True
-        if entry.slot == 0:
+        if entry.slot == 0 and not any(channel == ERROR_SOURCE_NODE for channel, _ in entry.writes):
             task.writes = [(c, v) for c, v in entry.writes if c != NO_WRITES]
 
 

@@ -253,6 +253,7 @@ class SyncDriver:
         Nothing is stored by what runs inside an attempt that is over: somebody else may be where it was (D29).
         """
         self.broken = self.broken or isinstance(error, AttemptClosedError)
+        self.run.place(error)
         try:
             self.close(quiet=not isinstance(error, Exception))
         finally:

@@ -651,6 +651,16 @@ class CompiledStateGraph(Pregel, Generic[StateT, ContextT, InputT, OutputT]):
             start=self.nodes[START],
         )
 
+    def declared_ways(self) -> list[tuple[str, str | None, str]]:
+        """(source, target, kind) of `explanation.Way` for every declared way from node to node."""
+        found: list[tuple[str, str | None, str]] = []
+        found += [(source, target, "edge") for source, target in sorted(self._edges)]
+        found += [(source, target, "join") for sources, target in sorted(self._waiting_edges) for source in sources]
+        for source, ends in self._branches:
+            found += [(source, target, "branch") for target in (dict.fromkeys(ends.values()) if ends else [None])]
+        found += [(name, target, "goto") for name, spec in self._declared.items() for target in spec.ends]
+        return [way for way in found if way[1] != END]
+
     async def aget_graph(self, config: Any = None, *, xray: bool | int = False) -> Graph:
         """Async form of `get_graph`."""
         return self.get_graph(config, xray=xray)
