@@ -92,6 +92,7 @@ class SyncDriver:
         """Held while a pump is started, and while none may be started any more."""
         self.handed_back = Lock()
         self.pump_error: BaseException | None = None
+        self.is_closed = False
         self.launched: dict[TaskScope, Job] = {}
         """Bodies that were handed to workers and have not been settled."""
         run.spawner = self.spawn
@@ -208,6 +209,7 @@ class SyncDriver:
         `quiet`: the caller has walked away, or the process is being interrupted: a lost claim is not reported.
         """
         run = self.run
+        self.is_closed = True
         if self.fence is not None:
             self.fence.releases(self.stop)
         for task in run.tasks:
@@ -215,9 +217,7 @@ class SyncDriver:
                 task.scope.close()
             if task.future is not None:
                 abandon_future(task.future)
-        for job in self.launched.values():
-            workers.abandon(job)
-        self.launched.clear()
+        self.leave_bodies()
         hold = self.hold
         may_store = hold is None or hold.reenter()
         try:
@@ -235,6 +235,18 @@ class SyncDriver:
                         self.saver.release(run.claim)
                 finally:
                     hold.release()
+
+    def leave_bodies(self) -> None:
+        """Nobody waits for running bodies any more: let others have their threads and their places."""
+        for scope, job in self.launched.items():
+            if workers.abandon(job) and self.gate is not None:
+                self.gate.end(scope)
+        self.launched.clear()
+        if self.gate is not None and not self.pumping:
+            while not self.inbox.empty():
+                event = self.inbox.get()
+                if isinstance(event, tuple):
+                    self.gate.end(event[0])
 
     def abort(self, error: BaseException) -> None:
         """Close a run that an error has left: what its tasks wrote is stored, and the run lets go of the error.
@@ -295,9 +307,12 @@ class SyncDriver:
                 writes = context.run(call, scope)
         except BaseException as error:  # noqa: BLE001 - the run decides what an error means
             failure = error
-        if self.gate is not None:
-            self.gate.end(scope)
+        gate = self.gate
+        if gate is not None and failure is None:
+            gate.end(scope)
         self.inbox.put((scope, writes, failure))
+        if gate is not None and self.is_closed:
+            gate.end(scope)
 
     def wait(self) -> Any:
         """The next event; None when a deadline passed or a chunk is waiting."""
@@ -327,6 +342,8 @@ class SyncDriver:
         self.launched.pop(scope, None)
         task = scope.task
         if task.scope is not scope or task.settled:
+            if self.gate is not None:
+                self.gate.end(scope)
             return
         run = self.run
         if error is None:
@@ -338,10 +355,11 @@ class SyncDriver:
         scope.close()
         if error is None:
             run.finish(task, writes)
-        elif self.again(run.settle(task, own_error(task, error))):
-            return
-        if run.failure is not None:
-            self.withdraw()
+        else:
+            effect = run.settle(task, own_error(task, error))
+            self.give_up(scope)
+            if self.again(effect):
+                return
         if task.future is not None:
             self.resolve(task)
 
@@ -356,6 +374,13 @@ class SyncDriver:
         if isinstance(effect, Start):
             self.start(effect.task)
         return False
+
+    def give_up(self, scope: TaskScope) -> None:
+        """An attempt has failed. Its place at the gate becomes free once nobody can take it whom the failure stops."""
+        if self.run.failure is not None:
+            self.withdraw()
+        if self.gate is not None:
+            self.gate.end(scope)
 
     def withdraw(self) -> None:
         """The step has failed: bodies that wait at the gate are not started."""

@@ -109,17 +109,18 @@ class Workers:
         self._offers.append(Offer(jobs))
         self._watch()
 
-    def abandon(self, job: Job | None) -> None:
+    def abandon(self, job: Job | None) -> bool:
         """Nobody waits for the job any more. If a thread is in it, that thread counts no longer, and ends with it."""
         if job is None or not job.wanted:
-            return
+            return False
         with self._lock:
             try:
                 job.wanted.pop()
             except IndexError:
-                return
+                return False
             self._threads -= 1
             self._stuck.add(job)
+            return True
 
     def _refuse(self) -> NoReturn:
         names = Counter(job.name for job in list(self._stuck))
