@@ -16,9 +16,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
+from threading import Lock
 from typing import Any, Protocol
 
 from pregel.errors import AttemptClosedError
+
+_counting = Lock()
 
 
 class Host(Protocol):
@@ -70,6 +73,7 @@ class TaskScope:
         "first_attempt_at",
         "graphs",
         "host",
+        "keyed",
         "lent",
         "moved_at",
         "parent",
@@ -94,7 +98,7 @@ class TaskScope:
         self.calls = 0
         """Tasks spawned so far; the index of the next one. Restarts with every attempt, so results are found again."""
         self.graphs = 0
-        """Nested runs started so far, in call order."""
+        """Nested runs without a key started so far, in call order."""
         self.first_attempt_at = 0.0
         self.writes: list[tuple[str, Any]] | None = None
         """Writes made on the side, besides the returned value; None until there is one."""
@@ -106,6 +110,19 @@ class TaskScope:
         """Time of the last progress, for idle timeouts; 0.0 while nobody watches."""
         self._config: Any = None
         self._runtime: Any = None
+
+    def count_graph(self, key: str | None) -> int:
+        """A nested run starts: how many of this attempt, with the same key or with none, did so before. From any thread."""
+        with _counting:
+            if key is None:
+                number = self.graphs
+                self.graphs = number + 1
+                return number
+            if not hasattr(self, "keyed"):  # made for the first key only: most attempts see none
+                self.keyed: dict[str, int] = {}
+            number = self.keyed.get(key, 0)
+            self.keyed[key] = number + 1
+            return number
 
     @property
     def refreshes(self) -> bool:

@@ -421,6 +421,7 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        key: str | None = None,
         version: str = "v1",
         **more: Any,
     ) -> Any:
@@ -435,6 +436,8 @@ class Pregel(_launch.Graph):
                 refuse. `"wait"`: wait for its end. `"fork"`: run beside it, on a branch that never becomes the newest;
                 `GraphOutput.config` of `version="v2"` names it.
             timeout: seconds to wait. None: as long as it takes (wait), not at all (fork).
+            key: inside a node, the name of this nested run among those of the node: it keeps its namespace whatever the
+                order of the calls. Without one they are told apart by call order; the same key again is counted.
 
         Raises:
             Exception: whatever a node raises, with a note that names the node.
@@ -450,6 +453,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.key = key
         if stream_mode != "values" or print_mode or more or self.debug:
             return self._collect(input, call, stream_mode, print_mode, version, more)
         driver = self._start(call, input)
@@ -479,6 +483,7 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        key: str | None = None,
         subgraphs: bool = False,
         debug: bool | None = None,
         version: str = "v1",
@@ -506,6 +511,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.key = key
         view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version, buffer)
         call.outlet = view.outlet
         return ChunkStream(self._chunks(call, view, input), view.outlet)
@@ -648,6 +654,7 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - of the waiting for the thread only
+        key: str | None = None,
         version: str = "v1",
         **more: Any,
     ) -> Any:
@@ -659,6 +666,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.key = key
         if stream_mode != "values" or print_mode or more or self.debug:
             return await self._acollect(input, call, stream_mode, print_mode, version, more)
         driver = await self._astart(call, input)
@@ -688,6 +696,7 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        key: str | None = None,
         subgraphs: bool = False,
         debug: bool | None = None,
         version: str = "v1",
@@ -702,6 +711,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.key = key
         view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version, buffer)
         call.outlet = view.outlet
         return AsyncChunkStream(self._achunks(call, view, input), view.outlet)
@@ -829,8 +839,10 @@ class Pregel(_launch.Graph):
     def get_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot:
         """The state of a thread: the newest, or the checkpoint that the config names; empty if there is none.
 
+        A namespace that no nested graph has is read as if this graph had stored it.
+
         Raises:
-            ValueError: the graph has no saver, the config no thread_id, or its namespace no graph.
+            ValueError: the graph has no saver, or the config no thread_id.
         """
         return _state_api.get(self, config, subgraphs=subgraphs)
 
@@ -841,9 +853,11 @@ class Pregel(_launch.Graph):
         filter: Mapping[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        subgraphs: bool = False,
     ) -> Iterator[StateSnapshot]:
-        """The states of a thread, newest first. `filter`: metadata equality. `before`: exclusive upper bound."""
-        yield from _state_api.walk(self, config, filter=filter, before=before, limit=limit)
+        """The states of a thread, newest first. `filter`: metadata equality. `before`: exclusive upper bound. `subgraphs`:
+        each with the snapshots of the graphs that its tasks ran, which costs a read per nested run."""
+        yield from _state_api.walk(self, config, filter=filter, before=before, limit=limit, subgraphs=subgraphs)
 
     def update_state(
         self,
@@ -889,9 +903,11 @@ class Pregel(_launch.Graph):
         filter: Mapping[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        subgraphs: bool = False,
     ) -> AsyncIterator[StateSnapshot]:
         """Async form of `get_state_history`."""
-        async for snapshot in _state_api.awalk(self, config, filter=filter, before=before, limit=limit):
+        found = _state_api.awalk(self, config, filter=filter, before=before, limit=limit, subgraphs=subgraphs)
+        async for snapshot in found:
             yield snapshot
 
     async def aupdate_state(

@@ -21,14 +21,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from checkpoint.base import WRITES_IDX_MAP, StepCommit, TaskWrites, Version
+from checkpoint.base import SCHEDULED, WRITES_IDX_MAP, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
-from pregel.constants import ERROR, ERROR_SOURCE_NODE, INTERRUPT, NULL_TASK_ID, RESUME, START
-from pregel.engine import entry, namespace, pause, plan, retry, snapshot, view
+from pregel.constants import ERROR, INTERRUPT, NULL_TASK_ID, RESUME, START
+from pregel.engine import entry, namespace, occupancy, pause, plan, retry, snapshot, view
 from pregel.engine.apply import apply_tasks
 from pregel.engine.effects import Effect, Retry, Start
 from pregel.engine.program import Node, Write
-from pregel.engine.state import LATER, Phase, RunState, Status
+from pregel.engine.state import LATER, Phase, RunState, Status, Unstored
 from pregel.engine.task import Task
 from pregel.errors import (
     EngineBug,
@@ -37,7 +37,7 @@ from pregel.errors import (
     GraphDrained,
     GraphInterrupt,
     GraphRecursionError,
-    NodeError,
+    ParentCommand,
     StoredFailure,
 )
 
@@ -208,7 +208,7 @@ class Run(RunState):
             return None
         tasks = self.tasks
         if len(tasks) > 1:
-            tasks = [task for task in tasks if task.writes is not None]
+            tasks = [task for task in tasks if task.writes is not None or _is_used_up(task)]
         self.phase = "committing"
         try:
             apply_tasks(self, tasks)
@@ -258,7 +258,9 @@ class Run(RunState):
         request = self.request
         held = self._take_held()
         around = request.parent_run
-        if around is not None and self.status == "done":
+        if request.stable_ns:
+            occupancy.leave(self.root.occupied, self.ns)
+        if around is not None and (self.status == "done" or isinstance(self.bubble, ParentCommand)):
             if not request.stable_ns:
                 # This namespace is not met again: who comes here next time asks the run around it.
                 around.sub_changed.update({**self.sub, **self.sub_changed})
@@ -271,6 +273,10 @@ class Run(RunState):
         if is_torn:
             return None
         if request.parent_run is None:
+            for run, writes, is_parked in self.open_runs:
+                if not is_parked and (made := snapshot.final(run, writes)) is not None:
+                    self.parked.append(made)
+            self.open_runs = []
             made = snapshot.final(self, held)
             if made is None and self.parked:
                 made = snapshot.rows(self, held)  # this run did nothing, but nested ones did
@@ -278,10 +284,14 @@ class Run(RunState):
                 made.others = self.parked
                 snapshot.unlink(made)
             return made
-        if self.status != "done" or request.stable_ns:
+        # What it stored itself is parked already; what is below it belongs to the superstep around it now.
+        request.parent_run.open_runs += self.open_runs
+        self.open_runs = []
+        if request.stable_ns:
             made = snapshot.final(self, held)
             if made is not None:
                 self.root.parked.append(made)
+        request.parent_run.open_runs.append(Unstored(self, held, request.stable_ns))
         return None
 
     def outcome(self) -> BaseException | None:
@@ -384,7 +394,7 @@ class Run(RunState):
     def _fail(self, task: Task, error: Exception) -> Effect | None:
         """No further try: hand the failure to the node's handler, or let it end the run."""
         task.error = error
-        handler = self._handler_of(task.node)
+        handler = entry.handler_of(self, task.node)
         if self.stores:
             self._hold(task, ERROR, error)
         if self.sees:
@@ -398,35 +408,23 @@ class Run(RunState):
             return None
         task.handled = True
         if self.stores:
-            self.held.append(self._row(task, WRITES_IDX_MAP["__scheduled__"], [(ERROR_SOURCE_NODE, task.name)]))
-        follow_up = self._handling(handler, task, error)
+            self.held.append(self._row(task, WRITES_IDX_MAP[SCHEDULED], [(SCHEDULED, task.name)]))
+        follow_up = entry.handling(handler, task, error)
         self.tasks.append(follow_up)
         if self.sees:
             view.starts(self, [follow_up])
         return Start(follow_up)
 
-    def _handler_of(self, node: Node) -> Node | None:
-        if node.error_handler is None or node.is_error_handler:
-            return None
-        return self.program.nodes[node.error_handler]
-
-    def _handling(self, handler: Node, failed: Task, error: BaseException) -> Task:
-        """The task that handles a failure, with the failed task's input."""
-        task = Task(handler, failed.input)
-        task.parent = failed
-        task.error_of = NodeError(failed.name, error)
-        return task
-
     def _take_over_failures(self) -> None:
         """Failures that an earlier run handed to their handler: the handler is due, the node does not run again."""
         for task in [task for task in self.tasks if task.handled and task.writes is None]:
-            handler = self._handler_of(task.node)
+            handler = entry.handler_of(self, task.node)
             if handler is None:
                 task.handled = False
                 task.error = None
                 continue
             task.settled = True
-            follow_up = self._handling(handler, task, StoredFailure.of(task.error))
+            follow_up = entry.handling(handler, task, StoredFailure.of(task.error))
             entry.reapply(self, [follow_up])
             self.tasks.append(follow_up)
 
@@ -479,6 +477,13 @@ class Run(RunState):
     def _end(self, status: Status) -> None:
         self.status = status
         self.phase = "done"
+
+
+def _is_used_up(task: Task) -> bool:
+    """Did a handler take the task over? It has written nothing, but what it was woken by is spent all the same."""
+    if task.handled:
+        task.writes = []
+    return task.handled
 
 
 def count_of(version: Version) -> int:

@@ -118,6 +118,7 @@ def dummy_request(**fields: Any) -> Request:
         "new_id": lambda step: f"checkpoint-{step}",
         "ns_": "",
         "call_number": 0,
+        "key": None,
         "outlets": (),
         "output_keys": "y",
         "parent": None,
