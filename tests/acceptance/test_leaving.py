@@ -3,6 +3,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -141,9 +142,12 @@ def interruptible() -> Iterator[Callable[[], None]]:
     assert main is not None
     assert threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.collect()
+    gc.disable()  # a finalizer that it comes in would swallow it
     try:
         yield lambda: signal.pthread_kill(main, signal.SIGINT)
     finally:
+        gc.enable()
         signal.signal(signal.SIGINT, before)
 
 
