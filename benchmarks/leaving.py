@@ -112,8 +112,8 @@ class Scene:
 
     def is_resumable(self) -> bool:
         """Does the thread have what was finished?"""
-        log = self.graph.get_state(CONFIG).values["log"]
-        return log[: 1 + (self.slow > 1)] == ["in", "quick"][: 1 + (self.slow > 1)]
+        log: list[str] = self.graph.get_state(CONFIG).values["log"]
+        return list(log)[: 1 + (self.slow > 1)] == ["in", "quick"][: 1 + (self.slow > 1)]
 
 
 def measure(prefix: str, way: str) -> dict[str, Any]:

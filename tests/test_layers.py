@@ -38,7 +38,15 @@ WORDS = tuple(f"pregel.{name}" for name in ("constants", "errors", "_scope", "_c
 PARTS = tuple(f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing"))
 KEEPERS = ("pregel.store", "pregel.cache")
 DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "sync_driver", "async_driver"))
-FACE = ("pregel._turns", "pregel._stream", "pregel._places", "pregel._launch", "pregel._state_api", "pregel._jsonschema", "pregel.pregel")
+FACE = (
+    "pregel._turns",
+    "pregel._stream",
+    "pregel._places",
+    "pregel._launch",
+    "pregel._state_api",
+    "pregel._jsonschema",
+    "pregel.pregel",
+)
 FRONT = (*WORDS, *PARTS, *KEEPERS, "checkpoint.registry", "checkpoint.base", "pregel.pregel")
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {

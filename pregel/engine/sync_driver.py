@@ -188,6 +188,8 @@ class SyncDriver:
                     break
                 self.handle(event)
             if run.unsettled:
+                if self.limited:
+                    self.expire(time.monotonic())  # there may be a chunk, and no need to wait, for ever
                 self.store_held()
                 return True
         self.jobs.clear()
@@ -320,13 +322,12 @@ class SyncDriver:
         if due is None and get_ident() != main_thread().ident:
             return self.inbox.get()
         while True:
-            now = time.monotonic()
-            left = LOOK_S if due is None else min(LOOK_S, max(0.0, due - now))
             try:
-                return self.inbox.get(timeout=left)
+                return self.inbox.get(timeout=LOOK_S if due is None else min(LOOK_S, max(0.0, due - time.monotonic())))
             except Empty:
-                if due is not None and time.monotonic() >= due:
-                    self.expire(time.monotonic())
+                now = time.monotonic()
+                if due is not None and now >= due:
+                    self.expire(now)
                     return None
 
     def handle(self, event: Any) -> None:
