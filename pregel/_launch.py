@@ -38,6 +38,7 @@ from pregel.engine.workers import Gate, Job, workers
 from pregel.errors import EmptyChannelError, ErrorCode, shown
 from pregel.runtime import ExecutionInfo, RunControl, Runtime, ServerInfo, no_write
 from pregel.types import Command, Every, GraphOutput
+from pregel.warnings import emit
 
 MODES = frozenset({"values", "updates", "custom", "messages", "tasks", "checkpoints", "debug", "tools"})
 LIVE = frozenset({"custom", "messages", "tools"})
@@ -212,9 +213,34 @@ def _names(nodes: str | Sequence[str]) -> str | Sequence[str]:
     return nodes if isinstance(nodes, str) and nodes == "*" else [nodes] if isinstance(nodes, str) else list(nodes)
 
 
+def check_config(graph: Graph, config: Mapping[str, Any], around: RunState | None = None) -> None:
+    """Warn of what nobody reads where it stands in a config (promise 54). `around`: the run that the call is made in.
+
+    Raises:
+        PregelWarning: the graph is strict.
+    """
+    if configs.is_plain(config):
+        return
+    own = getattr(graph.context_schema, "__annotations__", None) or ()
+    inherited = around.request.configurable if around is not None else {}
+    emit(configs.mistakes(config, own, inherited), graph.program.warned, strict=graph.strict)
+
+
+def check_arguments(graph: Graph, more: Mapping[str, Any]) -> None:
+    """Warn of keyword arguments that no call takes.
+
+    Raises:
+        PregelWarning: the graph is strict.
+    """
+    unknown = more.keys() - configs.ARGUMENTS - configs.FORMER
+    emit([configs.unknown_argument(n, more[n]) for n in sorted(unknown)], graph.program.warned, strict=graph.strict)
+
+
 def _set_config(request: Request, graph: Graph, call: Call) -> None:
     """Merge ambient, bound and given config; find out what of it is configurable by the user."""
     around, given = request.parent_run, call.config
+    if given:
+        check_config(graph, given, around)
     if around is not None and not given and not graph.config:
         node = request.parent.task.node  # type: ignore[union-attr]
         if not node.tags and not node.metadata:

@@ -7,7 +7,7 @@ handler. Texts follow one template: where, what happened with values, what was e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -36,6 +36,8 @@ __all__ = [
     "StoredFailure",
     "TaskNotFound",
     "UnknownInterruptError",
+    "closest",
+    "nearest",
     "shown",
 ]
 
@@ -84,6 +86,23 @@ def shown(value: object, limit: int = 200) -> str:
     except Exception as error:  # noqa: BLE001 - a broken __repr__ must not hide the error being reported
         text = f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def closest(name: object, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant, if one is like it."""
+    import difflib  # noqa: PLC0415 - a lazy door: only who made a mistake needs it
+
+    found = difflib.get_close_matches(name if isinstance(name, str) else shown(name), list(known), n=1)
+    return found[0] if found else None
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """The end of an error text: the known name that was probably meant, or all of them."""
+    names = [n for n in known if not n.startswith("__")]
+    meant = closest(name, names)
+    if meant is not None:
+        return f"did you mean {meant!r}?"
+    return f"known are {', '.join(map(repr, names[:20])) or 'none'}{', ...' if len(names) > 20 else ''}"
 
 
 class GraphRecursionError(RecursionError):

@@ -296,6 +296,8 @@ class Pregel(_launch.Graph):
         self._program: Program | None = None
         if auto_validate:
             self.validate()
+        if self.config:
+            _launch.check_config(self, self.config)
 
     # ---- the graph
 
@@ -386,7 +388,14 @@ class Pregel(_launch.Graph):
         return twin
 
     def with_config(self, config: RunnableConfig | None = None, **more: Any) -> Self:
-        """A graph that merges this config into every call's."""
+        """A graph that merges this config into every call's.
+
+        Raises:
+            PregelWarning: the graph is strict, and a key stands where nobody reads it.
+        """
+        for given in (config, more):
+            if given:
+                _launch.check_config(self, given)
         return self.copy({"config": configs.merge(self.config, config, more)})
 
     def __repr__(self) -> str:
@@ -450,7 +459,7 @@ class Pregel(_launch.Graph):
         call.context = context
         call.output_keys = output_keys
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
-        call.durability = _durability(durability, more)
+        call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
         call.key = key
@@ -508,7 +517,7 @@ class Pregel(_launch.Graph):
         call.context = context
         call.output_keys = self.stream_channels_asis if output_keys is None else output_keys
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
-        call.durability = _durability(durability, more)
+        call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
         call.key = key
@@ -632,7 +641,7 @@ class Pregel(_launch.Graph):
             ValueError: a list of configs of another length than the inputs.
             Exception: the first failure in input order, unless `return_exceptions` puts failures into the result.
         """
-        given = _batch_configs(inputs, config)
+        given = _batch_configs(self, inputs, config, more)
         calls = [partial(self.invoke, item, one, **more) for item, one in zip(inputs, given, strict=True)]
         outcomes = _launch.gather(calls, given)
         return _batch_result(outcomes, return_exceptions)
@@ -663,7 +672,7 @@ class Pregel(_launch.Graph):
         call.context = context
         call.output_keys = output_keys
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
-        call.durability = _durability(durability, more)
+        call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
         call.key = key
@@ -708,7 +717,7 @@ class Pregel(_launch.Graph):
         call.context = context
         call.output_keys = self.stream_channels_asis if output_keys is None else output_keys
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
-        call.durability = _durability(durability, more)
+        call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
         call.key = key
@@ -830,7 +839,7 @@ class Pregel(_launch.Graph):
         **more: Any,
     ) -> list[Any]:
         """Async form of `batch`."""
-        given = _batch_configs(inputs, config)
+        given = _batch_configs(self, inputs, config, more)
         calls = [self.ainvoke(i, c, **more) for i, c in zip(inputs, given, strict=True)]
         return _batch_result(await _async_driver().AsyncDriver.gather(calls, given), return_exceptions)
 
@@ -1078,18 +1087,27 @@ def _async_driver() -> Any:
     return async_driver
 
 
-def _durability(durability: Durability | Every | None, more: dict[str, Any]) -> Durability | Every | None:
-    """The durability, also in its deprecated spelling."""
+def _durability(
+    graph: Pregel, durability: Durability | Every | None, more: dict[str, Any]
+) -> Durability | Every | None:
+    """The durability, also in its deprecated spelling; what else is in `more` and no call takes is warned of."""
+    if not more:
+        return durability
     if "checkpoint_during" in more:
         during = more.pop("checkpoint_during")
         if durability is not None:
             raise ValueError("give durability or checkpoint_during, not both; checkpoint_during is the older name")
         if during is not None:
-            return "async" if during else "exit"
+            durability = "async" if during else "exit"
+    _launch.check_arguments(graph, more)
     return durability
 
 
-def _batch_configs(inputs: Sequence[Any], config: Any) -> list[Any]:
+def _batch_configs(graph: Pregel, inputs: Sequence[Any], config: Any, more: Mapping[str, Any]) -> list[Any]:
+    for one in config if isinstance(config, Sequence) else (config,):
+        if one:
+            _launch.check_config(graph, one)  # here, where the caller's stack is, and once
+    _launch.check_arguments(graph, more)
     if isinstance(config, Sequence):
         if len(config) != len(inputs):
             raise ValueError(f"config must be a list of the same length as inputs, got {len(config)} for {len(inputs)}")

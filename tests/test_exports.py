@@ -7,7 +7,7 @@ import importlib
 import pytest
 
 NAMES = {
-    "pregel": "",
+    "pregel": "PregelWarning",
     "pregel.types": """
         All Checkpointer StreamMode StreamWriter StreamPart ValuesStreamPart UpdatesStreamPart MessagesStreamPart
         CustomStreamPart CheckpointStreamPart TasksStreamPart DebugStreamPart TaskPayload TaskResultPayload

@@ -73,11 +73,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 }
 
 # The places that import late (D36): module -> what it may import inside a function. JSON schemas are the fourth: only
-# they need pydantic, and only when asked for.
+# they need pydantic, and only when asked for. Spelling is the fifth: only who made a mistake needs it.
 LAZY_DOORS = {
     "pregel.graph.compile": {"pregel.graph.jsonschema"},
     "pregel.pregel": {"pregel.engine.async_driver", "pregel._jsonschema"},
     "pregel.engine.workers": {"concurrent.futures"},
+    "pregel.errors": {"difflib"},
     "checkpoint": {"checkpoint.sqlite"},
 }
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from checkpoint.base import SCHEDULED, WRITES_IDX_MAP, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
 from pregel.constants import ERROR, INTERRUPT, NULL_TASK_ID, RESUME, START
-from pregel.engine import entry, namespace, occupancy, pause, plan, retry, snapshot, view
+from pregel.engine import entry, joins, namespace, occupancy, pause, plan, retry, snapshot, view
 from pregel.engine.apply import apply_tasks
 from pregel.engine.effects import Effect, Retry, Start
 from pregel.engine.program import Node, Write
@@ -86,6 +86,10 @@ class Run(RunState):
             view.checkpoint(self)
         if not tasks:
             self._end("done")
+            if self.program.joins:
+                entered = self.entry_version()
+                # What arrived before this input was told by the run that left it.
+                joins.report(self, [n for n in self.program.joins if count_of(self.versions.get(n, 0)) > entered])
             return None
         request = self.request
         if request.interrupt_before and pause.breakpoint_hit(self, request.interrupt_before, tasks):

@@ -27,7 +27,7 @@ from pregel.engine.apply import apply_tasks, apply_writes
 from pregel.engine.program import Node, Program, Write
 from pregel.engine.state import Answers, RunState
 from pregel.engine.task import Task
-from pregel.errors import EmptyInputError, InvalidUpdateError, NodeError, StoredFailure, shown
+from pregel.errors import EmptyInputError, InvalidUpdateError, NodeError, StoredFailure, nearest, shown
 from pregel.types import Command, Send
 
 
@@ -62,13 +62,21 @@ def map_command(command: Command[Any], program: Program, notice: Any) -> list[Wr
     targets = command.goto if isinstance(command.goto, (list, tuple)) else [command.goto]
     for target in targets:
         if isinstance(target, Send):
-            writes.append((TASKS, target))
+            if target.node in program.nodes:
+                writes.append((TASKS, target))
+            else:
+                notice("unknown-send", f"input:{target.node}", plan.unknown_target(program, target))
         elif isinstance(target, str):
             channel = f"branch:to:{target}"
             if channel in program.channels:
                 writes.append((channel, START))
             elif target != END:
-                notice("unknown-goto", str(target), f"Command.goto names unknown node {str(target)!r}; it is ignored")
+                notice(
+                    "unknown-goto",
+                    f"input:{target}",
+                    f"the Command given as input goes to {str(target)!r}, which is not a node of this graph, so nothing "
+                    f"runs; {nearest(target, program.nodes)}",
+                )
         else:
             raise TypeError(f"Command.goto takes node names and Send, got {shown(target)} ({type(target).__name__})")
     return writes + update_writes(command.update, program)
