@@ -1157,8 +1157,10 @@ class _View:
     def chunks(self) -> Iterator[Any]:
         """The chunks that have come in, as the caller wants them; printed ones are printed on the way."""
         outlet = self.outlet
-        for _ in range(outlet.look()):
-            chunk = outlet.chunks.popleft()
+        waiting = outlet.chunks
+        # Nobody but the run itself shows anything, if there is nobody to wake.
+        for _ in range(len(waiting) if outlet.wake is None else outlet.look()):
+            chunk = waiting.popleft()
             if outlet.waiting:
                 outlet.let_in()
             if chunk[1] in self.printed:

@@ -313,7 +313,8 @@ class AsyncDriver:
 
         Nothing is stored by what runs inside an attempt that is over: somebody else may be where it was (D29).
         """
-        self.broken = self.broken or isinstance(error, AttemptClosedError)
+        if isinstance(error, AttemptClosedError) and self.fence is not None and self.fence.is_over():
+            self.broken = True
         try:
             await self.close(quiet=not isinstance(error, Exception))
         finally:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pregel.errors import GraphInterrupt, NodeCancelledError, ParentCommand
+from pregel.config import get_stream_writer
+from pregel.errors import AttemptClosedError, GraphInterrupt, NodeCancelledError, ParentCommand
 from pregel.graph import START, StateGraph
 from pregel.types import Command, RetryPolicy, Send, interrupt
 from tests.support.driving import within
@@ -425,3 +426,29 @@ def test_a_step_that_takes_too_long(place: Place) -> None:
     assert place.results == {"ok": ["ok"], "hang": None}
     assert place.errors == {"ok": None, "hang": None}
     assert place.state.next == ("hang",)
+
+
+def test_what_belongs_to_an_earlier_step_is_not_used_in_silence(place: Place) -> None:
+    """A writer that a node kept: the node that uses it later does not count as finished."""
+    writers: list[Any] = []
+
+    def lend(state: Log) -> None:
+        writers.append(get_stream_writer())
+
+    def use(state: Log) -> Any:
+        if writers:
+            writers[0]("late")
+        return {"l": ["used"]}
+
+    builder = StateGraph(Log).add_node("lend", place.colour.node(lend)).add_node("use", place.colour.node(use))
+    builder.add_edge(START, "lend").add_edge("lend", "use")
+    place.inner = builder.compile(checkpointer=None if place.nested else place.saver)
+    place.graph = place.inner
+    if place.nested:
+        outer = StateGraph(Log).add_node("sub", place.inner).add_edge(START, "sub")
+        place.graph = outer.compile(checkpointer=place.saver)
+    with refused(AttemptClosedError, "lend"):
+        place.invoke({"l": []})
+    assert place.state.next == ("use",)
+    writers.clear()
+    assert place.invoke(None)["l"] == ["used"]
