@@ -642,8 +642,13 @@ class Pregel(_launch.Graph):
             Exception: the first failure in input order, unless `return_exceptions` puts failures into the result.
         """
         given = _batch_configs(self, inputs, config, more)
-        calls = [partial(self.invoke, item, one, **more) for item, one in zip(inputs, given, strict=True)]
-        outcomes = _launch.gather(calls, given)
+        own = more.pop("control", None)
+        controls = [own or RunControl() for _ in given]
+        calls = [
+            partial(self.invoke, item, one, control=control, **more)
+            for item, one, control in zip(inputs, given, controls, strict=True)
+        ]
+        outcomes = _launch.gather(calls, given, () if own is not None else controls)
         return _batch_result(outcomes, return_exceptions)
 
     # ---- running, async

@@ -21,8 +21,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
-from threading import Lock, get_ident, main_thread
-from typing import Any, Final
+from threading import Lock
+from typing import Any
 
 from checkpoint.base import (
     Ack,
@@ -40,11 +40,8 @@ from pregel.engine.limits import deadline_of, own_error, timed_out
 from pregel.engine.program import Write
 from pregel.engine.snapshot import into_lane, note_edited, note_unstored, salvage
 from pregel.engine.task import Task, call
-from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, here, workers
+from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, here, wait_for, workers
 from pregel.errors import AttemptClosedError
-
-LOOK_S: Final = 0.05
-"""The main thread wakes up so often while it waits: a Ctrl-C in the very moment in which it falls asleep wakes nobody."""
 
 
 class SyncDriver:
@@ -319,17 +316,11 @@ class SyncDriver:
 
     def wait(self) -> Any:
         """The next event; None when a deadline passed or a chunk is waiting."""
-        due = self.next_deadline()
-        if due is None and get_ident() != main_thread().ident:
-            return self.inbox.get()
-        while True:
-            try:
-                return self.inbox.get(timeout=LOOK_S if due is None else min(LOOK_S, max(0.0, due - time.monotonic())))
-            except Empty:
-                now = time.monotonic()
-                if due is not None and now >= due:
-                    self.expire(now)
-                    return None
+        try:
+            return wait_for(self.inbox, self.next_deadline())
+        except Empty:
+            self.expire(time.monotonic())
+            return None
 
     def handle(self, event: Any) -> None:
         """Settle an outcome, or start a child task."""
