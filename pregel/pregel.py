@@ -14,7 +14,7 @@ from math import inf
 from typing import Any, Self
 
 from checkpoint.base import RunnableConfig
-from pregel import _launch, _state_api
+from pregel import _launch, _scope, _state_api
 from pregel import config as configs
 from pregel._call import Call, is_graph, prepare
 from pregel._scope import TaskScope
@@ -42,7 +42,7 @@ from pregel.types import (
     ensure_valid_checkpointer,
 )
 
-__all__ = ["NodeBuilder", "Pregel", "PregelNode", "Returned"]
+__all__ = ["AsyncChunkStream", "ChunkStream", "NodeBuilder", "Pregel", "PregelNode", "Returned"]
 
 PASSTHROUGH: Any = object()
 """A write entry's value that stands for the node's output."""
@@ -642,13 +642,14 @@ class Pregel(_launch.Graph):
             Exception: the first failure in input order, unless `return_exceptions` puts failures into the result.
         """
         given = _batch_configs(self, inputs, config, more)
-        own = more.pop("control", None)
-        controls = [own or RunControl() for _ in given]
-        calls = [
-            partial(self.invoke, item, one, control=control, **more)
-            for item, one, control in zip(inputs, given, controls, strict=True)
-        ]
-        outcomes = _launch.gather(calls, given, () if own is not None else controls)
+        calls = [partial(self.invoke, item, one, **more) for item, one in zip(inputs, given, strict=True)]
+        controls: list[RunControl] = []
+        if more.get("control") is None and _scope.current_or_none() is None:
+            # Nested runs have the control of the run around them, and end with the task that they are in.
+            controls = [RunControl() for _ in calls]
+            for call, control in zip(calls, controls, strict=True):
+                call.keywords["control"] = control
+        outcomes = _launch.gather(calls, given, controls)
         return _batch_result(outcomes, return_exceptions)
 
     # ---- running, async
