@@ -34,7 +34,7 @@ from pregel.engine.occupancy import Step
 from pregel.engine.program import Program
 from pregel.engine.state import Origin, Pace, Request, RunState
 from pregel.engine.task import COPIERS, NO_COPIES
-from pregel.engine.workers import Gate, Job, workers
+from pregel.engine.workers import Gate, Job, wait_for, workers
 from pregel.errors import EmptyChannelError, ErrorCode, shown
 from pregel.runtime import ExecutionInfo, RunControl, Runtime, ServerInfo, no_write
 from pregel.types import Command, Every, GraphOutput
@@ -780,8 +780,13 @@ class waiting:
             self.gate.step_in(self.scope)
 
 
-def gather(calls: Sequence[Callable[[], Any]], given: Sequence[Any]) -> list[tuple[Any, BaseException | None]]:
-    """Run the calls on workers, at most `max_concurrency` of the first config at once; (result, error) in order."""
+def gather(
+    calls: Sequence[Callable[[], Any]], given: Sequence[Any], controls: Sequence[RunControl] = ()
+) -> list[tuple[Any, BaseException | None]]:
+    """Run the calls on workers, at most `max_concurrency` of the first config at once; (result, error) in order.
+
+    A Ctrl-C does not wait for them: `controls` end them at their next superstep.
+    """
     outcomes: list[tuple[Any, BaseException | None]] = [(None, None)] * len(calls)
     ended: SimpleQueue[None] = SimpleQueue()
     limit = (given[0] or {}).get("max_concurrency") if given else None
@@ -802,6 +807,11 @@ def gather(calls: Sequence[Callable[[], Any]], given: Sequence[Any]) -> list[tup
             workers.submit(job)
         else:
             gate.enter(partial(workers.submit, job))
-    for _ in calls:
-        ended.get()
+    try:
+        for _ in calls:
+            wait_for(ended)
+    except BaseException:
+        for control in controls:
+            control.request_drain("interrupted")
+        raise
     return outcomes

@@ -14,7 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Self
 
 from checkpoint.base import RunnableConfig
-from pregel import _launch, _state_api
+from pregel import _launch, _scope, _state_api
 from pregel import config as configs
 from pregel._call import Call, is_graph, prepare
 from pregel._scope import TaskScope
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from pregel.explanation import Explanation
 
-__all__ = ["NodeBuilder", "Pregel", "PregelNode", "Returned"]
+__all__ = ["AsyncChunkStream", "ChunkStream", "NodeBuilder", "Pregel", "PregelNode", "Returned"]
 
 PASSTHROUGH: Any = object()
 """A write entry's value that stands for the node's output."""
@@ -686,7 +686,13 @@ class Pregel(_launch.Graph):
         """
         given = _batch_configs(self, inputs, config, more)
         calls = [partial(self.invoke, item, one, **more) for item, one in zip(inputs, given, strict=True)]
-        outcomes = _launch.gather(calls, given)
+        controls: list[RunControl] = []
+        if more.get("control") is None and _scope.current_or_none() is None:
+            # Nested runs have the control of the run around them, and end with the task that they are in.
+            controls = [RunControl() for _ in calls]
+            for call, control in zip(calls, controls, strict=True):
+                call.keywords["control"] = control
+        outcomes = _launch.gather(calls, given, controls)
         return _batch_result(outcomes, return_exceptions)
 
     # ---- running, async
@@ -1270,8 +1276,10 @@ class _View:
     def chunks(self) -> Iterator[Any]:
         """The chunks that have come in, as the caller wants them; printed ones are printed on the way."""
         outlet = self.outlet
-        for _ in range(outlet.look()):
-            chunk = outlet.chunks.popleft()
+        waiting = outlet.chunks
+        # Nobody but the run itself shows anything, if there is nobody to wake.
+        for _ in range(len(waiting) if outlet.wake is None else outlet.look()):
+            chunk = waiting.popleft()
             if outlet.waiting:
                 outlet.let_in()
             if chunk[1] in self.printed:

@@ -137,6 +137,7 @@ class AsyncDriver:
         """Cancellations that the driving task had been asked for when it began; None if several tasks may drive."""
         self.inlined: TaskScope | None = None
         self.pumping: asyncio.Task[None] | None = None
+        self.is_closed = False
         self.launched: dict[TaskScope, Job] = {}
         """Bodies that were handed to workers and have not been settled."""
         run.spawner = self.spawn
@@ -269,6 +270,7 @@ class AsyncDriver:
         `quiet`: the caller has walked away, or was cancelled: a lost claim is not reported.
         """
         run = self.run
+        self.is_closed = True
         if self.fence is not None:
             self.fence.releases(self.stop)
         for task in run.tasks:
@@ -279,9 +281,7 @@ class AsyncDriver:
         left = [body for body in self.bodies if not body.done()]
         for body in left:
             body.cancel()
-        for job in self.launched.values():
-            workers.abandon(job)
-        self.launched.clear()
+        self.leave_bodies()
         hold = self.hold
         may_store = hold is None or hold.reenter()
         cancelled = None
@@ -308,12 +308,24 @@ class AsyncDriver:
         if cancelled is not None:
             raise cancelled
 
+    def leave_bodies(self) -> None:
+        """Nobody waits for running bodies any more: let others have their threads and their places."""
+        for scope, job in self.launched.items():
+            if workers.abandon(job) and self.gate is not None:
+                self.gate.end(scope)
+        self.launched.clear()
+        if self.gate is not None:
+            for event in self.inbox.events:
+                if isinstance(event, tuple):
+                    self.gate.end(event[0])
+
     async def abort(self, error: BaseException) -> None:
         """Close a run that an error has left: what its tasks wrote is stored, and the run lets go of the error.
 
         Nothing is stored by what runs inside an attempt that is over: somebody else may be where it was (D29).
         """
-        self.broken = self.broken or isinstance(error, AttemptClosedError)
+        if isinstance(error, AttemptClosedError) and self.fence is not None and self.fence.is_over():
+            self.broken = True
         self.run.place(error)
         try:
             await self.close(quiet=not isinstance(error, Exception))
@@ -386,9 +398,12 @@ class AsyncDriver:
                 writes = context.run(call, scope)
         except BaseException as error:  # noqa: BLE001 - the run decides what an error means
             failure = error
-        if self.gate is not None:
-            self.gate.end(scope)
+        gate = self.gate
+        if gate is not None and failure is None:
+            gate.end(scope)
         self.inbox.put_from_thread((scope, writes, failure))
+        if gate is not None and self.is_closed:
+            gate.end(scope)
 
     async def abody(self, scope: TaskScope, delay: float) -> list[Write]:
         """Run one attempt of an async body, or of a sync one whose routers are async."""
@@ -423,12 +438,9 @@ class AsyncDriver:
     def ended(self, body: asyncio.Task[Any]) -> None:
         """An async body has ended."""
         scope = self.bodies.pop(body)
-        if self.gate is not None:
+        error = asyncio.CancelledError() if body.cancelled() else body.exception()
+        if self.gate is not None and (error is None or self.is_closed):
             self.gate.end(scope)
-        if body.cancelled():
-            self.inbox.put((scope, None, asyncio.CancelledError()))
-            return
-        error = body.exception()
         self.inbox.put((scope, None, error) if error is not None else (scope, body.result(), None))
 
     async def wait(self) -> None:
@@ -466,6 +478,8 @@ class AsyncDriver:
         self.launched.pop(scope, None)
         task = scope.task
         if task.scope is not scope or task.settled:
+            if self.gate is not None:
+                self.gate.end(scope)
             return
         run = self.run
         if error is None:
@@ -477,10 +491,11 @@ class AsyncDriver:
         scope.close()
         if error is None:
             run.finish(task, writes)
-        elif await self.again(run.settle(task, own_error(task, error))):
-            return
-        if run.failure is not None:
-            self.withdraw()
+        else:
+            effect = run.settle(task, own_error(task, error))
+            self.give_up(scope)
+            if await self.again(effect):
+                return
         if task.future is not None:
             await self.resolve(task)
 
@@ -495,6 +510,13 @@ class AsyncDriver:
         if isinstance(effect, Start):
             self.start(effect.task)
         return False
+
+    def give_up(self, scope: TaskScope) -> None:
+        """An attempt has failed. Its place at the gate becomes free once nobody can take it whom the failure stops."""
+        if self.run.failure is not None:
+            self.withdraw()
+        if self.gate is not None:
+            self.gate.end(scope)
 
     def withdraw(self) -> None:
         """The step has failed: bodies that wait at the gate are not started, async ones that run are cancelled."""

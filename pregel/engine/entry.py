@@ -346,6 +346,7 @@ def reapply(run: RunState, tasks: Sequence[Task]) -> None:
     by_task: dict[str, list[TaskWrites]] = {}
     for entry in run.pending:
         by_task.setdefault(entry.task_id, []).append(entry)
+    loose = len(run.answers.loose)  # the root knew of no question, say because a sibling of the asking task failed
     for task in list(tasks):
         entries = by_task.get(run.id_of(task))
         if not entries or run.replaying:
@@ -358,6 +359,9 @@ def reapply(run: RunState, tasks: Sequence[Task]) -> None:
             task.settled = True
             task.reapplied = True
         elif task.interrupts and not task.handled and run.answers.given and not _answered(run, task):
+            if loose:
+                loose -= 1
+                continue
             task.settled = True
             run.waiting.append(task)
             run.interrupts += task.interrupts

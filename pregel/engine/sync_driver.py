@@ -21,8 +21,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
-from threading import Lock, get_ident, main_thread
-from typing import Any, Final
+from threading import Lock
+from typing import Any
 
 from checkpoint.base import (
     Ack,
@@ -42,11 +42,8 @@ from pregel.engine.program import Write
 from pregel.engine.snapshot import into_lane, note_edited, note_unstored, salvage
 from pregel.engine.stranded import before_resume
 from pregel.engine.task import Task, call
-from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, here, workers
+from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, here, wait_for, workers
 from pregel.errors import AttemptClosedError
-
-LOOK_S: Final = 0.05
-"""The main thread wakes up so often while it waits: a Ctrl-C in the very moment in which it falls asleep wakes nobody."""
 
 
 class SyncDriver:
@@ -94,6 +91,7 @@ class SyncDriver:
         """Held while a pump is started, and while none may be started any more."""
         self.handed_back = Lock()
         self.pump_error: BaseException | None = None
+        self.is_closed = False
         self.launched: dict[TaskScope, Job] = {}
         """Bodies that were handed to workers and have not been settled."""
         run.spawner = self.spawn
@@ -198,6 +196,8 @@ class SyncDriver:
                     break
                 self.handle(event)
             if run.unsettled:
+                if self.limited:
+                    self.expire(time.monotonic())  # there may be a chunk, and no need to wait, for ever
                 self.store_held()
                 return True
         self.jobs.clear()
@@ -219,6 +219,7 @@ class SyncDriver:
         `quiet`: the caller has walked away, or the process is being interrupted: a lost claim is not reported.
         """
         run = self.run
+        self.is_closed = True
         if self.fence is not None:
             self.fence.releases(self.stop)
         for task in run.tasks:
@@ -226,9 +227,7 @@ class SyncDriver:
                 task.scope.close()
             if task.future is not None:
                 abandon_future(task.future)
-        for job in self.launched.values():
-            workers.abandon(job)
-        self.launched.clear()
+        self.leave_bodies()
         hold = self.hold
         may_store = hold is None or hold.reenter()
         try:
@@ -247,12 +246,25 @@ class SyncDriver:
                 finally:
                     hold.release()
 
+    def leave_bodies(self) -> None:
+        """Nobody waits for running bodies any more: let others have their threads and their places."""
+        for scope, job in self.launched.items():
+            if workers.abandon(job) and self.gate is not None:
+                self.gate.end(scope)
+        self.launched.clear()
+        if self.gate is not None and not self.pumping:
+            while not self.inbox.empty():
+                event = self.inbox.get()
+                if isinstance(event, tuple):
+                    self.gate.end(event[0])
+
     def abort(self, error: BaseException) -> None:
         """Close a run that an error has left: what its tasks wrote is stored, and the run lets go of the error.
 
         Nothing is stored by what runs inside an attempt that is over: somebody else may be where it was (D29).
         """
-        self.broken = self.broken or isinstance(error, AttemptClosedError)
+        if isinstance(error, AttemptClosedError) and self.fence is not None and self.fence.is_over():
+            self.broken = True
         self.run.place(error)
         try:
             self.close(quiet=not isinstance(error, Exception))
@@ -307,24 +319,20 @@ class SyncDriver:
                 writes = context.run(call, scope)
         except BaseException as error:  # noqa: BLE001 - the run decides what an error means
             failure = error
-        if self.gate is not None:
-            self.gate.end(scope)
+        gate = self.gate
+        if gate is not None and failure is None:
+            gate.end(scope)
         self.inbox.put((scope, writes, failure))
+        if gate is not None and self.is_closed:
+            gate.end(scope)
 
     def wait(self) -> Any:
         """The next event; None when a deadline passed or a chunk is waiting."""
-        due = self.next_deadline()
-        if due is None and get_ident() != main_thread().ident:
-            return self.inbox.get()
-        while True:
-            now = time.monotonic()
-            left = LOOK_S if due is None else min(LOOK_S, max(0.0, due - now))
-            try:
-                return self.inbox.get(timeout=left)
-            except Empty:
-                if due is not None and time.monotonic() >= due:
-                    self.expire(time.monotonic())
-                    return None
+        try:
+            return wait_for(self.inbox, self.next_deadline())
+        except Empty:
+            self.expire(time.monotonic())
+            return None
 
     def handle(self, event: Any) -> None:
         """Settle an outcome, or start a child task."""
@@ -339,6 +347,8 @@ class SyncDriver:
         self.launched.pop(scope, None)
         task = scope.task
         if task.scope is not scope or task.settled:
+            if self.gate is not None:
+                self.gate.end(scope)
             return
         run = self.run
         if error is None:
@@ -350,10 +360,11 @@ class SyncDriver:
         scope.close()
         if error is None:
             run.finish(task, writes)
-        elif self.again(run.settle(task, own_error(task, error))):
-            return
-        if run.failure is not None:
-            self.withdraw()
+        else:
+            effect = run.settle(task, own_error(task, error))
+            self.give_up(scope)
+            if self.again(effect):
+                return
         if task.future is not None:
             self.resolve(task)
 
@@ -368,6 +379,13 @@ class SyncDriver:
         if isinstance(effect, Start):
             self.start(effect.task)
         return False
+
+    def give_up(self, scope: TaskScope) -> None:
+        """An attempt has failed. Its place at the gate becomes free once nobody can take it whom the failure stops."""
+        if self.run.failure is not None:
+            self.withdraw()
+        if self.gate is not None:
+            self.gate.end(scope)
 
     def withdraw(self) -> None:
         """The step has failed: bodies that wait at the gate are not started."""
