@@ -208,6 +208,7 @@ class Origin(NamedTuple):
 
     ns: str
     checkpoint_id: str
+    rev: int
     as_of: str
     """The addressed checkpoint: ids sort by time, and what is newer had not happened yet."""
 
