@@ -377,8 +377,9 @@ def load_arguments(request: Request) -> dict[str, Any]:
             configurable["checkpoint_id"] = request.checkpoint_id
         return {"config": {"configurable": configurable}}
     loaded = around.loaded
-    # What a replay finds under a checkpoint of its own is its own: an attempt before this one left it.
-    is_open = loaded is None or loaded.rev != around.rev or (loaded.is_head and not around.replaying)
+    # A replay does not use what is stored of the step; what it finds under a checkpoint of its own is its own: an attempt
+    # before this one left it. A resume uses all that is stored, also where the thread went on meanwhile.
+    is_open = loaded is None or loaded.rev != around.rev or not around.replaying
     return {
         "config": {"configurable": configurable},
         "claim": around.claim,

@@ -150,6 +150,8 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
     if run.replaying and (run.source not in ("update", "fork") or run.loaded is None or not run.loaded.is_head):
         # Also when it was transplanted: its namespace has no checkpoint yet that task writes could belong to.
         commits.append(_fork(run))
+    elif run.replaying:
+        run.sub_changed = {}  # the tasks that these nested runs were of run again
     run.seen[INTERRUPT] = dict(run.versions)
     run.seen_changed[INTERRUPT] = run.seen[INTERRUPT]
     view.resumed(run)
@@ -181,7 +183,7 @@ def _input(run: RunState, writes: Sequence[Write]) -> StepCommit | None:
             # Deferred nodes that wait go on waiting: the input is something else to do.
             apply_tasks(run, dropped, releases=False)
         run.updated = None
-    run.pending = []
+    run.drop_open_step()
     if writes:
         apply_writes(run, writes, INPUT)
         run.entered = run.version
@@ -194,9 +196,9 @@ def _input(run: RunState, writes: Sequence[Write]) -> StepCommit | None:
 
 def _fork(run: RunState) -> StepCommit | None:
     """The checkpoint that a replay starts from: a copy of the addressed one, on a branch of its own."""
+    run.drop_open_step()
     commit = snapshot.checkpoint(run, "fork")
     run.step += 1
-    run.pending = []
     return commit
 
 

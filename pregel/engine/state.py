@@ -444,6 +444,11 @@ class RunState:
         self.updated = loaded.updated_channels or None
         self.live = [name for name in loaded.values if name in self.program.clearing]
 
+    def drop_open_step(self) -> None:
+        """What is stored of the open superstep does not count: neither its tasks' writes nor where nested runs ended."""
+        self.pending = []
+        self.sub_changed = {}
+
     def transplant(self) -> None:
         """Continue in a namespace that has nothing yet, from what was loaded of another: everything is to be stored."""
         self.rev = 0
