@@ -394,7 +394,7 @@ def _newest(around: RunState | None, ns: str) -> int | None:
     A run in a namespace of its own knows only what it has seen itself; the next outer one knows what was before.
     """
     while around is not None:
-        rev = around.sub_changed.get(ns, around.sub.get(ns))
+        rev = around.sub_open.get(ns) or around.sub_changed.get(ns, around.sub.get(ns))
         if rev is not None or around.request.stable_ns:
             return rev
         around = around.request.parent_run

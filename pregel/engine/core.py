@@ -261,9 +261,9 @@ class Run(RunState):
         if around is not None and self.status == "done":
             if not request.stable_ns:
                 # This namespace is not met again: who comes here next time asks the run around it.
-                around.sub_changed.update({**self.sub, **self.sub_changed})
+                around.sub_open.update({**self.sub, **self.sub_changed})
             else:
-                around.sub_changed[self.ns] = self.rev
+                around.sub_open[self.ns] = self.rev
                 if request.deferred:
                     self.root.finished[self.ns] = snapshot.kept(self)
         if not request.deferred:

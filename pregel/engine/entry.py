@@ -151,7 +151,7 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
         # Also when it was transplanted: its namespace has no checkpoint yet that task writes could belong to.
         commits.append(_fork(run))
     elif run.replaying:
-        run.sub_changed = {}  # the tasks that these nested runs were of run again
+        run.sub_open = {}  # the tasks that these nested runs were of run again
     run.seen[INTERRUPT] = dict(run.versions)
     run.seen_changed[INTERRUPT] = run.seen[INTERRUPT]
     view.resumed(run)

@@ -318,6 +318,7 @@ class RunState:
         "stores",
         "sub",
         "sub_changed",
+        "sub_open",
         "tasks",
         "unsettled",
         "updated",
@@ -373,6 +374,9 @@ class RunState:
         self.seen_changed: dict[str, dict[str, Version]] = {}
         """Node -> its entry in `seen`, of those that changed since the last commit."""
         self.sub_changed: dict[str, int] = {}
+        """Stable namespace -> rev at which its last run ended, of those that changed since the last commit."""
+        self.sub_open: dict[str, int] = {}
+        """The same, of runs that ended in the open superstep: they count when it is closed."""
         self.facts_changed: dict[str, Any] = {}
         """What the run has remembered since the last commit."""
         self.answers: Answers = request.parent_run.answers if request.parent_run is not None else Answers()
@@ -439,7 +443,7 @@ class RunState:
         self.pending = loaded.writes
         """Stored writes of the step that was open; empty after its commit."""
         self.sub = loaded.sub
-        self.sub_changed = dict(loaded.open_sub)
+        self.sub_open = dict(loaded.open_sub)
         self.facts = loaded.facts
         self.updated = loaded.updated_channels or None
         self.live = [name for name in loaded.values if name in self.program.clearing]
@@ -447,7 +451,7 @@ class RunState:
     def drop_open_step(self) -> None:
         """What is stored of the open superstep does not count: neither its tasks' writes nor where nested runs ended."""
         self.pending = []
-        self.sub_changed = {}
+        self.sub_open = {}
 
     def transplant(self) -> None:
         """Continue in a namespace that has nothing yet, from what was loaded of another: everything is to be stored."""

@@ -884,7 +884,12 @@ def test_a_stable_nested_run_tells_its_parent_where_it_stopped(deferred):
     superstep(run, {"a": [("y", 3)]})
     assert run.plan() is None
     run.close()
-    assert outer.sub_changed == {"a": run.rev}
+    assert (outer.sub_changed, outer.sub_open) == ({}, {"a": run.rev})
+    act(outer, {"a": [], "b": []})
+    commit = outer.commit()
+    # When the step is closed it counts: stored with it, or remembered for what is stored at the end.
+    found = outer.sub_changed if deferred else commit.sub
+    assert (found, outer.sub_open) == ({"a": run.rev}, {})
 
 
 @pytest.mark.parametrize("deferred", [False, True])
