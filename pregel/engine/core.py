@@ -271,10 +271,9 @@ class Run(RunState):
         if is_torn:
             return None
         if request.parent_run is None:
-            for run, writes, is_parked in self.open_runs:
+            for run, writes, is_parked in self._still_open():
                 if not is_parked and (made := snapshot.final(run, writes)) is not None:
                     self.parked.append(made)
-            self.open_runs = []
             made = snapshot.final(self, held)
             if made is None and self.parked:
                 made = snapshot.rows(self, held)  # this run did nothing, but nested ones did
@@ -282,9 +281,7 @@ class Run(RunState):
                 made.others = self.parked
                 snapshot.unlink(made)
             return made
-        # What it stored itself is parked already; what is below it belongs to the superstep around it now.
-        request.parent_run.open_runs += self.open_runs
-        self.open_runs = []
+        request.parent_run.open_runs += self._still_open()
         if request.stable_ns:
             made = snapshot.final(self, held)
             if made is not None:
@@ -449,6 +446,11 @@ class Run(RunState):
             self.held.append(
                 TaskWrites(self.rev, self.checkpoint_id, NULL_TASK_ID, "", WRITES_IDX_MAP[RESUME], [(RESUME, None)])
             )
+
+    def _still_open(self) -> list[Unstored]:
+        """Nested runs of the open superstep, of tasks that did not finish: a finished one does not run again."""
+        runs, self.open_runs = self.open_runs, []
+        return [left for left in runs if left.run.request.parent.task.writes is None]  # type: ignore[union-attr]
 
     def _take_held(self) -> list[TaskWrites]:
         held = self.held
