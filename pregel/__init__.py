@@ -5,4 +5,7 @@ Where things are: `pregel.graph` (`StateGraph`), `pregel.types` (`Command`, `Sen
 How a superstep works: `pregel.engine`.
 """
 
+from pregel.warnings import PregelWarning
+
+__all__ = ["PregelWarning"]
 __version__ = "0.1.0"

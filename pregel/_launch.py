@@ -10,7 +10,6 @@ import random
 import time
 import warnings
 from _queue import SimpleQueue
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context, copy_context
 from functools import partial
@@ -26,6 +25,7 @@ from pregel import _scope
 from pregel import _turns as turns
 from pregel import config as configs
 from pregel._scope import TaskScope
+from pregel._stream import Outlet
 from pregel._turns import OnConflict, Turn
 from pregel.constants import PREVIOUS, SCOPE_KEY
 from pregel.engine import namespace, occupancy, snapshot, view
@@ -38,6 +38,7 @@ from pregel.engine.workers import Gate, Job, workers
 from pregel.errors import EmptyChannelError, ErrorCode, shown
 from pregel.runtime import ExecutionInfo, RunControl, Runtime, ServerInfo, no_write
 from pregel.types import Command, Every, GraphOutput
+from pregel.warnings import emit
 
 MODES = frozenset({"values", "updates", "custom", "messages", "tasks", "checkpoints", "debug", "tools"})
 LIVE = frozenset({"custom", "messages", "tools"})
@@ -66,35 +67,6 @@ class Graph:
     def program(self) -> Program:
         """The compiled form."""
         raise NotImplementedError
-
-
-class Outlet:
-    """Where the chunks of one call wait until its caller takes them. Appending is safe from any thread."""
-
-    __slots__ = ("chunks", "modes", "path", "spoken", "subgraphs", "wake")
-
-    def __init__(self, modes: frozenset[str], *, subgraphs: bool = False) -> None:
-        self.modes = modes
-        self.subgraphs = subgraphs
-        self.path: tuple[str, ...] = ()
-        """Namespace of the run that the call started."""
-        self.chunks: deque[tuple[tuple[str, ...], str, Any]] = deque()
-        self.spoken: set[str] = set()
-        """Ids of the messages that this call need not show any more: it has, or a node was given them."""
-        self.wake: Callable[[Any], None] | None = None
-        """Tells the waiting driver that there is a chunk; set while bodies run on other threads."""
-
-    def append(self, chunk: tuple[tuple[str, ...], str, Any]) -> None:
-        """Take a chunk, if its mode was asked for and its namespace is shown."""
-        path, mode, _ = chunk
-        if mode in self.modes and self.shows(path):
-            self.chunks.append(chunk)
-            if self.wake is not None:
-                self.wake(None)
-
-    def shows(self, path: tuple[str, ...]) -> bool:
-        """Are chunks of that namespace asked for?"""
-        return self.subgraphs or path == self.path
 
 
 class Call:
@@ -241,9 +213,34 @@ def _names(nodes: str | Sequence[str]) -> str | Sequence[str]:
     return nodes if isinstance(nodes, str) and nodes == "*" else [nodes] if isinstance(nodes, str) else list(nodes)
 
 
+def check_config(graph: Graph, config: Mapping[str, Any], around: RunState | None = None) -> None:
+    """Warn of what nobody reads where it stands in a config (promise 54). `around`: the run that the call is made in.
+
+    Raises:
+        PregelWarning: the graph is strict.
+    """
+    if configs.is_plain(config):
+        return
+    own = getattr(graph.context_schema, "__annotations__", None) or ()
+    inherited = around.request.configurable if around is not None else {}
+    emit(configs.mistakes(config, own, inherited), graph.program.warned, strict=graph.strict)
+
+
+def check_arguments(graph: Graph, more: Mapping[str, Any]) -> None:
+    """Warn of keyword arguments that no call takes.
+
+    Raises:
+        PregelWarning: the graph is strict.
+    """
+    unknown = more.keys() - configs.ARGUMENTS - configs.FORMER
+    emit([configs.unknown_argument(n, more[n]) for n in sorted(unknown)], graph.program.warned, strict=graph.strict)
+
+
 def _set_config(request: Request, graph: Graph, call: Call) -> None:
     """Merge ambient, bound and given config; find out what of it is configurable by the user."""
     around, given = request.parent_run, call.config
+    if given:
+        check_config(graph, given, around)
     if around is not None and not given and not graph.config:
         node = request.parent.task.node  # type: ignore[union-attr]
         if not node.tags and not node.metadata:
@@ -626,6 +623,7 @@ def runtime_of(run: RunState, scope: TaskScope) -> Runtime[Any]:
         ),
         server_info=_server_info(request.configurable),
         control=request.control,
+        over=scope.is_over,
     )
 
 

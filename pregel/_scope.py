@@ -13,6 +13,8 @@ Invariants
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from threading import Lock
 from typing import Any, Protocol
@@ -198,7 +200,34 @@ class TaskScope:
         """End the attempt. What it lent out lets go of it: a config or writer that outlives it leads nowhere."""
         self.closed = True
         self._config = self._runtime = None
+        for stop in _below.pop(self, ()):
+            stop()
 
+    def encloses(self, stop: Callable[[], object]) -> None:
+        """Call it when this attempt is ended from outside: a nested run on another thread waits for its own bodies."""
+        _below.setdefault(self, []).append(stop)
+
+    def releases(self, stop: Callable[[], object]) -> None:
+        """The nested run has ended by itself."""
+        stops = _below.get(self)
+        if stops is not None:
+            with suppress(ValueError):
+                stops.remove(stop)
+            if not stops:
+                _below.pop(self, None)
+
+    def is_over(self) -> bool:
+        """Is this attempt over, or one that it runs inside of?"""
+        scope: TaskScope | None = self
+        while scope is not None:
+            if scope.closed:
+                return True
+            scope = scope.parent
+        return False
+
+
+_below: dict[TaskScope, list[Callable[[], object]]] = {}
+"""Attempts with nested runs -> how to stop those; beside the scopes, since few have any."""
 
 _current: ContextVar[TaskScope | None] = ContextVar("pregel_task_scope", default=None)
 enter = _current.set

@@ -25,7 +25,7 @@ from checkpoint.base import (
 from pregel import _places as places
 from pregel import _scope
 from pregel import config as configs
-from pregel._launch import NOTHING, Graph, aenter, enter, runtime_of
+from pregel._launch import NOTHING, Graph, aenter, check_config, enter, runtime_of
 from pregel._turns import Turn
 from pregel.engine import edit, history, namespace, view
 from pregel.engine.core import Run
@@ -41,6 +41,7 @@ class Address:
     __slots__ = ("above", "config", "graph", "graphs", "is_known", "ns", "request", "saver", "thread_id")
 
     def __init__(self, root: Any, config: RunnableConfig) -> None:
+        check_config(root, config)
         scope = configs.handle_of(config) or _scope.current_or_none()
         checkpointer = root.checkpointer
         if checkpointer is None and scope is not None:
@@ -341,8 +342,8 @@ def _edited(address: Address, work: edit.Edit) -> tuple[list[StepCommit], Runnab
     run = work.run
     loaded = run.loaded
     assert loaded is not None
-    # Unknown keys of a value that no node returned are the caller's own affair (D42).
-    run.notices = [notice for notice in run.notices if notice.code != "unknown-key"]
+    # What a value holds that no node returned is the caller's own affair (D42).
+    run.notices = [notice for notice in run.notices if notice.code not in ("unknown-key", "goto-and-edge")]
     run.warn()
     up_rev = address.up_rev(loaded)
     for commit in work.commits:

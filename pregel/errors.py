@@ -7,7 +7,7 @@ handler. Texts follow one template: where, what happened with values, what was e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -36,6 +36,8 @@ __all__ = [
     "StoredFailure",
     "TaskNotFound",
     "UnknownInterruptError",
+    "closest",
+    "nearest",
     "shown",
 ]
 
@@ -86,8 +88,39 @@ def shown(value: object, limit: int = 200) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
+def closest(name: object, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant, if one is like it."""
+    import difflib  # noqa: PLC0415 - a lazy door: only who made a mistake needs it
+
+    found = difflib.get_close_matches(name if isinstance(name, str) else shown(name), list(known), n=1)
+    return found[0] if found else None
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """The end of an error text: the known name that was probably meant, or all of them."""
+    names = [n for n in known if not n.startswith("__")]
+    meant = closest(name, names)
+    if meant is not None:
+        return f"did you mean {meant!r}?"
+    return f"known are {', '.join(map(repr, names[:20])) or 'none'}{', ...' if len(names) > 20 else ''}"
+
+
 class GraphRecursionError(RecursionError):
-    """The step limit was reached with work still to do. Completed steps are stored; `invoke(None, config)` goes on."""
+    """The step limit was reached with work still to do. Completed steps are stored; `invoke(None, error.config)` goes on,
+    with as many steps again.
+
+    Attributes:
+        values: the last values of the graph that reached its limit, as its `invoke` would have returned them.
+        config: names the thread of the outermost graph, and what its nodes need of the caller's `configurable`; None
+            without a saver.
+        limit: steps that were allowed.
+        ready: names of the nodes that would have run next.
+    """
+
+    values: Any = None
+    config: dict[str, Any] | None = None
+    limit: int | None = None
+    ready: tuple[str, ...] = ()
 
 
 class InvalidUpdateError(Exception):

@@ -7,17 +7,18 @@ started with. Nothing of a run stays on the graph, so one graph may run in many 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
+from math import inf
 from typing import Any, Self
 
 from checkpoint.base import RunnableConfig
 from pregel import _launch, _state_api
 from pregel import config as configs
 from pregel._call import Call, is_graph, prepare
-from pregel._launch import Outlet
 from pregel._scope import TaskScope
+from pregel._stream import BUFFER, AsyncChunkStream, ChunkStream, Outlet
 from pregel._turns import OnConflict, Turn
 from pregel.channels import BaseChannel, Topic
 from pregel.constants import RESERVED, TASKS
@@ -295,6 +296,8 @@ class Pregel(_launch.Graph):
         self._program: Program | None = None
         if auto_validate:
             self.validate()
+        if self.config:
+            _launch.check_config(self, self.config)
 
     # ---- the graph
 
@@ -385,7 +388,14 @@ class Pregel(_launch.Graph):
         return twin
 
     def with_config(self, config: RunnableConfig | None = None, **more: Any) -> Self:
-        """A graph that merges this config into every call's."""
+        """A graph that merges this config into every call's.
+
+        Raises:
+            PregelWarning: the graph is strict, and a key stands where nobody reads it.
+        """
+        for given in (config, more):
+            if given:
+                _launch.check_config(self, given)
         return self.copy({"config": configs.merge(self.config, config, more)})
 
     def __repr__(self) -> str:
@@ -449,7 +459,7 @@ class Pregel(_launch.Graph):
         call.context = context
         call.output_keys = output_keys
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
-        call.durability = _durability(durability, more)
+        call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
         call.key = key
@@ -486,26 +496,37 @@ class Pregel(_launch.Graph):
         subgraphs: bool = False,
         debug: bool | None = None,
         version: str = "v1",
+        buffer: int = BUFFER,
         **more: Any,
-    ) -> Iterator[Any]:
+    ) -> ChunkStream:
         """Run, and yield chunks as they arise; shapes by mode, `subgraphs` and `version` (engine.md 3.7).
 
-        Closing the generator ends the run at once: bodies that still run are abandoned, finished ones are stored.
+        An iterator, a generator and a context manager. Closing it, leaving its `with` block or dropping it ends the run
+        at once: bodies that still run are told and abandoned, finished ones are stored. Its `seq` numbers the chunks.
+
+        Args:
+            subgraphs: show the events of nested graphs too, of every mode; without it those of this graph only.
+            buffer: chunks that may be unread. Beyond that, whoever would show more waits: a body in a thread when it
+                writes, an async one when it awaits, a nested run before its next superstep.
 
         Raises:
-            ValueError: an unknown mode.
-            Exception: as `invoke`, after all chunks.
+            ValueError: an unknown mode, or a buffer without room.
+            Exception: as `invoke`, after all chunks; all of it when the first chunk is asked for.
         """
         call = _launch.Call(config)
         call.context = context
         call.output_keys = self.stream_channels_asis if output_keys is None else output_keys
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
-        call.durability = _durability(durability, more)
+        call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
         call.key = key
-        view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version)
+        view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version, buffer)
         call.outlet = view.outlet
+        return ChunkStream(self._chunks(call, view, input), view.outlet)
+
+    def _chunks(self, call: _launch.Call, view: _View, input: Any) -> Generator[Any, None, None]:
+        """The chunks of a call; leaving the generator ends the run."""
         try:
             driver = self._start(call, input, live=view.live or self.stream_eager)
         except Exception:
@@ -529,6 +550,8 @@ class Pregel(_launch.Graph):
         except BaseException as error:
             driver.abort(error)
             raise
+        finally:
+            view.outlet.close()
         yield from view.chunks()
         failure = driver.run.outcome()
         if failure is not None:
@@ -618,7 +641,7 @@ class Pregel(_launch.Graph):
             ValueError: a list of configs of another length than the inputs.
             Exception: the first failure in input order, unless `return_exceptions` puts failures into the result.
         """
-        given = _batch_configs(inputs, config)
+        given = _batch_configs(self, inputs, config, more)
         calls = [partial(self.invoke, item, one, **more) for item, one in zip(inputs, given, strict=True)]
         outcomes = _launch.gather(calls, given)
         return _batch_result(outcomes, return_exceptions)
@@ -649,7 +672,7 @@ class Pregel(_launch.Graph):
         call.context = context
         call.output_keys = output_keys
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
-        call.durability = _durability(durability, more)
+        call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
         call.key = key
@@ -667,7 +690,7 @@ class Pregel(_launch.Graph):
             raise failure
         return _launch.answer(driver.run, v2=version == "v2", graph=self)
 
-    async def astream(
+    def astream(
         self,
         input: Any,
         config: RunnableConfig | None = None,
@@ -681,24 +704,29 @@ class Pregel(_launch.Graph):
         durability: Durability | Every | None = None,
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - of the waiting for the thread only
+        timeout: float | None = None,
         key: str | None = None,
         subgraphs: bool = False,
         debug: bool | None = None,
         version: str = "v1",
+        buffer: int = BUFFER,
         **more: Any,
-    ) -> AsyncIterator[Any]:
-        """Async form of `stream`."""
+    ) -> AsyncChunkStream:
+        """Async form of `stream`. Leaving it cancels async bodies that still run, and awaits them."""
         call = _launch.Call(config)
         call.context = context
         call.output_keys = self.stream_channels_asis if output_keys is None else output_keys
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
-        call.durability = _durability(durability, more)
+        call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
         call.key = key
-        view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version)
+        view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version, buffer)
         call.outlet = view.outlet
+        return AsyncChunkStream(self._achunks(call, view, input), view.outlet)
+
+    async def _achunks(self, call: _launch.Call, view: _View, input: Any) -> AsyncGenerator[Any, None]:
+        """Async form of `_chunks`."""
         try:
             driver = await self._astart(call, input, live=view.live or self.stream_eager)
         except Exception:
@@ -723,6 +751,8 @@ class Pregel(_launch.Graph):
         except BaseException as error:
             await driver.abort(error)
             raise
+        finally:
+            view.outlet.close()
         for chunk in view.chunks():
             yield chunk
         failure = driver.run.outcome()
@@ -758,6 +788,7 @@ class Pregel(_launch.Graph):
             driver = await self._aenter(call, value, live=live)
             if live and call.outlet is not None:
                 call.outlet.wake = driver.inbox.put_from_thread
+                call.outlet.ping = driver.loop.call_soon_threadsafe
             try:
                 await driver.begin(value)
             except BaseException as error:
@@ -808,7 +839,7 @@ class Pregel(_launch.Graph):
         **more: Any,
     ) -> list[Any]:
         """Async form of `batch`."""
-        given = _batch_configs(inputs, config)
+        given = _batch_configs(self, inputs, config, more)
         calls = [self.ainvoke(i, c, **more) for i, c in zip(inputs, given, strict=True)]
         return _batch_result(await _async_driver().AsyncDriver.gather(calls, given), return_exceptions)
 
@@ -1056,18 +1087,27 @@ def _async_driver() -> Any:
     return async_driver
 
 
-def _durability(durability: Durability | Every | None, more: dict[str, Any]) -> Durability | Every | None:
-    """The durability, also in its deprecated spelling."""
+def _durability(
+    graph: Pregel, durability: Durability | Every | None, more: dict[str, Any]
+) -> Durability | Every | None:
+    """The durability, also in its deprecated spelling; what else is in `more` and no call takes is warned of."""
+    if not more:
+        return durability
     if "checkpoint_during" in more:
         during = more.pop("checkpoint_during")
         if durability is not None:
             raise ValueError("give durability or checkpoint_during, not both; checkpoint_during is the older name")
         if during is not None:
-            return "async" if during else "exit"
+            durability = "async" if during else "exit"
+    _launch.check_arguments(graph, more)
     return durability
 
 
-def _batch_configs(inputs: Sequence[Any], config: Any) -> list[Any]:
+def _batch_configs(graph: Pregel, inputs: Sequence[Any], config: Any, more: Mapping[str, Any]) -> list[Any]:
+    for one in config if isinstance(config, Sequence) else (config,):
+        if one:
+            _launch.check_config(graph, one)  # here, where the caller's stack is, and once
+    _launch.check_arguments(graph, more)
     if isinstance(config, Sequence):
         if len(config) != len(inputs):
             raise ValueError(f"config must be a list of the same length as inputs, got {len(config)} for {len(inputs)}")
@@ -1095,7 +1135,10 @@ class _View:
         subgraphs: bool,
         debug: bool | None,
         version: str,
+        buffer: float = inf,
     ) -> None:
+        if buffer < 1:
+            raise ValueError(f"buffer must leave room for at least 1 chunk, got {buffer}")
         if version not in ("v1", "v2"):
             raise ValueError(f"version must be 'v1' or 'v2', got {shown(version)}")
         if stream_mode is None:
@@ -1108,17 +1151,20 @@ class _View:
         self.printed = _modes(print_mode)
         self.subgraphs = subgraphs
         self.v2 = version == "v2"
-        self.outlet = Outlet(self.delivered | self.printed, subgraphs=subgraphs)
+        self.outlet = Outlet(self.delivered | self.printed, subgraphs=subgraphs, buffer=buffer)
         self.live = bool(self.outlet.modes & _launch.LIVE) or subgraphs
 
     def chunks(self) -> Iterator[Any]:
         """The chunks that have come in, as the caller wants them; printed ones are printed on the way."""
-        waiting = self.outlet.chunks
-        while waiting:
-            chunk = waiting.popleft()
+        outlet = self.outlet
+        for _ in range(outlet.look()):
+            chunk = outlet.chunks.popleft()
+            if outlet.waiting:
+                outlet.let_in()
             if chunk[1] in self.printed:
                 _print(chunk, self.subgraphs)
             if chunk[1] in self.delivered:
+                outlet.taken += 1
                 yield _launch.shape(chunk, many=self.many, subgraphs=self.subgraphs, v2=self.v2, graph=self.graph)
 
 

@@ -200,3 +200,14 @@ def test_errors_with_named_parts_cross_process_boundaries(error):
     copied = pickle.loads(pickle.dumps(error))
     assert str(copied) == str(error)
     assert vars(copied) == vars(error)
+
+
+def test_the_name_that_was_meant() -> None:
+    known = ["summarize", "plan", "__start__"]
+    assert errors.closest("sumarize", known) == "summarize"
+    assert errors.closest("zzz", known) is None
+    assert errors.closest(("plan",), ["plan", "('plan',)"]) == "('plan',)"
+    assert "'summarize'" in errors.nearest("sumarize", known)
+    assert "'plan'" in errors.nearest("zzz", known)
+    assert "__start__" not in errors.nearest("zzz", known)
+    assert "none" in errors.nearest("zzz", [])

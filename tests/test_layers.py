@@ -38,7 +38,15 @@ WORDS = tuple(f"pregel.{name}" for name in ("constants", "errors", "_scope", "_c
 PARTS = tuple(f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing"))
 KEEPERS = ("pregel.store", "pregel.cache")
 DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "sync_driver", "async_driver"))
-FACE = ("pregel._turns", "pregel._places", "pregel._launch", "pregel._state_api", "pregel._jsonschema", "pregel.pregel")
+FACE = (
+    "pregel._turns",
+    "pregel._stream",
+    "pregel._places",
+    "pregel._launch",
+    "pregel._state_api",
+    "pregel._jsonschema",
+    "pregel.pregel",
+)
 FRONT = (*WORDS, *PARTS, *KEEPERS, "checkpoint.registry", "checkpoint.base", "pregel.pregel")
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
@@ -52,7 +60,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "checkpoint": (*BASE, "checkpoint.serde", *STORAGE),
     **dict.fromkeys(WORDS, (*BASE, *WORDS)),
     **dict.fromkeys(PARTS, (*BASE, *WORDS, *PARTS, *KEEPERS)),
-    **dict.fromkeys(KEEPERS, (*BASE, "checkpoint.serde", *WORDS)),
+    # The threads of savers serve a store's async methods as well: they know nothing of what they call.
+    **dict.fromkeys(KEEPERS, (*BASE, "checkpoint.serde", "checkpoint.workers", *WORDS)),
     "pregel.engine": (*BASE, *WORDS, *PARTS),
     **dict.fromkeys(DRIVERS, (*BASE, *WORDS, *PARTS, *KEEPERS, *DRIVERS, "pregel.engine")),
     **dict.fromkeys(FACE, (*BASE, *WORDS, *PARTS, *KEEPERS, *DRIVERS, "pregel.engine", *FACE)),
@@ -64,11 +73,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 }
 
 # The places that import late (D36): module -> what it may import inside a function. JSON schemas are the fourth: only
-# they need pydantic, and only when asked for.
+# they need pydantic, and only when asked for. Spelling is the fifth: only who made a mistake needs it.
 LAZY_DOORS = {
     "pregel.graph.compile": {"pregel.graph.jsonschema"},
     "pregel.pregel": {"pregel.engine.async_driver", "pregel._jsonschema"},
     "pregel.engine.workers": {"concurrent.futures"},
+    "pregel.errors": {"difflib"},
     "checkpoint": {"checkpoint.sqlite"},
 }
 
@@ -202,6 +212,7 @@ def test_third_parties_stay_where_they_are_needed():
         "checkpoint.compat": {"typing_extensions", "ormsgpack"},
         "checkpoint.sqlite": {"typing_extensions", "aiosqlite"},
         "pregel": {"typing_extensions"},
+        "pregel.store.sqlite": {"typing_extensions", "aiosqlite"},
         "pregel.graph.jsonschema": {"typing_extensions", "pydantic"},
         "pregel._jsonschema": {"typing_extensions", "pydantic"},
     }

@@ -35,8 +35,8 @@ The walk, in reading order:
 
 Beside the walk: entry.py (input, `Command`, resume, replay), pause.py (questions, answers, breakpoints), retry.py (try
 again?), view.py (chunks, output values, configs), history.py (snapshots of stored states), edit.py (`update_state`),
-program.py (the compiled graph), namespace.py (addresses of nested runs), effects.py (what a driver may be asked besides
-storing).
+joins.py (edges with several sources), program.py (the compiled graph), namespace.py (addresses of nested runs),
+effects.py (what a driver may be asked besides storing).
 
 Invariants
 

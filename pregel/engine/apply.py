@@ -14,6 +14,7 @@ from typing import Any
 
 from pregel.channels.base import BaseChannel
 from pregel.constants import CONTROL_WRITES, MISSING, TASKS
+from pregel.engine import joins
 from pregel.engine.state import RunState
 from pregel.engine.task import Task, order
 from pregel.errors import InvalidUpdateError
@@ -146,8 +147,8 @@ def install(
 
 
 def finish(run: RunState, version: Any, updated: list[str]) -> None:
-    """Nothing would run next: release what waits for that moment (deferred nodes, engine.md 2.8)."""
-    for name in run.program.finishing:
+    """Nothing would run next: release what waits for that moment (engine.md 2.8)."""
+    for name in joins.released(run):
         channel = run.channels[name]
         if channel.finish():
             run.bump(name, version)

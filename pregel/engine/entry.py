@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from checkpoint.base import StepCommit, TaskWrites
+from checkpoint.base import SCHEDULED, StepCommit, TaskWrites
 from pregel.constants import (
     END,
     ERROR,
@@ -24,10 +24,10 @@ from pregel.constants import (
 )
 from pregel.engine import pause, plan, snapshot, view
 from pregel.engine.apply import apply_tasks, apply_writes
-from pregel.engine.program import Program, Write
+from pregel.engine.program import Node, Program, Write
 from pregel.engine.state import Answers, RunState
 from pregel.engine.task import Task
-from pregel.errors import EmptyInputError, InvalidUpdateError, shown
+from pregel.errors import EmptyInputError, InvalidUpdateError, NodeError, StoredFailure, nearest, shown
 from pregel.types import Command, Send
 
 
@@ -62,13 +62,21 @@ def map_command(command: Command[Any], program: Program, notice: Any) -> list[Wr
     targets = command.goto if isinstance(command.goto, (list, tuple)) else [command.goto]
     for target in targets:
         if isinstance(target, Send):
-            writes.append((TASKS, target))
+            if target.node in program.nodes:
+                writes.append((TASKS, target))
+            else:
+                notice("unknown-send", f"input:{target.node}", plan.unknown_target(program, target))
         elif isinstance(target, str):
             channel = f"branch:to:{target}"
             if channel in program.channels:
                 writes.append((channel, START))
             elif target != END:
-                notice("unknown-goto", str(target), f"Command.goto names unknown node {str(target)!r}; it is ignored")
+                notice(
+                    "unknown-goto",
+                    f"input:{target}",
+                    f"the Command given as input goes to {str(target)!r}, which is not a node of this graph, so nothing "
+                    f"runs; {nearest(target, program.nodes)}",
+                )
         else:
             raise TypeError(f"Command.goto takes node names and Send, got {shown(target)} ({type(target).__name__})")
     return writes + update_writes(command.update, program)
@@ -228,7 +236,7 @@ def _answers(run: RunState, command: Command[Any]) -> list[TaskWrites]:
         return []
     bare = None
     if pause.is_id_map(value):
-        unknown = [id_ for id_ in value if id_ not in open_ids]
+        unknown = [id_ for id_ in value if id_ not in open_ids and id_ not in earlier.by_id]
         if unknown:
             run.notice(
                 "unknown-interrupt",
@@ -282,7 +290,7 @@ def reapply(run: RunState, tasks: Sequence[Task]) -> None:
                 continue
             task.settled = True
             task.reapplied = True
-        elif task.interrupts and run.answers.given and not _answered(run, task):
+        elif task.interrupts and not task.handled and run.answers.given and not _answered(run, task):
             task.settled = True
             run.waiting.append(task)
             run.interrupts += task.interrupts
@@ -298,10 +306,42 @@ def restore_task(task: Task, entries: Sequence[TaskWrites]) -> None:
                 task.answers = list(value) if value is not None else None
             elif channel == ERROR:
                 task.error = value
-            elif channel == ERROR_SOURCE_NODE:
+            elif channel in (SCHEDULED, ERROR_SOURCE_NODE):
                 task.handled = True
         if entry.slot == 0:
             task.writes = [(c, v) for c, v in entry.writes if c != NO_WRITES]
+
+
+def restore(run: RunState, tasks: Sequence[Task], stored: Sequence[TaskWrites]) -> None:
+    """Set what is stored of the tasks of an open step. A failed one that was handed to its handler shows what the handler
+    has come to: its writes, or its questions."""
+    by_task: dict[str, list[TaskWrites]] = {}
+    for entry in stored:
+        by_task.setdefault(entry.task_id, []).append(entry)
+    for task in tasks:
+        restore_task(task, by_task.get(run.id_of(task), ()))
+        handler = handler_of(run, task.node) if task.handled else None
+        if handler is not None:
+            follow_up = handling(handler, task, StoredFailure.of(task.error))
+            restore_task(follow_up, by_task.get(run.id_of(follow_up), ()))
+            task.interrupts = follow_up.interrupts
+            if task.writes is None:
+                task.writes = follow_up.writes
+
+
+def handler_of(run: RunState, node: Node) -> Node | None:
+    """The node that takes over when this one has failed for good."""
+    if node.error_handler is None or node.is_error_handler:
+        return None
+    return run.program.nodes[node.error_handler]
+
+
+def handling(handler: Node, failed: Task, error: BaseException) -> Task:
+    """The task that handles a failure, with the failed task's input."""
+    task = Task(handler, failed.input)
+    task.parent = failed
+    task.error_of = NodeError(failed.name, error)
+    return task
 
 
 def _answered(run: RunState, task: Task) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from checkpoint.base import LoadedCheckpoint, RunnableConfig
-from pregel.engine import entry, plan, view
+from pregel.engine import entry, pause, plan, view
 from pregel.engine.program import Program
 from pregel.engine.state import Request, RunState
 from pregel.engine.task import Task, order
@@ -22,11 +22,7 @@ def opened(program: Program, request: Request, loaded: LoadedCheckpoint) -> tupl
     run = RunState(program, request, loaded)
     entry.null_writes(run)
     tasks = plan.open_tasks(run)
-    stored: dict[str, list[Any]] = {}
-    for writes in loaded.writes:
-        stored.setdefault(writes.task_id, []).append(writes)
-    for task in tasks:
-        entry.restore_task(task, stored.get(run.id_of(task), ()))
+    entry.restore(run, tasks, loaded.writes)
     return run, tasks
 
 
@@ -58,13 +54,18 @@ def describe(
         # The step could not be closed with these writes, and cannot be shown closed: it is shown as it began.
         latest = False
         values = view.state_values(run)
+    answered = pause.stored_answers(loaded.writes).by_id
     shown = tuple(
         PregelTask(
             run.id_of(task),
             task.name,
             task.path,
             task.error,  # type: ignore[arg-type]
-            () if latest and task.writes is not None else task.interrupts,
+            task.interrupts
+            if not latest
+            else ()
+            if task.writes is not None
+            else pause.unanswered(task.interrupts, answered),
             state,
             None if task.writes is None else view.bare_result(run, task),
         )

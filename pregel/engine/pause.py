@@ -7,7 +7,7 @@ another one. Knows nothing of savers or drivers; what must be stored is handed t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 from checkpoint.base import TaskWrites
@@ -43,7 +43,8 @@ def ask(run: RunState, scope: TaskScope, value: Any, response_schema: Any) -> An
     id_ = interrupt_id(run.ns_of(task), question)
     answers = run.answers
     if id_ in answers.by_id:
-        answer = answers.by_id.pop(id_)
+        # It stays: if a node around this one is tried again, the question may come up once more.
+        answer = answers.by_id[id_]
     elif answers.loose:
         answer = answers.loose.pop()
         task.took_loose = True
@@ -55,9 +56,11 @@ def ask(run: RunState, scope: TaskScope, value: Any, response_schema: Any) -> An
     return answer
 
 
-def pending(writes: Iterable[TaskWrites]) -> dict[str, tuple[Interrupt, ...]]:
-    """Task id -> open questions: interrupts of tasks that have no output."""
+def pending(writes: Sequence[TaskWrites]) -> dict[str, tuple[Interrupt, ...]]:
+    """Task id -> open questions: interrupts of tasks that have no output, but those whose answer is stored (their task
+    failed, or did not come to its end, after it was answered)."""
     found: dict[str, tuple[Interrupt, ...]] = {}
+    answered = stored_answers(writes).by_id
     done = set()
     for entry in writes:
         if entry.slot == 0:
@@ -65,8 +68,13 @@ def pending(writes: Iterable[TaskWrites]) -> dict[str, tuple[Interrupt, ...]]:
         else:
             for channel, value in entry.writes:
                 if channel == INTERRUPT:
-                    found[entry.task_id] = tuple(value)
+                    found[entry.task_id] = unanswered(value, answered)
     return {task_id: questions for task_id, questions in found.items() if task_id not in done}
+
+
+def unanswered(questions: Iterable[Interrupt], answered: Container[str]) -> tuple[Interrupt, ...]:
+    """Those of the questions that are still open."""
+    return tuple(question for question in questions if question.id not in answered)
 
 
 def is_null(task_id: str) -> bool:

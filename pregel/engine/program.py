@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from pregel._call import Call
 from pregel._scope import TaskScope
 from pregel.channels.base import BaseChannel
+from pregel.channels.named_barrier_value import InclusiveBarrierValue
 from pregel.constants import PULL, TAG_HIDDEN
 from pregel.errors import StateMutationError, shown
 from pregel.managed import ManagedValue
@@ -265,7 +266,9 @@ class Program:
         "clearing",
         "consuming",
         "finishing",
+        "inclusive",
         "input_channels",
+        "joins",
         "keeps_all",
         "managed",
         "nodes",
@@ -306,6 +309,12 @@ class Program:
         self.clearing = frozenset(n for n, c in self.channels.items() if c.reacts_to_empty)
         """Channels that `update([])` at the end of a step may change (D45)."""
         self.finishing = tuple(n for n, c in self.channels.items() if c.can_finish)
+        self.inclusive = {
+            n: c.after for n, c in self.channels.items() if isinstance(c, InclusiveBarrierValue) and not c.deferred
+        }
+        """Barriers that are released with some of their names -> channels that are released before them."""
+        self.joins = tuple(n for n, c in self.channels.items() if getattr(c, "watched", False) and n in self.wakes)
+        """Barriers that a run should not leave half full."""
         self.consuming = frozenset(n for n, c in self.channels.items() if c.can_consume)
         self.tracked = frozenset(n for n, c in self.channels.items() if c.tracked)
         self.keeps_all = len(self.tracked) == len(self.channels)

@@ -47,9 +47,9 @@ LATER = object()
 class Answers:
     """What a resume brought, shared by all nested runs below the one that was resumed.
 
-    `by_id`: interrupt id -> answer; each is taken once. `loose`: at most one value that was given while no question was
-    pending; the first question of the superstep that is resumed takes it. Taking is one dict or list operation, so any
-    thread may.
+    `by_id`: interrupt id -> answer; an id is one question's, however often it comes up. `loose`: at most one value that
+    was given while no question was pending; the first question of the superstep that is resumed takes it. Looking up and
+    taking are one dict or list operation, so any thread may.
     """
 
     __slots__ = ("bare", "by_id", "given", "loose")
@@ -176,7 +176,7 @@ class Request:
     limit: int
     modes: frozenset[str]
     outlets: tuple[Any, ...]
-    """Where chunks go: each has `append`."""
+    """Where chunks go: each has `append`, and `offer` for those that can wait."""
     output_keys: str | Sequence[str]
     interrupt_before: str | Sequence[str]
     interrupt_after: str | Sequence[str]
@@ -544,6 +544,11 @@ class RunState:
         path = namespace.path_of(self.ns)
         for outlet in self.outlets:
             outlet.append((path, mode, payload))
+
+    @property
+    def is_crowded(self) -> bool:
+        """Does somebody who listens have too much to read?"""
+        return any(outlet.must_wait for outlet in self.outlets)
 
     def notice(self, code: str, place: str, text: str) -> None:
         """Record a warning for the driver to emit."""

@@ -277,6 +277,8 @@ def checkpoint(run: RunState) -> None:
     """The checkpoint that the step which was just planned starts from."""
     if "checkpoints" not in run.sees and "debug" not in run.sees:
         return
+    # A handler that is due because of an earlier run is no task of the plan; its node is shown in its place.
+    tasks = [task for task in run.tasks if task.parent is None]
     payload = {
         "config": {"configurable": _address(run, run.checkpoint_id)},
         "parent_config": {"configurable": _address(run, _parent_id(run))} if _parent_id(run) else None,
@@ -287,8 +289,8 @@ def checkpoint(run: RunState) -> None:
             "step": run.made_step,
             "parents": run.parents(),
         },
-        "next": [task.name for task in run.tasks],
-        "tasks": [_checkpoint_task(run, task) for task in run.tasks],
+        "next": [task.name for task in tasks],
+        "tasks": [_checkpoint_task(run, task) for task in tasks],
     }
     if "checkpoints" in run.sees:
         run.emit("checkpoints", payload)
@@ -315,6 +317,19 @@ def _address(run: RunState, checkpoint_id: str | None) -> dict[str, Any]:
     if parents:
         address["checkpoint_map"] = {**parents, run.ns: checkpoint_id}
     return address
+
+
+def resuming(run: RunState) -> dict[str, Any] | None:
+    """A config with which the outermost run around this one can be continued; None if nothing of it is stored."""
+    root = run.root
+    if not root.stores:
+        return None
+    configurable = {key: value for key, value in root.request.configurable.items() if not key.startswith("__pregel")}
+    configurable["thread_id"] = root.request.thread_id
+    if root.claim is not None and root.claim.lane:
+        # The thread's newest checkpoint is another run's.
+        configurable.update(checkpoint_ns="", checkpoint_id=root.checkpoint_id)
+    return {"configurable": configurable}
 
 
 def _checkpoint_task(run: RunState, task: Task) -> dict[str, Any]:

@@ -46,6 +46,8 @@ class Declared(Protocol):
     """Pairs of (source, target)."""
     waiting_edges: Any
     """Pairs of (sources, target)."""
+    inclusive: Any
+    """Pair of (sources, target) -> `inclusive` of `add_edge`; may lack pairs."""
     branches: Any
     """Source -> name of the path -> `Branch`."""
     channels: Any

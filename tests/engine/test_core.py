@@ -5,6 +5,7 @@ import operator
 
 import pytest
 
+from checkpoint.base import SCHEDULED
 from pregel._scope import TaskScope
 from pregel.channels import BinaryOperatorAggregate, EphemeralValue, LastValue
 from pregel.constants import ERROR, ERROR_SOURCE_NODE, INTERRUPT, NO_WRITES, NULL_TASK_ID, RESUME, START
@@ -272,23 +273,16 @@ def test_a_failing_barrier_changes_nothing_and_keeps_the_writes():
     assert isinstance(run.outcome(), InvalidUpdateError)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(2), asyncio.CancelledError()])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(2), asyncio.CancelledError(), AttemptClosedError()])
 def test_what_is_no_failure_of_the_node_ends_the_run_and_is_not_stored(error):
     run = started(PAIR, stores=True, retry_policy=[RetryPolicy(retry_on=BaseException)])
     run.plan()
-    act(run, {"a": error, "b": []})
-    assert run.commit() is None
-    assert run.outcome() is error
+    act(run, {"b": []})
+    with pytest.raises(type(error)) as caught:
+        act(run, {"a": error})
+    assert caught.value is error
     assert rows_of(run.close()) == [(0, [(NO_WRITES, None)])]
-
-
-def test_work_of_a_closed_attempt_is_just_gone():
-    run = started(PAIR)
-    run.plan()
-    act(run, {"a": AttemptClosedError(), "b": [("y", 1)]})
-    assert run.failure is None
-    run.commit()
-    assert run.outcome() is None
+    assert run.outcome() is error
 
 
 def test_control_flow_leaves_with_the_first():
@@ -395,7 +389,7 @@ def test_a_handler_runs_in_the_step_of_the_failure():
     commit = run.commit()
     assert rows_of(commit) == [
         (-1, [(ERROR, BOOM)]),
-        (-2, [(ERROR_SOURCE_NODE, "a")]),
+        (-2, [(SCHEDULED, "a")]),
         (0, [(NO_WRITES, None)]),
         (0, [("y", 5)]),
     ]

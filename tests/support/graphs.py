@@ -90,11 +90,12 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """A description. `joins` are (sources, target); edges to END are left out."""
+    """A description. `joins` are (sources, target); edges to END are left out. `inclusive`: are the joins?"""
 
     nodes: tuple[Node, ...]
     edges: frozenset[tuple[str, str]]
     joins: tuple[tuple[tuple[str, ...], str], ...] = ()
+    inclusive: bool = False
 
     def node(self, name: str) -> Node:
         """The node of that name; START is a node that does nothing."""
@@ -173,7 +174,8 @@ def make_graph(pick: Pick) -> Graph:
         sources = sorted({names[pick(len(names))], names[pick(len(names))]})
         if len(sources) == 2:
             joins.append((tuple(sources), names[pick(len(names))]))
-    return Graph(nodes, frozenset(edges), tuple(dict.fromkeys(joins)))
+    # One at most: the order in which several are released is the subject of tests/acceptance/test_mistakes.py.
+    return Graph(nodes, frozenset(edges), tuple(dict.fromkeys(joins)), len(joins) == 1 and pick(2) == 1)
 
 
 def _make_node(pick: Pick, name: str, names: str) -> Node:
@@ -305,14 +307,17 @@ def build(graph: Graph, world: World, *, is_async: bool = False, **options: Any)
     for edge in sorted(graph.edges):
         builder.add_edge(*edge)
     for sources, target in graph.joins:
-        builder.add_edge(list(sources), target)
+        builder.add_edge(list(sources), target, inclusive=graph.inclusive)  # False: some fill up by chance only
     names = [node.name for node in graph.nodes]
     for node in graph.nodes:
         if node.branch is not None:
             builder.add_conditional_edges(node.name, _router(node.branch), [*names, END])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PregelWarning)
-        return builder.compile(**options)
+        compiled = builder.compile(**options)
+    # Chance puts many a goto beside an edge; that this is told is the subject of tests/acceptance/test_mistakes.py.
+    compiled.program.warned.update(("goto-and-edge", name) for name in names)
+    return compiled
 
 
 def _router(route: Route) -> Callable[[State], Sequence[Any]]:
