@@ -403,8 +403,9 @@ def load_arguments(request: Request) -> dict[str, Any]:
             configurable["checkpoint_id"] = request.checkpoint_id
         return {"config": {"configurable": configurable}}
     loaded = around.loaded
-    # What a replay finds under a checkpoint of its own is its own: an attempt before this one left it.
-    is_open = loaded is None or loaded.rev != around.rev or (loaded.is_head and not around.replaying)
+    # A replay does not use what is stored of the step; what it finds under a checkpoint of its own is its own: an attempt
+    # before this one left it. A resume uses all that is stored, also where the thread went on meanwhile.
+    is_open = loaded is None or loaded.rev != around.rev or not around.replaying
     return {
         "config": {"configurable": configurable},
         "claim": around.claim,
@@ -434,7 +435,7 @@ def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, val
             run.replaying = value is None
             run.moved_past = not loaded.is_head
             if run.replaying and request.seeds:
-                run.origin = Origin("", loaded.checkpoint_id, max(id_ for _, id_ in request.seeds.values()))
+                run.origin = Origin("", loaded.checkpoint_id, loaded.rev, max(id_ for _, id_ in request.seeds.values()))
         return run
     run.continues = loaded.parents.get(around.ns) == around.checkpoint_id
     if request.checkpoint_id is not None:
@@ -442,7 +443,7 @@ def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, val
         run.continues = True
         run.replaying = around.replayed
         if around.origin is not None:
-            run.origin = Origin(loaded.checkpoint_ns, loaded.checkpoint_id, around.origin.as_of)
+            run.origin = Origin(loaded.checkpoint_ns, loaded.checkpoint_id, loaded.rev, around.origin.as_of)
         if loaded.checkpoint_ns != request.ns:
             run.transplant()
     return run
@@ -462,6 +463,8 @@ def _start_of(request: Request) -> places.Looked[LoadedCheckpoint]:
     seed = seeds.pop(_seeded(request, around, seeds), None) if seeds else None
     if seed is None and around.origin is not None and around.replaying:
         seed = yield from _stood(request, around, around.origin)
+        if seed is None:
+            found = yield "load", (), load_arguments(request)  # the saver remembers what was asked for last
     if seed is not None:
         named: LoadedCheckpoint = yield "load", (address(request, *seed),), {"claim": found.claim}
         if named.checkpoint_id is not None:
@@ -516,11 +519,12 @@ def _stood(request: Request, around: RunState, origin: Origin) -> places.Looked[
     ns = request.ns
     if not request.stable_ns:
         ns = namespace.nested_ns(around.origin_ns_of(request.parent.task), request.call_number, request.key)
-    stood: LoadedCheckpoint = yield "load", (address(request, ns),), {}
+    under = {"claim": around.claim, "up_rev": origin.rev}
+    stood: LoadedCheckpoint = yield "load", (address(request, ns),), under
     while stood.checkpoint_id is not None and stood.checkpoint_id > origin.as_of:
         if stood.parent_id is None:
             return None
-        stood = yield "load", (address(request, ns, stood.parent_id),), {}
+        stood = yield "load", (address(request, ns, stood.parent_id),), under
     if stood.checkpoint_id is None or stood.parents.get(origin.ns) != origin.checkpoint_id:
         return None
     return ns, stood.checkpoint_id

@@ -281,9 +281,9 @@ class Run(RunState):
         if around is not None and (self.status == "done" or isinstance(self.bubble, ParentCommand)):
             if not request.stable_ns:
                 # This namespace is not met again: who comes here next time asks the run around it.
-                around.sub_changed.update({**self.sub, **self.sub_changed})
+                around.sub_open.update({**self.sub, **self.sub_changed})
             else:
-                around.sub_changed[self.ns] = self.rev
+                around.sub_open[self.ns] = self.rev
                 if request.deferred:
                     self.root.finished[self.ns] = snapshot.kept(self)
         if not request.deferred:
@@ -291,10 +291,9 @@ class Run(RunState):
         if is_torn:
             return None
         if request.parent_run is None:
-            for run, writes, is_parked in self.open_runs:
+            for run, writes, is_parked in self._still_open():
                 if not is_parked and (made := snapshot.final(run, writes)) is not None:
                     self.parked.append(made)
-            self.open_runs = []
             made = snapshot.final(self, held)
             if made is None and self.parked:
                 made = snapshot.rows(self, held)  # this run did nothing, but nested ones did
@@ -302,9 +301,7 @@ class Run(RunState):
                 made.others = self.parked
                 snapshot.unlink(made)
             return made
-        # What it stored itself is parked already; what is below it belongs to the superstep around it now.
-        request.parent_run.open_runs += self.open_runs
-        self.open_runs = []
+        request.parent_run.open_runs += self._still_open()
         if request.stable_ns:
             made = snapshot.final(self, held)
             if made is not None:
@@ -488,6 +485,11 @@ class Run(RunState):
             self.held.append(
                 TaskWrites(self.rev, self.checkpoint_id, NULL_TASK_ID, "", WRITES_IDX_MAP[RESUME], [(RESUME, None)])
             )
+
+    def _still_open(self) -> list[Unstored]:
+        """Nested runs of the open superstep, of tasks that did not finish: a finished one does not run again."""
+        runs, self.open_runs = self.open_runs, []
+        return [left for left in runs if left.run.request.parent.task.writes is None]  # type: ignore[union-attr]
 
     def _take_held(self) -> list[TaskWrites]:
         held = self.held

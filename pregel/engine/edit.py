@@ -144,6 +144,7 @@ class Edit:
                 f"as_node='__input__' got no input for {run.program.input_channels!r}: {shown(values)}"
             )
         apply_tasks(run, [_blank(task) for task in self._open()])
+        run.drop_open_step()
         run.updated = None
         apply_writes(run, writes, INPUT)
         run.seen.setdefault(INPUT, {})
@@ -172,9 +173,9 @@ class Edit:
     def _copy(self, updates: Sequence[StateUpdate], tasks: Sequence[Task]) -> None:
         """A sibling of the checkpoint; with updates, those applied to the copy as the next superstep."""
         run = self.run
+        run.drop_open_step()
         run.rev, run.checkpoint_id_ = run.parent_rev or 0, run.parent_id
         self._store("fork")
-        run.pending = []
         if updates:
             self._update(updates, tasks)
 
@@ -184,6 +185,7 @@ class Edit:
             run.step = 0
         entry.null_writes(run)
         open_tasks = self._open()
+        run.drop_open_step()
         # A fixed step in which earlier finished tasks count is applied only when it is closed by END; an update stands
         # beside it, so their stored results are shown in history and not applied here.
         # A checkpoint that the thread went on from already keeps the results that it has.

@@ -170,6 +170,8 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
     if run.replaying and (run.source not in ("update", "fork") or run.loaded is None or not run.loaded.is_head):
         # Also when it was transplanted: its namespace has no checkpoint yet that task writes could belong to.
         commits.append(_fork(run))
+    elif run.replaying:
+        run.sub_open = {}  # the tasks that these nested runs were of run again
     called = run.root.request.called
     if called is not None and called.stops_in(run):
         # The call of the root run is repeated: this one stands where it stood, and a breakpoint stops it once more.
@@ -242,7 +244,7 @@ def _input(run: RunState, writes: Sequence[Write]) -> StepCommit | None:
             apply_tasks(run, dropped, releases=False)
         run.updated = None
         dropped_by_change(run, "the new input")
-    run.pending = []
+    run.drop_open_step()
     if writes:
         apply_writes(run, writes, INPUT)
         run.entered = run.version
@@ -270,10 +272,10 @@ def dropped_by_change(run: RunState, what: str) -> None:
 def _fork(run: RunState) -> StepCommit | None:
     """The checkpoint that a replay starts from: a copy of the addressed one, on a branch of its own."""
     originate(run)
+    run.drop_open_step()
     commit = snapshot.checkpoint(run, "fork")
     run.step_over()
     run.step += 1
-    run.pending = []
     return commit
 
 

@@ -215,6 +215,7 @@ class Origin(NamedTuple):
 
     ns: str
     checkpoint_id: str
+    rev: int
     as_of: str
     """The addressed checkpoint: ids sort by time, and what is newer had not happened yet."""
 
@@ -338,6 +339,7 @@ class RunState:
         "stores",
         "sub",
         "sub_changed",
+        "sub_open",
         "taken_over",
         "tasks",
         "unsettled",
@@ -394,6 +396,9 @@ class RunState:
         self.seen_changed: dict[str, dict[str, Version]] = {}
         """Node -> its entry in `seen`, of those that changed since the last commit."""
         self.sub_changed: dict[str, int] = {}
+        """Stable namespace -> rev at which its last run ended, of those that changed since the last commit."""
+        self.sub_open: dict[str, int] = {}
+        """The same, of runs that ended in the open superstep: they count when it is closed."""
         self.facts_changed: dict[str, Any] = {}
         """What the run has remembered since the last commit."""
         self.answers: Answers = request.parent_run.answers if request.parent_run is not None else Answers()
@@ -470,7 +475,7 @@ class RunState:
         self.pending = loaded.writes
         """Stored writes of the step that was open; empty after its commit."""
         self.sub = loaded.sub
-        self.sub_changed = dict(loaded.open_sub)
+        self.sub_open = dict(loaded.open_sub)
         self.facts = loaded.facts
         self.updated = loaded.updated_channels or None
         self.live = [name for name in loaded.values if name in self.program.clearing]
@@ -498,6 +503,11 @@ class RunState:
         """The step is over that was open when the run began: what comes has the names of this graph."""
         if self.built is not None:
             self.program, self.built = self.built, None
+
+    def drop_open_step(self) -> None:
+        """What is stored of the open superstep does not count: neither its tasks' writes nor where nested runs ended."""
+        self.pending = []
+        self.sub_open = {}
 
     def transplant(self) -> None:
         """Continue in a namespace that has nothing yet, from what was loaded of another: everything is to be stored."""
@@ -591,7 +601,7 @@ class RunState:
         """
         around: RunState | None = self
         while around is not None:
-            rev = around.sub_changed.get(ns, around.sub.get(ns))
+            rev = around.sub_open.get(ns) or around.sub_changed.get(ns, around.sub.get(ns))
             if rev is not None or around.request.stable_ns:
                 return rev
             around = around.request.parent_run
