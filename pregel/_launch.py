@@ -10,6 +10,7 @@ import random
 import time
 import warnings
 from _queue import SimpleQueue
+from _thread import allocate_lock
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context, copy_context
@@ -41,6 +42,8 @@ LIVE = frozenset({"custom", "messages", "tools"})
 """Modes whose chunks must leave while a body runs."""
 DURABILITIES = ("sync", "async", "exit")
 NOTHING: frozenset[str] = frozenset()
+_numbering = allocate_lock()
+"""Held while a nested run gets its number: a node may start several from several threads."""
 
 
 class Graph:
@@ -211,6 +214,8 @@ def request_for(graph: Graph, call: Call) -> Request:
         outlets += (call.outlet,)
     request.outlets = outlets
     request.modes = frozenset().union(*(outlet.modes for outlet in outlets)) if outlets else NOTHING
+    if parent is not None:
+        parent.questions.going_on.add(request)
     return request
 
 
@@ -294,8 +299,9 @@ def _set_place(request: Request, graph: Graph, call: Call) -> None:
         request.stores = request.saver is not None
         request.stored_metadata = asked.stored_metadata
         request.ns_ = None
-        request.call_number = parent.graphs
-        parent.graphs += 1
+        with _numbering:
+            request.call_number = parent.graphs
+            parent.graphs += 1
         request.stable_ns = checkpointer is True and request.stores
         return
     if checkpointer is True:
@@ -409,6 +415,13 @@ def hold_of(request: Request, loop: Any = None) -> Hold:
     assert request.thread_id is not None
     hold = request.hold = Hold(request.saver.holders, request.thread_id, request.run_id, loop)
     return hold
+
+
+def rest(request: Request) -> None:
+    """A nested run may stand still from here on, as a stream does between two chunks: nobody waits for its questions."""
+    if request.parent is not None:
+        request.parent.questions.going_on.discard(request)
+        request.parent.questions.stir()
 
 
 def enter(request: Request, load_: Callable[[], LoadedCheckpoint] | None = None) -> LoadedCheckpoint | None:

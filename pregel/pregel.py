@@ -505,6 +505,7 @@ class Pregel(_launch.Graph):
         except Exception:
             yield from view.chunks()
             raise
+        _launch.rest(driver.run.request)
         hold = driver.hold
         try:
             goes_on = True
@@ -571,8 +572,12 @@ class Pregel(_launch.Graph):
     def _enter(self, call: _launch.Call, value: Any, *, live: bool = False) -> SyncDriver:
         """A driver for one call, with the state it starts from."""
         request = _launch.request_for(self, call)
-        loaded = _launch.enter(request)
-        run = _launch.run_for(self, request, loaded, value)
+        try:
+            loaded = _launch.enter(request)
+            run = _launch.run_for(self, request, loaded, value)
+        except BaseException:
+            _launch.rest(request)
+            raise
         return SyncDriver(
             run,
             request.saver,
@@ -695,6 +700,7 @@ class Pregel(_launch.Graph):
             for chunk in view.chunks():
                 yield chunk
             raise
+        _launch.rest(driver.run.request)
         hold = driver.hold
         try:
             goes_on = True
@@ -763,7 +769,11 @@ class Pregel(_launch.Graph):
         """Async form of `_enter`."""
         request = _launch.request_for(self, call)
         driver = _async_driver()
-        run = _launch.run_for(self, request, await _launch.aenter(request, driver.Alarm), value)
+        try:
+            run = _launch.run_for(self, request, await _launch.aenter(request, driver.Alarm), value)
+        except BaseException:
+            _launch.rest(request)
+            raise
         return driver.AsyncDriver(
             run,
             request.saver,

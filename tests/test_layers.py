@@ -34,7 +34,9 @@ ROWS = (
 )
 STORAGE = tuple(f"checkpoint.{name}" for name in (*ROWS, *TOOLS))
 COMMANDS = ("checkpoint.cli", "checkpoint.__main__")
-WORDS = tuple(f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "types", "warnings", "messages"))
+WORDS = tuple(
+    f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "types", "_typed", "warnings", "messages")
+)
 PARTS = tuple(f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing"))
 KEEPERS = ("pregel.store", "pregel.cache")
 DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "sync_driver", "async_driver"))
@@ -63,9 +65,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "pregel.__main__": ("pregel.demo",),
 }
 
-# The places that import late (D36): module -> what it may import inside a function. JSON schemas are the fourth: only
-# they need pydantic, and only when asked for.
+# The places that import late (D36): module -> what it may import inside a function. JSON schemas and answers of a type
+# are two more: only they need pydantic, and only when asked for.
 LAZY_DOORS = {
+    "pregel.types": {"pregel._typed"},
     "pregel.graph.compile": {"pregel.graph.jsonschema"},
     "pregel.pregel": {"pregel.engine.async_driver", "pregel._jsonschema"},
     "pregel.engine.workers": {"concurrent.futures"},
@@ -204,6 +207,7 @@ def test_third_parties_stay_where_they_are_needed():
         "pregel": {"typing_extensions"},
         "pregel.graph.jsonschema": {"typing_extensions", "pydantic"},
         "pregel._jsonschema": {"typing_extensions", "pydantic"},
+        "pregel._typed": {"pydantic"},
     }
     for name, tree in MODULES.items():
         roots = {target.split(".")[0] for target, _ in imports_of(name, tree)}

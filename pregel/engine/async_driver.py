@@ -34,7 +34,8 @@ from pregel.engine.limits import deadline_of, own_error, timed_out
 from pregel.engine.program import Write
 from pregel.engine.snapshot import into_lane, note_edited, note_unstored, salvage
 from pregel.engine.task import Task, acall, acall_routers, call, call_node, in_context
-from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, workers
+from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, linger, workers
+from pregel.errors import GraphInterrupt
 
 
 class Inbox:
@@ -174,6 +175,7 @@ class AsyncDriver:
                         if run.notices:
                             self.run.warn()
                     except BaseException as error:
+                        await self.linger(scope, error)
                         scope.close()
                         if self.pumping is not None:
                             await self.take_back()
@@ -255,6 +257,8 @@ class AsyncDriver:
                 raise
         finally:
             run.spawner = None
+            if self.fence is not None:
+                run.leave()
             if hold is not None:
                 try:
                     if may_store and run.claim is not None and run.claim.lease is not None and self.saver is not None:
@@ -329,6 +333,7 @@ class AsyncDriver:
             if not scope.closed:
                 writes = context.run(call, scope)
         except BaseException as error:  # noqa: BLE001 - the run decides what an error means
+            linger(scope, error)
             failure = error
         if self.gate is not None:
             self.gate.end(scope)
@@ -338,12 +343,24 @@ class AsyncDriver:
         """Run one attempt of an async body, or of a sync one whose routers are async."""
         if delay:
             await asyncio.sleep(delay)
-        if not scope.task.node.needs_worker:
-            return await acall(scope)
-        result, writes = await self.off_loop(partial(call_node, scope))
-        await acall_routers(scope, result, writes)
+        try:
+            if not scope.task.node.needs_worker:
+                return await acall(scope)
+            result, writes = await self.off_loop(partial(call_node, scope))
+            await acall_routers(scope, result, writes)
+        except GraphInterrupt as error:
+            await self.linger(scope, error)
+            raise
         written: list[Write] = writes
         return written
+
+    async def linger(self, scope: TaskScope, error: BaseException) -> None:
+        """A body was left by a question: wait for the nested runs that it has going on beside, which may ask too."""
+        if not isinstance(error, GraphInterrupt) or not scope.has_questions or not scope.questions.going_on:
+            return
+        alarm = Alarm()
+        scope.questions.when_alone(alarm.ring)
+        await alarm.sleep(None)
 
     async def off_loop(self, function: Callable[[], Any]) -> Any:
         """The result of a sync function, called on a worker in the current context."""

@@ -51,7 +51,7 @@ class Answers:
     thread may.
     """
 
-    __slots__ = ("bare", "by_id", "given", "loose")
+    __slots__ = ("bare", "by_id", "given", "loose", "open", "taken")
 
     def __init__(self, by_id: Mapping[str, Any] | None = None, loose: Any = MISSING, bare: str | None = None) -> None:
         self.by_id: dict[str, Any] = dict(by_id or {})
@@ -60,6 +60,10 @@ class Answers:
         """The id that a bare answer was given; its question has another one now if the nested state was edited since."""
         self.given = bool(by_id) or loose is not MISSING
         """Did the resume answer anything? Then unanswered tasks wait (D43)."""
+        self.open: dict[str, Interrupt] = {}
+        """Interrupt id -> the question as it was asked first: when it came up, and when it ends, never changes."""
+        self.taken: set[str] = set()
+        """Ids of questions that have got their answer in this run."""
 
 
 class Channels(dict[str, BaseChannel[Any, Any, Any]]):
@@ -272,6 +276,7 @@ class RunState:
         "phase",
         "program",
         "ready",
+        "refused",
         "replayed",
         "replaying",
         "request",
@@ -328,6 +333,8 @@ class RunState:
         """Control flow on its way to the parent graph."""
         self.interrupts: list[Interrupt] = []
         """Questions of this run, in the order in which they came up."""
+        self.refused: BaseException | None = None
+        """What a task raised because an answer did not fit its question; the question stays open."""
         self.emitted: Any = MISSING
         """The last values payload; MISSING if there was none; `LATER` if it is what the channels hold now."""
         self.changed: dict[str, Known | None] = {}

@@ -40,7 +40,7 @@ from pregel.engine.limits import deadline_of, own_error, timed_out
 from pregel.engine.program import Write
 from pregel.engine.snapshot import into_lane, note_edited, note_unstored, salvage
 from pregel.engine.task import Task, call
-from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, here, workers
+from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, here, linger, workers
 
 
 class SyncDriver:
@@ -127,6 +127,7 @@ class SyncDriver:
                         if run.notices:
                             self.run.warn()
                     except BaseException as error:  # noqa: BLE001 - the run decides what an error means
+                        self.linger(scope, error)
                         scope.close()
                         if self.pumping:
                             self.take_back()
@@ -212,6 +213,8 @@ class SyncDriver:
                 raise
         finally:
             run.spawner = None
+            if self.fence is not None:
+                run.leave()
             if hold is not None:
                 try:
                     if may_store and run.claim is not None and run.claim.lease is not None and self.saver is not None:
@@ -269,10 +272,15 @@ class SyncDriver:
             if not scope.closed:
                 writes = context.run(call, scope)
         except BaseException as error:  # noqa: BLE001 - the run decides what an error means
+            self.linger(scope, error)
             failure = error
         if self.gate is not None:
             self.gate.end(scope)
         self.inbox.put((scope, writes, failure))
+
+    def linger(self, scope: TaskScope, error: BaseException) -> None:
+        """A body was left by a question: wait for the nested runs that it has going on beside, which may ask too."""
+        linger(scope, error)
 
     def wait(self) -> Any:
         """The next event; None when a deadline passed or a chunk is waiting."""
