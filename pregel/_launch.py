@@ -42,6 +42,8 @@ LIVE = frozenset({"custom", "messages", "tools"})
 """Modes whose chunks must leave while a body runs."""
 DURABILITIES = ("sync", "async", "exit")
 NOTHING: frozenset[str] = frozenset()
+clock = time.time
+"""What runs call the time, in Unix seconds: of checkpoints, and of deadlines of questions."""
 _numbering = allocate_lock()
 """Held while a nested run gets its number: a node may start several from several threads."""
 
@@ -177,7 +179,7 @@ def request_for(graph: Graph, call: Call) -> Request:
     request.retry_policy = graph.retry_policy
     request.copiers = NO_COPIES if graph.isolate == "off" else COPIERS
     request.strict = graph.strict
-    request.clock = time.time
+    request.clock = clock
     request.monotonic = time.monotonic
     request.jitter = _jitter
     request.new_id = ids.checkpoint_id

@@ -68,6 +68,9 @@ class Interrupt:
     """Was `response_schema` given as a JSON schema? Then an answer is checked before the node runs; if it was given as a
     type, in the node, since only the node knows the type."""
 
+    task_ns: str = field(default="", kw_only=True, compare=False, repr=False)
+    """Address of the task that asks, for whoever looks for it (`pregel.pending`); empty if it is not known."""
+
     def __repr__(self) -> str:
         more = "" if self.response_schema is None else f", response_schema={self.response_schema!r}"
         more += "" if self.expires is None else f", expires={self.expires!r}"

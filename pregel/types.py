@@ -615,8 +615,9 @@ register_codec(Send, "pregel.Send", lambda s: [s.node, s.arg, s.timeout], lambda
 
 
 def _interrupt_plain(asked: Interrupt) -> list[Any]:
-    """Value, id, then what there is of: schema, times in microseconds, was the schema a JSON schema, default."""
-    parts = [asked.value, asked.id, asked.response_schema, _us(asked.asked_at), _us(asked.expires), asked.checked]
+    """Value, id, then what there is of: schema, asker, times in microseconds, was the schema a JSON schema, default."""
+    times = _us(asked.asked_at), _us(asked.expires)
+    parts = [asked.value, asked.id, asked.response_schema, asked.task_ns, *times, asked.checked]
     if asked.default is not MISSING:
         return [*parts, asked.default]
     while len(parts) > 2 and not parts[-1]:
@@ -632,15 +633,16 @@ def _time(us: int | None) -> datetime | None:
     return None if us is None else datetime.fromtimestamp(us / 1_000_000, UTC)
 
 
-def _interrupt_from(parts: Sequence[Any]) -> Interrupt:
-    absent: list[Any] = [None, None, None, None, None, False, MISSING]
-    value, id_, schema, asked_at, expires, checked, default = [*parts, *absent[len(parts) :]]
-    return Interrupt(
-        value, id_, schema, expires=_time(expires), default=default, asked_at=_time(asked_at), checked=bool(checked)
-    )
+def interrupt_from(parts: Sequence[Any]) -> Interrupt:
+    """A question from its stored form."""
+    absent: list[Any] = [None, None, None, "", None, None, False, MISSING]
+    value, id_, schema, task_ns, asked_at, expires, checked, default = [*parts, *absent[len(parts) :]]
+    question = Interrupt(value, id_, schema, expires=_time(expires), default=default, asked_at=_time(asked_at))
+    question.checked, question.task_ns = bool(checked), task_ns
+    return question
 
 
-register_codec(Interrupt, "pregel.Interrupt", _interrupt_plain, _interrupt_from)
+register_codec(Interrupt, "pregel.Interrupt", _interrupt_plain, interrupt_from)
 register_codec(
     Command,
     "pregel.Command",

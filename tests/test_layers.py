@@ -40,7 +40,7 @@ WORDS = tuple(
 PARTS = tuple(f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing"))
 KEEPERS = ("pregel.store", "pregel.cache")
 DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "sync_driver", "async_driver"))
-FACE = ("pregel._turns", "pregel._launch", "pregel._state_api", "pregel._jsonschema", "pregel.pregel")
+FACE = ("pregel._turns", "pregel.pending", "pregel._launch", "pregel._state_api", "pregel._jsonschema", "pregel.pregel")
 FRONT = (*WORDS, *PARTS, *KEEPERS, "checkpoint.registry", "checkpoint.base", "pregel.pregel")
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {

@@ -93,6 +93,7 @@ def _question(
     asked_at = earlier.asked_at if earlier is not None else None
     question = Interrupt(value, id_, schema, asked_at=asked_at or datetime.fromtimestamp(now, UTC))
     question.checked = schema is not None and schema is response_schema
+    question.task_ns = run.ns_of(task)
     if deadline is not None:
         question.expires = (earlier.expires if earlier is not None else None) or deadline.from_(now)
         question.default = deadline.default
