@@ -97,21 +97,16 @@ def _checked(now: datetime | None) -> datetime:
     return now
 
 
-def _walk(
-    thread_id: str, now: datetime
-) -> Generator[RunnableConfig, OpenStep | None, list[PendingInterrupt]]:
+def _walk(thread_id: str, now: datetime) -> Generator[RunnableConfig, OpenStep | None, list[PendingInterrupt]]:
     """The open questions of one thread. Yields whose open step is to be read next, and is sent it."""
     root = yield _address(thread_id, "")
     found: list[PendingInterrupt] = []
     if root is None:
         return found
     writes = [_known(task) for task in root.writes]
-    answered = pause.stored_answers(writes).by_id
     paths = {task.task_id: task.path for task in writes}
     for task_id, questions in pause.pending(writes).items():
         for question in questions:
-            if question.id in answered:
-                continue
             ns, node, step = "", _node_of(paths[task_id]), root
             task_ns = question.task_ns
             while task_ns:

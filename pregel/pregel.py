@@ -416,6 +416,7 @@ class Pregel(_launch.Graph):
         output_keys: str | Sequence[str] | None = None,
         interrupt_before: str | Sequence[str] | None = None,
         interrupt_after: str | Sequence[str] | None = None,
+        keep_breakpoints: bool | None = None,
         durability: Durability | Every | None = None,
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
@@ -430,6 +431,10 @@ class Pregel(_launch.Graph):
             `"__interrupt__"`. `version="v2"`: a `GraphOutput`. Another mode, or a list of modes: the list of chunks.
 
         Args:
+            interrupt_before: nodes to stop before, `"*"` for all, instead of those that the graph was compiled with.
+            interrupt_after: nodes to stop after.
+            keep_breakpoints: True: the two above are stored with the thread and hold for its later calls too, until
+                others are kept or given. False: those stored with the thread are forgotten, from this call on.
             on_conflict: what to do while another run holds the thread; as the graph was compiled if None. `"raise"`:
                 refuse. `"wait"`: wait for its end. `"fork"`: run beside it, on a branch that never becomes the newest;
                 `GraphOutput.config` of `version="v2"` names it.
@@ -446,6 +451,7 @@ class Pregel(_launch.Graph):
         call.context = context
         call.output_keys = output_keys
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
+        call.keep_breakpoints = keep_breakpoints
         call.durability = _durability(durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
@@ -474,6 +480,7 @@ class Pregel(_launch.Graph):
         output_keys: str | Sequence[str] | None = None,
         interrupt_before: str | Sequence[str] | None = None,
         interrupt_after: str | Sequence[str] | None = None,
+        keep_breakpoints: bool | None = None,
         durability: Durability | Every | None = None,
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
@@ -495,6 +502,7 @@ class Pregel(_launch.Graph):
         call.context = context
         call.output_keys = self.stream_channels_asis if output_keys is None else output_keys
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
+        call.keep_breakpoints = keep_breakpoints
         call.durability = _durability(durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
@@ -590,14 +598,13 @@ class Pregel(_launch.Graph):
     def _as_node(self, input: Any) -> Any:
         """Run nested, as the node of another graph."""
         driver = self._enter(_launch.Call(None), input)
-        with _launch.waiting(driver.run):
-            try:
-                driver.begin(input)
-                driver.drive()
-            except BaseException as error:
-                driver.abort(error)
-                raise
-            driver.close()
+        try:
+            driver.begin(input)
+            driver.drive()
+        except BaseException as error:
+            driver.abort(error)
+            raise
+        driver.close()
         failure = driver.run.outcome()
         if failure is not None:
             raise failure
@@ -635,6 +642,7 @@ class Pregel(_launch.Graph):
         output_keys: str | Sequence[str] | None = None,
         interrupt_before: str | Sequence[str] | None = None,
         interrupt_after: str | Sequence[str] | None = None,
+        keep_breakpoints: bool | None = None,
         durability: Durability | Every | None = None,
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
@@ -647,6 +655,7 @@ class Pregel(_launch.Graph):
         call.context = context
         call.output_keys = output_keys
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
+        call.keep_breakpoints = keep_breakpoints
         call.durability = _durability(durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
@@ -675,6 +684,7 @@ class Pregel(_launch.Graph):
         output_keys: str | Sequence[str] | None = None,
         interrupt_before: str | Sequence[str] | None = None,
         interrupt_after: str | Sequence[str] | None = None,
+        keep_breakpoints: bool | None = None,
         durability: Durability | Every | None = None,
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
@@ -689,6 +699,7 @@ class Pregel(_launch.Graph):
         call.context = context
         call.output_keys = self.stream_channels_asis if output_keys is None else output_keys
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
+        call.keep_breakpoints = keep_breakpoints
         call.durability = _durability(durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
@@ -786,14 +797,13 @@ class Pregel(_launch.Graph):
     async def _as_async_node(self, input: Any) -> Any:
         """Async form of `_as_node`."""
         driver = await self._aenter(_launch.Call(None), input)
-        with _launch.waiting(driver.run):
-            try:
-                await driver.begin(input)
-                await driver.drive()
-            except BaseException as error:
-                await driver.abort(error)
-                raise
-            await driver.close()
+        try:
+            await driver.begin(input)
+            await driver.drive()
+        except BaseException as error:
+            await driver.abort(error)
+            raise
+        await driver.close()
         failure = driver.run.outcome()
         if failure is not None:
             raise failure

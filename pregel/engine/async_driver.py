@@ -115,6 +115,7 @@ class AsyncDriver:
         self.step_timeout = step_timeout
         self.inline = inline and gate is None and step_timeout is None
         self.fence = run.request.parent
+        self.stepped_out = False
         self.hold = run.request.hold
         self.forks = saver is not None and run.root.request.forks
         """Does the run go on in a lane when it loses its thread? Then every write is waited for."""
@@ -141,6 +142,10 @@ class AsyncDriver:
 
     async def begin(self, value: Any) -> None:
         """Start the run; returns when its input or answers are stored."""
+        if self.gate is not None and self.fence is not None:
+            # From here to the close the body that called may wait for this run: it takes no place meanwhile (D12).
+            self.gate.step_out(self.fence)
+            self.stepped_out = True
         commits = self.run.start(value)
         if self.run.notices:
             self.run.warn()
@@ -259,6 +264,9 @@ class AsyncDriver:
             run.spawner = None
             if self.fence is not None:
                 run.leave()
+                if self.stepped_out and self.gate is not None:
+                    self.stepped_out = False
+                    self.gate.step_in(self.fence)
             if hold is not None:
                 try:
                     if may_store and run.claim is not None and run.claim.lease is not None and self.saver is not None:

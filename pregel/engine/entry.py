@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from checkpoint.base import StepCommit, TaskWrites
+from checkpoint.base import WRITES_IDX_MAP, StepCommit, TaskWrites
 from pregel.constants import (
     END,
     ERROR,
@@ -143,6 +143,9 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
         run.answers = pause.stored_answers(run.pending)
     if run.pending and not run.replaying:
         pause.adopt(run, now=request.clock())
+    if pause.BREAKPOINTS in run.facts_changed and not run.replaying:
+        # The run may come to its end without a checkpoint that says so.
+        rows.append(_null_row(run, WRITES_IDX_MAP[INTERRUPT], [(INTERRUPT, run.facts[pause.BREAKPOINTS])]))
     run.resumed = True
     commits: list[StepCommit | None] = []
     if rows and run.stores:
@@ -230,7 +233,7 @@ def _answers(run: RunState, command: Command[Any]) -> list[TaskWrites]:
         _answers_nothing(run, value, by_name=by_name)
     if by_name:
         by_id, bare = dict(value), None
-        unknown = [id_ for id_ in value if id_ not in questions]
+        unknown = [id_ for id_ in value if id_ not in questions and id_ not in earlier.by_id]
         if questions and unknown:
             _no_such_question(run, unknown, questions)
     elif isinstance(value, dict) and not value:

@@ -8,7 +8,7 @@ another one. Knows nothing of savers or drivers; what must be stored is handed t
 from __future__ import annotations
 
 from _thread import allocate_lock
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +22,8 @@ from pregel.errors import GraphInterrupt, Interrupt, InvalidAnswerError, shown
 from pregel.types import Deadline
 
 HEX = frozenset("0123456789abcdef")
+BREAKPOINTS = "breakpoints"
+"""Name of the fact that says where a thread stops."""
 HOLES = "__holes__"
 """Key of the stored form of answers of which some are missing; without holes they are a list, as in LangGraph."""
 _asking = allocate_lock()
@@ -61,7 +63,8 @@ def ask(
     id_ = interrupt_id(run.ns_of(task), number)
     answers = run.answers
     if id_ in answers.by_id:
-        answer = answers.by_id.pop(id_)
+        # It stays: if a node around this one is tried again, the question may come up once more.
+        answer = answers.by_id[id_]
     elif answers.loose:
         answer = answers.loose.pop()
         task.took_loose = True
@@ -84,7 +87,7 @@ def _question(
 ) -> Interrupt:
     """A question without an answer. If it was asked before, it came up then, and ends when it was to end then."""
     schema = response_schema
-    if isinstance(schema, Mapping):
+    if isinstance(schema, dict):
         fit.check_schema(schema)
     elif schema is not None:
         schema = response_schema.schema
@@ -106,7 +109,7 @@ def _check_default(task: Task, response_schema: Any, default: Any) -> None:
     try:
         wrong = (
             fit.problem(response_schema, default)
-            if isinstance(response_schema, Mapping)
+            if isinstance(response_schema, dict)
             else response_schema.fitted(default) and None
         )
     except ValueError as error:
@@ -120,7 +123,7 @@ def _check_default(task: Task, response_schema: Any, default: Any) -> None:
 
 def _fitted(run: RunState, task: Task, id_: str, response_schema: Any, answer: Any) -> Any:
     """The answer as the question wants it."""
-    if isinstance(response_schema, Mapping):
+    if isinstance(response_schema, dict):
         wrong = fit.problem(response_schema, answer)
         if wrong is not None:
             raise refusal(id_, task.name, wrong)
@@ -184,18 +187,25 @@ def answers_from(plain: Any) -> list[Any] | None:
     return [MISSING if number in plain[HOLES] else answer for number, answer in enumerate(plain["answers"])]
 
 
-def pending(writes: Iterable[TaskWrites]) -> dict[str, tuple[Interrupt, ...]]:
-    """Task id -> open questions: interrupts of tasks that have no output."""
+def pending(writes: Sequence[TaskWrites]) -> dict[str, tuple[Interrupt, ...]]:
+    """Task id -> open questions: interrupts of tasks that have no output, but those whose answer is stored (their task
+    failed, or did not come to its end, after it was answered)."""
+    answered = stored_answers(writes).by_id
     found: dict[str, tuple[Interrupt, ...]] = {}
     done = set()
     for entry in writes:
         if entry.slot == 0:
             done.add(entry.task_id)
-        else:
+        elif not is_null(entry.task_id):
             for channel, value in entry.writes:
                 if channel == INTERRUPT:
-                    found[entry.task_id] = tuple(value)
+                    found[entry.task_id] = unanswered(value, answered)
     return {task_id: questions for task_id, questions in found.items() if task_id not in done}
+
+
+def unanswered(questions: Iterable[Interrupt], answered: Container[str]) -> tuple[Interrupt, ...]:
+    """Those of the questions that are still open."""
+    return tuple(question for question in questions if question.id not in answered)
 
 
 def open_questions(writes: Sequence[TaskWrites]) -> dict[str, Interrupt]:
@@ -222,6 +232,17 @@ def stored_answers(writes: Iterable[TaskWrites]) -> Answers:
     answers = Answers(by_id, loose)
     answers.given = False
     return answers
+
+
+def kept_breakpoints(run: RunState) -> dict[str, Any]:
+    """Where the thread stops by itself: as its newest checkpoint says, or as was said since."""
+    kept = run.facts.get(BREAKPOINTS)
+    for entry in run.pending:
+        if is_null(entry.task_id):
+            for channel, value in entry.writes:
+                if channel == INTERRUPT:
+                    kept = value
+    return kept or {}
 
 
 def breakpoint_hit(run: RunState, nodes: str | Sequence[str], tasks: Sequence[Task]) -> bool:

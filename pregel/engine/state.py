@@ -83,10 +83,15 @@ class Channels(dict[str, BaseChannel[Any, Any, Any]]):
         return channel
 
 
+Breakpoints = tuple[dict[str, str | Sequence[str]], bool | None]
+"""Nodes to stop at by "before" and "after", as a call gives them, and whether the thread is to keep (or forget) them."""
+
+
 class Request:
     """What one caller asked one run to do; filled by `pregel.pregel`, read by everybody, changed by nobody."""
 
     __slots__ = (
+        "breakpoints",
         "call_number",
         "caller",
         "checkpoint_id",
@@ -180,6 +185,7 @@ class Request:
     output_keys: str | Sequence[str]
     interrupt_before: str | Sequence[str]
     interrupt_after: str | Sequence[str]
+    breakpoints: Breakpoints
     copiers: Mapping[type, Callable[[Any], Any]]
     retry_policy: Sequence[Any]
     strict: bool
