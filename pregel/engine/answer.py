@@ -107,9 +107,8 @@ def _parts(schema: Any, place: str) -> Iterator[tuple[str, Any]]:
                 yield from _parts(part, f"{place}/{key}/{name}")
 
 
-def _wrong(places: Mapping[str, Any], key: str, given: Any) -> str | None:
+def _wrong(places: Mapping[str, Any], key: str, value: Any) -> str | None:
     """What is wrong with the value of a keyword, None if nothing. `places`: all schemas of the document."""
-    value: Any = given
     if key == "type":
         names = [value] if isinstance(value, str) else value
         if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) and n in TYPES for n in names):
@@ -130,8 +129,11 @@ def _wrong(places: Mapping[str, Any], key: str, given: Any) -> str | None:
         return "must map names to lists of names"
     elif key == "$ref":
         return _wrong_reference(places, value)
-    patterns: list[Any] = [value] if key == "pattern" else [*value] if key == "patternProperties" else []
-    return next((wrong for pattern in patterns if (wrong := _wrong_pattern(pattern))), None)
+    elif key == "pattern":
+        return _wrong_pattern(value)
+    elif key == "patternProperties":
+        return next((wrong for pattern in value if (wrong := _wrong_pattern(pattern))), None)
+    return None
 
 
 def _are_names(value: Any) -> bool:

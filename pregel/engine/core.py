@@ -507,7 +507,7 @@ class Run(RunState):
 
     def _keep_answers(self, task: Task) -> None:
         """The task has not finished, and will run again: what it was answered it is not asked again."""
-        if self.stores and (task.answers or self.answers.taken):
+        if self.stores and (task.answers or task.took_loose or self.answers.taken):
             self._hold_answers(task)
             left = pause.left_open(self, task)
             if left is not None:
