@@ -235,9 +235,11 @@ def stored_answers(writes: Iterable[TaskWrites]) -> Answers:
 
 
 def kept_breakpoints(run: RunState) -> dict[str, Any]:
-    """Where the thread stops by itself: as its newest checkpoint says, or as was said since."""
+    """Where the thread stops by itself: as its newest checkpoint says, or as was said since. An older checkpoint, after
+    which the thread went on, says what held there."""
     kept = run.facts.get(BREAKPOINTS)
-    for entry in run.pending:
+    is_newest = run.loaded is None or run.loaded.is_head
+    for entry in run.pending if is_newest else ():
         if is_null(entry.task_id):
             for channel, value in entry.writes:
                 if channel == INTERRUPT:
