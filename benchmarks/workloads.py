@@ -400,16 +400,31 @@ WORKLOADS: dict[str, Callable[[Side], Prepared]] = {
 }
 
 
+def _best(run: Callable[[], float], turn: float) -> float:
+    """The shortest of as many runs as fit into a turn of so many seconds, at least of one.
+
+    After the other side's turn the processor knows nothing of this one. Without a turn of equal length the side whose runs
+    are short would be measured cold, and the other one warm.
+    """
+    best = spent = run()
+    while spent < turn:
+        seconds = run()
+        spent += seconds
+        best = min(best, seconds)
+    return best
+
+
 def main() -> None:
     """Answer requests until standard input ends."""
     side = Side(sys.argv[1])
     prepared: dict[str, Prepared] = {}
     for line in sys.stdin:
-        name = json.loads(line)["name"]
+        request = json.loads(line)
+        name = request["name"]
         if name not in prepared:
             prepared[name] = WORKLOADS[name](side)
         run, units = prepared[name]
-        print(json.dumps({"seconds": run(), "units": units}), flush=True)
+        print(json.dumps({"seconds": _best(run, request["turn"]), "units": units}), flush=True)
 
 
 if __name__ == "__main__":

@@ -450,7 +450,8 @@ class Claim:
 
     def numbered(self, step: int) -> tuple[int, str]:
         """Rev and id of the next checkpoint; the id carries the rev and the superstep."""
-        rev = self.next_rev()
+        self.n = n = next(self._numbers)  # as `next_rev`, without the call
+        rev = self._base | n if n <= self._last else self._further_rev(n)
         return rev, ids.checkpoint_id(step, rev ^ self.salt)
 
     def next_version(self, current: Version | None) -> Version:

@@ -285,11 +285,11 @@ class EncodedStep:
         commit: StepCommit,
         space: Space,
         rev: int | None,
-        placed: Sequence[Placed] | None,
-        bodies: Sequence[NamedPayload],
-        writes: Sequence[PlainWrite],
-        size: int,
-        others: Sequence[EncodedStep],
+        placed: Sequence[Placed] | None = None,
+        bodies: Sequence[NamedPayload] = (),
+        writes: Sequence[PlainWrite] = (),
+        size: int = 0,
+        others: Sequence[EncodedStep] = (),
         edited: Sequence[str] = (),
     ) -> None:
         self.commit = commit
@@ -338,13 +338,12 @@ def encode_commit(commit: StepCommit, codec: Codec, *, drops: bool = False) -> E
             f"thread {claim.thread_id!r}: namespace {commit.checkpoint_ns!r} was committed but never loaded with this "
             f"claim; call load(config, claim=...) for it first"
         )
-    if codec.dumps is not None and _is_settled(commit, space):
-        encoded = EncodedStep(commit, space, commit.rev, None, (), (), 0, ())
+    if codec.dumps is not None and space.must_exist is None and _is_settled(commit, space):
+        encoded = EncodedStep(commit, space, commit.rev)
         encoded.tasks = commit.writes
         if drops:
             _settle(encoded)
         space.head = commit.rev
-        space.must_exist = None
         return encoded
     others = [encode_commit(other, codec, drops=drops) for other in commit.others] if commit.others else ()
     is_dropped = drops and commit.kind == "checkpoint"
@@ -441,14 +440,14 @@ def _is_settled(commit: StepCommit, space: Space) -> bool:
     """Is there nothing in the commit that could change later or be refused, or that has a place in a chain?"""
     if commit.ops or commit.others or commit.kind == "tasks" or not _has_metadata(commit, space):
         return False
-    values, chained = commit.values, space.chains.keys()
-    if chained and not (chained.isdisjoint(values) and chained.isdisjoint(commit.gone)):
+    values, chains, atoms = commit.values, space.chains, _ATOMS
+    if chains and not (chains.keys().isdisjoint(values) and chains.keys().isdisjoint(commit.gone)):
         return False
-    if not _ATOMS.issuperset(map(type, values.values())):
+    if not atoms.issuperset(map(type, values.values())):
         return False
     for task in commit.writes:
         for _, value in task.writes:
-            if type(value) not in _ATOMS:
+            if type(value) not in atoms:
                 return False
     return True
 

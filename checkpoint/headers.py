@@ -116,13 +116,15 @@ def advance(header: Header, commit: StepCommit, placed: Sequence[Placed]) -> byt
         versions[name] = version
         number = index[name]
         if place == SMALL:
-            if inline.get(name) == body:
-                changed.append(number)
-                continue
-            inline[name] = body
-            if name in refs:
+            if name in inline:
+                if inline[name] == body:
+                    changed.append(number)
+                    continue
+            elif name in refs:
                 del refs[name]
-            inlined += (number, body[1] if body[0] is None else [*body])
+            inline[name] = body
+            inlined.append(number)
+            inlined.append(body[1] if body[0] is None else [*body])
         elif place == EXTENDED:
             refs[name][1] += 1 + n_more
             extended += [number] * (1 + n_more)

@@ -78,7 +78,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 K = TypeVar("K", int, str, tuple[int, int])
 
-SEAL_BATCH: Final = 32
+SEAL_BATCH: Final = 64
 """Steps that become rows together: each then costs half (`checkpoint.chains`)."""
 
 _numbers = count(1)
@@ -206,7 +206,7 @@ class InMemorySaver(RowSaver):
         """Has a commit anything to do beside storing?"""
         self._threads: dict[str, _Thread] = {}
         self._lock = threading.RLock()
-        self._unsealed: list[tuple[_Space, EncodedStep]] = []
+        self._unsealed: list[EncodedStep] = []
         """Steps that are stored but not yet rows."""
         self._view = _View(self._threads)
 
@@ -235,15 +235,14 @@ class InMemorySaver(RowSaver):
                 and thread.epoch == claim.number
                 and space is not None
                 and space.head == step.expected
-                and step.rev is not None
-                and step.must_exist is None
+                # No atoms alone: what more may be asked of it?
+                and (step.placed is None or (step.rev is not None and step.must_exist is None and not step.others))
                 and claim.poisoned is None
-                and not step.others
                 and not self._tends
             ):
                 space.head = step.rev
                 unsealed = self._unsealed
-                unsealed.append((space, step))
+                unsealed.append(step)
                 if len(unsealed) == SEAL_BATCH or (step.placed is not None and _is_heavy(step)):
                     self._seal()
             else:
@@ -356,8 +355,8 @@ class InMemorySaver(RowSaver):
         unsealed = self._unsealed[:]
         self._unsealed.clear()
         codec = self._codec()
-        for space, step in unsealed:
-            _add_step(space, step, codec)
+        for step in unsealed:
+            _add_step(step.space.pk, step, codec)
 
     def _check_claim(self, step: EncodedStep, thread: _Thread | None) -> None:
         claim = step.claim

@@ -73,6 +73,7 @@ def apply_tasks(run: RunState, tasks: Sequence[Task], *, releases: bool = True) 
             run.bump(name, version)
     run.live = []
     run.updated = updated = install(run, staged, version, by_channel)
+    run.is_fresh = True
     if releases and program.finishing and not any(name in program.triggers or name == TASKS for name in updated):
         finish(run, version, updated)
 
@@ -87,6 +88,7 @@ def apply_writes(run: RunState, writes: Sequence[tuple[str, Any]], writer: str) 
     except InvalidUpdateError as error:
         raise _named(run, error, [writer]) from None
     updated = install(run, staged, run.next_version(), by_channel)
+    run.is_fresh = run.is_fresh and run.updated is None
     run.updated = updated if run.updated is None else [*run.updated, *(n for n in updated if n not in run.updated)]
 
 
@@ -122,23 +124,24 @@ def install(
     """Put staged outcomes in place; returns the channels that changed and have a value."""
     clearing = run.program.clearing
     versions = run.versions
+    stores, changes = run.stores, run.changed
     updated: list[str] = []
     for name, channel, outcome in staged:
         changed = channel.install(outcome)
         if not channel.stages_in_place:
             channel = run.channels[name] = outcome[0]
-        is_available = channel.value is not MISSING if channel.plain_value else channel.is_available()  # type: ignore[attr-defined]
         if changed:
             versions[name] = version
-            if run.stores:
+            if stores:
                 if channel.has_edits:
                     run.mark(name, by_channel.get(name, ()))
                 else:
-                    run.changed[name] = None
-            if is_available:
+                    changes[name] = None
+        if channel.value is not MISSING if channel.plain_value else channel.is_available():  # type: ignore[attr-defined]
+            if changed:
                 updated.append(name)
-        if is_available and name in clearing:
-            run.live.append(name)
+            if name in clearing:
+                run.live.append(name)
     return updated
 
 

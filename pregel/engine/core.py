@@ -125,7 +125,9 @@ class Run(RunState):
         task.scope = None
         self.unsettled -= 1
         if self.stores:
-            self.held.append(self._row(task, 0, snapshot.stored_writes(self.program, writes)))
+            if not writes or not self.program.keeps_all:
+                writes = snapshot.stored_writes(self.program, writes)  # type: ignore[assignment]
+            self.held.append(self._row(task, 0, writes))
             if task.answers:
                 self._hold_answers(task)
         if self.sees and self.failure is None:
@@ -490,7 +492,8 @@ class Run(RunState):
     # ---- storing
 
     def _row(self, task: Task, slot: int, writes: Sequence[Write]) -> TaskWrites:
-        return TaskWrites(self.rev, self.checkpoint_id, self.id_of(task), task.path_text, slot, writes)
+        checkpoint_id = self.checkpoint_id_ or self.checkpoint_id
+        return TaskWrites(self.rev, checkpoint_id, task.id_ or self.id_of(task), task.path_text, slot, writes)
 
     def _hold(self, task: Task, channel: str, value: Any) -> None:
         self.held.append(self._row(task, WRITES_IDX_MAP[channel], [(channel, value)]))

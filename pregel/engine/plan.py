@@ -23,7 +23,10 @@ def next_tasks(run: RunState) -> list[Task]:
     updated = run.updated
     nodes = run.program.nodes
     names: Iterable[str]
+    is_sure = False
     if updated:
+        # What the last barrier of this very run gave a value and a new version, no node can have seen.
+        is_sure = run.is_fresh
         wakes = run.program.wakes
         woken: list[str] = []
         for channel in updated:
@@ -42,7 +45,7 @@ def next_tasks(run: RunState) -> list[Task]:
         tasks = []
     for name in names:
         node = nodes[name]
-        if is_due(run, node):
+        if is_sure or is_due(run, node):
             value = read_input(run, node)
             if value is not MISSING:
                 tasks.append(Task(node, value))

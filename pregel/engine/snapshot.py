@@ -7,7 +7,7 @@ writes may be stored. Knows shapes from `checkpoint.base`, no saver; the time is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from checkpoint.base import (
     NUMBER_SHIFT,
@@ -30,6 +30,11 @@ from pregel.types import Send
 
 NOTHING_WRITTEN: tuple[Write, ...] = ((NO_WRITES, None),)
 """Stored for a task that finished and wrote nothing, so that it counts as finished."""
+
+
+NOTHING: Final[dict[str, Any]] = {}
+NONE: Final[list[str]] = []
+"""What most commits have none of, by reference: a commit that waits in memory costs what it holds."""
 
 
 def stored_writes(program: Program, writes: Sequence[Write]) -> Sequence[Write]:
@@ -61,11 +66,13 @@ def rows(run: RunState, writes: Sequence[TaskWrites]) -> StepCommit:
 def checkpoint(run: RunState, source: Source, held: Sequence[TaskWrites] = ()) -> StepCommit | None:
     """Number the next checkpoint of the run, and describe it; None if it is not to be stored now."""
     parent_rev, parent_id = run.rev or None, run.checkpoint_id_
-    run.source, run.made_step = source, run.step
-    run.number(run.step)
+    run.source = source
+    run.made_step = step = run.step
+    run.number(step)
     if not run.stores or run.request.deferred:
         return None
-    run.parent_rev, run.parent_id = parent_rev, parent_id if parent_rev else None
+    run.parent_rev = parent_rev
+    run.parent_id = parent_id if parent_rev else None
     return commit(run, held)
 
 
@@ -105,8 +112,8 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
     request = run.request
     version: Version = 0 if run.version is None else run.version
     values: dict[str, Any] = {}
-    ops: dict[str, ChannelOp] = {}
-    gone: list[str] = []
+    ops: dict[str, ChannelOp] = NOTHING
+    gone: list[str] = NONE
     versions: dict[str, Version] | None = None
     ns = request.ns_
     channels, own_versions, keeps_all = run.channels, run.versions, run.program.keeps_all
@@ -119,10 +126,12 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
             elif name == TASKS and value:
                 value = [tracked_send(run.program, packet) for packet in value]
         if value is MISSING:
-            gone.append(name)
+            gone = [*gone, name]
         elif known is None:
             values[name] = value
         else:
+            if not ops:
+                ops = {}
             ops[name] = _op(value, known)
     if run.is_mixed:
         versions = {name: own for name in run.changed if (own := own_versions[name]) != version}
@@ -141,7 +150,7 @@ def commit(run: RunState, held: Sequence[TaskWrites]) -> StepCommit:
         run.parent_rev,
         run.parent_id,
         None if around is None else around.rev,
-        {} if around is None else run.parents(),
+        NOTHING if around is None else run.parents(),
         request.stored_metadata,
         request.run_id,
         version,

@@ -268,6 +268,7 @@ class RunState:
         "finished",
         "held",
         "interrupts",
+        "is_fresh",
         "is_mixed",
         "live",
         "loaded",
@@ -375,6 +376,8 @@ class RunState:
     def restore(self, loaded: LoadedCheckpoint | None) -> None:
         """Take over a stored state, or start with an empty one."""
         self.updated: list[str] | None = None
+        self.is_fresh = False
+        """Was `updated` set by a barrier of this run? (Else it was loaded, and who woke may have run already.)"""
         self.checkpoint_id_: str | None = None
         self.rev = 0
         self.parent_rev: int | None = None
@@ -470,7 +473,9 @@ class RunState:
         id_ = task.id_
         if id_ is None:
             parent = None if task.parent is None else self.id_of(task.parent)
-            id_ = task.id_ = task_id(self.checkpoint_id_ or self.checkpoint_id, self.ns, task, parent)
+            ns = self.request.ns_
+            ns = self.ns if ns is None else ns
+            id_ = task.id_ = task_id(self.checkpoint_id_ or self.checkpoint_id, ns, task, parent)
         return id_
 
     def ns_of(self, task: Task) -> str:

@@ -59,6 +59,16 @@ def test_one_step():
     assert run.updated == ["x", "log"]
 
 
+@pytest.mark.parametrize("loaded", [None, dummy_loaded(values={"x": 1}, updated_channels=["x"])])
+def test_only_a_barrier_of_the_run_itself_is_sure_of_what_is_new(loaded):
+    run = dummy_run(dummy_program(NODES, CHANNELS), loaded)
+    apply_writes(run, [("y", 1)], "input")
+    assert not run.is_fresh
+    apply(run, a=[("x", 2)])
+    assert run.is_fresh
+    assert run.updated == ["x"]
+
+
 def test_all_changes_of_a_step_get_one_version_and_versions_grow():
     run = run_of()
     apply(run, a=[("x", 1)], b=[("y", 2)])
