@@ -20,6 +20,7 @@ from pregel import _scope
 from pregel.errors import EmptyInputError, Interrupt, UnknownInterruptError, is_invalid_resume
 from pregel.graph import START, StateGraph
 from pregel.types import Command, Send, interrupt
+from tests.support.driving import child
 from tests.support.scenarios import Colour, Log, LogX, diagnosed, refused, steps
 
 NOBODY = "f" * 32
@@ -340,13 +341,26 @@ def together(colour: Colour, way: str, calls: list[str], saver: Any) -> Any:
                     """Nested runs are told apart by the order of their starts, which threads do not keep by themselves."""
         return {"l": [item for run in runs for item in run.result()["l"][1:]]}
 
-    ways = {"gather": gathered, "twice": gathered, "group": grouped, "direct": direct, "threads": threads}
+    target = child(lambda name: interrupt(name))
+
+    def children(state: Log) -> dict[str, Any]:
+        calls.append("node")
+        futures = [_scope.current().spawn(target, name) for name in "xy"]
+        return {"l": [future.result() for future in futures]}
+
+    async def achildren(state: Log) -> dict[str, Any]:
+        calls.append("node")
+        return {"l": list(await asyncio.gather(*(_scope.current().spawn(target, name) for name in "xy")))}
+
+    ways: dict[str, Any] = {"children": achildren if colour.is_async else children}
+    ways |= {"gather": gathered, "twice": gathered, "group": grouped, "direct": direct, "threads": threads}
     if way == "twice" and not colour.is_async:
         ways["twice"] = threads
     return StateGraph(Log).add_node("n", ways[way]).add_edge(START, "n").compile(checkpointer=saver)
 
 
-WAYS = [("sync", "threads"), ("async", "gather"), ("async", "direct"), ("async", "threads")]
+WAYS = [(name, way) for name in ("sync", "async") for way in ("threads", "children")]
+WAYS += [("async", "gather"), ("async", "direct")]
 
 
 @pytest.mark.parametrize(("name", "way"), WAYS)
