@@ -23,7 +23,7 @@ from pregel.constants import (
     TASKS,
 )
 from pregel.engine import answer as fit
-from pregel.engine import pause, plan, snapshot, view
+from pregel.engine import namespace, pause, plan, snapshot, view
 from pregel.engine.apply import apply_tasks, apply_writes
 from pregel.engine.program import Program, Write
 from pregel.engine.state import Answers, RunState
@@ -282,13 +282,7 @@ def _check_answers(run: RunState, by_id: dict[str, Any], questions: dict[str, In
         if question.checked and question.response_schema is not None:
             wrong = fit.problem(question.response_schema, answer)
             if wrong is not None:
-                raise pause.refusal(id_, _asker(run, id_), wrong)
-
-
-def _asker(run: RunState, id_: str) -> str:
-    """The node of this graph that asks a question, itself or in a nested run."""
-    asking = {task_id for task_id, asked in pause.pending(run.pending).items() if any(q.id == id_ for q in asked)}
-    return next((task.name for task in plan.open_tasks(run) if run.id_of(task) in asking), "?")
+                raise pause.refusal(id_, namespace.around(question.task_ns)[1], wrong)
 
 
 def _listed(questions: dict[str, Interrupt]) -> str:
@@ -363,8 +357,9 @@ def reapply(run: RunState, tasks: Sequence[Task]) -> None:
             task.reapplied = True
         elif task.interrupts and run.answers.given and not _answered(run, task):
             task.settled = True
-            run.waiting.append(task)
-            run.interrupts += task.interrupts
+            if task.call_index < 0:  # else its caller asks for it
+                run.waiting.append(task)
+                run.interrupts += task.interrupts
 
 
 def restore_task(task: Task, entries: Sequence[TaskWrites]) -> None:

@@ -127,7 +127,9 @@ class Life:
 
 
 def asked(result: Any) -> dict[str, Interrupt]:
-    return {question.value: question for question in result.get("__interrupt__", ())}
+    questions = result.get("__interrupt__", ())
+    assert len({question.id for question in questions}) == len(questions)
+    return {question.value: question for question in questions}
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from pregel.engine.answer import KNOWN, check_schema, problem
+from pregel.engine.answer import KNOWN, _problems, check_schema, problem
 
 NAN, INF = float("nan"), float("inf")
 TREE = {
@@ -173,6 +173,12 @@ def test_a_schema_that_cannot_be_checked_is_refused(schema, named):
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the values in the text are asserted
         check_schema(schema)
     assert [part for part in named if part not in str(caught.value)] == [], caught.value
+
+
+def test_what_else_is_wrong_after_the_first():
+    schema = {"items": {"type": "integer", "minimum": 5}, "properties": {"a": {"const": 1}}}
+    assert len(list(_problems(schema, schema, ["x", 3, 7], "$"))) == 2
+    assert len(list(_problems(schema, schema, {3: 1, "a": 2}, "$"))) == 2
 
 
 def test_every_keyword_that_is_taken_is_in_a_test():
