@@ -119,7 +119,7 @@ def _walk(thread_id: str, now: datetime) -> Generator[RunnableConfig, OpenStep |
                     step = inner
                     break
                 task_ns = ns  # that graph stores nothing of its own: the node that runs it stands for it
-            asked_at = question.asked_at or datetime.fromisoformat(root.ts)
+            asked_at = question.asked_at or _utc(root.ts)
             overdue = question.expires is not None and question.expires <= now
             found.append(PendingInterrupt(thread_id, ns, step.checkpoint_id, node, question, asked_at, overdue))
     return found
@@ -127,6 +127,11 @@ def _walk(thread_id: str, now: datetime) -> Generator[RunnableConfig, OpenStep |
 
 def _address(thread_id: str, ns: str) -> RunnableConfig:
     return {"configurable": {"thread_id": thread_id, "checkpoint_ns": ns}}
+
+
+def _utc(ts: str) -> datetime:
+    made = datetime.fromisoformat(ts)
+    return made if made.tzinfo is not None else made.replace(tzinfo=UTC)
 
 
 def _node_of(path: str) -> str:

@@ -19,7 +19,9 @@ NAMES = {
     "pregel.errors": """
         EmptyChannelError ErrorCode GraphDrained GraphRecursionError InvalidUpdateError GraphBubbleUp GraphInterrupt
         NodeCancelledError NodeError NodeInterrupt NodeTimeoutError ParentCommand EmptyInputError TaskNotFound
+        UnknownInterruptError is_invalid_resume InvalidAnswerError
     """,
+    "pregel.pending": "pending apending PendingInterrupt",
     "pregel.channels": """
         BaseChannel AnyValue LastValue LastValueAfterFinish UntrackedValue EphemeralValue BinaryOperatorAggregate
         DeltaChannel NamedBarrierValue NamedBarrierValueAfterFinish Topic

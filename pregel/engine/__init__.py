@@ -33,10 +33,10 @@ The walk, in reading order:
    checkpoint/chains.py::encode_commit turns into bytes before the next step's first node starts, and
    checkpoint/memory.py::InMemorySaver stores.
 
-Beside the walk: entry.py (input, `Command`, resume, replay), pause.py (questions, answers, breakpoints), retry.py (try
-again?), view.py (chunks, output values, configs), history.py (snapshots of stored states), edit.py (`update_state`),
-program.py (the compiled graph), namespace.py (addresses of nested runs), effects.py (what a driver may be asked besides
-storing).
+Beside the walk: entry.py (input, `Command`, resume, replay), pause.py (questions, answers, breakpoints), answer.py (does an
+answer fit?), retry.py (try again?), view.py (chunks, output values, configs), history.py (snapshots of stored states),
+edit.py (`update_state`), program.py (the compiled graph), namespace.py (addresses of nested runs), effects.py (what a
+driver may be asked besides storing).
 
 Invariants
 

@@ -132,12 +132,16 @@ def _wrong(places: Mapping[str, Any], key: str, value: Any) -> str | None:
     elif key == "pattern":
         return _wrong_pattern(value)
     elif key == "patternProperties":
-        return next((wrong for pattern in value if (wrong := _wrong_pattern(pattern))), None)
+        return _first_wrong_pattern(value)
     return None
 
 
 def _are_names(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value)
+
+
+def _first_wrong_pattern(patterns: Any) -> str | None:
+    return next((wrong for pattern in patterns if (wrong := _wrong_pattern(pattern))), None)
 
 
 def _wrong_pattern(pattern: Any) -> str | None:

@@ -182,7 +182,7 @@ def test_it_reads_one_thread_after_the_other(colour: Colour, memory: Any) -> Non
 def test_an_empty_saver_and_a_time_without_zone(colour: Colour, anywhere: Any) -> None:
     assert found(colour, anywhere) == []
     with pytest.raises(ValueError, match="2026"):
-        found(colour, anywhere, now=datetime(2026, 1, 1))  # noqa: DTZ001 - the mistake under test
+        found(colour, anywhere, now=datetime(2026, 1, 1))
 
 
 def test_a_branch_beside_the_thread_is_not_its_newest(colour: Colour, memory: Any) -> None:

@@ -275,7 +275,7 @@ def test_strict_refuses_what_answers_nothing(life: Life, resume: Any, reason: st
     assert (error.reason, sorted(error.pending_ids)) == (reason, sorted(ids))
     assert list(error.interrupt_ids) == (list(resume) if reason == "not_pending" else [])
     assert (life.stored(), life.ran()) == (before, [])
-    assert life.answer({id_: "!" for id_ in ids}) == {"l": ["a:!", "b:!"]}
+    assert life.answer(dict.fromkeys(ids, "!")) == {"l": ["a:!", "b:!"]}
 
 
 def test_strict_refuses_an_answer_where_nothing_waits(life: Life) -> None:

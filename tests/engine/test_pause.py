@@ -293,7 +293,7 @@ def test_the_stored_form_of_answers(answers):
 
 
 def test_all_that_a_body_asks():
-    run, task, scope = asking()
+    _, _, scope = asking()
     one, two, three = (Interrupt(n, 32 * n) for n in "123")
     assert pause.all_asked(None, GraphInterrupt([one])) == (one,)
     assert pause.all_asked(scope, GraphInterrupt([one])) == (one,)
