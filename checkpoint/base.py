@@ -733,6 +733,15 @@ class NativeSaver(Protocol):
     async def arelease(self, claim: Claim) -> None:
         """Async form of `release`."""
 
+    def nested(self, parent: LoadedCheckpoint) -> list[str]:
+        """Namespaces of the nested runs that work directly under a loaded checkpoint, in no order; those further below may
+        be among them."""
+        ...
+
+    async def anested(self, parent: LoadedCheckpoint) -> list[str]:
+        """Async form of `nested`."""
+        ...
+
     def history(
         self,
         config: RunnableConfig,

@@ -392,7 +392,7 @@ class AdaptedSaver:
         known = _Known(base, newest.checkpoint["id"] if newest is not None else None)
         claim.spaces[ns] = known
         if found is None:
-            return LoadedCheckpoint(claim, ns)
+            return LoadedCheckpoint(claim, ns, is_head=newest is None)
         loaded = self._loaded(found, claim, ns)
         checkpoint_values = found.checkpoint["channel_values"]
         known.values = dict(checkpoint_values)
@@ -441,6 +441,22 @@ class AdaptedSaver:
             _task_writes(rev, checkpoint_id, found.pending_writes or (), rebuild),
             facts=json.loads(stored_facts) if stored_facts else {},
         )
+
+    def nested(self, parent: LoadedCheckpoint) -> list[str]:
+        """As `NativeSaver.nested`, through `list`."""
+        found = _Children(parent.checkpoint_id or "")
+        with contextlib.suppress(KeyError):
+            any(map(found.are_found_with, self._iterate(_everywhere(parent))))
+        return list(found.under)
+
+    async def anested(self, parent: LoadedCheckpoint) -> list[str]:
+        """Async form of `nested`."""
+        found = _Children(parent.checkpoint_id or "")
+        with contextlib.suppress(KeyError):
+            async for entry in self._aiterate(_everywhere(parent)):
+                if found.are_found_with(entry):
+                    break
+        return list(found.under)
 
     def history(
         self,
@@ -842,6 +858,11 @@ def _first_under(up_id: str, entries: Iterator[CheckpointTuple]) -> CheckpointTu
     return None
 
 
+def _everywhere(parent: LoadedCheckpoint) -> RunnableConfig:
+    """All namespaces of a thread."""
+    return {"configurable": {"thread_id": parent.claim.thread_id}}
+
+
 class _Children:
     """Nested runs that have ended in the superstep that is open on a checkpoint, from a listing of all namespaces."""
 
@@ -849,15 +870,16 @@ class _Children:
         self.up_id = up_id
         self.ended: dict[str, str] = {}
         """Stable namespace -> its newest checkpoint."""
-        self._seen: set[str] = set()
+        self.under: dict[str, None] = {}
+        """All namespaces of runs under it, as an ordered set."""
 
     def are_found_with(self, entry: CheckpointTuple) -> bool:
         """Take the next older checkpoint; are there no more of them behind it?"""
         ns = entry.config.get("configurable", {}).get("checkpoint_ns") or ""
         verdict = _is_under(self.up_id, entry)
-        if verdict and ":" not in ns and ns not in self._seen:
-            self._seen.add(ns)
-            if not any(channel in (ERROR, INTERRUPT) for _, channel, _ in entry.pending_writes or ()):
+        if verdict and ns not in self.under:
+            self.under[ns] = None
+            if ":" not in ns and not any(channel in (ERROR, INTERRUPT) for _, channel, _ in entry.pending_writes or ()):
                 self.ended[ns] = entry.checkpoint["id"]
         return verdict is False
 

@@ -354,7 +354,7 @@ class RowSaver(BaseCheckpointSaver[int]):
                 claim.spaces[ns] = Space(
                     ns, pk=address.space_pk if address else None, head=address.head if address else None
                 )
-                return LoadedCheckpoint(claim, ns)
+                return LoadedCheckpoint(claim, ns, is_head=address is None or address.head is None)
             check_above(rows, thread_id, ns, found)
             header, stored, values, writes = self._state(rows, thread_id, ns, address.space_pk, found)
             # The end of a lane is as open as the newest checkpoint is: nobody went on from it.
@@ -388,6 +388,15 @@ class RowSaver(BaseCheckpointSaver[int]):
     ) -> LoadedCheckpoint:
         """Async form of `load`."""
         return await self._off_loop(self.load, config, claim=claim, up_rev=up_rev, at_rev=at_rev)
+
+    def nested(self, parent: LoadedCheckpoint) -> list[str]:
+        """Namespaces of the nested runs that work directly under a checkpoint, in no order."""
+        with self._reading() as rows:
+            return [ns for ns, _, _ in rows.children(parent.claim.thread_id, parent.rev)]
+
+    async def anested(self, parent: LoadedCheckpoint) -> list[str]:
+        """Async form of `nested`."""
+        return await self._off_loop(self.nested, parent)
 
     def history(
         self,

@@ -10,32 +10,34 @@ import random
 import time
 import warnings
 from _queue import SimpleQueue
-from _thread import allocate_lock
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context, copy_context
 from functools import partial
+from threading import Lock
 from typing import Any
 
 from checkpoint import ids
 from checkpoint.adapter import adapt
-from checkpoint.base import LoadedCheckpoint, NativeSaver, RunnableConfig, get_checkpoint_metadata
+from checkpoint.base import LoadedCheckpoint, RunnableConfig, get_checkpoint_metadata
 from checkpoint.holders import Hold
+from pregel import _places as places
 from pregel import _scope
 from pregel import _turns as turns
 from pregel import config as configs
 from pregel._scope import TaskScope
+from pregel._stream import Outlet
 from pregel._turns import OnConflict, Turn
 from pregel.constants import PREVIOUS, SCOPE_KEY
-from pregel.engine import namespace, pause, view
+from pregel.engine import namespace, occupancy, pause, snapshot, view
 from pregel.engine.core import Run, count_of
+from pregel.engine.occupancy import Step
 from pregel.engine.program import Program
-from pregel.engine.state import Breakpoints, Pace, Request, RunState
+from pregel.engine.state import Breakpoints, Origin, Pace, Request, RunState
 from pregel.engine.task import COPIERS, NO_COPIES
 from pregel.engine.workers import Gate, Job, workers
-from pregel.errors import EmptyChannelError, shown
+from pregel.errors import EmptyChannelError, ErrorCode, shown
 from pregel.runtime import ExecutionInfo, RunControl, Runtime, ServerInfo, no_write
-from pregel.types import Every, GraphOutput
+from pregel.types import Command, Every, GraphOutput
 
 MODES = frozenset({"values", "updates", "custom", "messages", "tasks", "checkpoints", "debug", "tools"})
 LIVE = frozenset({"custom", "messages", "tools"})
@@ -44,8 +46,7 @@ DURABILITIES = ("sync", "async", "exit")
 NOTHING: frozenset[str] = frozenset()
 clock = time.time
 """What runs call the time, in Unix seconds: of checkpoints, and of deadlines of questions."""
-_numbering = allocate_lock()
-"""Held while a nested run gets its number: a node may start several from several threads."""
+_entering = Lock()
 
 
 class Graph:
@@ -69,35 +70,6 @@ class Graph:
         raise NotImplementedError
 
 
-class Outlet:
-    """Where the chunks of one call wait until its caller takes them. Appending is safe from any thread."""
-
-    __slots__ = ("chunks", "modes", "path", "spoken", "subgraphs", "wake")
-
-    def __init__(self, modes: frozenset[str], *, subgraphs: bool = False) -> None:
-        self.modes = modes
-        self.subgraphs = subgraphs
-        self.path: tuple[str, ...] = ()
-        """Namespace of the run that the call started."""
-        self.chunks: deque[tuple[tuple[str, ...], str, Any]] = deque()
-        self.spoken: set[str] = set()
-        """Ids of the messages that this call need not show any more: it has, or a node was given them."""
-        self.wake: Callable[[Any], None] | None = None
-        """Tells the waiting driver that there is a chunk; set while bodies run on other threads."""
-
-    def append(self, chunk: tuple[tuple[str, ...], str, Any]) -> None:
-        """Take a chunk, if its mode was asked for and its namespace is shown."""
-        path, mode, _ = chunk
-        if mode in self.modes and self.shows(path):
-            self.chunks.append(chunk)
-            if self.wake is not None:
-                self.wake(None)
-
-    def shows(self, path: tuple[str, ...]) -> bool:
-        """Are chunks of that namespace asked for?"""
-        return self.subgraphs or path == self.path
-
-
 class Call:
     """The arguments of `invoke` and `stream` that say how a run goes, as the caller gave them."""
 
@@ -109,6 +81,7 @@ class Call:
         "interrupt_after",
         "interrupt_before",
         "keep_breakpoints",
+        "key",
         "on_conflict",
         "outlet",
         "output_keys",
@@ -126,6 +99,7 @@ class Call:
         self.interrupt_after: Any = None
         self.keep_breakpoints: bool | None = None
         self.outlet: Outlet | None = None
+        self.key: str | None = None
         self.output_keys: str | Sequence[str] | None = None
         self.on_conflict: Any = None
         self.timeout: Any = None
@@ -162,8 +136,8 @@ def request_for(graph: Graph, call: Call) -> Request:
     """What one call asks of a run.
 
     Raises:
-        ValueError: a limit, mode or durability that does not exist, or a saver without `thread_id`.
-        RuntimeError: `checkpointer=True` on a root graph.
+        ValueError: a limit, mode, durability or key that cannot be, or a saver without `thread_id`.
+        RuntimeError: `checkpointer=True` on a root graph, or in two tasks of one superstep.
     """
     parent = parent_of(call.config)
     around: RunState | None = parent.host if parent is not None else None
@@ -329,6 +303,7 @@ def _set_place(request: Request, graph: Graph, call: Call) -> None:
     around, parent = request.parent_run, request.parent
     checkpointer = graph.checkpointer
     request.ns_ = ""
+    request.key = None if call.key is None else namespace.check_key(call.key)
     request.call_number = 0
     request.stable_ns = False
     request.checkpoint_id = None
@@ -346,10 +321,10 @@ def _set_place(request: Request, graph: Graph, call: Call) -> None:
         request.stores = request.saver is not None
         request.stored_metadata = asked.stored_metadata
         request.ns_ = None
-        with _numbering:
-            request.call_number = parent.graphs
-            parent.graphs += 1
-        request.stable_ns = checkpointer is True and request.stores
+        request.call_number = parent.count_graph(request.key)
+        request.stable_ns = checkpointer is True
+        if request.stable_ns and request.stores:
+            _occupy(request, graph)
         return
     if checkpointer is True:
         raise RuntimeError(
@@ -381,8 +356,36 @@ def _set_place(request: Request, graph: Graph, call: Call) -> None:
     request.checkpoint_id = given.get("checkpoint_id")
     if given.get("checkpoint_ns"):
         request.checkpoint_id = checkpoint_map.get("")
-        request.seeds = {namespace.names_of(ns): (ns, id_) for ns, id_ in checkpoint_map.items() if ns}
+        request.seeds = {namespace.stable(ns): (ns, id_) for ns, id_ in checkpoint_map.items() if ns}
     request.stored_metadata = get_checkpoint_metadata(request.config, {})  # type: ignore[arg-type]
+
+
+def _occupy(request: Request, graph: Graph) -> None:
+    """Take the namespace that all runs of a nested graph share.
+
+    Raises:
+        RuntimeError: another task of the superstep has it.
+    """
+    way: list[Step] = []
+    scope, run = request.parent, request.parent_run
+    while scope is not None and run is not None:
+        task = scope.task
+        while task is not None:
+            is_called = task.call_index >= 0
+            way.append(Step(run.checkpoint_id, run.id_of(task), task.name, is_called))
+            task = task.parent if is_called else None
+        scope, run = run.request.parent, run.request.parent_run
+    assert request.parent_run is not None
+    with _entering:
+        collided = occupancy.enter(request.parent_run.root.occupied, request.ns, tuple(way[::-1]))
+    if collided is not None:
+        one, other = collided
+        raise RuntimeError(
+            f"graph {graph.name!r} keeps one state for all its runs (checkpointer=True), but two tasks of one step run it "
+            f"in namespace {request.ns!r}: {one.name!r} ({one.task_id}) and {other.name!r} ({other.task_id}); give each a "
+            f"state of its own: call the graph inside a node function with graph.invoke(..., key='...'), or compile it "
+            f"without checkpointer=True [{ErrorCode.MULTIPLE_SUBGRAPHS.value}]"
+        )
 
 
 def load_arguments(request: Request) -> dict[str, Any]:
@@ -394,11 +397,12 @@ def load_arguments(request: Request) -> dict[str, Any]:
             configurable["checkpoint_id"] = request.checkpoint_id
         return {"config": {"configurable": configurable}}
     loaded = around.loaded
-    is_open = loaded is None or loaded.rev != around.rev or loaded.is_head
+    # What a replay finds under a checkpoint of its own is its own: an attempt before this one left it.
+    is_open = loaded is None or loaded.rev != around.rev or (loaded.is_head and not around.replaying)
     return {
         "config": {"configurable": configurable},
         "claim": around.claim,
-        "up_rev": around.rev if is_open and not around.replaying else None,
+        "up_rev": around.rev if is_open else None,
         "at_rev": _newest(around, request.ns) if request.stable_ns else None,
     }
 
@@ -420,31 +424,80 @@ def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, val
     """The run of a request that starts from what was loaded."""
     run = Run(graph.program, request, loaded)
     around = request.parent_run
-    if around is None and (pause.BREAKPOINTS in run.facts or run.pending or request.breakpoints[1] is not None):
-        _set_breakpoints(run)
+    if around is None:
+        if pause.BREAKPOINTS in run.facts or run.pending or request.breakpoints[1] is not None:
+            _set_breakpoints(run)
+        if request.key is not None:
+            run.notice(
+                "misplaced-key",
+                request.key,
+                f"key={request.key!r} has no effect: it names a nested run of a node, and graph {graph.name!r} is not run "
+                f"inside one; use thread_id to tell root runs apart",
+            )
+        if value is not None and not isinstance(value, Command):
+            request.seeds = {}  # a new input goes through the nested graphs from their start
     if loaded is None or loaded.checkpoint_id is None:
         return run
     if around is None:
         if request.checkpoint_id is not None:
             run.replaying = value is None
             run.moved_past = not loaded.is_head
+            if run.replaying and request.seeds:
+                run.origin = Origin("", loaded.checkpoint_id, max(id_ for _, id_ in request.seeds.values()))
         return run
     run.continues = loaded.parents.get(around.ns) == around.checkpoint_id
     if request.checkpoint_id is not None:
         # The caller named this nested checkpoint: it continues, and what came after it is run again.
         run.continues = True
         run.replaying = around.replayed
+        if around.origin is not None:
+            run.origin = Origin(loaded.checkpoint_ns, loaded.checkpoint_id, around.origin.as_of)
         if loaded.checkpoint_ns != request.ns:
             run.transplant()
     return run
 
 
-def seed_of(request: Request) -> tuple[str, str] | None:
-    """(namespace, checkpoint id) of the nested checkpoint that the caller of the root run addressed for this run."""
+def _start_of(request: Request) -> places.Looked[LoadedCheckpoint]:
+    """The state that a run starts from, asked of the saver."""
+    found: LoadedCheckpoint = yield "load", (), load_arguments(request)
     around = request.parent_run
-    if around is None or not around.root.request.seeds:
+    if around is None:
+        return found
+    config = address(request, request.ns)
+    is_open = found.checkpoint_id is not None and found.parents.get(around.ns) == around.checkpoint_id
+    if is_open and around.replaying:
+        return found  # an earlier attempt of this very task left it
+    seeds = around.root.request.seeds
+    seed = seeds.pop(namespace.stable(request.ns), None) if seeds else None
+    if seed is None and around.origin is not None and around.replaying:
+        seed = yield from _stood(request, around, around.origin)
+    if seed is not None:
+        named: LoadedCheckpoint = yield "load", (address(request, *seed),), {"claim": found.claim}
+        if named.checkpoint_id is not None:
+            request.checkpoint_id = named.checkpoint_id
+            return named
+    root = around.root
+    if request.stable_ns and not found.is_head and not is_open and root.request.checkpoint_id is None:
+        edit = yield from places.edit_after(config, found, root.loaded.rev if root.loaded is not None else 0)
+        if edit is not None:
+            found = yield "load", (address(request, request.ns, edit),), {"claim": found.claim}
+    return found
+
+
+def _stood(request: Request, around: RunState, origin: Origin) -> places.Looked[tuple[str, str] | None]:
+    """Where a nested run of a replayed superstep stood when the addressed checkpoint was made: namespace, checkpoint id."""
+    assert request.parent is not None
+    ns = request.ns
+    if not request.stable_ns:
+        ns = namespace.nested_ns(around.origin_ns_of(request.parent.task), request.call_number, request.key)
+    stood: LoadedCheckpoint = yield "load", (address(request, ns),), {}
+    while stood.checkpoint_id is not None and stood.checkpoint_id > origin.as_of:
+        if stood.parent_id is None:
+            return None
+        stood = yield "load", (address(request, ns, stood.parent_id),), {}
+    if stood.checkpoint_id is None or stood.parents.get(origin.ns) != origin.checkpoint_id:
         return None
-    return around.root.request.seeds.pop(namespace.names_of(request.ns), None)
+    return ns, stood.checkpoint_id
 
 
 def _plain(durability: Any) -> str:
@@ -453,10 +506,18 @@ def _plain(durability: Any) -> str:
 
 
 def unstored(request: Request) -> LoadedCheckpoint | None:
-    """Durability `exit`: the state that an earlier call in this very run left in a stable namespace."""
-    if not request.deferred or not request.stable_ns or request.parent_run is None:
+    """Durability `exit`: the state that an earlier attempt or call in this very run left, if it is nowhere else."""
+    around = request.parent_run
+    if not request.deferred or around is None:
         return None
-    return request.parent_run.root.finished.get(request.ns)
+    outer: RunState | None = around
+    while outer is not None:
+        for run, held, _ in reversed(outer.open_runs):
+            inside = run.request.parent_run
+            if run.ns == request.ns and inside is not None and inside.checkpoint_id == around.checkpoint_id:
+                return snapshot.kept(run, held)
+        outer = outer.request.parent_run
+    return around.root.finished.get(request.ns) if request.stable_ns else None
 
 
 def hold_of(request: Request, loop: Any = None) -> Hold:
@@ -541,14 +602,7 @@ def load(request: Request) -> LoadedCheckpoint | None:
     if not request.stores:
         return None
     kept = unstored(request)
-    if kept is not None:
-        return kept
-    saver: NativeSaver = request.saver
-    seed = seed_of(request)
-    found = saver.load(**load_arguments(request))
-    if seed is not None:
-        found = adopted(request, found, saver.load(address(request, *seed), claim=found.claim))
-    return found
+    return kept if kept is not None else places.ask(request.saver, _start_of(request))
 
 
 async def aload(request: Request) -> LoadedCheckpoint | None:
@@ -556,27 +610,15 @@ async def aload(request: Request) -> LoadedCheckpoint | None:
     if not request.stores:
         return None
     kept = unstored(request)
-    if kept is not None:
-        return kept
-    saver: NativeSaver = request.saver
-    seed = seed_of(request)
-    found = await saver.aload(**load_arguments(request))
-    if seed is not None:
-        found = adopted(request, found, await saver.aload(address(request, *seed), claim=found.claim))
-    return found
+    return kept if kept is not None else await places.aask(request.saver, _start_of(request))
 
 
-def address(request: Request, ns: str, checkpoint_id: str) -> RunnableConfig:
-    """The config of a checkpoint of the request's thread."""
-    return {"configurable": {"thread_id": request.thread_id, "checkpoint_ns": ns, "checkpoint_id": checkpoint_id}}
-
-
-def adopted(request: Request, found: LoadedCheckpoint, named: LoadedCheckpoint) -> LoadedCheckpoint:
-    """The nested checkpoint that was named, if it is there; else what was found without it."""
-    if named.checkpoint_id is None:
-        return found
-    request.checkpoint_id = named.checkpoint_id
-    return named
+def address(request: Request, ns: str, checkpoint_id: str | None = None) -> RunnableConfig:
+    """The config of a checkpoint of the request's thread; of the newest of its namespace."""
+    configurable: dict[str, Any] = {"thread_id": request.thread_id, "checkpoint_ns": ns}
+    if checkpoint_id is not None:
+        configurable["checkpoint_id"] = checkpoint_id
+    return {"configurable": configurable}
 
 
 def runtime_of(run: RunState, scope: TaskScope) -> Runtime[Any]:
@@ -609,6 +651,7 @@ def runtime_of(run: RunState, scope: TaskScope) -> Runtime[Any]:
         ),
         server_info=_server_info(request.configurable),
         control=request.control,
+        over=scope.is_over,
     )
 
 

@@ -14,10 +14,15 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
+from operator import itemgetter
+from threading import Lock
 from typing import Any, Protocol
 
 from pregel.errors import AttemptClosedError, Interrupt
+
+_counting = Lock()
 
 
 class Host(Protocol):
@@ -64,8 +69,9 @@ class Questions:
     __slots__ = ("_wakers", "asked", "going_on", "refused")
 
     def __init__(self) -> None:
-        self.asked: list[tuple[tuple[int, int], tuple[Interrupt, ...]]] = []
-        """Questions with their place: (0, how-manieth of the body) or (1, how-manieth nested run)."""
+        self.asked: list[tuple[tuple[int, int, str], tuple[Interrupt, ...]]] = []
+        """Questions with their place: 0 and the number of the body's own one, 1 and the number and key of a nested run,
+        or 2 and the number of a called task."""
         self.going_on: set[Any] = set()
         """Nested runs (their requests) that are driven right now; not streams, which may be at rest for ever."""
         self.refused: BaseException | None = None
@@ -74,7 +80,7 @@ class Questions:
 
     def in_order(self, first: tuple[Interrupt, ...]) -> tuple[Interrupt, ...]:
         """All questions, each once: those of `first` that nobody noted, then by place, whoever asked earlier."""
-        known = {question.id: question for _, questions in sorted(self.asked) for question in questions}
+        known = {question.id: question for _, several in sorted(self.asked, key=_place) for question in several}
         return (*(question for question in first if question.id not in known), *known.values())
 
     def when_alone(self, wake: Callable[[], None]) -> None:
@@ -92,6 +98,9 @@ class Questions:
             wake()
 
 
+_place = itemgetter(0)
+
+
 class TaskScope:
     """One attempt of one task."""
 
@@ -107,6 +116,7 @@ class TaskScope:
         "first_attempt_at",
         "graphs",
         "host",
+        "keyed",
         "lent",
         "moved_at",
         "parent",
@@ -135,7 +145,7 @@ class TaskScope:
         self.calls = 0
         """Tasks spawned so far; the index of the next one. Restarts with every attempt, so results are found again."""
         self.graphs = 0
-        """Nested runs started so far, in call order."""
+        """Nested runs without a key started so far, in call order."""
         self.first_attempt_at = 0.0
         self.writes: list[tuple[str, Any]] | None = None
         """Writes made on the side, besides the returned value; None until there is one."""
@@ -147,6 +157,19 @@ class TaskScope:
         """Time of the last progress, for idle timeouts; 0.0 while nobody watches."""
         self._config: Any = None
         self._runtime: Any = None
+
+    def count_graph(self, key: str | None) -> int:
+        """A nested run starts: how many of this attempt, with the same key or with none, did so before. From any thread."""
+        with _counting:
+            if key is None:
+                number = self.graphs
+                self.graphs = number + 1
+                return number
+            if not hasattr(self, "keyed"):  # made for the first key only: most attempts see none
+                self.keyed: dict[str, int] = {}
+            number = self.keyed.get(key, 0)
+            self.keyed[key] = number + 1
+            return number
 
     @property
     def refreshes(self) -> bool:
@@ -238,7 +261,34 @@ class TaskScope:
         """End the attempt. What it lent out lets go of it: a config or writer that outlives it leads nowhere."""
         self.closed = True
         self._config = self._runtime = None
+        for stop in _below.pop(self, ()):
+            stop()
 
+    def encloses(self, stop: Callable[[], object]) -> None:
+        """Call it when this attempt is ended from outside: a nested run on another thread waits for its own bodies."""
+        _below.setdefault(self, []).append(stop)
+
+    def releases(self, stop: Callable[[], object]) -> None:
+        """The nested run has ended by itself."""
+        stops = _below.get(self)
+        if stops is not None:
+            with suppress(ValueError):
+                stops.remove(stop)
+            if not stops:
+                _below.pop(self, None)
+
+    def is_over(self) -> bool:
+        """Is this attempt over, or one that it runs inside of?"""
+        scope: TaskScope | None = self
+        while scope is not None:
+            if scope.closed:
+                return True
+            scope = scope.parent
+        return False
+
+
+_below: dict[TaskScope, list[Callable[[], object]]] = {}
+"""Attempts with nested runs -> how to stop those; beside the scopes, since few have any."""
 
 _current: ContextVar[TaskScope | None] = ContextVar("pregel_task_scope", default=None)
 enter = _current.set

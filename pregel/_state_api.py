@@ -22,6 +22,7 @@ from checkpoint.base import (
     ThreadDeletedError,
     get_checkpoint_metadata,
 )
+from pregel import _places as places
 from pregel import _scope
 from pregel import config as configs
 from pregel._launch import NOTHING, Graph, aenter, enter, runtime_of
@@ -37,7 +38,7 @@ from pregel.types import StateSnapshot, StateUpdate
 class Address:
     """A config, resolved: which graph, which saver, and what to ask it for."""
 
-    __slots__ = ("config", "graph", "ns", "request", "saver", "thread_id")
+    __slots__ = ("above", "config", "graph", "graphs", "is_known", "ns", "request", "saver", "thread_id")
 
     def __init__(self, root: Any, config: RunnableConfig) -> None:
         scope = configs.handle_of(config) or _scope.current_or_none()
@@ -60,29 +61,58 @@ class Address:
         self.thread_id = str(configurable["thread_id"])
         self.config = merged
         self.ns = configurable.get("checkpoint_ns") or ""
-        self.graph: Any = root
-        if self.ns:
-            names = "|".join(namespace.names_of(self.ns))
-            found = next((graph for _, graph in root.get_subgraphs(names, recurse=True)), None)
-            if found is None:
-                raise ValueError(
-                    f"namespace {self.ns!r} belongs to no subgraph of {root.name!r}; it has "
-                    f"{[name for name, _ in root.get_subgraphs(recurse=True)]!r}"
-                )
-            self.graph = found
-            if found.checkpointer is True:
-                self.ns = namespace.stable(self.ns)
+        graphs = places.graphs_at(root, self.ns)
+        self.is_known = bool(graphs)
+        """Has the graph a place for this namespace? One that is only stored is read as if it were the root graph's."""
+        self.graphs = graphs or [root]
+        self.graph: Any = self.graphs[0]
+        if self.ns and self.is_known and places.is_stateful(graphs):
+            self.ns = namespace.stable(self.ns)
+        self.above: LoadedCheckpoint | None = None
+        """For an update of a namespace that all runs share: the newest checkpoint of the root graph."""
         self.request = _request(self.graph, self.thread_id, self.ns, merged)
         self.request.saver = self.saver
         self.request.caller = scope
 
     def load(self) -> LoadedCheckpoint:
-        """What is stored there."""
-        return self.saver.load(self.stored())
+        """What is stored there, to be updated."""
+        return places.ask(self.saver, self._load())
 
     async def aload(self) -> LoadedCheckpoint:
         """Async form of `load`."""
-        return await self.saver.aload(self.stored())
+        return await places.aask(self.saver, self._load())
+
+    def _load(self) -> places.Looked[LoadedCheckpoint]:
+        loaded: LoadedCheckpoint = yield "load", (self.stored(),), {}
+        self.choose(loaded)
+        if self.ns and ":" not in self.ns:
+            self.above = yield "load", ({"configurable": {"thread_id": self.thread_id, "checkpoint_ns": ""}},), {}
+        return loaded
+
+    def must_be_known(self) -> None:
+        """Raise `ValueError` if the graph has no place for the namespace: nobody would ever read an update there."""
+        if not self.is_known:
+            root = self.graph
+            raise ValueError(
+                f"namespace {self.ns!r} belongs to no subgraph of {root.name!r}; it has "
+                f"{[name for name, _ in root.get_subgraphs(recurse=True)]!r}"
+            )
+
+    def choose(self, loaded: LoadedCheckpoint) -> None:
+        """Several graphs may keep their state there: this is of one of them."""
+        graph = places.owner(self.graphs, loaded)
+        if graph is not self.graph:
+            self.graph = graph
+            self.request.output_keys = graph.program.output_channels
+            self.request.strict, self.request.store = graph.strict, graph.store
+
+    def up_rev(self, loaded: LoadedCheckpoint) -> int | None:
+        """Rev of the checkpoint that an update belongs to: that of what it follows on; between two runs of a graph that
+        keeps its state, the newest of the root graph, from which the next run will start."""
+        above = self.above
+        if above is None or above.checkpoint_id is None or not (loaded.is_head or loaded.checkpoint_id is None):
+            return loaded.up_rev
+        return loaded.up_rev if loaded.parents.get("") == above.checkpoint_id else above.rev
 
     def forks(self, lost: CheckpointConflictError) -> bool:
         """Is an update that came too late to be stored in a lane?"""
@@ -115,14 +145,6 @@ class Address:
     def names_checkpoint(self) -> bool:
         """Does the config name a checkpoint, rather than ask for the newest?"""
         return "checkpoint_id" in self.stored()["configurable"]
-
-    def nested(self, run: Any, task: Any) -> Any:
-        """Where a task's nested graph keeps its state, and that graph; (None, None) without one."""
-        place = view.nested_config(run, task)
-        if place is None:
-            return None, None
-        graph = next(graph for graph in task.node.subgraphs if graph.checkpointer is not False)
-        return place, graph
 
 
 def _request(graph: Graph, thread_id: str, ns: str, config: Mapping[str, Any]) -> Request:
@@ -170,36 +192,81 @@ def _request(graph: Graph, thread_id: str, ns: str, config: Mapping[str, Any]) -
 def get(graph: Any, config: RunnableConfig, *, subgraphs: bool) -> StateSnapshot:
     """The snapshot that a config addresses."""
     address = Address(graph, config)
-    return _snapshot(address, address.saver.load(address.stored()), config, subgraphs=subgraphs)
+    return places.ask(address.saver, _get(address, config, subgraphs=subgraphs))
 
 
-def _snapshot(address: Address, loaded: LoadedCheckpoint, config: RunnableConfig, *, subgraphs: bool) -> StateSnapshot:
+def _get(address: Address, config: RunnableConfig, *, subgraphs: bool) -> places.Looked[StateSnapshot]:
+    loaded: LoadedCheckpoint = yield "load", (address.stored(),), {}
     if loaded.checkpoint_id is None:
         return history.nothing(_echo(config))
+    return (yield from _look(address, loaded, subgraphs=subgraphs, latest=not address.names_checkpoint))
+
+
+def _look(
+    address: Address, loaded: LoadedCheckpoint, *, subgraphs: bool, latest: bool, known: Mapping[str, int] | None = None
+) -> places.Looked[StateSnapshot]:
+    """The snapshot of what was loaded. `known`: stable namespace -> rev at which its last run ended, as the graphs around
+    know it."""
+    address.choose(loaded)
     run, tasks = history.opened(address.graph.program, address.request, loaded)
-    states: list[Any] = []
-    for task in tasks:
-        place, nested = address.nested(run, task)
-        if place is not None and subgraphs:
-            inner = Address.__new__(Address)
-            _descend(inner, address, nested, place["configurable"]["checkpoint_ns"])
-            place = _snapshot(inner, inner.saver.load(place), place, subgraphs=True)
-        states.append(place)
-    return _described(address, run, tasks, states, config)
+    found: list[Any] = [view.nested_config(run, task) for task in tasks]
+    more: list[Sequence[StateSnapshot]] = [()] * len(tasks)
+    if subgraphs and any(found):
+        # A namespace of one call knows what it has seen itself, and asks around for the rest.
+        around = known if known is not None and ":" in address.ns else {}
+        known = {**around, **loaded.sub, **loaded.open_sub}
+        stored: list[str] = yield "nested", (loaded,), {}
+        for number, (task, place) in enumerate(zip(tasks, found, strict=True)):
+            if place is not None:
+                task_ns = place["configurable"]["checkpoint_ns"]
+                nested = yield from _nested(address, loaded, task.node, task_ns, stored, known, latest=latest)
+                found[number] = nested[0] if nested else history.nothing(place)
+                more[number] = nested if len(nested) > 1 else ()
+    config = history.address(loaded, loaded.checkpoint_id)  # type: ignore[arg-type]
+    return history.describe(run, tasks, config=config, latest=latest, states=found, more=more)
 
 
-def _descend(inner: Address, outer: Address, graph: Any, ns: str) -> None:
-    """The address of a task's nested graph."""
-    inner.saver, inner.thread_id, inner.ns, inner.graph = outer.saver, outer.thread_id, ns, graph
-    inner.config = {"configurable": {"thread_id": outer.thread_id, "checkpoint_ns": ns}}
-    inner.request = _request(graph, outer.thread_id, ns, inner.config)
+def _nested(
+    address: Address,
+    loaded: LoadedCheckpoint,
+    node: Any,
+    task_ns: str,
+    stored: Sequence[str],
+    known: Mapping[str, int],
+    *,
+    latest: bool,
+) -> places.Looked[list[StateSnapshot]]:
+    """Snapshots of all nested runs of a task, in call order."""
+    graphs = places.keepers(node)
+    snapshots = []
+    places_of = (task_ns, namespace.stable(task_ns))
+    # The first is asked for anyway: some foreign savers cannot list what they have.
+    for ns in places.calls_in_order(places_of, (*places_of, *stored, *known)):
+        config: RunnableConfig = {"configurable": {"thread_id": address.thread_id, "checkpoint_ns": ns}}
+        if ":" in ns:
+            inner: LoadedCheckpoint = yield "load", (config,), {}
+        else:
+            lineage = {"claim": loaded.claim, "up_rev": loaded.rev, "at_rev": known.get(ns)}
+            inner = yield "load", (config,), lineage
+            if latest and not address.ns and not inner.is_head and inner.up_rev != loaded.rev:
+                edit = yield from places.edit_after(config, inner, loaded.rev)
+                if edit is not None:
+                    named: Any = {"configurable": {**config["configurable"], "checkpoint_id": edit}}
+                    inner = yield "load", (named,), {}
+        if inner.checkpoint_id is not None:
+            deeper = _descend(address, graphs, ns, config)
+            snapshots.append((yield from _look(deeper, inner, subgraphs=True, latest=True, known=known)))
+    return snapshots
 
 
-def _described(address: Address, run: Any, tasks: Any, states: Any, config: RunnableConfig) -> StateSnapshot:
-    loaded = run.loaded
-    named = address.names_checkpoint
-    shown = history.address(loaded, loaded.checkpoint_id)
-    return history.describe(run, tasks, config=shown, latest=not named, states=states)
+def _descend(outer: Address, graphs: list[Any], ns: str, config: RunnableConfig) -> Address:
+    """The address of a nested run of a task."""
+    inner = Address.__new__(Address)
+    inner.saver, inner.thread_id, inner.ns = outer.saver, outer.thread_id, ns
+    inner.config = {"configurable": config["configurable"]}
+    inner.graphs, inner.graph = graphs, graphs[0]
+    inner.request = _request(inner.graph, outer.thread_id, inner.ns, config)
+    return inner
 
 
 def _echo(config: RunnableConfig) -> RunnableConfig:
@@ -217,19 +284,12 @@ def walk(
     filter: Mapping[str, Any] | None,
     before: RunnableConfig | None,
     limit: int | None,
+    subgraphs: bool,
 ) -> Iterator[StateSnapshot]:
     """Snapshots of a thread, newest first."""
     address = Address(graph, config)
     for loaded in address.saver.history(address.stored(), filter=filter, before=before, limit=limit):
-        yield _past(address, loaded)
-
-
-def _past(address: Address, loaded: LoadedCheckpoint) -> StateSnapshot:
-    run, tasks = history.opened(address.graph.program, address.request, loaded)
-    assert loaded.checkpoint_id is not None
-    states: list[Any] = [view.nested_config(run, task) for task in tasks]
-    config = history.address(loaded, loaded.checkpoint_id)
-    return history.describe(run, tasks, config=config, latest=False, states=states)
+        yield places.ask(address.saver, _look(address, loaded, subgraphs=subgraphs, latest=False))
 
 
 def update(
@@ -243,6 +303,7 @@ def update(
     steps = edit.check(supersteps)
     while True:
         address = Address(graph, config)
+        address.must_be_known()
         address.request.turn = turn
         loaded = enter(address.request, address.load)
         assert loaded is not None
@@ -283,8 +344,9 @@ def _edited(address: Address, work: edit.Edit) -> tuple[list[StepCommit], Runnab
     # Unknown keys of a value that no node returned are the caller's own affair (D42).
     run.notices = [notice for notice in run.notices if notice.code != "unknown-key"]
     run.warn()
+    up_rev = address.up_rev(loaded)
     for commit in work.commits:
-        commit.parents, commit.up_rev = loaded.parents, loaded.up_rev
+        commit.parents, commit.up_rev = loaded.parents, up_rev
     configurable: dict[str, Any] = {
         "thread_id": address.thread_id,
         "checkpoint_ns": address.ns,
@@ -298,24 +360,7 @@ def _edited(address: Address, work: edit.Edit) -> tuple[list[StepCommit], Runnab
 async def aget(graph: Any, config: RunnableConfig, *, subgraphs: bool) -> StateSnapshot:
     """Async form of `get`."""
     address = Address(graph, config)
-    return await _asnapshot(address, await address.saver.aload(address.stored()), config, subgraphs=subgraphs)
-
-
-async def _asnapshot(
-    address: Address, loaded: LoadedCheckpoint, config: RunnableConfig, *, subgraphs: bool
-) -> StateSnapshot:
-    if loaded.checkpoint_id is None:
-        return history.nothing(_echo(config))
-    run, tasks = history.opened(address.graph.program, address.request, loaded)
-    states: list[Any] = []
-    for task in tasks:
-        place, nested = address.nested(run, task)
-        if place is not None and subgraphs:
-            inner = Address.__new__(Address)
-            _descend(inner, address, nested, place["configurable"]["checkpoint_ns"])
-            place = await _asnapshot(inner, await inner.saver.aload(place), place, subgraphs=True)
-        states.append(place)
-    return _described(address, run, tasks, states, config)
+    return await places.aask(address.saver, _get(address, config, subgraphs=subgraphs))
 
 
 async def awalk(
@@ -325,11 +370,12 @@ async def awalk(
     filter: Mapping[str, Any] | None,
     before: RunnableConfig | None,
     limit: int | None,
+    subgraphs: bool,
 ) -> AsyncIterator[StateSnapshot]:
     """Async form of `walk`."""
     address = Address(graph, config)
     async for loaded in address.saver.ahistory(address.stored(), filter=filter, before=before, limit=limit):
-        yield _past(address, loaded)
+        yield await places.aask(address.saver, _look(address, loaded, subgraphs=subgraphs, latest=False))
 
 
 async def aupdate(
@@ -343,6 +389,7 @@ async def aupdate(
     steps = edit.check(supersteps)
     while True:
         address = Address(graph, config)
+        address.must_be_known()
         address.request.turn = turn
         loaded = await aenter(address.request, alarm, address.aload)
         assert loaded is not None

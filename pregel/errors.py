@@ -116,7 +116,21 @@ def shown(value: object, limit: int = 200) -> str:
 
 
 class GraphRecursionError(RecursionError):
-    """The step limit was reached with work still to do. Completed steps are stored; `invoke(None, config)` goes on."""
+    """The step limit was reached with work still to do. Completed steps are stored; `invoke(None, error.config)` goes on,
+    with as many steps again.
+
+    Attributes:
+        values: the last values of the graph that reached its limit, as its `invoke` would have returned them.
+        config: names the thread of the outermost graph, and what its nodes need of the caller's `configurable`; None
+            without a saver.
+        limit: steps that were allowed.
+        ready: names of the nodes that would have run next.
+    """
+
+    values: Any = None
+    config: dict[str, Any] | None = None
+    limit: int | None = None
+    ready: tuple[str, ...] = ()
 
 
 class InvalidUpdateError(Exception):

@@ -7,17 +7,18 @@ started with. Nothing of a run stays on the graph, so one graph may run in many 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
+from math import inf
 from typing import Any, Self
 
 from checkpoint.base import RunnableConfig
 from pregel import _launch, _state_api
 from pregel import config as configs
 from pregel._call import Call, is_graph, prepare
-from pregel._launch import Outlet
 from pregel._scope import TaskScope
+from pregel._stream import BUFFER, AsyncChunkStream, ChunkStream, Outlet
 from pregel._turns import OnConflict, Turn
 from pregel.channels import BaseChannel, Topic
 from pregel.constants import RESERVED, TASKS
@@ -421,6 +422,7 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        key: str | None = None,
         version: str = "v1",
         **more: Any,
     ) -> Any:
@@ -439,6 +441,8 @@ class Pregel(_launch.Graph):
                 refuse. `"wait"`: wait for its end. `"fork"`: run beside it, on a branch that never becomes the newest;
                 `GraphOutput.config` of `version="v2"` names it.
             timeout: seconds to wait. None: as long as it takes (wait), not at all (fork).
+            key: inside a node, the name of this nested run among those of the node: it keeps its namespace whatever the
+                order of the calls. Without one they are told apart by call order; the same key again is counted.
 
         Raises:
             Exception: whatever a node raises, with a note that names the node.
@@ -455,6 +459,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.key = key
         if stream_mode != "values" or print_mode or more or self.debug:
             return self._collect(input, call, stream_mode, print_mode, version, more)
         driver = self._start(call, input)
@@ -485,18 +490,26 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        key: str | None = None,
         subgraphs: bool = False,
         debug: bool | None = None,
         version: str = "v1",
+        buffer: int = BUFFER,
         **more: Any,
-    ) -> Iterator[Any]:
+    ) -> ChunkStream:
         """Run, and yield chunks as they arise; shapes by mode, `subgraphs` and `version` (engine.md 3.7).
 
-        Closing the generator ends the run at once: bodies that still run are abandoned, finished ones are stored.
+        An iterator, a generator and a context manager. Closing it, leaving its `with` block or dropping it ends the run
+        at once: bodies that still run are told and abandoned, finished ones are stored. Its `seq` numbers the chunks.
+
+        Args:
+            subgraphs: show the events of nested graphs too, of every mode; without it those of this graph only.
+            buffer: chunks that may be unread. Beyond that, whoever would show more waits: a body in a thread when it
+                writes, an async one when it awaits, a nested run before its next superstep.
 
         Raises:
-            ValueError: an unknown mode.
-            Exception: as `invoke`, after all chunks.
+            ValueError: an unknown mode, or a buffer without room.
+            Exception: as `invoke`, after all chunks; all of it when the first chunk is asked for.
         """
         call = _launch.Call(config)
         call.context = context
@@ -506,8 +519,13 @@ class Pregel(_launch.Graph):
         call.durability = _durability(durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
-        view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version)
+        call.key = key
+        view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version, buffer)
         call.outlet = view.outlet
+        return ChunkStream(self._chunks(call, view, input), view.outlet)
+
+    def _chunks(self, call: _launch.Call, view: _View, input: Any) -> Generator[Any, None, None]:
+        """The chunks of a call; leaving the generator ends the run."""
         try:
             driver = self._start(call, input, live=view.live or self.stream_eager)
         except Exception:
@@ -532,6 +550,8 @@ class Pregel(_launch.Graph):
         except BaseException as error:
             driver.abort(error)
             raise
+        finally:
+            view.outlet.close()
         yield from view.chunks()
         failure = driver.run.outcome()
         if failure is not None:
@@ -647,6 +667,7 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - of the waiting for the thread only
+        key: str | None = None,
         version: str = "v1",
         **more: Any,
     ) -> Any:
@@ -659,6 +680,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.key = key
         if stream_mode != "values" or print_mode or more or self.debug:
             return await self._acollect(input, call, stream_mode, print_mode, version, more)
         driver = await self._astart(call, input)
@@ -673,7 +695,7 @@ class Pregel(_launch.Graph):
             raise failure
         return _launch.answer(driver.run, v2=version == "v2", graph=self)
 
-    async def astream(
+    def astream(
         self,
         input: Any,
         config: RunnableConfig | None = None,
@@ -688,13 +710,15 @@ class Pregel(_launch.Graph):
         durability: Durability | Every | None = None,
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - of the waiting for the thread only
+        timeout: float | None = None,
+        key: str | None = None,
         subgraphs: bool = False,
         debug: bool | None = None,
         version: str = "v1",
+        buffer: int = BUFFER,
         **more: Any,
-    ) -> AsyncIterator[Any]:
-        """Async form of `stream`."""
+    ) -> AsyncChunkStream:
+        """Async form of `stream`. Leaving it cancels async bodies that still run, and awaits them."""
         call = _launch.Call(config)
         call.context = context
         call.output_keys = self.stream_channels_asis if output_keys is None else output_keys
@@ -703,8 +727,13 @@ class Pregel(_launch.Graph):
         call.durability = _durability(durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
-        view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version)
+        call.key = key
+        view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version, buffer)
         call.outlet = view.outlet
+        return AsyncChunkStream(self._achunks(call, view, input), view.outlet)
+
+    async def _achunks(self, call: _launch.Call, view: _View, input: Any) -> AsyncGenerator[Any, None]:
+        """Async form of `_chunks`."""
         try:
             driver = await self._astart(call, input, live=view.live or self.stream_eager)
         except Exception:
@@ -730,6 +759,8 @@ class Pregel(_launch.Graph):
         except BaseException as error:
             await driver.abort(error)
             raise
+        finally:
+            view.outlet.close()
         for chunk in view.chunks():
             yield chunk
         failure = driver.run.outcome()
@@ -765,6 +796,7 @@ class Pregel(_launch.Graph):
             driver = await self._aenter(call, value, live=live)
             if live and call.outlet is not None:
                 call.outlet.wake = driver.inbox.put_from_thread
+                call.outlet.ping = driver.loop.call_soon_threadsafe
             try:
                 await driver.begin(value)
             except BaseException as error:
@@ -827,8 +859,10 @@ class Pregel(_launch.Graph):
     def get_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot:
         """The state of a thread: the newest, or the checkpoint that the config names; empty if there is none.
 
+        A namespace that no nested graph has is read as if this graph had stored it.
+
         Raises:
-            ValueError: the graph has no saver, the config no thread_id, or its namespace no graph.
+            ValueError: the graph has no saver, or the config no thread_id.
         """
         return _state_api.get(self, config, subgraphs=subgraphs)
 
@@ -839,9 +873,11 @@ class Pregel(_launch.Graph):
         filter: Mapping[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        subgraphs: bool = False,
     ) -> Iterator[StateSnapshot]:
-        """The states of a thread, newest first. `filter`: metadata equality. `before`: exclusive upper bound."""
-        yield from _state_api.walk(self, config, filter=filter, before=before, limit=limit)
+        """The states of a thread, newest first. `filter`: metadata equality. `before`: exclusive upper bound. `subgraphs`:
+        each with the snapshots of the graphs that its tasks ran, which costs a read per nested run."""
+        yield from _state_api.walk(self, config, filter=filter, before=before, limit=limit, subgraphs=subgraphs)
 
     def update_state(
         self,
@@ -887,9 +923,11 @@ class Pregel(_launch.Graph):
         filter: Mapping[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        subgraphs: bool = False,
     ) -> AsyncIterator[StateSnapshot]:
         """Async form of `get_state_history`."""
-        async for snapshot in _state_api.awalk(self, config, filter=filter, before=before, limit=limit):
+        found = _state_api.awalk(self, config, filter=filter, before=before, limit=limit, subgraphs=subgraphs)
+        async for snapshot in found:
             yield snapshot
 
     async def aupdate_state(
@@ -1099,7 +1137,10 @@ class _View:
         subgraphs: bool,
         debug: bool | None,
         version: str,
+        buffer: float = inf,
     ) -> None:
+        if buffer < 1:
+            raise ValueError(f"buffer must leave room for at least 1 chunk, got {buffer}")
         if version not in ("v1", "v2"):
             raise ValueError(f"version must be 'v1' or 'v2', got {shown(version)}")
         if stream_mode is None:
@@ -1112,17 +1153,20 @@ class _View:
         self.printed = _modes(print_mode)
         self.subgraphs = subgraphs
         self.v2 = version == "v2"
-        self.outlet = Outlet(self.delivered | self.printed, subgraphs=subgraphs)
+        self.outlet = Outlet(self.delivered | self.printed, subgraphs=subgraphs, buffer=buffer)
         self.live = bool(self.outlet.modes & _launch.LIVE) or subgraphs
 
     def chunks(self) -> Iterator[Any]:
         """The chunks that have come in, as the caller wants them; printed ones are printed on the way."""
-        waiting = self.outlet.chunks
-        while waiting:
-            chunk = waiting.popleft()
+        outlet = self.outlet
+        for _ in range(outlet.look()):
+            chunk = outlet.chunks.popleft()
+            if outlet.waiting:
+                outlet.let_in()
             if chunk[1] in self.printed:
                 _print(chunk, self.subgraphs)
             if chunk[1] in self.delivered:
+                outlet.taken += 1
                 yield _launch.shape(chunk, many=self.many, subgraphs=self.subgraphs, v2=self.v2, graph=self.graph)
 
 

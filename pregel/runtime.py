@@ -71,6 +71,11 @@ def no_write(value: Any) -> None:
     """A stream writer that nobody listens to."""
 
 
+def not_over() -> bool:
+    """Of a runtime that belongs to no attempt."""
+    return False
+
+
 def no_beat() -> None:
     """A heartbeat that nobody waits for."""
 
@@ -92,6 +97,17 @@ class Runtime(Generic[ContextT]):
     execution_info: ExecutionInfo | None = None
     server_info: ServerInfo | None = None
     control: RunControl | None = None
+    over: Callable[[], bool] = field(default=not_over, repr=False)
+    """What `cancelled` asks."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Does nobody wait for this attempt any more? Its run was left, interrupted or has failed, or it took too long.
+
+        A sync node cannot be stopped from outside: one that takes long looks here now and then, and returns. What it does
+        after that has no effect.
+        """
+        return self.over()
 
     @property
     def drain_requested(self) -> bool:
@@ -109,7 +125,9 @@ class Runtime(Generic[ContextT]):
         for item in fields(self):
             theirs = getattr(other, item.name)
             given = theirs is not None if item.name == "previous" else bool(theirs)
-            chosen[item.name] = theirs if given and theirs not in (no_write, no_beat) else getattr(self, item.name)
+            chosen[item.name] = (
+                theirs if given and theirs not in (no_write, no_beat, not_over) else getattr(self, item.name)
+            )
         return Runtime(**chosen)
 
     def override(self, **changes: Any) -> Runtime[Any]:

@@ -397,9 +397,8 @@ class StateUpdate(NamedTuple):
     task_id: str | None = None
 
 
-class PregelTask(NamedTuple):
-    """A task of the step that a snapshot stands before. `error` is text once it was stored; `state` is the nested
-    graph's config or snapshot; `result` is what the task wrote, None while it has not finished."""
+class _TaskFields(NamedTuple):
+    """The fields of `PregelTask`, as a tuple that programs may unpack."""
 
     id: str
     name: str
@@ -408,6 +407,15 @@ class PregelTask(NamedTuple):
     interrupts: tuple[Interrupt, ...] = ()
     state: RunnableConfig | StateSnapshot | None = None
     result: Any | None = None
+
+
+class PregelTask(_TaskFields):
+    """A task of the step that a snapshot stands before. `error` is text once it was stored; `state` is the nested
+    graph's config or snapshot; `result` is what the task wrote, None while it has not finished."""
+
+    states: tuple[StateSnapshot, ...] = ()
+    """Asked with `subgraphs=True`: the snapshots of all graphs that the task has run so far, in call order, if there are
+    several; `state` is the first. An attribute beside the tuple."""
 
 
 class StateSnapshot(NamedTuple):

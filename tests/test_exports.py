@@ -36,6 +36,17 @@ NAMES = {
     "pregel.runtime": "Runtime RunControl ExecutionInfo get_runtime",
     "pregel.config": "get_config get_store get_stream_writer",
     "pregel.messages": "Message",
+    "pregel.cache.base": "BaseCache FullKey Namespace",
+    "pregel.cache.memory": "InMemoryCache",
+    "pregel.cache.sqlite": "SqliteCache",
+    "pregel.cache.redis": "RedisCache",
+    "pregel.store.base": """
+        BaseStore Item SearchItem GetOp PutOp SearchOp ListNamespacesOp MatchCondition IndexConfig TTLConfig
+        InvalidNamespaceError VersionConflictError Embeddings ensure_embeddings get_text_at_path tokenize_path
+    """,
+    "pregel.store.memory": "InMemoryStore",
+    "pregel.store.sqlite": "SqliteStore AsyncSqliteStore StoreOpenError",
+    "pregel.store.sqlite.aio": "AsyncSqliteStore",
     "pregel.warnings": "PregelWarning",
     "checkpoint.base": """
         BaseCheckpointSaver Checkpoint CheckpointMetadata CheckpointTuple CheckpointConflictError ThreadBusyError

@@ -196,10 +196,10 @@ def store(
     is held and the keys of new namespaces are known.
     """
     execute = conn.execute
-    execute("BEGIN IMMEDIATE")
     written: tuple[int, dict[str, int]] | None = None
     lease: Lease | None = None
     try:
+        execute("BEGIN IMMEDIATE")  # in here: an interrupt can come when it is done
         lease = terms.lease(steps) if terms is not None else None
         if steps[0].claim.lane:
             written = _write_lane(conn, steps, codec)
@@ -1140,8 +1140,8 @@ def finish_deletes(conn: Any) -> None:
 
 def _delete(conn: Any, statement: str, values: tuple[int, ...]) -> int:
     """Run one deletion in its own transaction. Returns the number of rows."""
-    conn.execute("BEGIN IMMEDIATE")
     try:
+        conn.execute("BEGIN IMMEDIATE")
         n_rows: int = conn.execute(statement, values).rowcount
         conn.execute("COMMIT")
     except BaseException:

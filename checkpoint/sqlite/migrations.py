@@ -121,8 +121,8 @@ def migrate(conn: Any, place: str) -> None:
     """Bring a file to the newest schema. Raises `SchemaVersionError` and changes nothing if it cannot be."""
     if _version(conn, place) == NEWEST:
         return
-    conn.execute("BEGIN EXCLUSIVE")
     try:
+        conn.execute("BEGIN EXCLUSIVE")
         # Another process may have done it while this one waited for the lock.
         version = _version(conn, place)
         if version == 0:

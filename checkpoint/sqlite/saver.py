@@ -122,8 +122,10 @@ class _Connections:
 
     def note_failure(self, error: BaseException) -> None:
         """After an I/O error the next transaction gets a new connection: pages that a failed fsync has lost are clean
-        in the eyes of the operating system, and a connection goes on with what it has in memory."""
-        if self.single is None and _has_code(error, sqlite3.SQLITE_IOERR):
+        in the eyes of the operating system, and a connection goes on with what it has in memory.
+
+        After an interrupt too: a second one may have come before the rollback."""
+        if self.single is None and (not isinstance(error, Exception) or _has_code(error, sqlite3.SQLITE_IOERR)):
             self.is_broken = True
             self.mode = ""
 
@@ -595,8 +597,8 @@ class _SqliteSaver(RowSaver):
                 conn = connections.open(readonly=True)
             fails = False
             try:
-                conn.execute("BEGIN")
                 try:
+                    conn.execute("BEGIN")
                     yield self._opened(core.Reader(conn))
                 except sqlite3.Error as error:
                     fails = _has_code(error, sqlite3.SQLITE_IOERR)
@@ -610,7 +612,7 @@ class _SqliteSaver(RowSaver):
                             # Of a damaged file; there is nothing to lose.
                             conn.rollback()
             finally:
-                if connections.closed or fails:
+                if connections.closed or fails or conn.in_transaction:
                     conn.close()
                 else:
                     connections.readers.append(conn)
@@ -622,8 +624,8 @@ class _SqliteSaver(RowSaver):
         with connections.write_lock:
             connections.set_mode("full")
             conn = connections.writer
-            conn.execute("BEGIN IMMEDIATE")
             try:
+                conn.execute("BEGIN IMMEDIATE")
                 yield self._opened(core.Writer(conn))
                 conn.execute("COMMIT")
             except BaseException as error:

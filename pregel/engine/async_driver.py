@@ -33,9 +33,9 @@ from pregel.engine.effects import HAND_BACK, Effect, Retry, Spawned, Start
 from pregel.engine.limits import deadline_of, own_error, timed_out
 from pregel.engine.program import Write
 from pregel.engine.snapshot import into_lane, note_edited, note_unstored, salvage
-from pregel.engine.task import Task, acall, acall_routers, call, call_node, in_context
+from pregel.engine.task import Task, acall, acall_routers, call, call_node, in_context, paced
 from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, linger, workers
-from pregel.errors import GraphInterrupt
+from pregel.errors import AttemptClosedError, GraphInterrupt
 
 
 class Inbox:
@@ -136,7 +136,11 @@ class AsyncDriver:
         """Cancellations that the driving task had been asked for when it began; None if several tasks may drive."""
         self.inlined: TaskScope | None = None
         self.pumping: asyncio.Task[None] | None = None
+        self.launched: dict[TaskScope, Job] = {}
+        """Bodies that were handed to workers and have not been settled."""
         run.spawner = self.spawn
+        if self.fence is not None:
+            self.fence.encloses(self.stop)
 
     # ---- life cycle
 
@@ -162,6 +166,8 @@ class AsyncDriver:
                 return True
         else:
             if self.fence is not None:
+                if run.outlets:
+                    await self.room()
                 self.fence.check()
             tasks = run.plan()
             if run.notices:
@@ -227,6 +233,24 @@ class AsyncDriver:
                 return True
         return False
 
+    async def room(self) -> None:
+        """Return when those who listen have read enough."""
+        loop = self.loop
+        for outlet in self.run.outlets:
+            while outlet.must_wait:
+                ready: asyncio.Future[bool] = loop.create_future()
+                outlet.when_room(partial(_call_soon, loop, _resolve, ready, True, None))
+                if not outlet.is_full:
+                    break
+                answers = outlet.ask()
+                timer = None if answers is None else loop.call_later(outlet.patience_s, _resolve, ready, False, None)
+                try:
+                    if not await ready:
+                        outlet.note(answers)
+                finally:
+                    if timer is not None:
+                        timer.cancel()
+
     async def drive(self) -> None:
         """Run to the end, in one asyncio task."""
         self.cancels = count_cancels()
@@ -236,9 +260,12 @@ class AsyncDriver:
     async def close(self, *, quiet: bool = False) -> None:
         """Store what is left, wait until everything is stored; async bodies that still run are cancelled and awaited.
 
+        Whoever is cancelled while he waits for that does not wait for bodies any longer, but for what is being stored.
         `quiet`: the caller has walked away, or was cancelled: a lost claim is not reported.
         """
         run = self.run
+        if self.fence is not None:
+            self.fence.releases(self.stop)
         for task in run.tasks:
             if task.scope is not None and not task.settled:
                 task.scope.close()
@@ -247,16 +274,21 @@ class AsyncDriver:
         left = [body for body in self.bodies if not body.done()]
         for body in left:
             body.cancel()
+        for job in self.launched.values():
+            workers.abandon(job)
+        self.launched.clear()
         hold = self.hold
         may_store = hold is None or hold.reenter()
+        cancelled = None
         try:
             if left:
-                await asyncio.shield(asyncio.wait(left))
+                try:
+                    await asyncio.wait(left)
+                except asyncio.CancelledError as again:
+                    cancelled = again
             commit = None if self.broken else run.close()
-            if may_store:
-                if commit is not None:
-                    await asyncio.shield(asyncio.ensure_future(self.store(commit, wait=True)))
-                await self.drain()
+            if may_store and (commit is not None or self.acks):
+                cancelled = await to_the_end(self.store_rest(commit)) or cancelled
         except CheckpointConflictError:
             if not quiet:
                 raise
@@ -273,13 +305,23 @@ class AsyncDriver:
                         await self.saver.arelease(run.claim)
                 finally:
                     hold.release()
+        if cancelled is not None:
+            raise cancelled
 
     async def abort(self, error: BaseException) -> None:
-        """Close a run that an error has left: what its tasks wrote is stored, and the run lets go of the error."""
+        """Close a run that an error has left: what its tasks wrote is stored, and the run lets go of the error.
+
+        Nothing is stored by what runs inside an attempt that is over: somebody else may be where it was (D29).
+        """
+        self.broken = self.broken or isinstance(error, AttemptClosedError)
         try:
             await self.close(quiet=not isinstance(error, Exception))
         finally:
             self.run.outcome()
+
+    def stop(self) -> None:
+        """The attempt that this run is part of was ended: look after it, if this one waits."""
+        self.inbox.put_from_thread(None)
 
     @staticmethod
     async def gather(
@@ -325,7 +367,8 @@ class AsyncDriver:
         """Start one attempt."""
         node = scope.task.node
         if node.needs_worker and not node.async_routers:
-            workers.submit(Job(partial(self.body, context, scope, delay)))
+            job = self.launched[scope] = Job(partial(self.body, context, scope, delay), node.name)
+            workers.submit(job)
             return
         body = self.loop.create_task(self.abody(scope, delay), context=context)
         self.bodies[body] = scope
@@ -353,8 +396,11 @@ class AsyncDriver:
             await asyncio.sleep(delay)
         try:
             if not scope.task.node.needs_worker:
+                if "custom" in self.run.sees:
+                    written_: list[Write] = await paced(acall(scope), self.run, self.room)
+                    return written_
                 return await acall(scope)
-            result, writes = await self.off_loop(partial(call_node, scope))
+            result, writes = await self.off_loop(scope, partial(call_node, scope))
             await acall_routers(scope, result, writes)
         except GraphInterrupt as error:
             await self.linger(scope, error)
@@ -370,7 +416,7 @@ class AsyncDriver:
         scope.questions.when_alone(alarm.ring)
         await alarm.sleep(None)
 
-    async def off_loop(self, function: Callable[[], Any]) -> Any:
+    async def off_loop(self, scope: TaskScope, function: Callable[[], Any]) -> Any:
         """The result of a sync function, called on a worker in the current context."""
         future = self.loop.create_future()
         context = copy_context()
@@ -382,7 +428,8 @@ class AsyncDriver:
                 result, error = None, raised
             self.inbox.put_from_thread(partial(_resolve, future, result, error))
 
-        workers.submit(Job(run))
+        job = self.launched[scope] = Job(run, scope.task.name)
+        workers.submit(job)
         return await future
 
     def ended(self, body: asyncio.Task[Any]) -> None:
@@ -412,6 +459,8 @@ class AsyncDriver:
     async def handle(self, event: Any) -> None:
         """Settle an outcome, or start a child task."""
         if event is None:
+            if self.fence is not None:
+                self.fence.check()
             return
         if callable(event):
             event()
@@ -423,6 +472,7 @@ class AsyncDriver:
             await self.resolve(event)
             return
         scope, writes, error = event
+        self.launched.pop(scope, None)
         task = scope.task
         if task.scope is not scope or task.settled:
             return
@@ -497,8 +547,7 @@ class AsyncDriver:
             for body, owner in list(self.bodies.items()):
                 if owner is scope:
                     body.cancel()
-            if task.node.needs_worker:
-                workers.abandon()
+            workers.abandon(self.launched.pop(scope, None))
             if not await self.again(self.run.settle(task, timed_out(task, now))) and task.future is not None:
                 await self.resolve(task)
         if self.run.failure is not None:
@@ -632,6 +681,12 @@ class AsyncDriver:
             if kept := salvage(self.run, commit, self.saver.encode):
                 await self.saver.awrite(kept, durability=self.durability)
 
+    async def store_rest(self, commit: StepCommit | None) -> None:
+        """Store what is left, and wait for everything that is on its way."""
+        if commit is not None:
+            await self.store(commit, wait=True)
+        await self.drain()
+
     async def store_held(self) -> None:
         """Store the writes of tasks that have settled while others are running."""
         commit = self.run.flush()
@@ -659,10 +714,29 @@ class AsyncDriver:
             raise
 
 
+async def to_the_end(work: Coroutine[Any, Any, None]) -> asyncio.CancelledError | None:
+    """Await what must not be cut short. Returns the cancellation that came meanwhile, to be raised afterwards."""
+    task = asyncio.ensure_future(work)
+    cancelled = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    task.result()
+    return cancelled
+
+
 def count_cancels() -> int:
     """How often the current asyncio task was asked to stop."""
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, *call: Any) -> None:
+    """Have a loop call something, from any thread; nothing if it is closed."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(*call)
 
 
 def _resolve(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

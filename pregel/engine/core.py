@@ -21,17 +21,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from checkpoint.base import WRITES_IDX_MAP, StepCommit, TaskWrites, Version
+from checkpoint.base import SCHEDULED, WRITES_IDX_MAP, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
-from pregel.constants import ERROR, ERROR_SOURCE_NODE, INTERRUPT, NULL_TASK_ID, RESUME, START
-from pregel.engine import entry, pause, plan, retry, snapshot, view
+from pregel.constants import ERROR, INTERRUPT, NULL_TASK_ID, RESUME, START
+from pregel.engine import entry, namespace, occupancy, pause, plan, retry, snapshot, view
 from pregel.engine.apply import apply_tasks
 from pregel.engine.effects import Effect, Retry, Start
 from pregel.engine.program import Node, Write
-from pregel.engine.state import LATER, Phase, RunState, Status
+from pregel.engine.state import LATER, Phase, RunState, Status, Unstored
 from pregel.engine.task import Task
 from pregel.errors import (
-    AttemptClosedError,
     EngineBug,
     ErrorCode,
     GraphBubbleUp,
@@ -39,7 +38,7 @@ from pregel.errors import (
     GraphInterrupt,
     GraphRecursionError,
     Interrupt,
-    NodeError,
+    ParentCommand,
     StoredFailure,
     is_invalid_resume,
 )
@@ -138,7 +137,11 @@ class Run(RunState):
         self._settled(task)
 
     def settle(self, task: Task, error: BaseException) -> Effect | None:
-        """The body raised. Turns the error into a pause, a failure, control flow, or another try."""
+        """The body raised. Turns the error into a pause, a failure, control flow, or another try.
+
+        Raises:
+            BaseException: one that is no failure of a node, Ctrl-C above all: it ends the run here and now.
+        """
         if task.settled:
             raise EngineBug(f"task {task.name!r} of step {self.step} settled twice")
         if isinstance(error, GraphBubbleUp):
@@ -152,9 +155,8 @@ class Run(RunState):
         if not isinstance(error, Exception):
             self._settled(task)
             self._keep_answers(task)
-            if not isinstance(error, AttemptClosedError):
-                self.failure = error
-            return None
+            self.failure = error
+            raise error
         error.add_note(f"During task with name '{task.name}' and id '{self.id_of(task)}'")
         if is_invalid_resume(error):
             self._settled(task)
@@ -181,7 +183,7 @@ class Run(RunState):
         if self.pending:
             entry.reapply(self, [child])
             if child.settled and child.interrupts:
-                scope.questions.asked.append(((2, index), child.interrupts))
+                scope.questions.asked.append(((2, index, ""), child.interrupts))
         self.tasks.append(child)
         if not child.settled:
             child.start_over()
@@ -220,7 +222,7 @@ class Run(RunState):
             return None
         tasks = self.tasks
         if len(tasks) > 1:
-            tasks = [task for task in tasks if task.writes is not None]
+            tasks = [task for task in tasks if task.writes is not None or _is_used_up(task)]
         self.phase = "committing"
         try:
             apply_tasks(self, tasks)
@@ -272,7 +274,9 @@ class Run(RunState):
         request = self.request
         held = self._take_held()
         around = request.parent_run
-        if around is not None and self.status == "done":
+        if request.stable_ns:
+            occupancy.leave(self.root.occupied, self.ns)
+        if around is not None and (self.status == "done" or isinstance(self.bubble, ParentCommand)):
             if not request.stable_ns:
                 # This namespace is not met again: who comes here next time asks the run around it.
                 around.sub_changed.update({**self.sub, **self.sub_changed})
@@ -285,6 +289,10 @@ class Run(RunState):
         if is_torn:
             return None
         if request.parent_run is None:
+            for run, writes, is_parked in self.open_runs:
+                if not is_parked and (made := snapshot.final(run, writes)) is not None:
+                    self.parked.append(made)
+            self.open_runs = []
             made = snapshot.final(self, held)
             if made is None and self.parked:
                 made = snapshot.rows(self, held)  # this run did nothing, but nested ones did
@@ -292,10 +300,14 @@ class Run(RunState):
                 made.others = self.parked
                 snapshot.unlink(made)
             return made
-        if self.status != "done" or request.stable_ns:
+        # What it stored itself is parked already; what is below it belongs to the superstep around it now.
+        request.parent_run.open_runs += self.open_runs
+        self.open_runs = []
+        if request.stable_ns:
             made = snapshot.final(self, held)
             if made is not None:
                 self.root.parked.append(made)
+        request.parent_run.open_runs.append(Unstored(self, held, request.stable_ns))
         return None
 
     def leave(self) -> None:
@@ -306,7 +318,7 @@ class Run(RunState):
             return
         questions = scope.questions
         if self.status == "interrupted" and self.interrupts:
-            questions.asked.append(((1, request.call_number), tuple(self.interrupts)))
+            questions.asked.append(((1, request.call_number, request.key or ""), tuple(self.interrupts)))
         if self.refused is not None:
             questions.refused = self.refused
         questions.going_on.discard(request)
@@ -318,14 +330,7 @@ class Run(RunState):
         if ended is not None:
             return ended
         if self.status == "out_of_steps":
-            ready = self.ready
-            left = (
-                f"{len(ready)} tasks still ready ({', '.join(map(repr, ready[:5]))})" if ready else "no step to spare"
-            )
-            return GraphRecursionError(
-                f"step limit {self.request.limit} reached with {left}; raise recursion_limit in the config, or check the "
-                f"condition that ends the loop [{ErrorCode.GRAPH_RECURSION_LIMIT.value}]"
-            )
+            return self._out_of_steps()
         if self.status == "draining":
             return GraphDrained(self.request.control.drain_reason or "shutdown")
         if (
@@ -365,9 +370,11 @@ class Run(RunState):
         return view.read(self, select, writes)
 
     def custom(self, scope: TaskScope, value: Any) -> None:
-        """A chunk of mode custom."""
+        """A chunk of mode custom, to everybody who listens, each when he has room for it."""
         if "custom" in self.sees:
-            self.emit("custom", value)
+            chunk = namespace.path_of(self.ns), "custom", value
+            for outlet in self.outlets:
+                outlet.offer(chunk, scope.check)
 
     def spawn(self, scope: TaskScope, node: Any, argument: Any) -> Any:
         """Start a child task of the scope's task; returns its future."""
@@ -378,6 +385,18 @@ class Run(RunState):
     def now(self) -> float:
         """Seconds that only go forward."""
         return self.request.monotonic()
+
+    def _out_of_steps(self) -> GraphRecursionError:
+        """What the caller needs to go on, or to make do with what there is."""
+        limit, ready, config = self.request.limit, self.ready, view.resuming(self)
+        left = f"{len(ready)} tasks still ready ({', '.join(map(repr, ready[:5]))})" if ready else "no step to spare"
+        goes_on = "" if config is None else "; what was done is stored, and invoke(None, error.config) goes on"
+        error = GraphRecursionError(
+            f"step limit {limit} reached with {left}; raise recursion_limit in the config, or check the condition that "
+            f"ends the loop{goes_on}; error.values has the last values [{ErrorCode.GRAPH_RECURSION_LIMIT.value}]"
+        )
+        error.values, error.config, error.limit, error.ready = view.result(self), config, limit, tuple(ready)
+        return error
 
     # ---- settling
 
@@ -413,7 +432,7 @@ class Run(RunState):
         caller, parent = child.caller, child.parent
         if caller is None or parent is None:
             return
-        caller.questions.asked.append(((2, child.call_index), child.interrupts))
+        caller.questions.asked.append(((2, child.call_index, ""), child.interrupts))
         if not parent.settled or not parent.interrupts:
             return
         known = {question.id for question in parent.interrupts}
@@ -442,7 +461,7 @@ class Run(RunState):
     def _fail(self, task: Task, error: Exception) -> Effect | None:
         """No further try: hand the failure to the node's handler, or let it end the run."""
         task.error = error
-        handler = self._handler_of(task.node)
+        handler = entry.handler_of(self, task.node)
         if self.stores:
             self._hold(task, ERROR, error)
             self._keep_answers(task)
@@ -457,35 +476,23 @@ class Run(RunState):
             return None
         task.handled = True
         if self.stores:
-            self.held.append(self._row(task, WRITES_IDX_MAP["__scheduled__"], [(ERROR_SOURCE_NODE, task.name)]))
-        follow_up = self._handling(handler, task, error)
+            self.held.append(self._row(task, WRITES_IDX_MAP[SCHEDULED], [(SCHEDULED, task.name)]))
+        follow_up = entry.handling(handler, task, error)
         self.tasks.append(follow_up)
         if self.sees:
             view.starts(self, [follow_up])
         return Start(follow_up)
 
-    def _handler_of(self, node: Node) -> Node | None:
-        if node.error_handler is None or node.is_error_handler:
-            return None
-        return self.program.nodes[node.error_handler]
-
-    def _handling(self, handler: Node, failed: Task, error: BaseException) -> Task:
-        """The task that handles a failure, with the failed task's input."""
-        task = Task(handler, failed.input)
-        task.parent = failed
-        task.error_of = NodeError(failed.name, error)
-        return task
-
     def _take_over_failures(self) -> None:
         """Failures that an earlier run handed to their handler: the handler is due, the node does not run again."""
         for task in [task for task in self.tasks if task.handled and task.writes is None]:
-            handler = self._handler_of(task.node)
+            handler = entry.handler_of(self, task.node)
             if handler is None:
                 task.handled = False
                 task.error = None
                 continue
             task.settled = True
-            follow_up = self._handling(handler, task, StoredFailure.of(task.error))
+            follow_up = entry.handling(handler, task, StoredFailure.of(task.error))
             entry.reapply(self, [follow_up])
             self.tasks.append(follow_up)
 
@@ -546,6 +553,13 @@ class Run(RunState):
     def _end(self, status: Status) -> None:
         self.status = status
         self.phase = "done"
+
+
+def _is_used_up(task: Task) -> bool:
+    """Did a handler take the task over? It has written nothing, but what it was woken by is spent all the same."""
+    if task.handled:
+        task.writes = []
+    return task.handled
 
 
 def count_of(version: Version) -> int:

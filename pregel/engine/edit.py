@@ -100,11 +100,7 @@ class Edit:
         """Tasks of the open step, with what is stored of them."""
         run = self.run
         tasks = plan.open_tasks(run)
-        stored: dict[str, list[TaskWrites]] = {}
-        for writes in run.pending:
-            stored.setdefault(writes.task_id, []).append(writes)
-        for task in tasks:
-            entry.restore_task(task, stored.get(run.id_of(task), ()))
+        entry.restore(run, tasks, run.pending)
         return tasks
 
     def _store(self, source: Any, held: Sequence[TaskWrites] = ()) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from checkpoint.base import WRITES_IDX_MAP, StepCommit, TaskWrites
+from checkpoint.base import SCHEDULED, WRITES_IDX_MAP, StepCommit, TaskWrites
 from pregel.constants import (
     END,
     ERROR,
@@ -25,10 +25,18 @@ from pregel.constants import (
 from pregel.engine import answer as fit
 from pregel.engine import namespace, pause, plan, snapshot, view
 from pregel.engine.apply import apply_tasks, apply_writes
-from pregel.engine.program import Program, Write
+from pregel.engine.program import Node, Program, Write
 from pregel.engine.state import Answers, RunState
 from pregel.engine.task import Task
-from pregel.errors import EmptyInputError, Interrupt, InvalidUpdateError, UnknownInterruptError, shown
+from pregel.errors import (
+    EmptyInputError,
+    Interrupt,
+    InvalidUpdateError,
+    NodeError,
+    StoredFailure,
+    UnknownInterruptError,
+    shown,
+)
 from pregel.types import Command, Send
 
 
@@ -355,7 +363,7 @@ def reapply(run: RunState, tasks: Sequence[Task]) -> None:
                 continue
             task.settled = True
             task.reapplied = True
-        elif task.interrupts and run.answers.given and not _answered(run, task):
+        elif task.interrupts and not task.handled and run.answers.given and not _answered(run, task):
             task.settled = True
             if task.call_index < 0:  # else its caller asks for it
                 run.waiting.append(task)
@@ -372,10 +380,42 @@ def restore_task(task: Task, entries: Sequence[TaskWrites]) -> None:
                 task.answers = pause.answers_from(value)
             elif channel == ERROR:
                 task.error = value
-            elif channel == ERROR_SOURCE_NODE:
+            elif channel in (SCHEDULED, ERROR_SOURCE_NODE):
                 task.handled = True
         if entry.slot == 0:
             task.writes = [(c, v) for c, v in entry.writes if c != NO_WRITES]
+
+
+def restore(run: RunState, tasks: Sequence[Task], stored: Sequence[TaskWrites]) -> None:
+    """Set what is stored of the tasks of an open step. A failed one that was handed to its handler shows what the handler
+    has come to: its writes, or its questions."""
+    by_task: dict[str, list[TaskWrites]] = {}
+    for entry in stored:
+        by_task.setdefault(entry.task_id, []).append(entry)
+    for task in tasks:
+        restore_task(task, by_task.get(run.id_of(task), ()))
+        handler = handler_of(run, task.node) if task.handled else None
+        if handler is not None:
+            follow_up = handling(handler, task, StoredFailure.of(task.error))
+            restore_task(follow_up, by_task.get(run.id_of(follow_up), ()))
+            task.interrupts = follow_up.interrupts
+            if task.writes is None:
+                task.writes = follow_up.writes
+
+
+def handler_of(run: RunState, node: Node) -> Node | None:
+    """The node that takes over when this one has failed for good."""
+    if node.error_handler is None or node.is_error_handler:
+        return None
+    return run.program.nodes[node.error_handler]
+
+
+def handling(handler: Node, failed: Task, error: BaseException) -> Task:
+    """The task that handles a failure, with the failed task's input."""
+    task = Task(handler, failed.input)
+    task.parent = failed
+    task.error_of = NodeError(failed.name, error)
+    return task
 
 
 def _answered(run: RunState, task: Task) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from checkpoint.base import LoadedCheckpoint, RunnableConfig
-from pregel.engine import entry, plan, view
+from pregel.engine import entry, pause, plan, view
 from pregel.engine.program import Program
 from pregel.engine.state import Request, RunState
 from pregel.engine.task import Task, order
@@ -22,11 +22,7 @@ def opened(program: Program, request: Request, loaded: LoadedCheckpoint) -> tupl
     run = RunState(program, request, loaded)
     entry.null_writes(run)
     tasks = plan.open_tasks(run)
-    stored: dict[str, list[Any]] = {}
-    for writes in loaded.writes:
-        stored.setdefault(writes.task_id, []).append(writes)
-    for task in tasks:
-        entry.restore_task(task, stored.get(run.id_of(task), ()))
+    entry.restore(run, tasks, loaded.writes)
     return run, tasks
 
 
@@ -37,11 +33,13 @@ def describe(
     config: RunnableConfig,
     latest: bool,
     states: Sequence[RunnableConfig | StateSnapshot | None],
+    more: Sequence[Sequence[StateSnapshot]] | None = None,
 ) -> StateSnapshot:
     """The snapshot of an opened checkpoint.
 
     `latest`: the newest was asked for without naming it; then finished tasks of the open step count as applied, unless
-    the channels refuse their writes. `states`: per task, where its nested graph keeps its state, or that state.
+    the channels refuse their writes. `states`: per task, where its nested graph keeps its state, or that state. `more`:
+    per task, the states of all its nested runs, if it has several.
     """
     loaded = run.loaded
     assert loaded is not None
@@ -56,18 +54,26 @@ def describe(
         # The step could not be closed with these writes, and cannot be shown closed: it is shown as it began.
         latest = False
         values = view.state_values(run)
+    answered = pause.stored_answers(loaded.writes).by_id
     shown = tuple(
         PregelTask(
             run.id_of(task),
             task.name,
             task.path,
             task.error,  # type: ignore[arg-type]
-            () if latest and task.writes is not None else task.interrupts,
+            task.interrupts
+            if not latest
+            else ()
+            if task.writes is not None
+            else pause.unanswered(task.interrupts, answered),
             state,
             None if task.writes is None else view.bare_result(run, task),
         )
         for task, state in zip(tasks, states, strict=True)
     )
+    for shown_task, all_states in zip(shown, more or (), strict=False):
+        if all_states:
+            shown_task.states = tuple(all_states)
     return StateSnapshot(
         values,
         tuple(task.name for task in tasks if not (latest and task.writes is not None)),

@@ -71,7 +71,7 @@ def ask(
     else:
         question = _question(run, task, id_, value, response_schema, deadline)
         answers.open[id_] = question
-        scope.questions.asked.append(((0, number), (question,)))
+        scope.questions.asked.append(((0, number, ""), (question,)))
         raise GraphInterrupt((question,))
     fitted = answer if response_schema is None else _fitted(run, task, id_, response_schema, answer)
     with _asking:
@@ -190,8 +190,8 @@ def answers_from(plain: Any) -> list[Any] | None:
 def pending(writes: Sequence[TaskWrites]) -> dict[str, tuple[Interrupt, ...]]:
     """Task id -> open questions: interrupts of tasks that have no output, but those whose answer is stored (their task
     failed, or did not come to its end, after it was answered)."""
-    answered = stored_answers(writes).by_id
     found: dict[str, tuple[Interrupt, ...]] = {}
+    answered = stored_answers(writes).by_id
     done = set()
     for entry in writes:
         if entry.slot == 0:

@@ -70,6 +70,8 @@ def checkpoint(run: RunState, source: Source, held: Sequence[TaskWrites] = ()) -
     run.made_step = step = run.step
     run.number(step)
     if not run.stores or run.request.deferred:
+        if run.open_runs:
+            run.open_runs = []  # what nested runs came to is in the state now
         return None
     run.parent_rev = parent_rev
     run.parent_id = parent_id if parent_rev else None
@@ -236,8 +238,8 @@ def into_lane(run: RunState, commits: Sequence[StepCommit]) -> None:
         kept_state.rev = moved.get(kept_state.rev, kept_state.rev)
 
 
-def kept(run: RunState) -> LoadedCheckpoint:
-    """The state of a run as its next run would load it, for a stable namespace whose commits are not stored yet."""
+def kept(run: RunState, held: Sequence[TaskWrites] = ()) -> LoadedCheckpoint:
+    """The state of a run as its next run would load it, whose commits are not stored yet. `held`: of its open step."""
     assert run.claim is not None
     values = {
         name: channel.dump() for name, channel in run.channels.items() if channel.tracked and name in run.versions
@@ -257,6 +259,7 @@ def kept(run: RunState) -> LoadedCheckpoint:
         seen={node: dict(seen) for node, seen in run.seen.items()},
         updated_channels=run.updated,
         sub=dict(run.sub),
+        writes=[*run.pending, *held],
         facts=dict(run.facts),
     )
 

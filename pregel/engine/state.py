@@ -20,6 +20,7 @@ from pregel._scope import TaskScope
 from pregel.channels.base import BaseChannel
 from pregel.constants import MISSING
 from pregel.engine import namespace
+from pregel.engine.occupancy import Stay
 from pregel.engine.program import Program
 from pregel.engine.task import Task, digest, task_id
 from pregel.errors import Interrupt
@@ -46,9 +47,9 @@ LATER = object()
 class Answers:
     """What a resume brought, shared by all nested runs below the one that was resumed.
 
-    `by_id`: interrupt id -> answer; each is taken once. `loose`: at most one value that was given while no question was
-    pending; the first question of the superstep that is resumed takes it. Taking is one dict or list operation, so any
-    thread may.
+    `by_id`: interrupt id -> answer; an id is one question's, however often it comes up. `loose`: at most one value that
+    was given while no question was pending; the first question of the superstep that is resumed takes it. Looking up and
+    taking are one dict or list operation, so any thread may.
     """
 
     __slots__ = ("bare", "by_id", "given", "loose", "open", "taken")
@@ -109,6 +110,7 @@ class Request:
         "interrupt_after",
         "interrupt_before",
         "jitter",
+        "key",
         "limit",
         "modes",
         "monotonic",
@@ -159,13 +161,15 @@ class Request:
     thread_id: str | None
     checkpoint_id: str | None
     """The checkpoint that the caller addressed, None for the newest."""
-    seeds: dict[tuple[str, ...], tuple[str, str]]
-    """Root run: path of node names -> (namespace, checkpoint id) of nested checkpoints that the caller addressed. The
-    first nested run at such a path starts from there (D25)."""
+    seeds: dict[str, tuple[str, str]]
+    """Root run: namespace without task ids -> (namespace, checkpoint id) of nested checkpoints that the caller addressed.
+    The first nested run at such a place starts from there (D25)."""
     run_id: str | None
     ns_: str | None
     call_number: int
-    """The how-manieth nested run of its task this is, from 0."""
+    """The how-manieth nested run of its task this is, from 0; of those with the same key, if it has one."""
+    key: str | None
+    """What the caller named this nested run of its task by."""
     stable_ns: bool
     parent: TaskScope | None
     """The scope that this run was started from."""
@@ -181,7 +185,7 @@ class Request:
     limit: int
     modes: frozenset[str]
     outlets: tuple[Any, ...]
-    """Where chunks go: each has `append`."""
+    """Where chunks go: each has `append`, and `offer` for those that can wait."""
     output_keys: str | Sequence[str]
     interrupt_before: str | Sequence[str]
     interrupt_after: str | Sequence[str]
@@ -204,8 +208,28 @@ class Request:
             assert self.parent_run is not None
             assert self.parent is not None
             around = self.parent_run.ns_of(self.parent.task)
-            self.ns_ = namespace.nested_ns(namespace.stable(around) if self.stable_ns else around, self.call_number)
+            around = namespace.stable(around) if self.stable_ns else around
+            self.ns_ = namespace.nested_ns(around, self.call_number, self.key)
         return self.ns_
+
+
+class Origin(NamedTuple):
+    """Where a run of a replayed superstep stood when the checkpoint was made that the caller addressed."""
+
+    ns: str
+    checkpoint_id: str
+    as_of: str
+    """The addressed checkpoint: ids sort by time, and what is newer had not happened yet."""
+
+
+class Unstored(NamedTuple):
+    """A nested run that has ended, with durability `exit`."""
+
+    run: RunState
+    held: list[TaskWrites]
+    """Writes of its open superstep."""
+    is_parked: bool
+    """Is it to be stored whatever becomes of the superstep?"""
 
 
 class Pace:
@@ -275,6 +299,9 @@ class RunState:
         "made_step",
         "moved_past",
         "notices",
+        "occupied",
+        "open_runs",
+        "origin",
         "outlets",
         "parent_id",
         "parent_rev",
@@ -326,6 +353,13 @@ class RunState:
         """Durability `exit`, root run: what nested runs want stored with the final commit."""
         self.finished: dict[str, LoadedCheckpoint] = {}
         """Durability `exit`, root run: stable namespace -> state of its last finished run."""
+        self.open_runs: list[Unstored] = []
+        """Durability `exit`: nested runs that ended in the open superstep, of this run and of nested ones that did not
+        close theirs. They are stored only if it is not closed: then they are what a resume goes on from."""
+        self.occupied: dict[str, Stay] = {}
+        """Root run: stable namespace -> the last nested run in it."""
+        self.origin: Origin | None = None
+        """Replay of an addressed nested checkpoint: where this run stood then."""
         self.tasks: list[Task] = []
         """Tasks of the current step in planned order; handlers and called tasks are appended."""
         self.ready: list[str] = []
@@ -485,6 +519,22 @@ class RunState:
             around = self.ns_of(task.parent)
         return namespace.task_ns(around, task.name, self.id_of(task))
 
+    def origin_ns_of(self, task: Task) -> str:
+        """The namespace that a task of a replayed superstep had when it ran first."""
+        origin = self.origin
+        assert origin is not None
+        return self._origin_of(task, origin)[1]
+
+    def _origin_of(self, task: Task, origin: Origin) -> tuple[str, str]:
+        """Id and namespace that a task had in the superstep that is replayed."""
+        parent_id, around = None, origin.ns
+        if task.parent is not None:
+            parent_id, parent_ns = self._origin_of(task.parent, origin)
+            if task.call_index >= 0:
+                around = parent_ns
+        id_ = task_id(origin.checkpoint_id, origin.ns, task, parent_id)
+        return id_, namespace.task_ns(around, task.name, id_)
+
     def parents(self) -> dict[str, str]:
         """Namespace -> current checkpoint id of every graph around this one."""
         around = self.request.parent_run
@@ -497,6 +547,11 @@ class RunState:
         path = namespace.path_of(self.ns)
         for outlet in self.outlets:
             outlet.append((path, mode, payload))
+
+    @property
+    def is_crowded(self) -> bool:
+        """Does somebody who listens have too much to read?"""
+        return any(outlet.must_wait for outlet in self.outlets)
 
     def notice(self, code: str, place: str, text: str) -> None:
         """Record a warning for the driver to emit."""

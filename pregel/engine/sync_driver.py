@@ -21,8 +21,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
-from threading import Lock
-from typing import Any
+from threading import Lock, get_ident, main_thread
+from typing import Any, Final
 
 from checkpoint.base import (
     Ack,
@@ -41,6 +41,10 @@ from pregel.engine.program import Write
 from pregel.engine.snapshot import into_lane, note_edited, note_unstored, salvage
 from pregel.engine.task import Task, call
 from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, here, linger, workers
+from pregel.errors import AttemptClosedError
+
+LOOK_S: Final = 0.05
+"""The main thread wakes up so often while it waits: a Ctrl-C in the very moment in which it falls asleep wakes nobody."""
 
 
 class SyncDriver:
@@ -89,7 +93,11 @@ class SyncDriver:
         """Held while a pump is started, and while none may be started any more."""
         self.handed_back = Lock()
         self.pump_error: BaseException | None = None
+        self.launched: dict[TaskScope, Job] = {}
+        """Bodies that were handed to workers and have not been settled."""
         run.spawner = self.spawn
+        if self.fence is not None:
+            self.fence.encloses(self.stop)
 
     # ---- life cycle
 
@@ -115,6 +123,8 @@ class SyncDriver:
                 return True
         else:
             if self.fence is not None:
+                if run.outlets:
+                    self.room()
                 self.fence.check()
             tasks = run.plan()
             if run.notices:
@@ -188,6 +198,11 @@ class SyncDriver:
         self.jobs.clear()
         return False
 
+    def room(self) -> None:
+        """Return when those who listen have read enough."""
+        for outlet in self.run.outlets:
+            outlet.wait()
+
     def drive(self) -> None:
         """Run to the end."""
         while self.advance():
@@ -199,20 +214,22 @@ class SyncDriver:
         `quiet`: the caller has walked away, or the process is being interrupted: a lost claim is not reported.
         """
         run = self.run
+        if self.fence is not None:
+            self.fence.releases(self.stop)
         for task in run.tasks:
             if task.scope is not None and not task.settled:
                 task.scope.close()
             if task.future is not None:
                 abandon_future(task.future)
+        for job in self.launched.values():
+            workers.abandon(job)
+        self.launched.clear()
         hold = self.hold
         may_store = hold is None or hold.reenter()
         try:
             commit = None if self.broken else run.close()
-            if may_store:
-                if commit is not None:
-                    self.store(commit, wait=True)
-                while self.acks:
-                    self.settle_ack(self.acks.popleft())
+            if may_store and (commit is not None or self.acks):
+                self.store_rest(commit)
         except CheckpointConflictError:
             if not quiet:
                 raise
@@ -231,11 +248,19 @@ class SyncDriver:
                     hold.release()
 
     def abort(self, error: BaseException) -> None:
-        """Close a run that an error has left: what its tasks wrote is stored, and the run lets go of the error."""
+        """Close a run that an error has left: what its tasks wrote is stored, and the run lets go of the error.
+
+        Nothing is stored by what runs inside an attempt that is over: somebody else may be where it was (D29).
+        """
+        self.broken = self.broken or isinstance(error, AttemptClosedError)
         try:
             self.close(quiet=not isinstance(error, Exception))
         finally:
             self.run.outcome()
+
+    def stop(self) -> None:
+        """The attempt that this run is part of was ended from another thread: look after it, if this one waits."""
+        self.inbox.put(None)
 
     # ---- bodies
 
@@ -256,7 +281,7 @@ class SyncDriver:
         if task.timeout is not None:
             task.started_at = scope.moved_at = time.monotonic()
             self.limited = True
-        job = Job(partial(self.body, copy_context(), scope, delay))
+        job = self.launched[scope] = Job(partial(self.body, copy_context(), scope, delay), task.name)
         if self.gate is None:
             self.launch(job)
         else:
@@ -293,22 +318,29 @@ class SyncDriver:
     def wait(self) -> Any:
         """The next event; None when a deadline passed or a chunk is waiting."""
         due = self.next_deadline()
-        if due is None:
+        if due is None and get_ident() != main_thread().ident:
             return self.inbox.get()
-        try:
-            return self.inbox.get(timeout=max(0.0, due - time.monotonic()))
-        except Empty:
-            self.expire(time.monotonic())
-            return None
+        while True:
+            now = time.monotonic()
+            left = LOOK_S if due is None else min(LOOK_S, max(0.0, due - now))
+            try:
+                return self.inbox.get(timeout=left)
+            except Empty:
+                if due is not None and time.monotonic() >= due:
+                    self.expire(time.monotonic())
+                    return None
 
     def handle(self, event: Any) -> None:
         """Settle an outcome, or start a child task."""
         if event is None:
+            if self.fence is not None:
+                self.fence.check()
             return
         if isinstance(event, Spawned):
             self.start_child(event)
             return
         scope, writes, error = event
+        self.launched.pop(scope, None)
         task = scope.task
         if task.scope is not scope or task.settled:
             return
@@ -370,7 +402,7 @@ class SyncDriver:
             if task.settled or due is None or due > now or task.scope is None:
                 continue
             task.scope.close()
-            workers.abandon()
+            workers.abandon(self.launched.pop(task.scope, None))
             if self.gate is not None:
                 self.gate.end(task.scope)
             if not self.again(self.run.settle(task, timed_out(task, now))) and task.future is not None:
@@ -414,7 +446,7 @@ class SyncDriver:
         if child.timeout is not None:
             child.started_at = scope.moved_at = time.monotonic()
             self.limited = True
-        job = Job(partial(self.body, event.context, scope, 0.0))
+        job = self.launched[scope] = Job(partial(self.body, event.context, scope, 0.0), child.name)
         if child.timeout is None:
             # A body with a limit must stay one that can be abandoned, so whoever waits for it does not run it.
             event.future.job = job
@@ -508,6 +540,12 @@ class SyncDriver:
             self.drain()
             if kept := salvage(self.run, commit, self.saver.encode):
                 self.saver.write(kept, durability=self.durability)
+
+    def store_rest(self, commit: StepCommit | None) -> None:
+        """Store what is left, and wait for everything that is on its way."""
+        if commit is not None:
+            self.store(commit, wait=True)
+        self.drain()
 
     def store_held(self) -> None:
         """Store the writes of tasks that have settled while others are running."""

@@ -295,6 +295,32 @@ async def acall_routers(scope: TaskScope, result: Any, writes: list[Write]) -> N
 
 
 @coroutine
+def paced(
+    body: Coroutine[Any, Any, Any], host: Any, room: Callable[[], Coroutine[Any, Any, None]]
+) -> Generator[Any, Any, Any]:
+    """Await a coroutine. Each time that what it awaits has come, it goes on only after `room()`, if its host is crowded:
+    a body on an event loop cannot be made to wait where it shows something."""
+    step: Callable[[Any], Any] = body.send
+    argument: Any = None
+    while True:
+        try:
+            yielded = step(argument)
+        except StopIteration as stop:
+            return stop.value
+        try:
+            argument = yield yielded
+            if host.is_crowded:
+                yield from room()
+        except GeneratorExit:
+            body.close()
+            raise
+        except BaseException as error:  # noqa: BLE001 - cancellation goes where the coroutine waits
+            step, argument = body.throw, error
+        else:
+            step = body.send
+
+
+@coroutine
 def in_context(body: Coroutine[Any, Any, Any], context: Context) -> Generator[Any, Any, Any]:
     """Await a coroutine in a context of its own, without the cost of an asyncio task (D39)."""
     run = context.run

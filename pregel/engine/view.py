@@ -277,6 +277,8 @@ def checkpoint(run: RunState) -> None:
     """The checkpoint that the step which was just planned starts from."""
     if "checkpoints" not in run.sees and "debug" not in run.sees:
         return
+    # A handler that is due because of an earlier run is no task of the plan; its node is shown in its place.
+    tasks = [task for task in run.tasks if task.parent is None]
     payload = {
         "config": {"configurable": _address(run, run.checkpoint_id)},
         "parent_config": {"configurable": _address(run, _parent_id(run))} if _parent_id(run) else None,
@@ -287,8 +289,8 @@ def checkpoint(run: RunState) -> None:
             "step": run.made_step,
             "parents": run.parents(),
         },
-        "next": [task.name for task in run.tasks],
-        "tasks": [_checkpoint_task(run, task) for task in run.tasks],
+        "next": [task.name for task in tasks],
+        "tasks": [_checkpoint_task(run, task) for task in tasks],
     }
     if "checkpoints" in run.sees:
         run.emit("checkpoints", payload)
@@ -317,6 +319,19 @@ def _address(run: RunState, checkpoint_id: str | None) -> dict[str, Any]:
     return address
 
 
+def resuming(run: RunState) -> dict[str, Any] | None:
+    """A config with which the outermost run around this one can be continued; None if nothing of it is stored."""
+    root = run.root
+    if not root.stores:
+        return None
+    configurable = {key: value for key, value in root.request.configurable.items() if not key.startswith("__pregel")}
+    configurable["thread_id"] = root.request.thread_id
+    if root.claim is not None and root.claim.lane:
+        # The thread's newest checkpoint is another run's.
+        configurable.update(checkpoint_ns="", checkpoint_id=root.checkpoint_id)
+    return {"configurable": configurable}
+
+
 def _checkpoint_task(run: RunState, task: Task) -> dict[str, Any]:
     entry: dict[str, Any] = {"id": run.id_of(task), "name": task.name}
     if task.error is not None:
@@ -341,14 +356,11 @@ def bare_result(run: RunState, task: Task) -> Any:
 
 
 def nested_config(run: RunState, task: Task) -> dict[str, Any] | None:
-    """Where the nested graph of a task keeps its state; None if the node has none that keeps any."""
-    graphs = [graph for graph in task.node.subgraphs if graph.checkpointer is not False]
-    if not graphs:
+    """Where the nested graph of a task keeps its state; None if the node has none that keeps any. A graph that keeps one
+    state for all its runs is asked for under the same address: whoever reads it drops the task ids."""
+    if all(graph.checkpointer is False for graph in task.node.subgraphs):
         return None
-    ns = run.ns_of(task)
-    if graphs[0].checkpointer is True:
-        ns = namespace.stable(ns)
-    return {"configurable": {"thread_id": run.request.thread_id, "checkpoint_ns": ns}}
+    return {"configurable": {"thread_id": run.request.thread_id, "checkpoint_ns": run.ns_of(task)}}
 
 
 # ---- the config of a task

@@ -20,9 +20,9 @@ import os
 import threading
 import time
 from _queue import SimpleQueue
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from pregel._scope import TaskScope
 from pregel.constants import RETURN
@@ -33,6 +33,8 @@ LIMIT: Final = 256
 PATIENCE_S: Final = 0.001
 PATIENT_ROUNDS: Final = 20
 """Looks without finding anything before the watching thread goes to sleep."""
+MAX_STUCK: Final = 1_000
+"""Abandoned jobs that may be stuck at the same time (D29)."""
 QUICK: Final = 4
 """Jobs that an owner must get through between two looks to be left alone."""
 
@@ -43,10 +45,14 @@ here = threading.local()
 class Job:
     """Something to run once, by whoever claims it first."""
 
-    __slots__ = ("_claim", "run")
+    __slots__ = ("_claim", "name", "run", "wanted")
 
-    def __init__(self, run: Callable[[], None]) -> None:
+    def __init__(self, run: Callable[[], None], name: str = "") -> None:
         self.run = run
+        self.name = name
+        """Of the node, for those who ask what is stuck."""
+        self.wanted: list[None] | None = None
+        """While a worker is in it: has one element, which is taken by the worker at the end or by who abandons it."""
         self._claim = [None]
 
     def claim(self) -> bool:
@@ -71,34 +77,57 @@ class Workers:
         self._offers: deque[Offer] = deque()
         self._calls: SimpleQueue[None] = SimpleQueue()
         """Wakes the watching thread."""
+        self._stuck: set[Job] = set()
+        """Abandoned jobs that have not ended."""
         self._watcher: threading.Thread | None = None
         self._watching = False
 
     def submit(self, job: Job) -> None:
-        """Run the job soon, on some thread."""
-        self._jobs.put(job)
+        """Run the job soon, on some thread.
+
+        Raises:
+            RuntimeError: too many threads are stuck in jobs that nobody waits for any more.
+        """
+        if len(self._stuck) > MAX_STUCK:
+            self._refuse()
         nested = getattr(here, "is_worker", False)
+        # Counted before it is put: a Ctrl-C in between costs a thread too many. The other way round it would be one too
+        # few, for as long as the process lives.
         with self._lock:
             self._spare -= 1
-            if self._spare >= 0:
-                return
-            if nested:
-                # The submitter may be about to wait for this job: it must not depend on a thread becoming free.
+            has_thread = self._spare >= 0
+            if not has_thread and (nested or self._threads < FIRST):
+                # A nested submitter may be about to wait for this job: it must not depend on a thread becoming free.
                 self._add(1)
-                return
-            if self._threads < FIRST:
-                self._add(1)
-        self._watch()
+                has_thread = nested
+        self._jobs.put(job)
+        if not has_thread:
+            self._watch()
 
     def offer(self, jobs: deque[Job]) -> None:
         """The caller is going to run these jobs one by one, taking them from the left; help it if that is slow."""
         self._offers.append(Offer(jobs))
         self._watch()
 
-    def abandon(self) -> None:
-        """A thread is stuck in a body that nobody waits for any more: it no longer counts."""
+    def abandon(self, job: Job | None) -> None:
+        """Nobody waits for the job any more. If a thread is in it, that thread counts no longer, and ends with it."""
+        if job is None or not job.wanted:
+            return
         with self._lock:
+            try:
+                job.wanted.pop()
+            except IndexError:
+                return
             self._threads -= 1
+            self._stuck.add(job)
+
+    def _refuse(self) -> NoReturn:
+        names = Counter(job.name for job in list(self._stuck))
+        worst = ", ".join(f"{name!r} ({count})" for name, count in names.most_common(5))
+        raise RuntimeError(
+            f"{names.total()} threads are stuck in nodes whose runs were left, interrupted or timed out: {worst}; a thread "
+            f"cannot be stopped from outside: have these nodes look at runtime.cancelled, or give their I/O time limits"
+        )
 
     def _add(self, count: int) -> None:
         for _ in range(count):
@@ -114,7 +143,14 @@ class Workers:
                 self._spare += 1
             job = jobs.get()
             if job.claim():
+                job.wanted = wanted = [None]
                 job.run()
+                try:
+                    wanted.pop()
+                except IndexError:
+                    with lock:
+                        self._stuck.discard(job)
+                    return
             # Do not keep the last job's task, inputs and writes alive while waiting for the next.
             del job
             self._done += 1  # racy on purpose: it only has to change when something finishes
@@ -124,7 +160,7 @@ class Workers:
         if self._watching:
             return
         with self._lock:
-            if self._watcher is None:
+            if self._watcher is None or not self._watcher.is_alive():
                 self._watcher = threading.Thread(target=self._keep_watch, name="pregel-watcher", daemon=True)
                 self._watcher.start()
         self._calls.put(None)

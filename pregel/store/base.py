@@ -53,6 +53,7 @@ __all__ = [
     "SearchItem",
     "SearchOp",
     "TTLConfig",
+    "VersionConflictError",
     "checked_ops",
     "ensure_embeddings",
     "get_text_at_path",
@@ -68,6 +69,24 @@ NamespaceMatchType: TypeAlias = Literal["prefix", "suffix"]
 
 class InvalidNamespaceError(ValueError):
     """A namespace that cannot be one. Nothing was stored."""
+
+
+class VersionConflictError(Exception):
+    """A put or delete that was to replace one version of an item found another. Nothing of its batch was carried out.
+
+    `expected` and `found` are versions; 0 stands for no item.
+    """
+
+    def __init__(self, namespace: tuple[str, ...], key: str, expected: int, found: int) -> None:
+        self.namespace, self.key, self.expected, self.found = namespace, key, expected, found
+        have = f"version {found}" if found else "no item"
+        super().__init__(
+            f"put of key {shown(key)} in {shown(namespace)} was to replace version {expected}, but there is {have}; "
+            f"nothing of the batch was carried out; get the item again and decide anew"
+        )
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.namespace, self.key, self.expected, self.found)
 
 
 class NotProvided:
@@ -92,9 +111,10 @@ class Item:
         namespace: a tuple or list of labels; kept as a tuple.
         created_at: when the key was first put; a datetime or ISO-8601 text.
         updated_at: when it was last put.
+        version: counts the puts since the key was made, from 1; None if the store does not count. Not compared.
     """
 
-    __slots__ = ("created_at", "key", "namespace", "updated_at", "value")
+    __slots__ = ("created_at", "key", "namespace", "updated_at", "value", "version")
 
     def __init__(
         self,
@@ -104,12 +124,14 @@ class Item:
         namespace: tuple[str, ...],
         created_at: datetime | str,
         updated_at: datetime | str,
+        version: int | None = None,
     ) -> None:
         self.value = value
         self.key = key
         self.namespace = tuple(namespace)
         self.created_at = _as_date(created_at)
         self.updated_at = _as_date(updated_at)
+        self.version = version
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Item):
@@ -149,6 +171,7 @@ class SearchItem(Item):
         created_at: see there.
         updated_at: see there.
         score: similarity to the query, higher is nearer; None if the item was not found by meaning.
+        version: see there.
     """
 
     __slots__ = ("score",)
@@ -161,8 +184,11 @@ class SearchItem(Item):
         created_at: datetime | str,
         updated_at: datetime | str,
         score: float | None = None,
+        version: int | None = None,
     ) -> None:
-        super().__init__(value=value, key=key, namespace=namespace, created_at=created_at, updated_at=updated_at)
+        super().__init__(
+            value=value, key=key, namespace=namespace, created_at=created_at, updated_at=updated_at, version=version
+        )
         self.score = score
 
     def dict(self) -> dict[str, Any]:
@@ -224,6 +250,8 @@ class PutOp(NamedTuple):
     """Paths to embed instead of the store's; False for none; None for the store's."""
     ttl: float | None = None
     """Minutes until the item expires; None never."""
+    if_version: int | None = None
+    """Carry out only if the item has this version, 0: only if there is none. None: whatever there is."""
 
 
 Op: TypeAlias = GetOp | SearchOp | PutOp | ListNamespacesOp
@@ -307,6 +335,7 @@ class BaseStore(ABC):
         index: Literal[False] | list[str] | None = None,
         *,
         ttl: float | NotProvided | None = NOT_PROVIDED,
+        if_version: int | None = None,
     ) -> None:
         """Store a value, in place of what was there.
 
@@ -316,16 +345,18 @@ class BaseStore(ABC):
             value: copied.
             index: see `PutOp`.
             ttl: minutes until it expires; None never; omitted as `ttl_config` says.
+            if_version: see `PutOp`.
 
         Raises:
             InvalidNamespaceError: see `namespace`.
+            VersionConflictError: see `if_version`.
             NotImplementedError: this store knows no time to live.
         """
-        self.batch([_put_op(self, namespace, key, value, index, ttl)])
+        self.batch([_put_op(self, namespace, key, value, index, ttl, if_version)])
 
-    def delete(self, namespace: tuple[str, ...], key: str) -> None:
-        """Delete an item, if it is there."""
-        self.batch([_delete_op(namespace, key)])
+    def delete(self, namespace: tuple[str, ...], key: str, *, if_version: int | None = None) -> None:
+        """Delete an item, if it is there. `if_version`: see `PutOp`; raises `VersionConflictError`."""
+        self.batch([_delete_op(namespace, key, if_version)])
 
     def list_namespaces(
         self,
@@ -367,13 +398,14 @@ class BaseStore(ABC):
         index: Literal[False] | list[str] | None = None,
         *,
         ttl: float | NotProvided | None = NOT_PROVIDED,
+        if_version: int | None = None,
     ) -> None:
         """Async form of `put`."""
-        await self.abatch([_put_op(self, namespace, key, value, index, ttl)])
+        await self.abatch([_put_op(self, namespace, key, value, index, ttl, if_version)])
 
-    async def adelete(self, namespace: tuple[str, ...], key: str) -> None:
+    async def adelete(self, namespace: tuple[str, ...], key: str, *, if_version: int | None = None) -> None:
         """Async form of `delete`."""
-        await self.abatch([_delete_op(namespace, key)])
+        await self.abatch([_delete_op(namespace, key, if_version)])
 
     async def alist_namespaces(
         self,
@@ -425,7 +457,7 @@ def _normal(op: Op) -> Op:
                 f"put of key {shown(op.key)} in {shown(op.namespace)} got {shown(op.value)} "
                 f"({type(op.value).__name__}); a store keeps mappings, wrap it: {{'value': ...}}"
             )
-        return PutOp(tuple(op.namespace), str(op.key), op.value, op.index, op.ttl)
+        return op._replace(namespace=tuple(op.namespace), key=str(op.key))
     if isinstance(op, SearchOp):
         check_filter(op.filter or {})
         return op._replace(namespace_prefix=tuple(op.namespace_prefix))
@@ -494,6 +526,7 @@ def _put_op(
     value: Mapping[str, Any],
     index: Literal[False] | list[str] | None,
     ttl: float | NotProvided | None,
+    if_version: int | None,
 ) -> PutOp:
     labels = tuple(namespace)
     if not labels:
@@ -511,7 +544,7 @@ def _put_op(
             f"put of key {shown(key)} got ttl={ttl!r}, but {type(store).__name__} knows no time to live; use a "
             f"store that does, or leave ttl out"
         )
-    return _checked(PutOp(labels, str(key), value, index, ttl))
+    return _checked(PutOp(labels, str(key), value, index, ttl, if_version))
 
 
 def _refreshes(store: BaseStore, refresh_ttl: bool | None) -> bool:
@@ -520,8 +553,8 @@ def _refreshes(store: BaseStore, refresh_ttl: bool | None) -> bool:
     return (store.ttl_config or {}).get("refresh_on_read", True)
 
 
-def _delete_op(namespace: tuple[str, ...], key: str) -> PutOp:
-    return _checked(PutOp(tuple(namespace), str(key), None))
+def _delete_op(namespace: tuple[str, ...], key: str, if_version: int | None) -> PutOp:
+    return _checked(PutOp(tuple(namespace), str(key), None, if_version=if_version))
 
 
 def _list_namespaces_op(
@@ -543,13 +576,13 @@ def _as_date(date: datetime | str) -> datetime:
 register_codec(
     Item,
     "pregel.Item",
-    lambda item: [item.namespace, item.key, item.value, item.created_at, item.updated_at],
-    lambda p: Item(namespace=p[0], key=p[1], value=p[2], created_at=p[3], updated_at=p[4]),
+    lambda item: [item.namespace, item.key, item.value, item.created_at, item.updated_at, item.version],
+    lambda p: Item(namespace=p[0], key=p[1], value=p[2], created_at=p[3], updated_at=p[4], version=p[5]),
 )
 register_codec(
     SearchItem,
     "pregel.SearchItem",
-    lambda item: [item.namespace, item.key, item.value, item.created_at, item.updated_at, item.score],
+    lambda item: [item.namespace, item.key, item.value, item.created_at, item.updated_at, item.score, item.version],
     lambda p: SearchItem(*p),
 )
 register_codec(GetOp, "pregel.GetOp", list, lambda p: GetOp(*p))

@@ -35,6 +35,7 @@ from pregel.store.base import (
     SearchItem,
     SearchOp,
     TTLConfig,
+    VersionConflictError,
     checked_ops,
     matches_conditions,
 )
@@ -51,21 +52,22 @@ Vector = tuple[float, ...]
 class _Record:
     """One stored item."""
 
-    __slots__ = ("created_at", "expires_at", "ttl", "updated_at", "value", "vectors")
+    __slots__ = ("created_at", "expires_at", "ttl", "updated_at", "value", "vectors", "version")
 
     def __init__(
         self,
         value: dict[str, Any],
         vectors: Sequence[Vector],
-        created_at: datetime | None,
+        former: _Record | None,
         now: float,
         ttl: float | None,
     ) -> None:
         self.value = value
+        self.version: int = 1 if former is None else former.version + 1
         self.vectors = vectors
         """One per text that was found; empty if the item is not found by meaning."""
         self.updated_at = datetime.fromtimestamp(now, UTC)
-        self.created_at = created_at or self.updated_at
+        self.created_at: datetime = self.updated_at if former is None else former.created_at
         self.ttl = ttl
         """Minutes."""
         self.expires_at = math.inf
@@ -183,6 +185,7 @@ class InMemoryStore(BaseStore):
         with self._lock:
             self._check_widths([*vectors.values(), *targets.values()])
             now = self._clock()
+            self._check_versions(batch.ops, now)
             results: list[Result] = []
             for op, texts in zip(batch.ops, batch.texts, strict=True):
                 if isinstance(op, GetOp):
@@ -211,6 +214,20 @@ class InMemoryStore(BaseStore):
                 )
         self._width = width
 
+    def _check_versions(self, ops: Sequence[Op], now: float) -> None:
+        """Before anything changes: what version each put of the batch will find."""
+        versions: dict[tuple[tuple[str, ...], str], int] = {}
+        for op in ops:
+            if not isinstance(op, PutOp):
+                continue
+            address = op.namespace, op.key
+            if address not in versions:
+                record = self._items.get(op.namespace, {}).get(op.key)
+                versions[address] = record.version if record is not None and record.is_live(now) else 0
+            if op.if_version is not None and versions[address] != op.if_version:
+                raise VersionConflictError(op.namespace, op.key, op.if_version, versions[address])
+            versions[address] = 0 if op.value is None else versions[address] + 1
+
     # Items are made with the stored value; `_carry_out` copies it before it gives them away.
 
     def _get_item(self, op: GetOp, now: float) -> Item | None:
@@ -225,6 +242,7 @@ class InMemoryStore(BaseStore):
             namespace=op.namespace,
             created_at=record.created_at,
             updated_at=record.updated_at,
+            version=record.version,
         )
 
     def _put_item(self, op: PutOp, vectors: Sequence[Vector], now: float) -> None:
@@ -235,8 +253,7 @@ class InMemoryStore(BaseStore):
             former = None
         if op.value is None:
             return
-        created_at = None if former is None else former.created_at
-        record = _Record(dict(op.value), vectors, created_at, now, op.ttl)
+        record = _Record(dict(op.value), vectors, former, now, op.ttl)
         self._items.setdefault(op.namespace, {})[op.key] = record
         if op.ttl is None:
             self._expiring.pop(address, None)
@@ -270,7 +287,7 @@ class InMemoryStore(BaseStore):
             for one in page:
                 one.record.refresh(now)
         return [
-            SearchItem(namespace, key, record.value, record.created_at, record.updated_at, score)
+            SearchItem(namespace, key, record.value, record.created_at, record.updated_at, score, record.version)
             for namespace, key, record, score in page
         ]
 
@@ -296,7 +313,7 @@ def _with_own_value(op: PutOp) -> PutOp:
     if op.value is None:
         return op
     try:
-        return PutOp(op.namespace, op.key, _own(dict(op.value)), op.index, op.ttl)
+        return op._replace(value=_own(dict(op.value)))
     except TypeError as error:
         raise TypeError(
             f"put of key {shown(op.key)} in {shown(op.namespace)} got {shown(op.value)}, which cannot be copied "

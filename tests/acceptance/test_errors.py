@@ -1,6 +1,7 @@
 """Failing, cancelling and running out of steps (engine.md 2.4 and 8.1 to 8.4)."""
 
 import asyncio
+import pickle
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,63 @@ def test_completed_steps_stay(colour: Colour, saver: Any, durability: Any, threa
     with pytest.raises(GraphRecursionError):
         colour.invoke(graph, None, config, durability=durability)
     assert len(calls) > 3  # engine.md 11, row 14: how many more is free
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_the_limit_error_says_how_to_go_on(
+    colour: Colour, saver: Any, durability: Any, thread: Any, streams: bool
+) -> None:
+    """Promise 70."""
+
+    def count(state: LogX) -> Any:
+        return Command(update={"l": ["a"]}, goto="a" if len(state["l"]) < 7 else "__end__")
+
+    def build(saver: Any) -> Any:
+        return StateGraph(LogX).add_node("a", colour.node(count)).add_edge(START, "a").compile(checkpointer=saver)
+
+    graph = build(saver)
+    config = {"configurable": {**thread["configurable"], "user": "u"}, "recursion_limit": 3, "tags": ["t"]}
+    if streams:
+        _, error = colour.outcome(graph, {"l": []}, config, durability=durability, stream_mode="updates")
+    else:
+        with pytest.raises(GraphRecursionError) as caught:
+            colour.invoke(graph, {"l": []}, config, durability=durability)
+        error = caught.value
+    assert isinstance(error, GraphRecursionError)
+    assert error.values == {"l": ["a"] * 3}
+    assert error.config == {"configurable": {"thread_id": "1", "user": "u"}}
+    assert (error.limit, error.ready) == (3, ("a",))
+    assert "error.config" in str(error)
+    copy = pickle.loads(pickle.dumps(error))
+    assert (copy.args, copy.values, copy.config, copy.limit, copy.ready) == (
+        error.args, error.values, error.config, error.limit, error.ready
+    )  # fmt: skip
+    assert colour.invoke(graph, None, error.config, durability=durability) == {"l": ["a"] * 8}
+    with pytest.raises(GraphRecursionError) as caught:
+        colour.invoke(build(None), {"l": []}, {"recursion_limit": 3})
+    assert (caught.value.values, caught.value.config) == ({"l": ["a"] * 3}, None)
+    assert "error.config" not in str(caught.value)
+
+
+def test_the_limit_of_a_nested_graph_names_the_thread_of_the_root(
+    colour: Colour, saver: Any, durability: Any, thread: Any
+) -> None:
+    calls: list[str] = []
+
+    def count(state: LogX) -> Any:
+        calls.append("a")
+        return Command(update={"x": state.get("x", 0) + 1}, goto="a" if state.get("x", 0) < 12 else "__end__")
+
+    inner = StateGraph(LogX).add_node("a", colour.node(count)).add_edge(START, "a").compile()
+    graph = StateGraph(LogX).add_node("sub", inner).add_edge(START, "sub").compile(checkpointer=saver)
+    with pytest.raises(GraphRecursionError) as caught:
+        colour.invoke(graph, {"l": ["in"]}, {**thread, "recursion_limit": 5}, durability=durability)
+    error = caught.value
+    assert error.values == {"l": ["in"], "x": 5}
+    assert error.config == thread
+    assert colour.get_state(graph, thread).next == ("sub",)
+    assert colour.invoke(graph, None, error.config, durability=durability)["x"] == 13
+    assert len(calls) == 13
 
 
 def test_chunks_come_before_the_limit_error(colour: Colour) -> None:

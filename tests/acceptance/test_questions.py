@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -335,12 +336,9 @@ def together(colour: Colour, way: str, calls: list[str], saver: Any) -> Any:
 
     def threads(state: Log) -> dict[str, Any]:
         calls.append("node")
-        scope, runs = _scope.current(), []
         with ThreadPoolExecutor(2) as pool:
-            for name in "xy":
-                runs.append(pool.submit(copy_context().run, inner.invoke, {"l": [name]}))
-                while scope.graphs < len(runs):
-                    """Nested runs are told apart by the order of their starts, which threads do not keep by themselves."""
+            calls_ = [partial(inner.invoke, {"l": [name]}, key=name) for name in "xy"]
+            runs = [pool.submit(copy_context().run, call) for call in calls_]
         return {"l": [item for run in runs for item in run.result()["l"][1:]]}
 
     target = child(lambda name: interrupt(name))

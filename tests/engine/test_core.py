@@ -2,9 +2,11 @@
 
 import asyncio
 import operator
+from contextlib import suppress
 
 import pytest
 
+from checkpoint.base import SCHEDULED
 from pregel._scope import TaskScope
 from pregel.channels import BinaryOperatorAggregate, EphemeralValue, LastValue
 from pregel.constants import ERROR, ERROR_SOURCE_NODE, INTERRUPT, NO_WRITES, NULL_TASK_ID, RESUME, START
@@ -273,23 +275,16 @@ def test_a_failing_barrier_changes_nothing_and_keeps_the_writes():
     assert isinstance(run.outcome(), InvalidUpdateError)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(2), asyncio.CancelledError()])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(2), asyncio.CancelledError(), AttemptClosedError()])
 def test_what_is_no_failure_of_the_node_ends_the_run_and_is_not_stored(error):
     run = started(PAIR, stores=True, retry_policy=[RetryPolicy(retry_on=BaseException)])
     run.plan()
-    act(run, {"a": error, "b": []})
-    assert run.commit() is None
-    assert run.outcome() is error
+    act(run, {"b": []})
+    with pytest.raises(type(error)) as caught:
+        act(run, {"a": error})
+    assert caught.value is error
     assert rows_of(run.close()) == [(0, [(NO_WRITES, None)])]
-
-
-def test_work_of_a_closed_attempt_is_just_gone():
-    run = started(PAIR)
-    run.plan()
-    act(run, {"a": AttemptClosedError(), "b": [("y", 1)]})
-    assert run.failure is None
-    run.commit()
-    assert run.outcome() is None
+    assert run.outcome() is error
 
 
 def test_control_flow_leaves_with_the_first():
@@ -396,7 +391,7 @@ def test_a_handler_runs_in_the_step_of_the_failure():
     commit = run.commit()
     assert rows_of(commit) == [
         (-1, [(ERROR, BOOM)]),
-        (-2, [(ERROR_SOURCE_NODE, "a")]),
+        (-2, [(SCHEDULED, "a")]),
         (0, [(NO_WRITES, None)]),
         (0, [("y", 5)]),
     ]
@@ -527,7 +522,8 @@ def test_what_was_answered_is_stored_with_a_task_that_has_not_finished():
         run.answers.taken.add(one.id)
         run.open(task)
         if error is not None:
-            run.settle(task, error)
+            with suppress(KeyboardInterrupt):
+                run.settle(task, error)
         rows = [writes[0] for _, writes in rows_of(run.close())]
         assert [channel for channel, _ in rows] == [*first, RESUME, INTERRUPT]
         assert rows[-2:] == [(RESUME, ["yes"]), (INTERRUPT, [two])]
@@ -825,9 +821,19 @@ def test_a_deferred_run_with_nothing_to_store():
 
 
 @pytest.mark.parametrize(
-    ("stable", "fails", "parked"), [(False, False, 0), (True, False, 1), (False, True, 1), (True, True, 1)]
+    ("stable", "fails", "closes", "kept"),
+    [
+        (False, False, True, 0),
+        (False, True, True, 0),
+        (False, False, False, 1),
+        (False, True, False, 1),
+        (True, False, True, 1),
+        (True, True, True, 1),
+        (True, False, False, 1),
+    ],
 )
-def test_a_deferred_nested_run_parks_its_commit_at_the_root(stable, fails, parked):
+def test_what_a_deferred_nested_run_leaves_is_stored_if_its_step_stays_open(stable, fails, closes, kept):
+    """Else it is in the state; but what is stable is stored always."""
     outer = started(PAIR, stores=True, deferred=True)
     scope = outer.open(outer.plan()[0])
     run = started(stores=True, deferred=True, stable_ns=stable, ns="a:1", parent=scope, parent_run=outer)
@@ -837,11 +843,33 @@ def test_a_deferred_nested_run_parks_its_commit_at_the_root(stable, fails, parke
     if not fails:
         run.plan()
     assert run.close() is None
-    assert len(outer.parked) == parked
-    act(outer, {"a": [], "b": []})
+    assert len(outer.parked) == stable
+    (left,) = outer.open_runs
+    assert (left.run, left.is_parked) == (run, stable)
+    act(outer, {"a": [], "b": [] if closes else BOOM})
     outer.commit()
-    outer.plan()
-    assert len(outer.close().others) == parked
+    if closes:
+        assert outer.open_runs == []
+        outer.plan()
+    assert len(outer.close().others) == kept
+    assert outer.open_runs == []
+
+
+def test_what_runs_below_an_open_nested_run_left_goes_up_with_it():
+    outer = started(PAIR, stores=True, deferred=True)
+    inner = started(stores=True, deferred=True, ns="a:1", parent=outer.open(outer.plan()[0]), parent_run=outer)
+    scope = inner.open(inner.plan()[0])
+    deepest = started(stores=True, deferred=True, ns="a:1|a:2", parent=scope, parent_run=inner)
+    superstep(deepest, {"a": [("y", 3)]})
+    deepest.plan()
+    deepest.close()
+    act(inner, {"a": BOOM})
+    inner.commit()
+    inner.close()
+    assert [left.run for left in outer.open_runs] == [deepest, inner]
+    act(outer, {"a": BOOM, "b": []})
+    outer.commit()
+    assert [other.checkpoint_ns for other in outer.close().others] == ["a:1|a:2", "a:1"]
 
 
 def test_what_only_nested_runs_did_is_stored_too():

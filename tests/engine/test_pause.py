@@ -297,7 +297,7 @@ def test_all_that_a_body_asks():
     one, two, three = (Interrupt(n, 32 * n) for n in "123")
     assert pause.all_asked(None, GraphInterrupt([one])) == (one,)
     assert pause.all_asked(scope, GraphInterrupt([one])) == (one,)
-    scope.questions.asked += [((1, 1), (three,)), ((0, 0), (two,))]
+    scope.questions.asked += [((1, 1, ""), (three,)), ((0, 0, ""), (two,))]
     assert pause.all_asked(scope, GraphInterrupt([three])) == (two, three)
     assert pause.all_asked(scope, GraphInterrupt([one])) == (one, two, three)
 

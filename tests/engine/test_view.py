@@ -366,7 +366,7 @@ def test_results_in_snapshots():
         ([], None),
         ([Graph(False)], None),
         ([Graph()], "a:{id}"),
-        ([Graph(False), Graph(True)], "a"),
+        ([Graph(False), Graph(True)], "a:{id}"),
         ([Graph("saver"), Graph(True)], "a:{id}"),
     ],
 )

@@ -19,6 +19,12 @@ def workers():
     return Workers()
 
 
+def wait_until(condition):
+    while not condition():
+        pass
+    return True
+
+
 class Latch:
     """A job that says that it has started and goes on when it is told to."""
 
@@ -130,16 +136,56 @@ def test_threads_are_limited(workers, monkeypatch):
 def test_an_abandoned_thread_does_not_count(workers, monkeypatch):
     monkeypatch.setattr(module, "LIMIT", 2)
     stuck = [Latch(), Latch()]
-    for latch in stuck:
-        workers.submit(Job(latch))
+    jobs = [Job(latch) for latch in stuck]
+    for latch, job in zip(stuck, jobs, strict=True):
+        workers.submit(job)
         assert latch.started.wait(LIMIT)
-    workers.abandon()
+    for _ in range(2):
+        workers.abandon(jobs[0])
+        assert workers._threads == 1
     late = Latch()
     late.go.set()
     workers.submit(Job(late))
     assert late.ended.wait(LIMIT)
     for latch in stuck:
         latch.go.set()
+    stuck[0].thread.join(LIMIT)
+    assert not stuck[0].thread.is_alive(), "another one has its place"
+    assert stuck[1].thread.is_alive()
+
+
+def test_a_job_that_nobody_is_in_cannot_be_abandoned(workers):
+    latch = Latch()
+    latch.go.set()
+    job = Job(latch)
+    workers.abandon(job)
+    workers.abandon(None)
+    workers.submit(job)
+    assert latch.ended.wait(LIMIT)
+    assert within(lambda: wait_until(lambda: not job.wanted))
+    workers.abandon(job)
+    assert workers._threads == 1
+
+
+def test_too_many_stuck_threads_are_refused_by_name(workers, monkeypatch):
+    monkeypatch.setattr(module, "MAX_STUCK", 1)
+    latches = [Latch() for _ in range(3)]
+    jobs = [Job(latch, name) for latch, name in zip(latches, ["slow", "slow", "other"], strict=True)]
+    for latch, job in zip(latches, jobs, strict=True):
+        workers.submit(job)
+        assert latch.started.wait(LIMIT)
+    workers.abandon(jobs[0])
+    workers.submit(Job(lambda: None))
+    workers.abandon(jobs[1])
+    with pytest.raises(RuntimeError, match=r"'slow' \(2\)"):
+        workers.submit(Job(lambda: None))
+    for latch in latches:
+        latch.go.set()
+    latches[0].thread.join(LIMIT)
+    ended = Latch()
+    ended.go.set()
+    workers.submit(Job(ended))
+    assert ended.ended.wait(LIMIT)
 
 
 # ---- jobs that submit jobs

@@ -30,6 +30,14 @@ class Chunks(list[tuple[tuple[str, ...], str, Any]]):
     """An outlet that keeps every chunk: (namespace path, mode, payload)."""
 
     subgraphs = True
+    must_wait = False
+
+    def offer(self, chunk: tuple[tuple[str, ...], str, Any], check: Callable[[], None]) -> None:
+        """There is always room."""
+        self.append(chunk)
+
+    def wait(self) -> None:
+        """There is always room."""
 
     def of(self, mode: str) -> list[Any]:
         """The payloads of one mode, in order."""
@@ -110,6 +118,7 @@ def dummy_request(**fields: Any) -> Request:
         "new_id": lambda step: f"checkpoint-{step}",
         "ns_": "",
         "call_number": 0,
+        "key": None,
         "outlets": (),
         "output_keys": "y",
         "parent": None,

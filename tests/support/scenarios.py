@@ -226,6 +226,26 @@ def saver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
             yield opened
 
 
+STAGES = [
+    (kind, durability, depth)
+    for kind in ("memory", "restart")
+    for durability in ("sync", "async", "exit")
+    for depth in (1, 2, 3)
+] + [("sqlite", "async", 2)]
+"""Kind of saver, durability, depth of the graph under test (1 is the root). `restart` is a file that is opened anew for
+each call; one that stays open is a file like the others, so it is tried once."""
+
+
+@pytest.fixture(params=STAGES, ids=lambda place: "-".join(map(str, place)))
+def stage(colour: Colour, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """Every place a graph may run in (`tests.support.stages`)."""
+    from tests.support.stages import Stage
+
+    made = Stage(colour, *request.param, tmp_path)
+    yield made
+    made.close()
+
+
 @pytest.fixture
 def memory() -> Any:
     """A fresh in-memory saver, for scenarios that say nothing about storage."""

@@ -1,0 +1,293 @@
+"""`SqliteStore`: a store in a SQLite file, for both colours.
+
+Decides how a file is opened, when a batch is a transaction, on which thread it runs, and when expired items are swept.
+What operations mean is in `pregel.store.base`, what SQLite is asked in `pregel.store.sqlite.core`.
+
+Invariants
+1. Values are encoded and texts embedded, which run code of users, before the file is locked; a batch that fails has
+   changed nothing.
+2. One thread at a time is on the connection; under the async API that is never the loop's.
+3. A batch that was acknowledged is on disk: a file that the store opened itself is synced at each commit.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from types import TracebackType
+from typing import Any, Final, Self
+
+from checkpoint.serde.msgpack import Serde
+from checkpoint.workers import Worker
+from pregel.errors import shown
+from pregel.store.base import BaseStore, IndexConfig, Op, PutOp, Result, SearchOp, TTLConfig, checked_ops
+from pregel.store.embed import ensure_embeddings, get_text_at_path, text_fields, tokenize_path
+from pregel.store.sqlite import vectors
+from pregel.store.sqlite.core import Batch, Put, Search, Step
+from pregel.store.sqlite.schema import StoreOpenError, set_up
+
+SWEEP_MINUTES: Final = 5
+"""Between two sweeps in the background, unless told otherwise."""
+SWEEP_BATCH: Final = 500
+"""Items that one transaction of a sweep removes."""
+
+
+class SqliteStore(BaseStore):
+    """A store in a SQLite file. Safe to use from several threads, event loops, connections and processes.
+
+    A search without a query gives what was put last first. A filter on fields of a value (texts of up to 200 characters,
+    numbers, bools; also of nested mappings) is looked up, other conditions are asked of each value. A search with a query
+    gives what has a vector, the nearest first; each stored vector below the prefix is compared.
+
+    Args:
+        conn: a path, or a connection that nobody else writes to meanwhile (`check_same_thread=False` if threads or the
+            async methods use the store). A path's file is made if it is missing. The file may be that of a saver.
+        index: how to find items by meaning; needs numpy (the extra `vectors`).
+        ttl: when items expire. A put may name a time to live without it.
+        serde: how values become bytes.
+        clock: seconds since the epoch.
+
+    Raises:
+        StoreOpenError: the path cannot be opened, or holds a store of a newer version.
+        ImportError: there is an `index`, and no numpy.
+    """
+
+    supports_ttl = True
+
+    def __init__(
+        self,
+        conn: sqlite3.Connection | str | os.PathLike[str],
+        *,
+        index: IndexConfig | None = None,
+        ttl: TTLConfig | None = None,
+        serde: Serde | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.index_config = index
+        self.ttl_config = ttl
+        self.serde = serde or Serde()
+        self.embeddings = ensure_embeddings(index.get("embed")) if index else None
+        if index:
+            vectors.load()
+        self._fields = text_fields(index)
+        self._clock = clock
+        self._owned = not isinstance(conn, sqlite3.Connection)
+        self._lock = threading.RLock()
+        self._worker = Worker("pregel-store")
+        self._is_set_up = False
+        self._sweeper: _Sweeper | None = None
+        self.conn = conn if isinstance(conn, sqlite3.Connection) else _opened(os.fspath(conn))
+
+    @classmethod
+    def from_conn_string(
+        cls, conn_string: str, *, index: IndexConfig | None = None, ttl: TTLConfig | None = None
+    ) -> Self:
+        """A store at a path, which its `with` block closes. Arguments and errors: see the class."""
+        return cls(conn_string, index=index, ttl=ttl)
+
+    def setup(self) -> None:
+        """Make the tables if they are missing. The first operation does it, too. Raises `StoreOpenError`."""
+        with self._lock:
+            if not self._is_set_up:
+                with self._transaction(True):
+                    set_up(self.conn)
+                self._is_set_up = True
+
+    def batch(self, ops: Iterable[Op]) -> list[Result]:
+        """Carry out operations in order and in one transaction, see `BaseStore`.
+
+        Raises:
+            UnregisteredTypeError: a value holds what cannot be stored.
+            VersionConflictError: an item does not have the version that an operation asks for.
+            ValueError: also if vectors are not one per text, or differ in length.
+        """
+        checked, texts, queries = self._prepared(ops)
+        if self.embeddings is None:
+            return self._carry_out(self._steps(checked, {}, {}))
+        documents = list(dict.fromkeys(chain(*texts.values())))
+        made = vectors.packed(documents, self.embeddings.embed_documents(documents) if documents else [])
+        wanted = vectors.packed(queries, [self.embeddings.embed_query(query) for query in queries])
+        return self._carry_out(self._steps(checked, _each(texts, made), wanted))
+
+    async def abatch(self, ops: Iterable[Op]) -> list[Result]:
+        """Async form of `batch`: the transaction is made on a thread of the store. A caller that is cancelled learns of
+        it when that has ended."""
+        checked, texts, queries = self._prepared(ops)
+        if self.embeddings is None:
+            steps = self._steps(checked, {}, {})
+        else:
+            documents = list(dict.fromkeys(chain(*texts.values())))
+            found = await self.embeddings.aembed_documents(documents) if documents else []
+            wanted = vectors.packed(queries, [await self.embeddings.aembed_query(query) for query in queries])
+            steps = self._steps(checked, _each(texts, vectors.packed(documents, found)), wanted)
+        results: list[Result] = await self._worker.post(lambda: self._carry_out(steps)).shielded()
+        return results
+
+    # ---- time to live
+
+    def sweep_ttl(self) -> int:
+        """Remove expired items, which are not found any more anyway. Returns how many were removed."""
+        self.setup()
+        n_swept = 0
+        while True:
+            with self._lock, self._transaction(True):
+                n_now = Batch(self.conn, self._decode, self._clock()).sweep(SWEEP_BATCH)
+            n_swept += n_now
+            if n_now < SWEEP_BATCH:
+                return n_swept
+
+    def start_ttl_sweeper(self, sweep_interval_minutes: float | None = None) -> None:
+        """Sweep in the background from now on, on a daemon thread. A second call does nothing while it runs.
+
+        Args:
+            sweep_interval_minutes: between two sweeps; None as `ttl_config` says, else 5.
+        """
+        minutes = sweep_interval_minutes or (self.ttl_config or {}).get("sweep_interval_minutes") or SWEEP_MINUTES
+        with self._lock:
+            if self._sweeper is None or not self._sweeper.is_alive():
+                self._sweeper = _Sweeper(self, 60 * minutes)
+                self._sweeper.start()
+
+    def stop_ttl_sweeper(self, timeout: float | None = None) -> bool:
+        """End the sweeping in the background. Waits for a sweep to end, at most `timeout` seconds; has it ended?"""
+        with self._lock:
+            sweeper, self._sweeper = self._sweeper, None
+        if sweeper is None:
+            return True
+        sweeper.ended.set()
+        sweeper.join(timeout)
+        return not sweeper.is_alive()
+
+    def close(self) -> None:
+        """End the threads of the store, and close the file if the store opened it. The store cannot be used after."""
+        self.stop_ttl_sweeper()
+        self._worker.stop()
+        with self._lock:
+            if self._owned:
+                self.conn.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---- a batch
+
+    def _prepared(self, ops: Iterable[Op]) -> tuple[list[Op], dict[int, list[str]], list[str]]:
+        """The checked operations, the texts of what they put by position, and the texts that they look for."""
+        checked = checked_ops(ops)
+        if self.embeddings is None:
+            return checked, {}, []
+        texts = {at: self._texts(op) for at, op in enumerate(checked) if isinstance(op, PutOp) and op.value is not None}
+        queries = [op.query for op in checked if isinstance(op, SearchOp) and op.query]
+        return checked, texts, list(dict.fromkeys(queries))
+
+    def _texts(self, op: PutOp) -> list[str]:
+        if op.index is False:
+            return []
+        fields = self._fields if op.index is None else [tokenize_path(path) for path in op.index]
+        return [text for tokens in fields for text in get_text_at_path(op.value, tokens)]
+
+    def _steps(self, ops: Sequence[Op], stored: dict[int, Sequence[bytes]], queries: dict[str, bytes]) -> list[Step]:
+        """The operations with everything done that could fail."""
+        steps: list[Step] = []
+        for at, op in enumerate(ops):
+            if isinstance(op, PutOp):
+                value = None if op.value is None else dict(op.value)
+                body = b"" if value is None else self._encoded(op, value)
+                # What is indexed is what will be read: not the caller's object, which may change meanwhile.
+                kept = op._replace(value=None if value is None else self._decode(body))
+                steps.append(Put(kept, body, stored.get(at, ())))
+            elif isinstance(op, SearchOp):
+                target = queries.get(op.query) if op.query else None
+                steps.append(Search(op, None if target is None else vectors.scorer(target)))
+            else:
+                steps.append(op)
+        return steps
+
+    def _encoded(self, op: PutOp, value: dict[str, Any]) -> bytes:
+        try:
+            return self.serde.dumps(value)
+        except Exception as error:
+            error.add_note(f"It was the value that was put under key {shown(op.key)} in {shown(op.namespace)}")
+            raise
+
+    def _decode(self, body: bytes) -> dict[str, Any]:
+        value: dict[str, Any] = self.serde.loads(body)
+        return value
+
+    def _carry_out(self, steps: Sequence[Step]) -> list[Result]:
+        self.setup()
+        now = self._clock()
+        writes = any(isinstance(step, Put) for step in steps)
+        with self._lock:
+            batch = Batch(self.conn, self._decode, now)
+            with self._transaction(writes):
+                vectors.check_width(self.conn, chain(*(step.vectors for step in steps if isinstance(step, Put))))
+                results: list[Result] = [batch.carry_out(step) for step in steps]
+                if writes and batch.read:
+                    batch.refresh()
+            if batch.read and not writes:
+                # A transaction that began by reading may not be able to write any more.
+                with self._transaction(True):
+                    batch.refresh()
+        return results
+
+    @contextmanager
+    def _transaction(self, writes: bool) -> Iterator[None]:
+        """Around statements that are carried out together or not at all; part of the caller's transaction, if any."""
+        if self.conn.in_transaction:
+            begin, end, undo = "SAVEPOINT store_batch", "RELEASE store_batch", "ROLLBACK TO store_batch"
+        else:
+            begin, end, undo = "BEGIN IMMEDIATE" if writes else "BEGIN", "COMMIT", "ROLLBACK"
+        self.conn.execute(begin)
+        try:
+            yield
+            self.conn.execute(end)
+        except BaseException:
+            if self.conn.in_transaction:
+                self.conn.execute(undo)
+                if begin.startswith("SAVEPOINT"):
+                    self.conn.execute(end)
+            raise
+
+
+class _Sweeper(threading.Thread):
+    """Sweeps now and then, until it is told to end."""
+
+    def __init__(self, store: SqliteStore, seconds: float) -> None:
+        super().__init__(name="pregel-store-sweeper", daemon=True)
+        self.store = store
+        self.seconds = seconds
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(self.seconds):
+            self.store.sweep_ttl()
+
+
+def _opened(path: str) -> sqlite3.Connection:
+    try:
+        conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        conn.execute("PRAGMA journal_mode = WAL")
+        conn.execute("PRAGMA synchronous = FULL")
+        conn.execute("PRAGMA trusted_schema = OFF")
+    except sqlite3.Error as error:
+        raise StoreOpenError(
+            f"{path} cannot be opened as a store (SQLite: {error}); check that it is the path of a SQLite file, and that "
+            f"the file and its directory may be written to"
+        ) from error
+    return conn
+
+
+def _each(texts: dict[int, list[str]], made: dict[str, bytes]) -> dict[int, Sequence[bytes]]:
+    """The vectors of each operation's texts, one for each text that differs."""
+    return {at: [made[text] for text in dict.fromkeys(own)] for at, own in texts.items()}
