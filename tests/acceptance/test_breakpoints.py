@@ -118,6 +118,45 @@ def test_in_a_nested_graph_it_stops_the_whole_run(chain: Chain) -> None:
     assert [chain.invoke(), chain.invoke(), chain.invoke()] == ["beside", "besideabcd", "besideabcd"]
 
 
+def test_those_of_a_call_are_of_the_root_graph(chain: Chain) -> None:
+    chain.nested = True
+    assert chain.start(interrupt_before=["b"]) == "besideabcd"
+    assert chain.invoke({"l": []}, interrupt_before=["sub"]) == "besideabcd"
+
+
+def test_one_inside_and_one_after_the_node_that_holds_it(
+    colour: Colour, saver: Any, durability: str, thread: Any
+) -> None:
+    """amendments A32: the parent's own counts when its step is closed, in a later call."""
+    inner = StateGraph(Log).add_node("a", colour.letter("a")).add_node("b", colour.letter("b"))
+    inner.add_edge(START, "a").add_edge("a", "b")
+    outer = StateGraph(Log).add_node("sub", inner.compile(interrupt_before=["b"])).add_node("c", colour.letter("c"))
+    graph = outer.add_edge(START, "sub").add_edge("sub", "c").compile(checkpointer=saver, interrupt_after=["sub"])
+    options = {"durability": durability}
+    seen = [colour.invoke(graph, given, thread, **options)["l"] for given in ({"l": []}, None, None)]
+    assert seen == [[], ["a", "b"], ["a", "b", "c"]]
+
+
+def test_at_the_handler_of_a_failure(colour: Colour, saver: Any, thread: Any) -> None:
+    """amendments 5.5: its name is legal, but it runs inside the step that failed, so nothing stops there."""
+
+    def fail(state: Log) -> dict[str, Any]:
+        raise ValueError("boom")
+
+    def build(**options: Any) -> Any:
+        builder = StateGraph(Log).add_node("n", colour.node(fail), error_handler=colour.letter("handled"))
+        return builder.add_edge(START, "n").compile(checkpointer=saver, **options)
+
+    (handler,) = set(build().nodes) - {"n", START}
+    graph = build(interrupt_before=[handler], interrupt_after=[handler])
+    assert colour.invoke(graph, {"l": []}, thread) == {"l": ["handled"]}
+
+
+def test_without_a_saver(colour: Colour, chain: Chain) -> None:
+    chain.options = {"interrupt_before": ["b"]}
+    assert colour.invoke(chain.graph(None), {"l": []}) == {"l": ["a"]}
+
+
 def test_an_edit_while_it_stands(chain: Chain) -> None:
     chain.options = {"interrupt_before": ["b", "c"]}
     chain.start()

@@ -18,7 +18,7 @@ import pytest
 from checkpoint.memory import InMemorySaver
 from checkpoint.sqlite import SqliteSaver
 from pregel import _scope
-from pregel.errors import EmptyInputError, Interrupt, UnknownInterruptError, is_invalid_resume
+from pregel.errors import EmptyInputError, Interrupt, NodeInterrupt, UnknownInterruptError, is_invalid_resume
 from pregel.graph import START, StateGraph
 from pregel.types import Command, Send, interrupt
 from tests.support.driving import child
@@ -511,6 +511,39 @@ def test_nested_calls_hold_no_place_that_they_wait_for(colour: Colour, memory: A
     assert sorted(questions) == ["x", "y"]
     resume = {question.id: question.value for question in questions.values()}
     assert colour.invoke(graph, Command(resume=resume), config) == {"l": ["x", "y"]}
+
+
+def test_a_question_raised_by_hand_is_raised_again(life: Life) -> None:
+    """engine.md 5.3, the deprecated form: it has no id, and no answer can be given to it."""
+
+    def n(state: Log) -> dict[str, Any]:
+        life.calls.append("n")
+        if len(life.calls) < 3:
+            raise NodeInterrupt("by hand")
+        return {"l": ["n"]}
+
+    life.builder = lambda: StateGraph(Log).add_node("n", life.colour.node(n)).add_edge(START, "n")
+    first = life.start()["by hand"]
+    assert first.id == "placeholder-id"
+    assert asked(life.invoke(None))["by hand"] == first
+    assert life.invoke(None) == {"l": ["n"]}
+
+
+def test_a_swallowed_question_is_still_one(life: Life) -> None:
+    """`except Exception` around it and another question behind it: both are open, since both are asked."""
+
+    def n(state: Log) -> dict[str, Any]:
+        answers = []
+        try:
+            answers.append(interrupt("swallowed"))
+        except Exception:  # noqa: BLE001 - the habit under test
+            answers.append("none")
+        return {"l": [*answers, interrupt("asked")]}
+
+    life.builder = lambda: StateGraph(Log).add_node("n", life.colour.node(n)).add_edge(START, "n")
+    questions = life.start()
+    assert list(questions) == ["swallowed", "asked"]
+    assert life.answer({questions["asked"].id: "A"}) == {"l": ["none", "A"]}
 
 
 # ------------------------------------------------------------------------------------------------ failures in between
