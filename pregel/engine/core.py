@@ -505,9 +505,9 @@ class Run(RunState):
     def _hold(self, task: Task, channel: str, value: Any) -> None:
         self.held.append(self._row(task, WRITES_IDX_MAP[channel], [(channel, value)]))
 
-    def _hold_answers(self, task: Task) -> None:
+    def _hold_answers(self, task: Task, provisional: Sequence[int] = ()) -> None:
         if task.answers:
-            self._hold(task, RESUME, pause.answers_plain(task.answers))
+            self._hold(task, RESUME, pause.answers_plain(task.answers, provisional))
         if task.took_loose:
             # It was given once and is used up: a later question must not find it (engine.md 11.2).
             task.took_loose = False
@@ -518,7 +518,7 @@ class Run(RunState):
     def _keep_answers(self, task: Task) -> None:
         """The task has not finished, and will run again: what it was answered it is not asked again."""
         if self.stores and (task.answers or task.took_loose or self.answers.taken):
-            self._hold_answers(task)
+            self._hold_answers(task, pause.provisional(self, task))
             left = pause.left_open(self, task)
             if left is not None:
                 self._hold(task, INTERRUPT, left)

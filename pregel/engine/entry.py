@@ -261,6 +261,7 @@ def _answers(run: RunState, command: Command[Any]) -> list[TaskWrites]:
     _check_answers(run, by_id, questions)
     # An answer that was stored and not asked for yet stays with the new ones: the row is replaced as a whole.
     run.answers = Answers({**earlier.by_id, **by_id}, bare=bare)
+    run.answers.anew = by_id
     # What only the node can check is stored when it has: with the node's outcome.
     lasting = {id_: a for id_, a in run.answers.by_id.items() if id_ not in questions or not questions[id_].is_typed}
     return [_null_row(run, -4, [(RESUME, lasting)])] if lasting else []
@@ -377,7 +378,7 @@ def restore_task(task: Task, entries: Sequence[TaskWrites]) -> None:
             if channel == INTERRUPT:
                 task.interrupts = tuple(value)
             elif channel == RESUME:
-                task.answers = pause.answers_from(value)
+                pause.restore_answers(task, value)
             elif channel == ERROR:
                 task.error = value
             elif channel in (SCHEDULED, ERROR_SOURCE_NODE):

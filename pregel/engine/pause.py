@@ -53,7 +53,7 @@ def ask(
         number = scope.asked
         scope.asked += 1
     stored = task.answers[number] if task.answers is not None and number < len(task.answers) else MISSING
-    if stored is not MISSING:
+    if stored is not MISSING and not _is_given_anew(run, task, number):
         if response_schema is None:
             return stored
         try:
@@ -80,6 +80,13 @@ def ask(
         known[number] = answer
     answers.taken.add(id_)
     return fitted
+
+
+def _is_given_anew(run: RunState, task: Task, number: int) -> bool:
+    """Does this resume bring another answer to a question whose task has failed since it was answered?"""
+    if number not in getattr(task, "provisional", ()):
+        return False
+    return bool(run.answers.loose) or interrupt_id(run.ns_of(task), number) in run.answers.anew
 
 
 def _question(
@@ -173,18 +180,27 @@ def left_open(run: RunState, task: Task) -> list[Interrupt] | None:
     return None if len(left) == len(stored) else left
 
 
-def answers_plain(answers: Sequence[Any]) -> Any:
+def provisional(run: RunState, task: Task) -> list[int]:
+    """Numbers of the answers that a task which has not finished got in this run, or kept from one that ended like that."""
+    numbers = range(len(task.answers or ()))
+    ns, before = run.ns_of(task), getattr(task, "provisional", ())
+    return [number for number in numbers if number in before or interrupt_id(ns, number) in run.answers.taken]
+
+
+def answers_plain(answers: Sequence[Any], provisional: Sequence[int] = ()) -> Any:
     """The stored form of a task's answers."""
     holes = [number for number, answer in enumerate(answers) if answer is MISSING]
     given = [None if answer is MISSING else answer for answer in answers]
-    return {HOLES: holes, "answers": given} if holes else given
+    return {HOLES: holes, "answers": given, "provisional": list(provisional)} if holes or provisional else given
 
 
-def answers_from(plain: Any) -> list[Any] | None:
-    """What `answers_plain` was given."""
-    if not isinstance(plain, dict):
-        return None if plain is None else list(plain)
-    return [MISSING if number in plain[HOLES] else answer for number, answer in enumerate(plain["answers"])]
+def restore_answers(task: Task, plain: Any) -> None:
+    """Set what `answers_plain` was given."""
+    if isinstance(plain, dict):
+        task.answers = [MISSING if number in plain[HOLES] else a for number, a in enumerate(plain["answers"])]
+        task.provisional = plain["provisional"]
+    else:
+        task.answers = None if plain is None else list(plain)
 
 
 def pending(writes: Sequence[TaskWrites]) -> dict[str, tuple[Interrupt, ...]]:

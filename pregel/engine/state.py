@@ -12,7 +12,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from checkpoint.base import Claim, LoadedCheckpoint, StepCommit, TaskWrites, Version
@@ -52,7 +52,7 @@ class Answers:
     taking are one dict or list operation, so any thread may.
     """
 
-    __slots__ = ("bare", "by_id", "given", "loose", "open", "taken")
+    __slots__ = ("anew", "bare", "by_id", "given", "loose", "open", "taken")
 
     def __init__(self, by_id: Mapping[str, Any] | None = None, loose: Any = MISSING, bare: str | None = None) -> None:
         self.by_id: dict[str, Any] = dict(by_id or {})
@@ -63,6 +63,8 @@ class Answers:
         """Did the resume answer anything? Then unanswered tasks wait (D43)."""
         self.open: dict[str, Interrupt] = {}
         """Interrupt id -> the question as it was asked first: when it came up, and when it ends, never changes."""
+        self.anew: Collection[str] = ()
+        """Ids that this resume answers, as opposed to what was stored by an earlier one."""
         self.taken: set[str] = set()
         """Ids of questions that have got their answer in this run."""
 

@@ -566,6 +566,27 @@ def test_an_answered_node_that_failed_runs_again_without_asking(life: Life) -> N
     assert life.invoke(None) == {"l": ["A"]}
 
 
+@pytest.mark.parametrize("schema", [None, str], ids=["any", "typed"])
+@pytest.mark.parametrize("bare", [False, True], ids=["by id", "bare"])
+def test_the_answer_that_made_a_node_fail_may_be_given_anew(life: Life, schema: Any, bare: bool) -> None:
+    """Only that one: what was answered before the node asked it stays."""
+
+    def n(state: Log) -> dict[str, Any]:
+        first, second = interrupt("first", response_schema=schema), interrupt("second", response_schema=schema)
+        if second == "bad":
+            raise ValueError("boom")
+        return {"l": [first, second]}
+
+    life.builder = lambda: StateGraph(Log).add_node("n", life.colour.node(n)).add_edge(START, "n")
+    life.start()
+    second = asked(life.answer("A"))["second"]
+    with refused(ValueError, "boom"):
+        life.answer("bad")
+    with refused(ValueError, "boom"):
+        life.invoke(None)
+    assert life.answer("B" if bare else {second.id: "B"}) == {"l": ["A", "B"]}
+
+
 def test_an_answered_node_that_failed_is_no_longer_waiting(life: Life) -> None:
     """It runs when another question is answered, and its own is not shown again."""
     failing = [True]

@@ -278,18 +278,41 @@ def test_answers_to_questions_asked_side_by_side_keep_their_places():
         pause.ask(run, scope, "q", None)
     assert pause.ask(run, scope, "q", None) == "second"
     assert task.answers == [MISSING, "second"]
-    task.answers = pause.answers_from(pause.answers_plain(task.answers))
+    pause.restore_answers(task, pause.answers_plain(task.answers))
     run.answers = Answers({ids[0]: "first"})
     again = TaskScope(run, task, None)
     assert [pause.ask(run, again, "q", None) for _ in range(2)] == ["first", "second"]
 
 
-@pytest.mark.parametrize("answers", [[], [1, None], [MISSING, 1], [1, MISSING]])
-def test_the_stored_form_of_answers(answers):
-    plain = pause.answers_plain(answers)
-    assert isinstance(plain, dict) is (MISSING in answers)
-    assert pause.answers_from(plain) == answers
-    assert pause.answers_from(None) is None
+@pytest.mark.parametrize(
+    ("answers", "provisional"), [([], []), ([1, None], []), ([MISSING, 1], []), ([1, MISSING], []), ([1, 2], [1])]
+)
+def test_the_stored_form_of_answers(answers, provisional):
+    _, task, _ = asking()
+    plain = pause.answers_plain(answers, provisional)
+    assert isinstance(plain, dict) is (MISSING in answers or bool(provisional))
+    pause.restore_answers(task, plain)
+    assert (task.answers, getattr(task, "provisional", [])) == (answers, provisional)
+    pause.restore_answers(task, None)
+    assert task.answers is None
+
+
+def test_what_was_answered_before_a_failure_may_be_answered_anew():
+    run, task, scope = asking(known=["one", "two"])
+    ids = [interrupt_id(run.ns_of(task), n) for n in range(2)]
+    assert pause.provisional(run, task) == []
+    run.answers.taken.add(ids[1])
+    assert pause.provisional(run, task) == [1]
+    pause.restore_answers(task, pause.answers_plain(task.answers, [1]))
+    run.answers = Answers()
+    assert pause.provisional(run, task) == [1]
+    assert [pause.ask(run, TaskScope(run, task, None), "q"), pause.ask(run, scope, "q")] == ["one", "one"]
+    assert pause.ask(run, scope, "q") == "two"
+    for answers in (Answers(dict.fromkeys(ids, "new")), Answers(loose="new")):
+        task.answers, run.answers = ["one", "two"], answers
+        answers.anew = ids
+        again = TaskScope(run, task, None)
+        assert [pause.ask(run, again, "q") for _ in range(2)] == ["one", "new"]
 
 
 def test_all_that_a_body_asks():
