@@ -29,7 +29,7 @@ from pregel._scope import TaskScope
 from pregel.constants import MISSING
 from pregel.errors import shown
 from pregel.types import Command, StreamWriter
-from pregel.warnings import PregelWarning
+from pregel.warnings import PregelWarning, stack_level
 
 __all__ = [
     "Call",
@@ -44,6 +44,7 @@ __all__ = [
     "literals",
     "prepare",
     "return_annotation",
+    "returns",
 ]
 
 Injector = Callable[[TaskScope], dict[str, Any]]
@@ -319,19 +320,9 @@ def _accepts(name: str, annotation: Any, called: Any) -> bool:
         f"parameter 'config' of {_name_of(called)!r} is annotated with {shown(annotation)}, so it is not filled; "
         f"annotate it with RunnableConfig or RunnableConfig | None, or give it another name",
         PregelWarning,
-        stacklevel=_stacklevel(),
+        stacklevel=stack_level(),
     )
     return False
-
-
-def _stacklevel() -> int:
-    """The level of the first frame outside this package, for `warnings.warn` called by our caller."""
-    package = __name__.partition(".")[0]
-    level, frame = 1, inspect.currentframe()
-    frame = frame.f_back if frame is not None else None
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 def _class_names(annotation: Any) -> set[str]:
@@ -396,6 +387,18 @@ def return_annotation(subject: Any) -> Any:
     if found is None or not found[0].__annotations__:
         return None
     return _resolved(found[0].__annotations__.get("return"), found[0])
+
+
+def returns(subject: Any) -> Any:
+    """The resolved return annotation, `NoneType` for None; MISSING if absent or not resolvable."""
+    found = _function_of(subject)
+    written = MISSING if found is None else found[0].__annotations__.get("return", MISSING)
+    if found is None or written is MISSING:
+        return MISSING
+    if written is None or (isinstance(written, str) and written == "None"):
+        return types.NoneType
+    resolved = _resolved(written, found[0])
+    return MISSING if resolved is None else resolved
 
 
 def annotations_of(subject: Any, seen: Container[int] = (), texts: set[Any] | None = None) -> list[Any]:

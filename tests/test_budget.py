@@ -254,6 +254,7 @@ NOT_BEFORE_USE = [
     "checkpoint.memory",
     "checkpoint.sqlite",
     "concurrent.futures",
+    "difflib",
     "logging",
     "ormsgpack",
     "pregel.engine.async_driver",

@@ -7,7 +7,7 @@ import importlib
 import pytest
 
 NAMES = {
-    "pregel": "",
+    "pregel": "PregelWarning",
     "pregel.types": """
         All Checkpointer StreamMode StreamWriter StreamPart ValuesStreamPart UpdatesStreamPart MessagesStreamPart
         CustomStreamPart CheckpointStreamPart TasksStreamPart DebugStreamPart TaskPayload TaskResultPayload
@@ -19,9 +19,12 @@ NAMES = {
     "pregel.errors": """
         EmptyChannelError ErrorCode GraphDrained GraphRecursionError InvalidUpdateError GraphBubbleUp GraphInterrupt
         NodeCancelledError NodeError NodeInterrupt NodeTimeoutError ParentCommand EmptyInputError TaskNotFound
-        UnknownInterruptError is_invalid_resume InvalidAnswerError
+        GraphChangedError Stranded UnknownInterruptError is_invalid_resume InvalidAnswerError
+        Place place_of
     """,
     "pregel.pending": "pending apending PendingInterrupt",
+    "pregel.explanation": "Cause Explanation Lack Step StepTask Way",
+    "pregel.drawing.draw": "CurveStyle Edge Graph Node NodeStyles",
     "pregel.channels": """
         BaseChannel AnyValue LastValue LastValueAfterFinish UntrackedValue EphemeralValue BinaryOperatorAggregate
         DeltaChannel NamedBarrierValue NamedBarrierValueAfterFinish Topic

@@ -11,7 +11,7 @@ from pregel.channels.binop import BinaryOperatorAggregate
 from pregel.channels.delta import DeltaChannel
 from pregel.channels.ephemeral_value import EphemeralValue
 from pregel.channels.last_value import LastValue, LastValueAfterFinish
-from pregel.channels.named_barrier_value import NamedBarrierValue, NamedBarrierValueAfterFinish
+from pregel.channels.named_barrier_value import InclusiveBarrierValue, NamedBarrierValue, NamedBarrierValueAfterFinish
 from pregel.channels.topic import Topic
 from pregel.channels.untracked_value import UntrackedValue
 
@@ -21,6 +21,7 @@ __all__ = [
     "BinaryOperatorAggregate",
     "DeltaChannel",
     "EphemeralValue",
+    "InclusiveBarrierValue",
     "LastValue",
     "LastValueAfterFinish",
     "NamedBarrierValue",

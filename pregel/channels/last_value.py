@@ -49,7 +49,10 @@ class LastValue(ValueChannel[Value]):
             return values[0]
         if not values:
             return MISSING
-        raise too_many_values(self.key, len(values), "annotate the key with a reducer or let one node write it")
+        advice = (
+            f"a reducer keeps them all, as in '{self.key}: Annotated[list, operator.add]'; or let one node write it"
+        )
+        raise too_many_values(self.key, len(values), advice)
 
     def install(self, staged: Any) -> bool:
         """Set the value unless it is MISSING."""

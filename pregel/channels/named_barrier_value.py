@@ -1,7 +1,11 @@
 """Wait for a set of names: the channels behind edges with several sources.
 
 A barrier becomes available when every one of its names was written since it was last consumed. `...AfterFinish` is the
-form for deferred nodes: complete is not enough, the engine must also have nothing else left to run.
+form for deferred nodes: complete is not enough, the engine must also have nothing else left to run. `Inclusive...` is
+content with some of its names once nothing else is left to run.
+
+What is stored is the names seen, or those and whether the barrier was released. Each form reads both, so an edge may
+become deferred or inclusive while threads are open.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from pregel.errors import EmptyChannelError, InvalidUpdateError, shown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["NamedBarrierValue", "NamedBarrierValueAfterFinish"]
+__all__ = ["InclusiveBarrierValue", "NamedBarrierValue", "NamedBarrierValueAfterFinish"]
 
 Value = TypeVar("Value")
 
@@ -26,9 +30,11 @@ class NamedBarrierValue(BaseChannel[None, Value, set[Value]], Generic[Value]):
     Attributes:
         names: What it waits for; not edited.
         seen: What arrived since the last `consume`; replaced, never edited.
+        fired: Whether it was complete and consumed since it was made or loaded. Not stored.
+        watched: On a specification: is it a mistake if a run leaves the barrier half full?
     """
 
-    __slots__ = ("names", "seen")
+    __slots__ = ("fired", "names", "seen", "watched")
 
     stages_in_place: ClassVar[bool] = True
     can_finish: ClassVar[bool] = False
@@ -38,6 +44,7 @@ class NamedBarrierValue(BaseChannel[None, Value, set[Value]], Generic[Value]):
         super().__init__(typ)
         self.names = names
         self.seen: set[Value] = set()
+        self.fired = self.watched = False
 
     def __eq__(self, other: object) -> bool:
         """Compare by class and names."""
@@ -80,6 +87,7 @@ class NamedBarrierValue(BaseChannel[None, Value, set[Value]], Generic[Value]):
         if self.seen != self.names:
             return False
         self.seen = set()
+        self.fired = True
         return True
 
     def checkpoint(self) -> Any:
@@ -91,7 +99,7 @@ class NamedBarrierValue(BaseChannel[None, Value, set[Value]], Generic[Value]):
         channel = self.__class__(self.typ, self.names)
         channel.key = self.key
         if checkpoint is not MISSING:
-            channel.seen = checkpoint
+            channel.seen, _ = _parts(checkpoint)
         return channel
 
 
@@ -102,9 +110,11 @@ class NamedBarrierValueAfterFinish(BaseChannel[None, Value, tuple[set[Value], bo
         names: What it waits for; not edited.
         seen: What arrived since the last `consume`; replaced, never edited.
         finished: Whether the full barrier was released.
+        fired: Whether it was released and consumed since it was made or loaded. Not stored.
+        watched: On a specification: is it a mistake if a run leaves the barrier half full?
     """
 
-    __slots__ = ("finished", "names", "seen")
+    __slots__ = ("finished", "fired", "names", "seen", "watched")
 
     stages_in_place: ClassVar[bool] = True
     reacts_to_empty = False
@@ -113,7 +123,7 @@ class NamedBarrierValueAfterFinish(BaseChannel[None, Value, tuple[set[Value], bo
         super().__init__(typ)
         self.names = names
         self.seen: set[Value] = set()
-        self.finished = False
+        self.finished = self.fired = self.watched = False
 
     def __eq__(self, other: object) -> bool:
         """Compare by class and names."""
@@ -156,6 +166,7 @@ class NamedBarrierValueAfterFinish(BaseChannel[None, Value, tuple[set[Value], bo
             return False
         self.finished = False
         self.seen = set()
+        self.fired = True
         return True
 
     def finish(self) -> bool:
@@ -174,8 +185,65 @@ class NamedBarrierValueAfterFinish(BaseChannel[None, Value, tuple[set[Value], bo
         channel = self.__class__(self.typ, self.names)
         channel.key = self.key
         if checkpoint is not MISSING:
-            channel.seen, channel.finished = checkpoint
+            channel.seen, channel.finished = _parts(checkpoint)
         return channel
+
+
+class InclusiveBarrierValue(NamedBarrierValueAfterFinish[Value]):
+    """A cell that reads as None once all of `names` were written, or some were and nothing else is left to run.
+
+    Attributes:
+        deferred: Whether it waits for that moment even when it is complete.
+        after: Channels that are released before this one, because what they start may still write here.
+    """
+
+    __slots__ = ("after", "deferred")
+
+    def __init__(
+        self, typ: Any, names: set[Value], *, deferred: bool = False, after: frozenset[str] = frozenset()
+    ) -> None:
+        super().__init__(typ, names)
+        self.deferred = deferred
+        self.after = after
+
+    def get(self) -> None:
+        """Return None, once it is complete or released."""
+        if not self.is_available():
+            raise EmptyChannelError
+
+    def is_available(self) -> bool:
+        """Return whether it is complete or released."""
+        return self.finished or (not self.deferred and self.seen == self.names)
+
+    def consume(self) -> bool:
+        """Start over if the barrier is complete or was released."""
+        if not self.is_available():
+            return False
+        self.finished = False
+        self.seen = set()
+        self.fired = True
+        return True
+
+    def finish(self) -> bool:
+        """Release the barrier if a name has arrived."""
+        if not self.seen or self.is_available():
+            return False
+        self.finished = True
+        return True
+
+    def from_checkpoint(self, checkpoint: Any) -> Self:
+        """Return a new channel from what any barrier stores."""
+        channel = super().from_checkpoint(checkpoint)
+        channel.deferred, channel.after = self.deferred, self.after
+        return channel
+
+
+def _parts(checkpoint: Any) -> tuple[set[Any], bool]:
+    """The names seen, and whether the barrier was released, from what any of the barriers stores."""
+    if isinstance(checkpoint, (set, frozenset)):
+        return set(checkpoint), False
+    seen, released = checkpoint
+    return seen, released
 
 
 def _check_names(key: str, values: Sequence[Any], names: set[Any]) -> None:

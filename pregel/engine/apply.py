@@ -14,9 +14,10 @@ from typing import Any
 
 from pregel.channels.base import BaseChannel
 from pregel.constants import CONTROL_WRITES, MISSING, TASKS
+from pregel.engine import joins
 from pregel.engine.state import RunState
 from pregel.engine.task import Task, order
-from pregel.errors import InvalidUpdateError
+from pregel.errors import InvalidUpdateError, nearest
 
 
 def apply_tasks(run: RunState, tasks: Sequence[Task], *, releases: bool = True) -> None:
@@ -104,7 +105,8 @@ def stage(
             channel = channels[name]
             staged.append((name, channel, channel.stage(values)))
         elif name not in CONTROL_WRITES:
-            run.notice("unknown-channel", name, f"a write to unknown channel {name!r} in step {run.step} is dropped")
+            text = f"a write to {name!r} in step {run.step} is dropped, since there is no such channel; "
+            run.notice("unknown-channel", name, text + nearest(name, run.program.state_keys))
     for name in live:
         if name not in by_channel:
             channel = channels[name]
@@ -146,8 +148,8 @@ def install(
 
 
 def finish(run: RunState, version: Any, updated: list[str]) -> None:
-    """Nothing would run next: release what waits for that moment (deferred nodes, engine.md 2.8)."""
-    for name in run.program.finishing:
+    """Nothing would run next: release what waits for that moment (engine.md 2.8)."""
+    for name in joins.released(run):
         channel = run.channels[name]
         if channel.finish():
             run.bump(name, version)

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from pregel.constants import END, MISSING, TASKS
-from pregel.engine.program import Node
+from pregel.engine.program import Node, Program
 from pregel.engine.state import RunState
 from pregel.engine.task import Task
-from pregel.errors import EmptyChannelError, shown
+from pregel.errors import EmptyChannelError, nearest, shown
 from pregel.types import Send
 
 
@@ -88,21 +88,25 @@ def sends(run: RunState) -> list[Task]:
         if not isinstance(packet, Send):
             run.notice("invalid-send", TASKS, f"a pending send is {shown(packet)}, not a Send; it is skipped")
             continue
-        node = run.program.nodes.get(packet.node)
+        node = run.program.nodes.get(packet.node) or run.program.former(packet.node)
         if node is None:
-            run.notice(
-                "unknown-send",
-                packet.node,
-                f"Send to unknown node {packet.node!r} is skipped; the nodes are {sorted(run.program.nodes)}"
-                if packet.node != END
-                else "Send to END is skipped; route to END by name instead",
-            )
+            run.notice("unknown-send", packet.node, unknown_target(run.program, packet))
             continue
         task = Task(node, own_copy(run, packet.arg), index)
         if packet.timeout is not None:
             task.timeout = packet.timeout
         tasks.append(task)
     return tasks
+
+
+def unknown_target(program: Program, packet: Send) -> str:
+    """Why a Send starts nothing."""
+    if packet.node == END:
+        return "a Send to END is skipped; route to END by name instead"
+    return (
+        f"a Send to {packet.node!r}, which is not a node of this graph, is skipped; "
+        f"{nearest(packet.node, program.nodes)}"
+    )
 
 
 def own_copy(run: RunState, value: Any) -> Any:

@@ -17,8 +17,8 @@ from typing import Any, Final
 from pregel._call import Call, first_annotation, is_graph, is_runnable, literals, prepare, return_annotation
 from pregel._scope import TaskScope
 from pregel.constants import END, MISSING, START, TASKS
-from pregel.errors import InvalidUpdateError, shown
-from pregel.graph.schema import Schema, describe, nearest, plain
+from pregel.errors import InvalidUpdateError, nearest, shown
+from pregel.graph.schema import Schema, describe, plain
 from pregel.types import Send
 
 __all__ = ["Branch", "BranchRouter", "private_schema"]

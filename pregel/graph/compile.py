@@ -16,6 +16,7 @@ import functools
 import sys
 import types
 import typing
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Generic
 
@@ -27,6 +28,7 @@ from pregel._scope import TaskScope
 from pregel.channels import (
     BaseChannel,
     EphemeralValue,
+    InclusiveBarrierValue,
     LastValueAfterFinish,
     NamedBarrierValue,
     NamedBarrierValueAfterFinish,
@@ -35,10 +37,11 @@ from pregel.channels import (
 from pregel.channels.binop import overwriting
 from pregel.constants import END, MISSING, PARENT, ROOT, START, TAG_HIDDEN, TASKS
 from pregel.drawing.draw import Graph, NodeInfo, build_graph
-from pregel.errors import ErrorCode, InvalidUpdateError, ParentCommand, shown
+from pregel.errors import ErrorCode, InvalidUpdateError, ParentCommand, nearest, shown
 from pregel.graph.branch import UNKNOWN_NODE, BranchRouter
 from pregel.graph.declared import Declared, StateNodeSpec
-from pregel.graph.schema import DefaultedAggregate, Schema, describe, nearest, updates_of
+from pregel.graph.routes import Routes, goto_and_edge
+from pregel.graph.schema import DefaultedAggregate, Schema, describe, updates_of
 from pregel.graph.subgraphs import find_subgraphs
 from pregel.messages import Message
 from pregel.pregel import Pregel, PregelNode, Returned
@@ -52,6 +55,7 @@ InputT = TypeVar("InputT", default=StateT)
 OutputT = TypeVar("OutputT", default=StateT)
 
 Write = tuple[str, Any]
+Channel = BaseChannel[Any, Any, Any]
 
 UNKNOWN_KEY: Final = "unknown-key"
 
@@ -68,12 +72,13 @@ class StateWriter:
         ignored: Further declared names that are dropped without a word: managed values.
         targets: Node name -> the write that starts it.
         static: Writes of the node's static edges, made whenever it ran.
+        beside: Nodes that the static edges start, as far as a Command that goes elsewhere would be a mistake beside them.
         starts: Channel name -> the default that it starts with (D54), where the schema declares one worth counting.
         is_exempt: Unknown keys are no mistake here: the input, the result of a nested graph, or keys for a path (D49).
         strict: What would be a notice is an `InvalidUpdateError`.
     """
 
-    __slots__ = ("ignored", "is_exempt", "known", "node", "starts", "static", "strict", "targets")
+    __slots__ = ("beside", "ignored", "is_exempt", "known", "node", "starts", "static", "strict", "targets")
 
     def __init__(
         self,
@@ -83,6 +88,7 @@ class StateWriter:
         *,
         targets: Mapping[str, Write],
         static: tuple[Write, ...] = (),
+        beside: tuple[str, ...] = (),
         starts: Mapping[str, Any] = types.MappingProxyType({}),
         is_exempt: bool = False,
         strict: bool = False,
@@ -92,6 +98,7 @@ class StateWriter:
         self.ignored = ignored
         self.targets = targets
         self.static = static
+        self.beside = beside
         self.starts = starts
         self.is_exempt = is_exempt
         self.strict = strict
@@ -192,7 +199,13 @@ class StateWriter:
                 self._report(UNKNOWN_KEY, type(update).__name__, text, scope)
 
     def _add_gotos(self, goto: Any, scope: TaskScope, writes: list[Write]) -> None:
-        for target in (goto,) if isinstance(goto, (str, Send)) else goto:
+        gotos = (goto,) if isinstance(goto, (str, Send)) else goto
+        if self.beside and gotos:
+            names = [name for name in gotos if isinstance(name, str) and name in self.targets]
+            told = goto_and_edge(self.node, names, self.beside)
+            if told is not None:
+                scope.host.notice(*told)
+        for target in gotos:
             if isinstance(target, Send):
                 if target.node in self.targets:
                     writes.append((TASKS, target))
@@ -328,22 +341,27 @@ def compile_graph(
     }
     for name, (channel, _) in targets.items():
         channels[channel] = LastValueAfterFinish(Any) if nodes[name].defer else EphemeralValue(Any, guard=False)
+    beside: dict[str, list[str]] = defaultdict(list)
     for source, target in sorted(builder.edges):
         if target != END:
             static[source].append(targets[target])
+            if not nodes[target].defer:
+                beside[source].append(target)
     for sources, target in sorted(builder.waiting_edges):
         if target != END:
             channel = f"join:{'+'.join(sources)}:{target}"
-            barrier = NamedBarrierValueAfterFinish if nodes[target].defer else NamedBarrierValue
-            channels[channel] = barrier(str, set(sources))
+            channels[channel] = _barrier(builder, sources, target, deferred=nodes[target].defer)
             triggers[target].append(channel)
             for source in sources:
                 static[source].append((channel, source))
     for name, made in channels.items():
         if isinstance(made, BaseChannel):
             made.key = name
+    if any(builder.inclusive.values()):
+        _order_releases(Routes(builder, nodes), channels)
 
-    wiring = _Wiring(builder, targets, static, strict)
+    former = {alias: targets[name] for name, spec in nodes.items() for alias in spec.aliases}
+    wiring = _Wiring(builder, {**targets, **former}, static, beside, strict)
     compiled = {START: wiring.start()}
     for name, spec in nodes.items():
         compiled[name] = wiring.node(name, spec, triggers[name])
@@ -367,6 +385,42 @@ def compile_graph(
     )
 
 
+def _barrier(builder: Declared, sources: tuple[str, ...], target: str, *, deferred: bool) -> Channel:
+    """The channel of a list edge."""
+    inclusive = builder.inclusive.get((sources, target))
+    if inclusive:
+        return InclusiveBarrierValue(str, set(sources), deferred=deferred)
+    barrier = (NamedBarrierValueAfterFinish if deferred else NamedBarrierValue)(str, set(sources))
+    barrier.watched = inclusive is None
+    return barrier
+
+
+def _order_releases(routes: Routes, channels: Mapping[str, Any]) -> None:
+    """Say for each inclusive join which channels are released before it: what they start may still arrive there.
+
+    As far as edges, path maps and annotations declare. Of joins that lead to each other the first by name comes first; a
+    deferred node that leads to a join comes before it, unless the join leads to that node, too.
+    """
+    starts = {f"branch:to:{name}": name for name in routes.nodes}
+    starts.update((f"join:{'+'.join(sources)}:{target}", target) for sources, target, _ in routes.joins)
+    held = [name for name, channel in channels.items() if name in starts and channel.can_finish]
+
+    def feeds(one: str, other: str) -> bool:
+        return not routes.below(starts[one]).isdisjoint(getattr(channels[other], "names", {starts[other]}))
+
+    for name in held:
+        if not _goes_early(channels[name]):
+            continue
+        before = [other for other in held if other != name and feeds(other, name)]
+        channels[name].after = frozenset(
+            other for other in before if not feeds(name, other) or (other < name and _goes_early(channels[other]))
+        )
+
+
+def _goes_early(channel: Any) -> bool:
+    return isinstance(channel, InclusiveBarrierValue) and not channel.deferred
+
+
 class _Wiring:
     """What the nodes of one graph share while it is compiled."""
 
@@ -375,11 +429,13 @@ class _Wiring:
         builder: Declared,
         targets: dict[str, Write],
         static: dict[str, list[Write]],
+        beside: dict[str, list[str]],
         strict: bool,
     ) -> None:
         self.builder = builder
         self.targets = targets
         self.static = static
+        self.beside = beside
         self.strict = strict
         self.known = {name: name for name in builder.channels}
         self.ignored = frozenset(builder.managed)
@@ -418,6 +474,7 @@ class _Wiring:
             self.ignored,
             targets=self.targets,
             static=tuple(self.static[name]),
+            beside=self._beside(name, spec) if name in self.beside else (),
             starts=self.starts,
             is_exempt=is_graph(subject) or is_runnable(subject) or self._is_read_raw(name),
             strict=self.strict,
@@ -436,7 +493,13 @@ class _Wiring:
             error_handler=spec.error_handler_node,
             is_error_handler=spec.is_error_handler,
             subgraphs=find_subgraphs(subject),
+            aliases=spec.aliases,
         )
+
+    def _beside(self, name: str, spec: StateNodeSpec) -> tuple[str, ...]:
+        """Nodes that its static edges start, without those of which the declaration tells at compile time."""
+        beside = self.beside[name]
+        return tuple([target for target in beside if target in spec.ends] if spec.ends else beside)
 
     def _is_read_raw(self, source: str) -> bool:
         """Does a path without a schema of its own see all that the node returned? Then no key of it is a mistake (D49)."""
@@ -587,6 +650,16 @@ class CompiledStateGraph(Pregel, Generic[StateT, ContextT, InputT, OutputT]):
             xray=xray,
             start=self.nodes[START],
         )
+
+    def declared_ways(self) -> list[tuple[str, str | None, str]]:
+        """(source, target, kind) of `explanation.Way` for every declared way from node to node."""
+        found: list[tuple[str, str | None, str]] = []
+        found += [(source, target, "edge") for source, target in sorted(self._edges)]
+        found += [(source, target, "join") for sources, target in sorted(self._waiting_edges) for source in sources]
+        for source, ends in self._branches:
+            found += [(source, target, "branch") for target in (dict.fromkeys(ends.values()) if ends else [None])]
+        found += [(name, target, "goto") for name, spec in self._declared.items() for target in spec.ends]
+        return [way for way in found if way[1] != END]
 
     async def aget_graph(self, config: Any = None, *, xray: bool | int = False) -> Graph:
         """Async form of `get_graph`."""

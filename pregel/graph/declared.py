@@ -21,7 +21,7 @@ class StateNodeSpec:
     """A node as declared: `builder.nodes[name]`.
 
     `runnable`: what runs, prepared. `input_schema`: what it receives. `ends`: declared destinations of its Commands,
-    names or name -> label. `error_handler_node`: name of the node that handles its failures.
+    names or name -> label. `error_handler_node`: name of the node that handles its failures. `aliases`: its former names.
     """
 
     runnable: Call
@@ -35,6 +35,7 @@ class StateNodeSpec:
     is_error_handler: bool = False
     error_handler_node: str | None = None
     trace_policy: TracePolicy | None = None
+    aliases: tuple[str, ...] = ()
 
 
 class Declared(Protocol):
@@ -46,6 +47,8 @@ class Declared(Protocol):
     """Pairs of (source, target)."""
     waiting_edges: Any
     """Pairs of (sources, target)."""
+    inclusive: Any
+    """Pair of (sources, target) -> `inclusive` of `add_edge`; may lack pairs."""
     branches: Any
     """Source -> name of the path -> `Branch`."""
     channels: Any

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
 import functools
 import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Annotated, Any, ClassVar, Final, NotRequired, Required, Self, TypeVar, cast
 
 import typing_extensions
@@ -32,7 +31,7 @@ from pregel.constants import MISSING, ROOT
 from pregel.errors import shown
 from pregel.managed import ManagedValue, is_managed
 
-__all__ = ["DefaultedAggregate", "Schema", "describe", "nearest", "plain", "same_channel", "updates_of"]
+__all__ = ["DefaultedAggregate", "Schema", "describe", "plain", "same_channel", "updates_of"]
 
 Value = TypeVar("Value")
 
@@ -343,12 +342,3 @@ def _is_undefined(default: Any) -> bool:
 def plain(name: Any) -> Any:
     """A name as an exact str, so that members of a str enum and their values are one name; other values as they are."""
     return name if type(name) is str or not isinstance(name, str) else str.__str__(name)
-
-
-def nearest(name: object, known: Iterable[str]) -> str:
-    """The end of an error text: the known name that was probably meant, or all of them."""
-    names = [n for n in known if not n.startswith("__")]
-    close = difflib.get_close_matches(str(name), names, n=1)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"known are {', '.join(map(repr, names[:20])) or 'none'}{', ...' if len(names) > 20 else ''}"

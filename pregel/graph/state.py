@@ -22,11 +22,12 @@ from typing import Any, Generic, Self
 from pregel._call import prepare
 from pregel.channels import LastValue
 from pregel.constants import END, NS_END, NS_SEP, START
-from pregel.errors import shown
+from pregel.errors import nearest, shown
 from pregel.graph.branch import Branch, private_schema
 from pregel.graph.compile import CompiledStateGraph, ContextT, InputT, OutputT, StateT, compile_graph
 from pregel.graph.declared import StateNodeSpec
-from pregel.graph.schema import Channel, describe, nearest, plain, same_channel
+from pregel.graph.mistakes import DEAD_JOIN, find_mistakes
+from pregel.graph.schema import Channel, describe, plain, same_channel
 from pregel.managed import ManagedValue
 from pregel.types import (
     All,
@@ -37,7 +38,7 @@ from pregel.types import (
     TracePolicy,
     ensure_valid_checkpointer,
 )
-from pregel.warnings import PregelDeprecationWarning, PregelWarning
+from pregel.warnings import PregelDeprecationWarning, PregelWarning, emit
 
 __all__ = ["CompiledStateGraph", "StateGraph", "StateNodeSpec"]
 
@@ -59,6 +60,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
         nodes: Name -> `StateNodeSpec`, in order of addition.
         edges: Pairs of (source, target).
         waiting_edges: Pairs of (sources, target): the target runs when all sources have.
+        inclusive: Such a pair -> what was said about the target if only some have, see `add_edge`.
         branches: Source -> name of the path -> `Branch`.
         channels: Key -> channel, of all schemas so far.
         managed: Key -> managed value class.
@@ -92,6 +94,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
         self.nodes: dict[str, StateNodeSpec] = {}
         self.edges: set[tuple[str, str]] = set()
         self.waiting_edges: set[tuple[tuple[str, ...], str]] = set()
+        self.inclusive: dict[tuple[tuple[str, ...], str], bool | None] = {}
         self.branches: defaultdict[str, dict[str, Branch]] = defaultdict(dict)
         self.channels: dict[str, Channel] = {}
         self.managed: dict[str, type[ManagedValue[Any]]] = {}
@@ -122,6 +125,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
         timeout: float | timedelta | TimeoutPolicy | None = None,
         destinations: dict[str, str] | tuple[str, ...] | None = None,
         trace_policy: TracePolicy | None = None,
+        aliases: str | Sequence[str] = (),
         **deprecated: Any,
     ) -> Self:
         """Add a node: `add_node(fn)`, `add_node("name", fn)`, or the same with a compiled graph or runnable.
@@ -138,6 +142,8 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             timeout: seconds, timedelta or policy, for each attempt.
             destinations: where its Commands may go, or destination -> label; for validation and drawing only.
             trace_policy: what observers record.
+            aliases: names that the node had in earlier versions of the graph. Whatever threads have stored under them
+                goes on here: paused tasks with their questions and results, Sends, `goto`, nested graphs.
             deprecated: `input` and `retry`, former names.
 
         Raises:
@@ -169,9 +175,17 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             if handler_name in self.nodes:
                 raise ValueError(f"node {name!r}: there is already a node {handler_name!r}, the name its handler needs")
         self._add_schema(schema)
+        former = tuple(map(plain, (aliases,) if isinstance(aliases, str) else aliases))
         if handler_name is not None:
             handler = prepare(error_handler, name=handler_name)
-            self.nodes[handler_name] = StateNodeSpec(handler, None, schema, ends=handler.ends, is_error_handler=True)
+            self.nodes[handler_name] = StateNodeSpec(
+                handler,
+                None,
+                schema,
+                ends=handler.ends,
+                is_error_handler=True,
+                aliases=tuple(map(_HANDLER.format, former)),
+            )
         ends: Any = call.ends
         if destinations is not None:
             ends = destinations if isinstance(destinations, dict) else tuple(map(plain, destinations))
@@ -187,6 +201,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             False,
             handler_name,
             trace_policy,
+            former,
         )
         return self
 
@@ -213,17 +228,27 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
 
     # ---- edges
 
-    def add_edge(self, start_key: str | Sequence[str], end_key: str) -> Self:
+    def add_edge(self, start_key: str | Sequence[str], end_key: str, *, inclusive: bool | None = None) -> Self:
         """Run `end_key` after `start_key`; after all of them if `start_key` is a list.
 
+        Args:
+            start_key: A node or START, or a list of nodes.
+            end_key: A node or END.
+            inclusive: Of a list edge, what happens if some sources ran, others did not, and nothing else is left to run.
+                True: `end_key` runs once, after those that did. False: it does not run. None: it does not run either,
+                and the run ends with a `PregelWarning` that names them.
+
         Raises:
-            ValueError: an edge from END or to START, or a list edge with a node that does not exist yet.
+            ValueError: an edge from END or to START, a list edge with a node that does not exist yet, or `inclusive` for
+                an edge with one source.
         """
         target = plain(end_key)
         if target == START:
             raise ValueError(f"edge {shown(start_key)} -> START: START has no incoming edges; name the node to run")
         if isinstance(start_key, str):
             source = plain(start_key)
+            if inclusive is not None:
+                raise ValueError(f"edge {source!r} -> {target!r}: inclusive= is for a list of sources; leave it out")
             if source == END:
                 raise ValueError(f"edge END -> {target!r}: nothing runs after END; name the node it should follow")
             self._note_late_change("edge", f"{source} -> {target}")
@@ -240,6 +265,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             raise ValueError(f"edge [] -> {target!r} names no source; give at least one node")
         self._note_late_change("edge", f"{sources} -> {target}")
         self.waiting_edges.add((sources, target))
+        self.inclusive[sources, target] = inclusive
         return self
 
     def add_conditional_edges(
@@ -360,6 +386,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
         isolate: typing.Literal["shallow", "deep", "off"] = "shallow",
         strict: bool = False,
         on_conflict: typing.Literal["raise", "wait", "fork"] = "raise",
+        renamed_keys: Mapping[str, str | None] | None = None,
     ) -> CompiledStateGraph[StateT, ContextT, InputT, OutputT]:
         """The graph, ready to run.
 
@@ -377,10 +404,13 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             strict: errors instead of warnings.
             on_conflict: what a call does while another run holds its thread: `"raise"` `ThreadBusyError`, `"wait"` for
                 its end, or `"fork"`: run beside it on a branch. Every call can say otherwise.
+            renamed_keys: state key of an earlier version -> the key that takes over what threads have stored of it, None
+                for a key that no node needs any more.
 
         Raises:
             ValueError: see `validate`.
             TypeError: `checkpointer` is not a saver.
+            PregelWarning: under strict, or if warnings are errors: a mistake that shows already (docs/mistakes.md).
         """
         checkpointer = ensure_valid_checkpointer(checkpointer)
         before, after = _breakpoints(interrupt_before), _breakpoints(interrupt_after)
@@ -400,8 +430,14 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             name="LangGraph" if name is None else name,
             isolate=isolate,
             on_conflict=on_conflict,
+            renamed_keys=renamed_keys,
         )
         graph.validate()
+        found = find_mistakes(self, nodes, graph.nodes)
+        for notice in found:
+            if notice.code == DEAD_JOIN:
+                graph.channels[notice.place].watched = False  # told here, so no run tells it again
+        emit(found, set(), strict=strict)
         return graph
 
     def _nodes_with_defaults(self) -> dict[str, StateNodeSpec]:

@@ -15,7 +15,7 @@ from checkpoint.memory import InMemorySaver
 from pregel.errors import GraphRecursionError, InvalidUpdateError
 from pregel.graph import END, START, StateGraph
 from pregel.types import Command, Send, StateUpdate, interrupt
-from tests.support.scenarios import Colour, Gate, Log, LogX, checkpoint_id, namespaces, refused, steps
+from tests.support.scenarios import Colour, Gate, Log, LogX, checkpoint_id, diagnosed, namespaces, refused, steps
 
 
 def chain(colour: Colour, *names: str, calls: list[str] | None = None, **options: Any) -> Any:
@@ -78,7 +78,8 @@ def test_05_goto_adds_to_static_edges(colour: Colour) -> None:
     builder.add_node("c", colour.letter("c"))
     builder.add_edge(START, "a").add_edge("a", "b")
     graph = builder.compile()
-    assert colour.invoke(graph, {"l": []}) == {"l": ["a", "b", "c"]}
+    with diagnosed("'b'", "'c'"):  # design.md D9
+        assert colour.invoke(graph, {"l": []}) == {"l": ["a", "b", "c"]}
     events = colour.stream(graph, {"l": []}, stream_mode="debug")
     assert {e["payload"]["name"]: e["step"] for e in events} == {"a": 1, "b": 2, "c": 2}
 
@@ -329,7 +330,8 @@ def test_19_parent_goto_adds_to_static_edges(colour: Colour, thread: Any) -> Non
     builder = StateGraph(Log).add_node("sub", inner)
     builder.add_node("other", colour.letter("other")).add_node("nxt", colour.letter("nxt"))
     builder.add_edge(START, "sub").add_edge("sub", "nxt")
-    assert colour.invoke(builder.compile(), {"l": ["in"]}) == {"l": ["in", "up", "nxt", "other"]}
+    with diagnosed("'sub'", "'nxt'"):  # design.md D9
+        assert colour.invoke(builder.compile(), {"l": ["in"]}) == {"l": ["in", "up", "nxt", "other"]}
 
 
 def test_20_addressed_state_is_the_start_of_the_step(colour: Colour, saver: Any, thread: Any) -> None:

@@ -626,7 +626,8 @@ def test_destinations_are_inferred_and_checked() -> None:
     assert set(builder.nodes["optional"].ends) == {"c"}
     assert set(builder.nodes["tuple"].ends) == {"b", "c"}
     assert set(builder.nodes["map"].ends) == {"b"}
-    builder.add_edge(START, "one").compile()
+    with diagnosed("'union'"):
+        builder.add_edge(START, "one").compile()
     with refused(ValueError, "nowhere"):
         builder.add_node(wrong).compile()
 
@@ -835,7 +836,8 @@ def test_validation_errors(colour: Colour) -> None:
 
     with refused(ValueError, "a", "cond", "x"):
         letters(colour, "a").add_edge(START, "a").add_conditional_edges("a", cond, ["x"]).compile()
-    letters(colour, "ab").add_edge(START, "a").compile()  # an unreachable node is allowed
+    with diagnosed("'b'"):
+        letters(colour, "ab").add_edge(START, "a").compile()  # an unreachable node is allowed
     with pytest.raises(TypeError):
         letters(colour, "a").add_edge(START, "a").compile(checkpointer="memory")
 
@@ -934,7 +936,8 @@ def test_call_annotation_of_a_path_object_is_the_map(colour: Colour) -> None:
         def __call__(self, state: LogX) -> Literal["b"]:
             return "b"
 
-    graph = routed(colour, Path())
+    with diagnosed("'c'"):
+        graph = routed(colour, Path())
     assert colour.invoke(graph, {"l": []}) == {"l": ["a", "b"]}
     assert graph.builder.branches["a"]["condition"].ends == {"b": "b"}
 

@@ -594,6 +594,7 @@ def test_an_unknown_checkpoint(stage: Stage) -> None:
         assert stage.run({"l": ["other"]}, unknown)["l"] == ["other", "a"]
 
 
+@pytest.mark.filterwarnings("ignore:nothing leads to node:pregel.warnings.PregelWarning")
 def test_a_goto_while_a_question_is_open(stage: Stage) -> None:
     """What a `Command` started is shown with what waits, and counts when the step closes."""
 

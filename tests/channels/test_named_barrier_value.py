@@ -2,11 +2,11 @@
 
 import pytest
 
-from pregel.channels.named_barrier_value import NamedBarrierValue, NamedBarrierValueAfterFinish
+from pregel.channels.named_barrier_value import InclusiveBarrierValue, NamedBarrierValue, NamedBarrierValueAfterFinish
 from pregel.constants import MISSING
 from pregel.errors import EmptyChannelError, InvalidUpdateError
 
-KINDS = (NamedBarrierValue, NamedBarrierValueAfterFinish)
+KINDS = (NamedBarrierValue, NamedBarrierValueAfterFinish, InclusiveBarrierValue)
 
 
 def test_barrier_sequence() -> None:
@@ -101,3 +101,57 @@ def test_types_equality_and_flags() -> None:
     assert NamedBarrierValue(str, {"a"}) != NamedBarrierValueAfterFinish(str, {"a"})
     assert not NamedBarrierValue.can_finish
     assert NamedBarrierValueAfterFinish.can_finish
+
+
+def test_inclusive_barrier_sequence() -> None:
+    channel: InclusiveBarrierValue[str] = InclusiveBarrierValue(str, {"a", "b"}, after=frozenset({"x"}))
+    assert channel.finish() is False
+    assert channel.update(["a"]) is True
+    assert not channel.is_available()
+    with pytest.raises(EmptyChannelError):
+        channel.get()
+    assert channel.consume() is False
+    assert channel.finish() is True
+    assert channel.finish() is False
+    assert channel.is_available()
+    channel.get()
+    assert channel.dump() == ({"a"}, True)
+    assert channel.fired is False
+    assert channel.consume() is True
+    assert channel.fired is True
+    assert channel.dump() == (set(), False)
+    assert channel.update(["a", "b"]) is True
+    assert channel.is_available()
+    assert channel.finish() is False
+    assert channel.consume() is True
+    assert channel.copy().after == {"x"}
+
+
+def test_a_deferred_inclusive_barrier_waits_even_when_it_is_complete() -> None:
+    channel: InclusiveBarrierValue[str] = InclusiveBarrierValue(str, {"a", "b"}, deferred=True)
+    assert channel.update(["a", "b"]) is True
+    assert not channel.is_available()
+    assert channel.consume() is False
+    assert channel.copy().finish() is True
+    assert channel.finish() is True
+    assert channel.is_available()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("other", KINDS)
+def test_every_barrier_reads_what_another_stored(kind: type, other: type) -> None:
+    stored = other(str, {"a", "b"})
+    stored.update(["a"])
+    read = kind(str, {"a", "b"}).from_checkpoint(stored.dump())
+    assert read.seen == {"a"}
+    assert not read.is_available()
+    assert read.update(["b"]) is True
+    assert read.seen == {"a", "b"}
+    assert stored.seen == {"a"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_watching_is_for_specifications(kind: type) -> None:
+    channel = kind(str, {"a"})
+    channel.watched = True
+    assert channel.from_checkpoint(MISSING).watched is False

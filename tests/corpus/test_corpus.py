@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.corpus import agents, nesting, pipelines, states, surfaces
+from tests.corpus import agents, nesting, pipelines, states, surfaces, typed
 from tests.support.scenarios import Colour
 
+HERE = Path(__file__).parent
 PROGRAMS = [
     program
-    for module in (agents, pipelines, states, nesting, surfaces)
+    for module in (agents, pipelines, states, nesting, surfaces, typed)
     for name, program in inspect.getmembers(module, inspect.isfunction)
     if program.__module__ == module.__name__ and list(inspect.signature(program).parameters) == ["colour"]
 ]
@@ -24,4 +26,12 @@ def test_program(program: Callable[[Colour], None], colour: Colour) -> None:
 
 
 def test_the_corpus_is_complete() -> None:
-    assert len(PROGRAMS) >= 36
+    assert len(PROGRAMS) >= 52
+
+
+def test_no_program_is_excused() -> None:
+    """Every warning fails a program, as with `-W error::pregel.PregelWarning` (design.md D42); none turns that off."""
+    modules = [path for folder in (HERE, HERE.parent / "corpus_state") for path in folder.glob("*.py")]
+    modules.remove(Path(__file__))
+    words = ("PregelWarning", "catch_warnings", "simplefilter", "filterwarnings", "diagnosed", "pytest.warns")
+    assert [(path.name, word) for path in modules for word in words if word in path.read_text()] == []

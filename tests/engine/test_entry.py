@@ -140,7 +140,9 @@ def test_map_command(command, writes):
 def test_a_goto_to_nowhere_is_ignored_with_a_notice():
     seen = []
     assert entry.map_command(Command(goto="nobody"), STATE, lambda *facts: seen.append(facts)) == []
-    assert [facts[:2] for facts in seen] == [("unknown-goto", "nobody")]
+    assert [facts[:2] for facts in seen] == [("unknown-goto", "input:nobody")]
+    assert entry.map_command(Command(goto=[Send("nobody", 1)]), STATE, lambda *facts: seen.append(facts)) == []
+    assert seen[-1][:2] == ("unknown-send", "input:nobody")
 
 
 def test_a_goto_must_be_a_name_or_a_send():

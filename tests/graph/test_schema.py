@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from pregel.channels import BinaryOperatorAggregate, DeltaChannel, EphemeralValue, LastValue, Topic, UntrackedValue
 from pregel.constants import MISSING
-from pregel.graph.schema import describe, nearest, plain, same_channel, updates_of
+from pregel.graph.schema import describe, plain, same_channel, updates_of
 from pregel.managed import IsLastStep, IsLastStepManager, RemainingSteps, RemainingStepsManager
 
 
@@ -259,6 +259,3 @@ def test_names() -> None:
 
     assert type(plain(Name("a"))) is str
     assert plain(5) == 5
-    assert "'summarize'" in nearest("sumarize", ["summarize", "plan", "__start__"])
-    assert "'plan'" in nearest("zzz", ["plan", "__start__"])
-    assert "__start__" not in nearest("zzz", ["plan", "__start__"])

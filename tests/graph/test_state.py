@@ -264,7 +264,8 @@ def test_validation() -> None:
         chain("a").add_node("b", no_op, destinations=("zz",)).compile()
     with pytest.raises(ValueError, match="'zz'"):
         chain("a").compile(interrupt_before=["zz"])
-    chain("a", "b").add_node("unreachable", no_op).compile()
+    with pytest.warns(PregelWarning, match="'unreachable'"):
+        chain("a", "b").add_node("unreachable", no_op).compile()
     StateGraph(State).add_edge(START, END).compile()
 
 

@@ -178,10 +178,36 @@ def close(graph: Graph, state: State, done: list[tuple[Task, Result]], *, acted:
                     complete.add(join)
     after.ready |= complete
     if not (after.called or after.sent or complete):
-        after.released |= after.held
-        after.held = set()
-        after.ready |= {join for join in graph.joins if after.arrived.get(join) == set(join[0])}
+        waiting = {join for join in graph.joins if graph.inclusive and after.arrived.get(join)} - after.ready
+        early = {join for join in waiting if not graph.node(join[1]).deferred and not precedes(graph, after.held, join)}
+        if early:
+            after.ready |= early
+        else:
+            after.released |= after.held
+            after.held = set()
+            late = {join for join in waiting if graph.node(join[1]).deferred}
+            after.ready |= late | {join for join in graph.joins if after.arrived.get(join) == set(join[0])}
     return after
+
+
+def precedes(graph: Graph, held: set[str], join: Join) -> bool:
+    """Does one of these deferred nodes lead to the join, and the join not to it?"""
+    behind = leads(graph, join[1])
+    return any(leads(graph, name).intersection(join[0]) and name not in behind for name in held)
+
+
+def leads(graph: Graph, name: str) -> set[str]:
+    """The node, and all that may come after it by edges, joins and routes (those are built to name every node)."""
+    found: set[str] = set()
+    todo = {name}
+    while todo:
+        one = todo.pop()
+        found.add(one)
+        todo |= {target for source, target in graph.edges if source == one}
+        todo |= {target for sources, target in graph.joins if one in sources}
+        todo |= {node.name for node in graph.nodes} if graph.node(one).branch is not None else set()
+        todo -= found
+    return found
 
 
 def forget(state: State, ran: set[str]) -> None:
