@@ -45,6 +45,7 @@ from checkpoint.base import (
     Durability,
     EncodedCommit,
     LoadedCheckpoint,
+    OpenStep,
     RunnableConfig,
     StepCommit,
     TaskWrites,
@@ -516,6 +517,36 @@ class AdaptedSaver:
         wanted = dict(filter) if filter else None
         async for entry in self._aiterate(asked, filter=wanted, before=before, limit=limit):
             yield self._loaded(entry, Claim(thread_id, None, 0, 0, 0), ns)
+
+    def thread_ids(self) -> Iterator[str]:
+        """Ids of all threads, the newest first. Lists every checkpoint, and remembers the ids."""
+        seen: set[str] = set()
+        for entry in self._iterate(None):
+            thread_id = entry.config["configurable"]["thread_id"]
+            if thread_id not in seen:
+                seen.add(thread_id)
+                yield thread_id
+
+    async def athread_ids(self) -> AsyncIterator[str]:
+        """Async form of `thread_ids`."""
+        seen: set[str] = set()
+        async for entry in self._aiterate(None):
+            thread_id = entry.config["configurable"]["thread_id"]
+            if thread_id not in seen:
+                seen.add(thread_id)
+                yield thread_id
+
+    def open_step(self, config: RunnableConfig) -> OpenStep | None:
+        """What the tasks after the newest checkpoint of a namespace have stored; None if nothing is stored there."""
+        for found in self.history(config, limit=1):
+            return OpenStep(found.checkpoint_id or "", found.ts, found.writes)
+        return None
+
+    async def aopen_step(self, config: RunnableConfig) -> OpenStep | None:
+        """Async form of `open_step`."""
+        async for found in self.ahistory(config, limit=1):
+            return OpenStep(found.checkpoint_id or "", found.ts, found.writes)
+        return None
 
     def last_of_run(self, config: RunnableConfig, run_id: str) -> str | None:
         """As `NativeSaver.last_of_run`, through `list` and as fast as that: by the run id that metadata carry.

@@ -12,7 +12,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from typing import Any, Literal, NamedTuple
 
@@ -54,7 +54,7 @@ class Answers:
     taking are one dict or list operation, so any thread may.
     """
 
-    __slots__ = ("bare", "by_id", "given", "loose")
+    __slots__ = ("anew", "bare", "by_id", "given", "loose", "open", "taken")
 
     def __init__(self, by_id: Mapping[str, Any] | None = None, loose: Any = MISSING, bare: str | None = None) -> None:
         self.by_id: dict[str, Any] = dict(by_id or {})
@@ -63,6 +63,12 @@ class Answers:
         """The id that a bare answer was given; its question has another one now if the nested state was edited since."""
         self.given = bool(by_id) or loose is not MISSING
         """Did the resume answer anything? Then unanswered tasks wait (D43)."""
+        self.open: dict[str, Interrupt] = {}
+        """Interrupt id -> the question as it was asked first: when it came up, and when it ends, never changes."""
+        self.anew: Collection[str] = ()
+        """Ids that this resume answers, as opposed to what was stored by an earlier one."""
+        self.taken: set[str] = set()
+        """Ids of questions that have got their answer in this run."""
 
 
 class Channels(dict[str, BaseChannel[Any, Any, Any]]):
@@ -82,10 +88,15 @@ class Channels(dict[str, BaseChannel[Any, Any, Any]]):
         return channel
 
 
+Breakpoints = tuple[dict[str, str | Sequence[str]], bool | None]
+"""Nodes to stop at by "before" and "after", as a call gives them, and whether the thread is to keep (or forget) them."""
+
+
 class Request:
     """What one caller asked one run to do; filled by `pregel.pregel`, read by everybody, changed by nobody."""
 
     __slots__ = (
+        "breakpoints",
         "call_number",
         "called",
         "caller",
@@ -185,6 +196,7 @@ class Request:
     output_keys: str | Sequence[str]
     interrupt_before: str | Sequence[str]
     interrupt_after: str | Sequence[str]
+    breakpoints: Breakpoints
     copiers: Mapping[type, Callable[[Any], Any]]
     retry_policy: Sequence[Any]
     strict: bool
@@ -322,6 +334,7 @@ class RunState:
         "phase",
         "program",
         "ready",
+        "refused",
         "replayed",
         "replaying",
         "request",
@@ -387,6 +400,8 @@ class RunState:
         """Control flow on its way to the parent graph."""
         self.interrupts: list[Interrupt] = []
         """Questions of this run, in the order in which they came up."""
+        self.refused: BaseException | None = None
+        """What a task raised because an answer did not fit its question; the question stays open."""
         self.emitted: Any = MISSING
         """The last values payload; MISSING if there was none; `LATER` if it is what the channels hold now."""
         self.changed: dict[str, Known | None] = {}
