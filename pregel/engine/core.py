@@ -276,6 +276,8 @@ class Run(RunState):
             return snapshot.rows(self, held) if held else None
         if is_torn:
             return None
+        if self.sub_open:
+            snapshot.relink(self)
         if request.parent_run is None:
             for run, writes, is_parked in self._still_open():
                 if not is_parked and (made := snapshot.final(run, writes)) is not None:

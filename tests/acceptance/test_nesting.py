@@ -103,7 +103,8 @@ def stored(stage: Stage) -> set[str]:
 
 
 @pytest.fixture(
-    params=[("memory", "async"), ("memory", "exit"), ("restart", "sync"), ("restart", "exit"), ("sqlite", "async")]
+    params=[("memory", "sync"), ("memory", "exit"), ("restart", "async"), ("restart", "exit")],
+    ids=lambda place: "-".join(place),
 )
 def root(colour: Colour, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     """Stages for graphs that bring their own nesting."""
