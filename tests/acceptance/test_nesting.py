@@ -365,6 +365,16 @@ def test_a_key_of_a_root_run_is_told(colour: Colour) -> None:
         colour.invoke(inner.compile(strict=True), {"l": []}, key="k")
 
 
+def test_an_update_that_no_run_reads_is_told(root: Stage) -> None:
+    """By its names alone a graph is found that keeps its state; of any other each run has a namespace of its own."""
+    root.put_on(lambda: as_node(root, inner_of(root, "default", asks=True)))
+    root.run({"l": [0]})
+    place = {"configurable": {"thread_id": "1", "checkpoint_ns": "n"}}
+    with diagnosed("'n'", "task id"):
+        root.colour.update_state(root.graph, place, {"l": ["lost"]}, "i")
+    assert root.run(Command(resume="A"))["l"][-3:] == [0, "i", "A"]
+
+
 # ---------------------------------------------------------------- one state, several tasks (design.md, row m)
 
 
