@@ -19,7 +19,11 @@ NAMES = {
     "pregel.errors": """
         EmptyChannelError ErrorCode GraphDrained GraphRecursionError InvalidUpdateError GraphBubbleUp GraphInterrupt
         NodeCancelledError NodeError NodeInterrupt NodeTimeoutError ParentCommand EmptyInputError TaskNotFound
+        GraphChangedError Stranded
+        Place place_of
     """,
+    "pregel.explanation": "Cause Explanation Lack Step StepTask Way",
+    "pregel.drawing.draw": "CurveStyle Edge Graph Node NodeStyles",
     "pregel.channels": """
         BaseChannel AnyValue LastValue LastValueAfterFinish UntrackedValue EphemeralValue BinaryOperatorAggregate
         DeltaChannel NamedBarrierValue NamedBarrierValueAfterFinish Topic

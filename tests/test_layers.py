@@ -17,7 +17,7 @@ PACKAGES = ("checkpoint", "pregel")
 # Layer by layer, upwards. A module belongs to the longest prefix that is listed; it may import its own entry and what
 # the entry names. `pregel.engine` is the core without the drivers.
 BASE = ("checkpoint.registry", "checkpoint.base", "checkpoint.ids", "checkpoint.adapter", "checkpoint.holders")
-TOOLS = ("scan", "verify", "stats", "repair", "export")
+TOOLS = ("scan", "verify", "stats", "repair", "export", "peek")
 ROWS = (
     "encryption",
     "rewrap",
@@ -35,15 +35,18 @@ ROWS = (
 STORAGE = tuple(f"checkpoint.{name}" for name in (*ROWS, *TOOLS))
 COMMANDS = ("checkpoint.cli", "checkpoint.__main__")
 WORDS = tuple(f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "types", "warnings", "messages"))
-PARTS = tuple(f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing"))
+PARTS = tuple(
+    f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing", "explanation")
+)
 KEEPERS = ("pregel.store", "pregel.cache")
-DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "sync_driver", "async_driver"))
+DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "once", "sync_driver", "async_driver"))
 FACE = (
     "pregel._turns",
     "pregel._stream",
     "pregel._places",
     "pregel._launch",
     "pregel._state_api",
+    "pregel._explain",
     "pregel._jsonschema",
     "pregel.pregel",
 )
@@ -76,7 +79,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 # they need pydantic, and only when asked for. Spelling is the fifth: only who made a mistake needs it.
 LAZY_DOORS = {
     "pregel.graph.compile": {"pregel.graph.jsonschema"},
-    "pregel.pregel": {"pregel.engine.async_driver", "pregel._jsonschema"},
+    "pregel.drawing.draw": {"pregel.drawing.svg"},
+    "pregel.pregel": {"pregel.engine.async_driver", "pregel._jsonschema", "pregel._explain"},
     "pregel.engine.workers": {"concurrent.futures"},
     "pregel.errors": {"difflib"},
     "checkpoint": {"checkpoint.sqlite"},

@@ -18,13 +18,13 @@ Source: Valiant 1990 (bulk-synchronous model); Malewicz et al. 2010, "Pregel", s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from checkpoint.base import SCHEDULED, WRITES_IDX_MAP, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
-from pregel.constants import ERROR, INTERRUPT, NULL_TASK_ID, RESUME, START
-from pregel.engine import entry, joins, namespace, occupancy, pause, plan, retry, snapshot, view
+from pregel.constants import ERROR, INTERRUPT, NULL_TASK_ID, RESUME, RETURN, START
+from pregel.engine import entry, joins, namespace, notes, occupancy, origin, pause, plan, repeat, retry, snapshot, view
 from pregel.engine.apply import apply_tasks
 from pregel.engine.effects import Effect, Retry, Start
 from pregel.engine.program import Node, Write
@@ -34,6 +34,7 @@ from pregel.errors import (
     EngineBug,
     ErrorCode,
     GraphBubbleUp,
+    GraphChangedError,
     GraphDrained,
     GraphInterrupt,
     GraphRecursionError,
@@ -54,14 +55,18 @@ class Run(RunState):
 
         Raises:
             EmptyInputError: there is nothing to do.
+            GraphChangedError: what is to be resumed needs what the graph does not have any more.
             RuntimeError: answers that no question waits for, or without a saver.
         """
         if self.phase != "new":
             self._misplaced("new")
         self.replayed = self.replaying
-        commits = entry.begin(self, input)
-        self.phase = "idle"
-        self.status = "pending"
+        if self.pending and self.request.parent_run is None:
+            repeat.keep_answered(self)
+        commits = entry.begin(self, input) if self.request.called is None else repeat.begin(self, input)
+        if self.phase == "new":
+            self.phase = "idle"
+            self.status = "pending"
         return commits
 
     def plan(self) -> list[Task] | None:
@@ -134,6 +139,10 @@ class Run(RunState):
         if self.sees and self.failure is None:
             view.finished(self, task)
 
+    def record(self, id_: str, path: str, value: Any) -> None:
+        """A running task has a result that is to be found when it runs again."""
+        self.held.append(TaskWrites(self.rev, self.checkpoint_id, id_, path, 0, [(RETURN, value)]))
+
     def drop(self, task: Task) -> None:
         """The task will not be started, or its outcome does not count any more; it stays pending."""
         self._settled(task)
@@ -146,7 +155,7 @@ class Run(RunState):
         """
         if task.settled:
             raise EngineBug(f"task {task.name!r} of step {self.step} settled twice")
-        if isinstance(error, GraphBubbleUp):
+        if isinstance(error, (GraphBubbleUp, GraphChangedError)):
             self._settled(task)
             if isinstance(error, GraphInterrupt):
                 self._pause(task, error)
@@ -157,7 +166,7 @@ class Run(RunState):
             self._settled(task)
             self.failure = error
             raise error
-        error.add_note(f"During task with name '{task.name}' and id '{self.id_of(task)}'")
+        notes.of_task(self, error, task)
         policies = task.node.retry_policy or self.request.retry_policy
         if policies and self.failure is None:
             try:
@@ -231,8 +240,10 @@ class Run(RunState):
         else:
             made = self.checkpoint_id_ = None
         self.pending = []
-        if self.resumed and self.request.parent_run is None:
-            self.answers.loose.clear()  # it was meant for this superstep: a question of a later one is asked
+        if self.resumed:
+            self.step_over()
+            if self.request.parent_run is None:
+                self.answers.loose.clear()  # it was meant for this superstep: a question of a later one is asked
         self.resumed = self.replaying = False
         self.step += 1
         self.phase = "idle"
@@ -241,6 +252,8 @@ class Run(RunState):
             if self.sees and self.stores:
                 self.tasks = plan.next_tasks(self)
                 view.checkpoint(self)
+            if self.root.request.called is not None:
+                repeat.stopped_after(self, made)
             self._end("interrupt_after")
             view.stopped(self)
         return made
@@ -257,6 +270,7 @@ class Run(RunState):
             # No cycles are left for the collector: an error knows the frames that know the run.
             task.scope = task.error = task.future = None
         self.tasks = []
+        self.kept = None
         if not self.stores:
             return None
         request = self.request
@@ -303,7 +317,9 @@ class Run(RunState):
         if ended is not None:
             return ended
         if self.status == "out_of_steps":
-            return self._out_of_steps()
+            error = self._out_of_steps()
+            self.place(error)
+            return error
         if self.status == "draining":
             return GraphDrained(self.request.control.drain_reason or "shutdown")
         if (
@@ -312,6 +328,10 @@ class Run(RunState):
         ):
             return GraphInterrupt(self.interrupts)
         return None
+
+    def place(self, error: BaseException) -> None:
+        """An error that no task raised leaves the run: say on it where it came up, and how to go on."""
+        notes.of_run(self, error)
 
     def entry_version(self) -> int:
         """Counter of the version that the input left on what it was copied to; what nodes wrote is newer.
@@ -354,6 +374,24 @@ class Run(RunState):
         if self.spawner is None:
             raise EngineBug("the run has no driver that could start a task")
         return self.spawner(scope, node, argument)
+
+    def key_of(self, scope: TaskScope) -> str:
+        """What names the logical task of a scope, whenever it runs again."""
+        return origin.key_of(self, scope)
+
+    def once(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
+        """The result of a call that is made once per logical task and key."""
+        return self._driver(scope).once(scope, key, call)
+
+    async def aonce(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
+        """Async form of `once`."""
+        return await self._driver(scope).aonce(scope, key, call)
+
+    def _driver(self, scope: TaskScope) -> Any:
+        if self.keeper is None:
+            scope.check()
+            raise EngineBug(f"task {scope.task.name!r} records a result, but no driver runs it")
+        return self.keeper
 
     def now(self) -> float:
         """Seconds that only go forward."""
