@@ -289,6 +289,7 @@ class Run(RunState):
         if not request.deferred:
             return snapshot.rows(self, held) if held else None
         if is_torn:
+            self.open_runs = []
             return None
         if self.sub_open:
             snapshot.relink(self)
