@@ -32,7 +32,7 @@ from pregel.engine import namespace, occupancy, pause, repeat, snapshot, view
 from pregel.engine.core import Run, count_of
 from pregel.engine.occupancy import Step
 from pregel.engine.program import Program
-from pregel.engine.state import Breakpoints, Origin, Pace, Request, RunState
+from pregel.engine.state import Breakpoints, Pace, Request, RunState, Stood
 from pregel.engine.task import COPIERS, NO_COPIES
 from pregel.engine.workers import Gate, Job, wait_for, workers
 from pregel.errors import EmptyChannelError, ErrorCode, shown
@@ -486,15 +486,15 @@ def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, val
             run.replaying = value is None
             run.moved_past = not loaded.is_head
             if run.replaying and request.seeds:
-                run.origin = Origin("", loaded.checkpoint_id, loaded.rev, max(id_ for _, id_ in request.seeds.values()))
+                run.stood = Stood("", loaded.checkpoint_id, loaded.rev, max(id_ for _, id_ in request.seeds.values()))
         return run
     run.continues = loaded.parents.get(around.ns) == around.checkpoint_id
     if request.checkpoint_id is not None:
         # The caller named this nested checkpoint: it continues, and what came after it is run again.
         run.continues = True
         run.replaying = around.replayed
-        if around.origin is not None:
-            run.origin = Origin(loaded.checkpoint_ns, loaded.checkpoint_id, loaded.rev, around.origin.as_of)
+        if around.stood is not None:
+            run.stood = Stood(loaded.checkpoint_ns, loaded.checkpoint_id, loaded.rev, around.stood.as_of)
         if loaded.checkpoint_ns != request.ns:
             run.transplant()
     return run
@@ -512,8 +512,8 @@ def _start_of(request: Request) -> places.Looked[LoadedCheckpoint]:
         return found  # an earlier attempt of this very task left it
     seeds = around.root.request.seeds
     seed = seeds.pop(_seeded(request, around, seeds), None) if seeds else None
-    if seed is None and around.origin is not None and around.replaying:
-        seed = yield from _stood(request, around, around.origin)
+    if seed is None and around.stood is not None and around.replaying:
+        seed = yield from _stood_at(request, around, around.stood)
         if seed is None:
             found = yield "load", (), load_arguments(request)  # the saver remembers what was asked for last
     if seed is not None:
@@ -564,19 +564,19 @@ def _seeded(request: Request, around: RunState, seeds: Mapping[str, Any]) -> str
     return next((name for name in (own, *former) if name in seeds), own)
 
 
-def _stood(request: Request, around: RunState, origin: Origin) -> places.Looked[tuple[str, str] | None]:
+def _stood_at(request: Request, around: RunState, then: Stood) -> places.Looked[tuple[str, str] | None]:
     """Where a nested run of a replayed superstep stood when the addressed checkpoint was made: namespace, checkpoint id."""
     assert request.parent is not None
     ns = request.ns
     if not request.stable_ns:
-        ns = namespace.nested_ns(around.origin_ns_of(request.parent.task), request.call_number, request.key)
-    under = {"claim": around.claim, "up_rev": origin.rev}
+        ns = namespace.nested_ns(around.stood_ns_of(request.parent.task), request.call_number, request.key)
+    under = {"claim": around.claim, "up_rev": then.rev}
     stood: LoadedCheckpoint = yield "load", (address(request, ns),), under
-    while stood.checkpoint_id is not None and stood.checkpoint_id > origin.as_of:
+    while stood.checkpoint_id is not None and stood.checkpoint_id > then.as_of:
         if stood.parent_id is None:
             return None
         stood = yield "load", (address(request, ns, stood.parent_id),), under
-    if stood.checkpoint_id is None or stood.parents.get(origin.ns) != origin.checkpoint_id:
+    if stood.checkpoint_id is None or stood.parents.get(then.ns) != then.checkpoint_id:
         return None
     return ns, stood.checkpoint_id
 

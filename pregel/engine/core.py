@@ -305,7 +305,10 @@ class Run(RunState):
         if not request.deferred:
             return snapshot.rows(self, held) if held else None
         if is_torn:
+            self.open_runs = []
             return None
+        if self.sub_open:
+            snapshot.relink(self)
         if request.parent_run is None:
             for run, writes, is_parked in self._still_open():
                 if not is_parked and (made := snapshot.final(run, writes)) is not None:

@@ -222,7 +222,7 @@ class Request:
         return self.ns_
 
 
-class Origin(NamedTuple):
+class Stood(NamedTuple):
     """Where a run of a replayed superstep stood when the checkpoint was made that the caller addressed."""
 
     ns: str
@@ -325,7 +325,6 @@ class RunState:
         "notices",
         "occupied",
         "open_runs",
-        "origin",
         "outlets",
         "parent_id",
         "parent_rev",
@@ -348,6 +347,7 @@ class RunState:
         "starved",
         "status",
         "step",
+        "stood",
         "stop",
         "stores",
         "sub",
@@ -384,7 +384,7 @@ class RunState:
         close theirs. They are stored only if it is not closed: then they are what a resume goes on from."""
         self.occupied: dict[str, Stay] = {}
         """Root run: stable namespace -> the last nested run in it."""
-        self.origin: Origin | None = None
+        self.stood: Stood | None = None
         """Replay of an addressed nested checkpoint: where this run stood then."""
         self.tasks: list[Task] = []
         """Tasks of the current step in planned order; handlers and called tasks are appended."""
@@ -622,17 +622,17 @@ class RunState:
             around = around.request.parent_run
         return None
 
-    def origin_ns_of(self, task: Task) -> str:
+    def stood_ns_of(self, task: Task) -> str:
         """The namespace that a task of a replayed superstep had when it ran first."""
-        origin = self.origin
-        assert origin is not None
-        return self._origin_of(task, origin)[1]
+        stood = self.stood
+        assert stood is not None
+        return self._stood_of(task, stood)[1]
 
-    def _origin_of(self, task: Task, origin: Origin) -> tuple[str, str]:
+    def _stood_of(self, task: Task, stood: Stood) -> tuple[str, str]:
         """Id and namespace that a task had in the superstep that is replayed."""
-        parent_id, around = None, origin.ns
+        parent_id, around = None, stood.ns
         if task.parent is not None:
-            parent_id, parent_ns = self._origin_of(task.parent, origin)
+            parent_id, parent_ns = self._stood_of(task.parent, stood)
             if task.call_index >= 0:
                 around = parent_ns
         former = self.taken_over.addresses.get(task.name) if self.taken_over is not None else None
@@ -640,7 +640,7 @@ class RunState:
             # It ran first in another version of the graph.
             task = copy(task)
             task.node = task.node.known_as(former)
-        id_ = task_id(origin.checkpoint_id, origin.ns, task, parent_id)
+        id_ = task_id(stood.checkpoint_id, stood.ns, task, parent_id)
         return id_, namespace.task_ns(around, task.node.address, id_)
 
     def parents(self) -> dict[str, str]:

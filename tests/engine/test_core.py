@@ -873,6 +873,28 @@ def test_what_runs_below_an_open_nested_run_left_goes_up_with_it():
     assert [other.checkpoint_ns for other in outer.close().others] == ["a:1|a:2", "a:1"]
 
 
+def test_what_a_stable_run_below_a_finished_one_left_is_found_under_the_open_step():
+    """Of the run in between nothing is stored."""
+    outer = started(PAIR, stores=True, deferred=True)
+    between = started(stores=True, deferred=True, ns="a:1", parent=outer.open(outer.plan()[0]), parent_run=outer)
+    scope = between.open(between.plan()[0])
+    stable = started(stores=True, deferred=True, stable_ns=True, ns="a|a", parent=scope, parent_run=between)
+    superstep(stable, {"a": [("y", 3)]})
+    stable.plan()
+    stable.close()
+    act(between, {"a": []})
+    between.commit()
+    between.plan()
+    between.close()
+    assert outer.sub_open == {"a|a": stable.rev}
+    act(outer, {"a": [], "b": BOOM})
+    outer.commit()
+    commit = outer.close()
+    ((ns, up_rev),) = [(other.checkpoint_ns, other.up_rev) for other in commit.others]
+    assert (ns, up_rev) == ("a|a", commit.rev)
+    assert commit.sub == {}
+
+
 def test_what_only_nested_runs_did_is_stored_too():
     loaded = dummy_loaded(values={"x": 1})
     outer = dummy_run(PAIR, loaded, deferred=True)
