@@ -763,6 +763,17 @@ class NativeSaver(Protocol):
         """Async form of `history`."""
         ...
 
+    def last_of_run(self, config: RunnableConfig, run_id: str) -> str | None:
+        """Id of the newest checkpoint that a run stored in the config's thread and namespace; None if there is none.
+
+        Costs the same however long the thread is, and decodes nothing, where the saver has an index of runs.
+        """
+        ...
+
+    async def alast_of_run(self, config: RunnableConfig, run_id: str) -> str | None:
+        """Async form of `last_of_run`."""
+        ...
+
 
 # ---- helpers of the public interface
 
@@ -781,10 +792,15 @@ def namespace_above(ns: str) -> str:
 def is_above(ns: str, nested: str) -> bool:
     """Can one namespace be that of the graph around a nested one?
 
-    A stable namespace has no task ids in it, so each call of the graph around it may have a namespace of its own.
+    A stable namespace has no task ids in it, so each call of the graph around it may have a namespace of its own; and it
+    keeps the names that nodes had when it was begun, while those around it have later ones.
     """
     above = namespace_above(nested)
-    return ns == above or "|".join(segment.split(":")[0] for segment in ns.split("|")) == above
+    return ns == above or (":" not in nested and _depth(ns) == _depth(above))
+
+
+def _depth(ns: str) -> int:
+    return sum(not segment.isdecimal() for segment in ns.split("|") if segment)
 
 
 def get_checkpoint_id(config: RunnableConfig) -> str | None:

@@ -114,6 +114,10 @@ def _from_plain_one(value: Any) -> Any:
     return entry.decode([_from_plain_one(part) for part in parts] if type(parts) is list else _from_plain_one(parts))
 
 
+def _thread_of(entry: CheckpointTuple) -> str:
+    return str(entry.config.get("configurable", {}).get("thread_id"))
+
+
 # ---- what is kept with a claim
 
 
@@ -441,6 +445,30 @@ class AdaptedSaver:
             facts=json.loads(stored_facts) if stored_facts else {},
         )
 
+    def heads(self, wanted: Callable[[str], bool]) -> Iterator[list[LoadedCheckpoint]]:
+        """As `RowSaver.heads`, but with all values: one listing of everything, of which the ids of the threads are kept,
+        and one `load` per thread."""
+        # Listed to the end first: a saver may hold a lock while it lists.
+        for thread_id in dict.fromkeys(map(_thread_of, self._iterate(None))):
+            yield [self.load({"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}})]
+
+    async def aheads(self, wanted: Callable[[str], bool]) -> AsyncIterator[list[LoadedCheckpoint]]:
+        """Async form of `heads`."""
+        for thread_id in dict.fromkeys([_thread_of(entry) async for entry in self._aiterate(None)]):
+            yield [await self.aload({"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}})]
+
+    def peek(
+        self, config: RunnableConfig, *, claim: Claim, up_rev: int, wanted: Callable[[str], bool]
+    ) -> LoadedCheckpoint | None:
+        """As `RowSaver.peek`, but with all values."""
+        return self.load(config, claim=claim, up_rev=up_rev)
+
+    async def apeek(
+        self, config: RunnableConfig, *, claim: Claim, up_rev: int, wanted: Callable[[str], bool]
+    ) -> LoadedCheckpoint | None:
+        """Async form of `peek`."""
+        return await self.aload(config, claim=claim, up_rev=up_rev)
+
     def nested(self, parent: LoadedCheckpoint) -> list[str]:
         """As `NativeSaver.nested`, through `list`."""
         found = _Children(parent.checkpoint_id or "")
@@ -488,6 +516,30 @@ class AdaptedSaver:
         wanted = dict(filter) if filter else None
         async for entry in self._aiterate(asked, filter=wanted, before=before, limit=limit):
             yield self._loaded(entry, Claim(thread_id, None, 0, 0, 0), ns)
+
+    def last_of_run(self, config: RunnableConfig, run_id: str) -> str | None:
+        """As `NativeSaver.last_of_run`, through `list` and as fast as that: by the run id that metadata carry.
+
+        A saver that knows no filter, and gives what is not of the run, is looked through.
+        """
+        wanted = {"run_id": run_id}
+        for entry in self.history(config, filter=wanted, limit=1):
+            if entry.metadata.get("run_id") == run_id:
+                return entry.checkpoint_id
+            found = (e.checkpoint_id for e in self.history(config, filter=wanted) if e.metadata.get("run_id") == run_id)
+            return next(found, None)
+        return None
+
+    async def alast_of_run(self, config: RunnableConfig, run_id: str) -> str | None:
+        """Async form of `last_of_run`."""
+        wanted = {"run_id": run_id}
+        async for entry in self.ahistory(config, filter=wanted, limit=1):
+            if entry.metadata.get("run_id") == run_id:
+                return entry.checkpoint_id
+            async for other in self.ahistory(config, filter=wanted):
+                if other.metadata.get("run_id") == run_id:
+                    return other.checkpoint_id
+        return None
 
     # ---- claims
 

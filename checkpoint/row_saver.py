@@ -89,6 +89,7 @@ from checkpoint.encryption import EncryptedRows
 from checkpoint.headers import Header, fold, full_header
 from checkpoint.holders import Holders
 from checkpoint.listing import Listing
+from checkpoint.peek import Peeker
 from checkpoint.repair import repair
 from checkpoint.rewrap import Rewrapping
 from checkpoint.rows import (
@@ -424,6 +425,21 @@ class RowSaver(BaseCheckpointSaver[int]):
         while not listing.done:
             for entry in await self._off_loop(listing.page):
                 yield entry
+
+    def last_of_run(self, config: RunnableConfig, run_id: str) -> str | None:
+        """Id of the newest checkpoint that a run stored in the config's thread and namespace; None if there is none."""
+        thread_id, ns, _ = addressed(config)
+        self._settle(thread_id)
+        with placed(thread_id, ns), self._reading() as rows:
+            address = rows.address(thread_id, ns)
+            if address is None or address.space_pk is None:
+                return None
+            rev = rows.last_of_run(address.space_pk, run_id)
+            return None if rev is None else existing(rows, address.space_pk, rev).row.id
+
+    async def alast_of_run(self, config: RunnableConfig, run_id: str) -> str | None:
+        """Async form of `last_of_run`."""
+        return await self._off_loop(self.last_of_run, config, run_id)
 
     # Public interface.
 
@@ -791,6 +807,48 @@ class RowSaver(BaseCheckpointSaver[int]):
         found = self.thread_ids()
         while (thread_id := await self._off_loop(next, found, None)) is not None:
             yield thread_id
+
+    def heads(self, wanted: Callable[[str], bool]) -> Iterator[builtins.list[LoadedCheckpoint]]:
+        """The newest root checkpoint of every thread, in pages, the oldest thread first: for looking, not for going on.
+
+        Only the values of `wanted` channels are read (`checkpoint.peek`). Holds nothing between two pages.
+        """
+        after: Any = None
+        while True:
+            page, after = self._heads(after, wanted)
+            if after is None:
+                return
+            yield page
+
+    async def aheads(self, wanted: Callable[[str], bool]) -> AsyncIterator[builtins.list[LoadedCheckpoint]]:
+        """Async form of `heads`."""
+        after: Any = None
+        while True:
+            page, after = await self._off_loop(self._heads, after, wanted)
+            if after is None:
+                return
+            yield page
+
+    def _heads(self, after: Any, wanted: Callable[[str], bool]) -> tuple[builtins.list[LoadedCheckpoint], Any]:
+        """A page, and the key of its last thread; None after the end."""
+        if after is None:
+            self._settle_all()
+        with self._reading() as rows:
+            return Peeker(rows, self._codec(), wanted).heads(after)
+
+    def peek(
+        self, config: RunnableConfig, *, claim: Claim, up_rev: int, wanted: Callable[[str], bool]
+    ) -> LoadedCheckpoint | None:
+        """The newest checkpoint of a nested namespace that works under `up_rev` of what `heads` gave this claim with."""
+        thread_id, ns, _ = addressed(config)
+        with self._reading() as rows:
+            return Peeker(rows, self._codec(), wanted).below(thread_id, ns, up_rev)
+
+    async def apeek(
+        self, config: RunnableConfig, *, claim: Claim, up_rev: int, wanted: Callable[[str], bool]
+    ) -> LoadedCheckpoint | None:
+        """Async form of `peek`."""
+        return await self._off_loop(self.peek, config, claim=claim, up_rev=up_rev, wanted=wanted)
 
     def verify(
         self, config: RunnableConfig | None = None, *, deep: bool = False, progress: Progress | None = None

@@ -28,13 +28,13 @@ from pregel._scope import TaskScope
 from pregel._stream import Outlet
 from pregel._turns import OnConflict, Turn
 from pregel.constants import PREVIOUS, SCOPE_KEY
-from pregel.engine import namespace, occupancy, snapshot, view
+from pregel.engine import namespace, occupancy, repeat, snapshot, view
 from pregel.engine.core import Run, count_of
 from pregel.engine.occupancy import Step
 from pregel.engine.program import Program
 from pregel.engine.state import Origin, Pace, Request, RunState
 from pregel.engine.task import COPIERS, NO_COPIES
-from pregel.engine.workers import Gate, Job, workers
+from pregel.engine.workers import Gate, Job, wait_for, workers
 from pregel.errors import EmptyChannelError, ErrorCode, shown
 from pregel.runtime import ExecutionInfo, RunControl, Runtime, ServerInfo, no_write
 from pregel.types import Command, Every, GraphOutput
@@ -83,6 +83,7 @@ class Call:
         "on_conflict",
         "outlet",
         "output_keys",
+        "run_id",
         "streams",
         "timeout",
         "turn",
@@ -98,6 +99,8 @@ class Call:
         self.outlet: Outlet | None = None
         self.key: str | None = None
         self.output_keys: str | Sequence[str] | None = None
+        self.run_id: Any = None
+        """Makes the call one that may be repeated."""
         self.on_conflict: Any = None
         self.timeout: Any = None
         self.turn: Turn | None = None
@@ -129,11 +132,12 @@ def parent_of(config: Mapping[str, Any] | None) -> TaskScope | None:
     return None
 
 
-def request_for(graph: Graph, call: Call) -> Request:
-    """What one call asks of a run.
+def request_for(graph: Graph, call: Call, value: Any = None) -> Request:
+    """What one call asks of a run. `value`: what the graph is called with.
 
     Raises:
         ValueError: a limit, mode, durability or key that cannot be, or a saver without `thread_id`.
+        TypeError: a run id that is none.
         RuntimeError: `checkpointer=True` on a root graph, or in two tasks of one superstep.
     """
     parent = parent_of(call.config)
@@ -182,6 +186,8 @@ def request_for(graph: Graph, call: Call) -> Request:
         request.store = graph.store
         request.control = call.control or RunControl()
         _set_turn(request, graph, call)
+        if request.stores and value is not None:
+            _set_called(request, graph, call, value)
         limit = config.get("max_concurrency")
         request.gate = Gate(limit) if limit else None
     if call.outlet is not None:
@@ -202,6 +208,25 @@ def _set_turn(request: Request, graph: Graph, call: Call) -> None:
     if request.stores:
         request.turn = call.turn
         request.forks = call.turn.how == "fork"
+
+
+def _set_called(request: Request, graph: Graph, call: Call, value: Any) -> None:
+    """A root call that has a run id of its own may have been made before."""
+    given = _own_run_id(call, request.config)
+    if given is None:
+        return
+    assert request.run_id is not None
+    request.called = repeat.Called(graph.program, request.run_id, value)
+    if "run_id" in request.stored_metadata:
+        request.stored_metadata = {**request.stored_metadata, "run_id": request.run_id}
+
+
+def _own_run_id(call: Call, config: Mapping[str, Any]) -> Any:
+    """The run id that was given to the call itself, None for none. An empty one is none."""
+    given = config.get("run_id") if call.run_id is None else call.run_id
+    if given is not None and not (isinstance(given, (str, int)) or hasattr(given, "hex")):
+        raise TypeError(f"run_id is {shown(given)} ({type(given).__name__}); expected a str or a UUID")
+    return None if given == "" else given
 
 
 def _jitter() -> float:
@@ -241,7 +266,7 @@ def _set_config(request: Request, graph: Graph, call: Call) -> None:
     around, given = request.parent_run, call.config
     if given:
         check_config(graph, given, around)
-    if around is not None and not given and not graph.config:
+    if around is not None and not given and not graph.config and call.run_id is None:
         node = request.parent.task.node  # type: ignore[union-attr]
         if not node.tags and not node.metadata:
             request.config = around.request.config
@@ -269,7 +294,11 @@ def _set_config(request: Request, graph: Graph, call: Call) -> None:
         configurable.pop(key, None)
     request.config = merged
     request.configurable = configurable
-    run_id = merged.get("run_id") or (merged.get("metadata") or {}).get("run_id")
+    run_id = _own_run_id(call, merged)
+    if run_id is None:
+        run_id = (merged.get("metadata") or {}).get("run_id")
+    if run_id is None and around is not None:
+        run_id = around.request.run_id
     request.run_id = None if run_id is None else str(run_id)
     thread_id = configurable.get("thread_id")
     request.thread_id = None if thread_id is None else str(thread_id)
@@ -370,31 +399,19 @@ def load_arguments(request: Request) -> dict[str, Any]:
     configurable: dict[str, Any] = {"thread_id": request.thread_id, "checkpoint_ns": request.ns}
     around = request.parent_run
     if around is None:
-        if request.checkpoint_id:
+        if request.checkpoint_id and request.called is None:
             configurable["checkpoint_id"] = request.checkpoint_id
         return {"config": {"configurable": configurable}}
     loaded = around.loaded
-    # What a replay finds under a checkpoint of its own is its own: an attempt before this one left it.
-    is_open = loaded is None or loaded.rev != around.rev or (loaded.is_head and not around.replaying)
+    # A replay does not use what is stored of the step; what it finds under a checkpoint of its own is its own: an attempt
+    # before this one left it. A resume uses all that is stored, also where the thread went on meanwhile.
+    is_open = loaded is None or loaded.rev != around.rev or not around.replaying
     return {
         "config": {"configurable": configurable},
         "claim": around.claim,
         "up_rev": around.rev if is_open else None,
-        "at_rev": _newest(around, request.ns) if request.stable_ns else None,
+        "at_rev": around.newest(request.ns) if request.stable_ns else None,
     }
-
-
-def _newest(around: RunState | None, ns: str) -> int | None:
-    """Rev at which the last run of a stable namespace ended, as far as the lineage of the runs around it knows.
-
-    A run in a namespace of its own knows only what it has seen itself; the next outer one knows what was before.
-    """
-    while around is not None:
-        rev = around.sub_changed.get(ns, around.sub.get(ns))
-        if rev is not None or around.request.stable_ns:
-            return rev
-        around = around.request.parent_run
-    return None
 
 
 def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, value: Any) -> Run:
@@ -418,7 +435,7 @@ def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, val
             run.replaying = value is None
             run.moved_past = not loaded.is_head
             if run.replaying and request.seeds:
-                run.origin = Origin("", loaded.checkpoint_id, max(id_ for _, id_ in request.seeds.values()))
+                run.origin = Origin("", loaded.checkpoint_id, loaded.rev, max(id_ for _, id_ in request.seeds.values()))
         return run
     run.continues = loaded.parents.get(around.ns) == around.checkpoint_id
     if request.checkpoint_id is not None:
@@ -426,7 +443,7 @@ def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, val
         run.continues = True
         run.replaying = around.replayed
         if around.origin is not None:
-            run.origin = Origin(loaded.checkpoint_ns, loaded.checkpoint_id, around.origin.as_of)
+            run.origin = Origin(loaded.checkpoint_ns, loaded.checkpoint_id, loaded.rev, around.origin.as_of)
         if loaded.checkpoint_ns != request.ns:
             run.transplant()
     return run
@@ -437,15 +454,17 @@ def _start_of(request: Request) -> places.Looked[LoadedCheckpoint]:
     found: LoadedCheckpoint = yield "load", (), load_arguments(request)
     around = request.parent_run
     if around is None:
-        return found
+        return found if request.called is None else (yield from _recalled(request, found))
     config = address(request, request.ns)
     is_open = found.checkpoint_id is not None and found.parents.get(around.ns) == around.checkpoint_id
     if is_open and around.replaying:
         return found  # an earlier attempt of this very task left it
     seeds = around.root.request.seeds
-    seed = seeds.pop(namespace.stable(request.ns), None) if seeds else None
+    seed = seeds.pop(_seeded(request, around, seeds), None) if seeds else None
     if seed is None and around.origin is not None and around.replaying:
         seed = yield from _stood(request, around, around.origin)
+        if seed is None:
+            found = yield "load", (), load_arguments(request)  # the saver remembers what was asked for last
     if seed is not None:
         named: LoadedCheckpoint = yield "load", (address(request, *seed),), {"claim": found.claim}
         if named.checkpoint_id is not None:
@@ -459,17 +478,53 @@ def _start_of(request: Request) -> places.Looked[LoadedCheckpoint]:
     return found
 
 
+def _recalled(request: Request, head: LoadedCheckpoint) -> places.Looked[LoadedCheckpoint]:
+    """Where a call begins that may have been made before; `head`: the newest checkpoint of its thread."""
+    newest = address(request, "")
+    while not repeat.meets(request, head):
+        at = yield "last_of_run", (newest, request.called.run_id), {}
+        answered = repeat.answered_at(request, head) if at is None else None
+        if at is None and answered is None:
+            break
+        past: LoadedCheckpoint = yield "load", (address(request, "", at or answered),), {}
+        found = repeat.recalls(request, past, head, answered=at is None)
+        if found is not None:
+            head = found
+            break
+        now: LoadedCheckpoint = yield "load", (newest,), {}
+        if now.checkpoint_id == head.checkpoint_id:
+            raise repeat.superseded(request, past)
+        head = now  # another process has gone on meanwhile
+    if request.called.mode != "new":
+        # It begins where it has come to, whatever checkpoint it addressed.
+        request.checkpoint_id = None
+        request.seeds = {}
+    elif request.checkpoint_id:
+        head = yield "load", (address(request, "", request.checkpoint_id),), {}
+    return head
+
+
+def _seeded(request: Request, around: RunState, seeds: Mapping[str, Any]) -> str:
+    """The namespace without task ids under which a nested checkpoint may have been addressed for this run."""
+    assert request.parent is not None
+    names = around.stable_names(request.parent.task)
+    former = [namespace.nested_ns(name, request.call_number, request.key) for name in names]
+    own = namespace.stable(request.ns)
+    return next((name for name in (own, *former) if name in seeds), own)
+
+
 def _stood(request: Request, around: RunState, origin: Origin) -> places.Looked[tuple[str, str] | None]:
     """Where a nested run of a replayed superstep stood when the addressed checkpoint was made: namespace, checkpoint id."""
     assert request.parent is not None
     ns = request.ns
     if not request.stable_ns:
         ns = namespace.nested_ns(around.origin_ns_of(request.parent.task), request.call_number, request.key)
-    stood: LoadedCheckpoint = yield "load", (address(request, ns),), {}
+    under = {"claim": around.claim, "up_rev": origin.rev}
+    stood: LoadedCheckpoint = yield "load", (address(request, ns),), under
     while stood.checkpoint_id is not None and stood.checkpoint_id > origin.as_of:
         if stood.parent_id is None:
             return None
-        stood = yield "load", (address(request, ns, stood.parent_id),), {}
+        stood = yield "load", (address(request, ns, stood.parent_id),), under
     if stood.checkpoint_id is None or stood.parents.get(origin.ns) != origin.checkpoint_id:
         return None
     return ns, stood.checkpoint_id
@@ -514,6 +569,7 @@ def enter(request: Request, load_: Callable[[], LoadedCheckpoint] | None = None)
     hold = hold_of(request)
     turns.take(hold, turn, request.caller)
     try:
+        _refuse_beside_itself(request)
         found = load_() if load_ is not None else load(request)
         assert found is not None
         while (nap := turn.leased(hold, found)) is not None:
@@ -538,6 +594,7 @@ async def aenter(
     hold = hold_of(request, alarm.running_loop())
     await turns.atake(hold, turn, request.caller, alarm)
     try:
+        _refuse_beside_itself(request)
         found = await load_() if load_ is not None else await aload(request)
         assert found is not None
         while (nap := turn.leased(hold, found)) is not None:
@@ -550,6 +607,19 @@ async def aenter(
         hold.release()
         raise
     return found
+
+
+def _refuse_beside_itself(request: Request) -> None:
+    """A call that is being executed is not made on a branch as well: it would be applied twice.
+
+    Raises:
+        ThreadBusyError: that is what it would do.
+    """
+    hold: Hold = request.hold
+    if request.called is not None and hold.beside:
+        holder = hold.holders.holder(hold.thread_id)
+        if holder is not None and holder.run_id == hold.run_id:
+            raise turns.busy(hold, holder)
 
 
 def settle_in(hold: Hold, found: LoadedCheckpoint) -> bool:
@@ -619,6 +689,7 @@ def runtime_of(run: RunState, scope: TaskScope) -> Runtime[Any]:
         ),
         server_info=_server_info(request.configurable),
         control=request.control,
+        task_scope=scope,
         over=scope.is_over,
     )
 
@@ -713,8 +784,13 @@ class waiting:
             self.gate.step_in(self.scope)
 
 
-def gather(calls: Sequence[Callable[[], Any]], given: Sequence[Any]) -> list[tuple[Any, BaseException | None]]:
-    """Run the calls on workers, at most `max_concurrency` of the first config at once; (result, error) in order."""
+def gather(
+    calls: Sequence[Callable[[], Any]], given: Sequence[Any], controls: Sequence[RunControl] = ()
+) -> list[tuple[Any, BaseException | None]]:
+    """Run the calls on workers, at most `max_concurrency` of the first config at once; (result, error) in order.
+
+    A Ctrl-C does not wait for them: `controls` end them at their next superstep.
+    """
     outcomes: list[tuple[Any, BaseException | None]] = [(None, None)] * len(calls)
     ended: SimpleQueue[None] = SimpleQueue()
     limit = (given[0] or {}).get("max_concurrency") if given else None
@@ -735,6 +811,11 @@ def gather(calls: Sequence[Callable[[], Any]], given: Sequence[Any]) -> list[tup
             workers.submit(job)
         else:
             gate.enter(partial(workers.submit, job))
-    for _ in calls:
-        ended.get()
+    try:
+        for _ in calls:
+            wait_for(ended)
+    except BaseException:
+        for control in controls:
+            control.request_drain("interrupted")
+        raise
     return outcomes

@@ -53,6 +53,18 @@ class Host(Protocol):
         """Start a child task; returns its future."""
         ...
 
+    def key_of(self, scope: TaskScope) -> str:
+        """What names the logical task, equal whenever it runs again."""
+        ...
+
+    def once(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
+        """The result of a call that is made once per logical task and key."""
+        ...
+
+    async def aonce(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
+        """Async form of `once`."""
+        ...
+
     def now(self) -> float:
         """Seconds of a clock that only goes forward."""
         ...
@@ -190,6 +202,24 @@ class TaskScope:
         self.check()
         self._progress()
         return self.host.spawn(self, node, argument)
+
+    @property
+    def key(self) -> str:
+        """What names the logical task: equal on a retry, a resume and after a crash, different for any other task."""
+        self.check()
+        return self.host.key_of(self)  # type: ignore[no-any-return]
+
+    def once(self, key: str, call: Callable[[], Any]) -> Any:
+        """The result of a call that is made once per logical task and key, and recorded under the task."""
+        self.check()
+        self._progress()
+        return self.host.once(self, key, call)
+
+    async def aonce(self, key: str, call: Callable[[], Any]) -> Any:
+        """Async form of `once`; the call may be one of a coroutine function."""
+        self.check()
+        self._progress()
+        return await self.host.aonce(self, key, call)
 
     def _progress(self) -> None:
         """What the body does counts as progress, unless its policy wants heartbeats."""

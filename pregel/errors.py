@@ -12,9 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from checkpoint.base import EmptyChannelError
+from checkpoint.base import EmptyChannelError, LoadedCheckpoint
 
 __all__ = [
     "AttemptClosedError",
@@ -23,6 +23,7 @@ __all__ = [
     "EngineBug",
     "ErrorCode",
     "GraphBubbleUp",
+    "GraphChangedError",
     "GraphDrained",
     "GraphInterrupt",
     "GraphRecursionError",
@@ -34,8 +35,11 @@ __all__ = [
     "NodeTimeoutError",
     "ParentCommand",
     "Place",
+    "RunIdReusedError",
+    "RunSupersededError",
     "StateMutationError",
     "StoredFailure",
+    "Stranded",
     "TaskNotFound",
     "UnknownInterruptError",
     "closest",
@@ -179,8 +183,113 @@ class EmptyInputError(Exception):
     """The graph was called with nothing to do: no input on a thread without anything to resume."""
 
 
+class RunIdReusedError(ValueError):
+    """A call has the run id of another one: the same id was given with another input. Nothing was applied."""
+
+    def __init__(self, message: str = "", *, run_id: str | None = None) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class RunSupersededError(RuntimeError):
+    """A call was repeated whose run was cut off before it had a result, and others took the thread further since.
+
+    Its input was applied once; what was left to run was dropped by the input that came after. Nothing was run.
+    """
+
+    def __init__(self, message: str = "", *, run_id: str | None = None) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
 class TaskNotFound(Exception):
     """A task was addressed that the current step does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stranded:
+    """Something stored that the graph, as it is now, cannot go on with: one finding of `graph.check(saver)`."""
+
+    thread_id: str
+    ns: str
+    """Namespace of the nested graph, "" for the root graph."""
+    checkpoint_id: str
+    kind: Literal["node", "key"]
+    name: str
+    """The node or state key that the graph does not have."""
+    reason: str
+    """What needs it, as a part of a sentence."""
+    fix: str
+    """What to do about it, as a sentence."""
+    blocks: bool = True
+    """Does it keep the thread from being resumed? If not, a stored value of a key is seen by no node any more."""
+    from_result: bool = False
+    """Does only the stored result of a finished task need it? (A replay does not use those.)"""
+
+    @classmethod
+    def of(
+        cls,
+        loaded: LoadedCheckpoint,
+        kind: Literal["node", "key"],
+        name: str,
+        reason: str,
+        known: Sequence[str],
+        *,
+        blocks: bool = True,
+        from_result: bool = False,
+    ) -> Stranded:
+        """A finding in a loaded checkpoint. `known`: the names that there are."""
+        thread_id, checkpoint_id = loaded.claim.thread_id, str(loaded.checkpoint_id)
+        fix = (_node_fix if kind == "node" else _key_fix)(name, _likely(name, known))
+        return cls(thread_id, loaded.checkpoint_ns, checkpoint_id, kind, name, reason, fix, blocks, from_result)
+
+    def __str__(self) -> str:
+        place = f" in namespace {self.ns!r}" if self.ns else ""
+        return f"{self.kind} {self.name!r}{place} (checkpoint {self.checkpoint_id!r}): {self.reason}; {self.fix}"
+
+
+def _node_fix(name: str, near: Sequence[str]) -> str:
+    new = near[0] if near else "new_name"
+    nodes = f" (nodes are {', '.join(map(repr, near))})" if near else ""
+    return (
+        f"if it was renamed, declare that: add_node({new!r}, ..., aliases=[{name!r}]){nodes}; or drop the pending work "
+        f"with update_state(config, None, as_node='__end__'); or resume with the version of the graph that has it"
+    )
+
+
+def _key_fix(name: str, near: Sequence[str]) -> str:
+    new = near[0] if near else "new_key"
+    keys = f" (keys are {', '.join(map(repr, near))})" if near else ""
+    return (
+        f"if it was renamed, declare that: compile(renamed_keys={{{name!r}: {new!r}}}){keys}; if no node needs it any "
+        f"more: compile(renamed_keys={{{name!r}: None}})"
+    )
+
+
+def _likely(name: str, known: Iterable[str]) -> list[str]:
+    """At most five names to choose from, the one that was probably meant first."""
+    names = [one for one in known if not one.startswith("__")]
+    meant = closest(name, names)
+    return sorted(names, key=lambda one: one != meant)[:5]
+
+
+class GraphChangedError(Exception):
+    """The graph was changed, and a paused thread cannot go on with it: what is pending needs nodes or keys that are gone.
+
+    Raised before anything runs or is stored; the thread is as it was. `missing` names all that is in the way.
+    """
+
+    def __init__(self, missing: Sequence[Stranded]) -> None:
+        threads = ", ".join(sorted({repr(one.thread_id) for one in missing}))
+        lines = "".join(f"\n- {one}" for one in missing)
+        super().__init__(
+            f"thread {threads} was paused by another version of this graph, and its pending work needs what this one does "
+            f"not have; nothing was run or stored:{lines}"
+        )
+        self.missing = tuple(missing)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return GraphChangedError, (self.missing,)
 
 
 class StateMutationError(Exception):

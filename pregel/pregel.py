@@ -14,18 +14,18 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Self
 
 from checkpoint.base import RunnableConfig
-from pregel import _launch, _state_api
+from pregel import _launch, _scope, _state_api
 from pregel import config as configs
 from pregel._call import Call, is_graph, prepare
 from pregel._scope import TaskScope
 from pregel._stream import BUFFER, AsyncChunkStream, ChunkStream, Outlet
 from pregel._turns import OnConflict, Turn
 from pregel.channels import BaseChannel, Topic
-from pregel.constants import RESERVED, START, TASKS
+from pregel.constants import END, RESERVED, START, TASKS
 from pregel.drawing.draw import Graph, NodeInfo, build_channel_graph
 from pregel.engine.program import PregelNode, Program, Returned, Write
 from pregel.engine.sync_driver import SyncDriver
-from pregel.errors import InvalidUpdateError, shown
+from pregel.errors import InvalidUpdateError, Stranded, shown
 from pregel.managed import ManagedValue
 from pregel.runtime import RunControl
 from pregel.types import (
@@ -43,9 +43,11 @@ from pregel.types import (
 )
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from pregel.explanation import Explanation
 
-__all__ = ["NodeBuilder", "Pregel", "PregelNode", "Returned"]
+__all__ = ["AsyncChunkStream", "ChunkStream", "NodeBuilder", "Pregel", "PregelNode", "Returned"]
 
 PASSTHROUGH: Any = object()
 """A write entry's value that stands for the node's output."""
@@ -81,6 +83,7 @@ class NodeBuilder:
         self._retry: list[RetryPolicy] = []
         self._cache: CachePolicy[Any] | None = None
         self._timeout: TimeoutPolicy | None = None
+        self._aliases: list[str] = []
 
     def subscribe_only(self, channel: str) -> Self:
         """Wake on one channel and take its bare value as input.
@@ -173,6 +176,11 @@ class NodeBuilder:
         self._timeout = TimeoutPolicy.coerce(timeout)
         return self
 
+    def also_known_as(self, *names: str) -> Self:
+        """Names that the node had in earlier versions of the graph; work stored under them goes on here."""
+        self._aliases += names
+        return self
+
     def build(self) -> PregelNode:
         """The node."""
         bound = _sequence(self._steps)
@@ -187,6 +195,7 @@ class NodeBuilder:
             cache_policy=self._cache,
             timeout=self._timeout,
             subgraphs=[step.subject for step in self._steps if is_graph(step.subject)],
+            aliases=self._aliases,
         )
 
 
@@ -257,7 +266,9 @@ class Pregel(_launch.Graph):
         isolate: str = "shallow",
         strict: bool = False,
         on_conflict: OnConflict = "raise",
+        renamed_keys: Mapping[str, str | None] | None = None,
     ) -> None:
+        """`renamed_keys`: as for `StateGraph.compile`, of channels."""
         self.nodes: dict[str, PregelNode] = {
             str(key): node.build() if isinstance(node, NodeBuilder) else node for key, node in nodes.items()
         }
@@ -296,6 +307,7 @@ class Pregel(_launch.Graph):
         self.isolate = isolate
         self.strict = strict
         self.on_conflict = Turn(on_conflict, None).how
+        self.renamed_keys = dict(renamed_keys or {})
         self._program: Program | None = None
         if auto_validate:
             self.validate()
@@ -318,6 +330,7 @@ class Pregel(_launch.Graph):
                 output_channels=self.output_channels,
                 stream_channels=self.stream_channels_asis,
                 watch=self.isolate == "deep",
+                renamed_keys=self.renamed_keys,
             )
         return self._program
 
@@ -371,8 +384,27 @@ class Pregel(_launch.Graph):
             for name in [given] if isinstance(given, str) else given:
                 if name != "*" and name not in self.nodes:
                     raise ValueError(f"breakpoint at unknown node {name!r}; the nodes are {list(self.nodes)!r}")
+        self._check_renames()
         self._program = None
         return self
+
+    def _check_renames(self) -> None:
+        taken: dict[str, str] = {}
+        for name, node in self.nodes.items():
+            for alias in node.aliases:
+                where = f"node {name!r}: alias {alias!r}"
+                if alias in self.nodes:
+                    raise ValueError(f"{where} is the name of a node; an alias is a name that no node has any more")
+                if alias in taken:
+                    raise ValueError(f"{where} is an alias of node {taken[alias]!r} already; give it to one of them")
+                if alias in RESERVED or alias in (START, END) or "|" in alias or ":" in alias:
+                    raise ValueError(f"{where} is reserved or has '|' or ':' in it, so it was never the name of a node")
+                taken[alias] = name
+        for old, new in self.renamed_keys.items():
+            if old in self.channels:
+                raise ValueError(f"renamed_keys: {old!r} is declared, so it was not renamed; leave it out")
+            if new is not None and new not in self.channels:
+                raise ValueError(f"renamed_keys: {old!r} became {new!r}, which is none of {shown(list(self.channels))}")
 
     def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
         """The name of the graph, which a node that wraps it gets too; with a suffix, `GraphInput` or `graph_input`."""
@@ -433,6 +465,7 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        run_id: str | UUID | None = None,
         key: str | None = None,
         version: str = "v1",
         **more: Any,
@@ -448,6 +481,8 @@ class Pregel(_launch.Graph):
                 refuse. `"wait"`: wait for its end. `"fork"`: run beside it, on a branch that never becomes the newest;
                 `GraphOutput.config` of `version="v2"` names it.
             timeout: seconds to wait. None: as long as it takes (wait), not at all (fork).
+            run_id: a str or UUID that makes the call safe to repeat: the input is applied once, however often the same
+                call is made, and the run's result returned (docs/retrying.md). `config["run_id"]` means the same.
             key: inside a node, the name of this nested run among those of the node: it keeps its namespace whatever the
                 order of the calls. Without one they are told apart by call order; the same key again is counted.
 
@@ -457,6 +492,8 @@ class Pregel(_launch.Graph):
             EmptyInputError: there is nothing to do.
             ThreadBusyError: another run holds the thread; nothing was run.
             CheckpointConflictError: another process, or a newer run, took the thread meanwhile; nothing more is stored.
+            RunIdReusedError: the run id was given with another input before.
+            RunSupersededError: the run was cut off without a result, and the thread has gone on since.
         """
         call = _launch.Call(config)
         call.context = context
@@ -465,6 +502,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.run_id = run_id
         call.key = key
         if stream_mode != "values" or print_mode or more or self.debug:
             return self._collect(input, call, stream_mode, print_mode, version, more)
@@ -495,6 +533,7 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        run_id: str | UUID | None = None,
         key: str | None = None,
         subgraphs: bool = False,
         debug: bool | None = None,
@@ -523,6 +562,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.run_id = run_id
         call.key = key
         view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version, buffer)
         call.outlet = view.outlet
@@ -602,7 +642,7 @@ class Pregel(_launch.Graph):
 
     def _enter(self, call: _launch.Call, value: Any, *, live: bool = False) -> SyncDriver:
         """A driver for one call, with the state it starts from."""
-        request = _launch.request_for(self, call)
+        request = _launch.request_for(self, call, value)
         loaded = _launch.enter(request)
         run = _launch.run_for(self, request, loaded, value)
         return SyncDriver(
@@ -646,7 +686,13 @@ class Pregel(_launch.Graph):
         """
         given = _batch_configs(self, inputs, config, more)
         calls = [partial(self.invoke, item, one, **more) for item, one in zip(inputs, given, strict=True)]
-        outcomes = _launch.gather(calls, given)
+        controls: list[RunControl] = []
+        if more.get("control") is None and _scope.current_or_none() is None:
+            # Nested runs have the control of the run around them, and end with the task that they are in.
+            controls = [RunControl() for _ in calls]
+            for call, control in zip(calls, controls, strict=True):
+                call.keywords["control"] = control
+        outcomes = _launch.gather(calls, given, controls)
         return _batch_result(outcomes, return_exceptions)
 
     # ---- running, async
@@ -666,6 +712,7 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - of the waiting for the thread only
+        run_id: str | UUID | None = None,
         key: str | None = None,
         version: str = "v1",
         **more: Any,
@@ -678,6 +725,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.run_id = run_id
         call.key = key
         if stream_mode != "values" or print_mode or more or self.debug:
             return await self._acollect(input, call, stream_mode, print_mode, version, more)
@@ -708,6 +756,7 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        run_id: str | UUID | None = None,
         key: str | None = None,
         subgraphs: bool = False,
         debug: bool | None = None,
@@ -723,6 +772,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.run_id = run_id
         call.key = key
         view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version, buffer)
         call.outlet = view.outlet
@@ -805,7 +855,7 @@ class Pregel(_launch.Graph):
 
     async def _aenter(self, call: _launch.Call, value: Any, *, live: bool = False) -> Any:
         """Async form of `_enter`."""
-        request = _launch.request_for(self, call)
+        request = _launch.request_for(self, call, value)
         driver = _async_driver()
         run = _launch.run_for(self, request, await _launch.aenter(request, driver.Alarm), value)
         return driver.AsyncDriver(
@@ -845,6 +895,27 @@ class Pregel(_launch.Graph):
         given = _batch_configs(self, inputs, config, more)
         calls = [self.ainvoke(i, c, **more) for i, c in zip(inputs, given, strict=True)]
         return _batch_result(await _async_driver().AsyncDriver.gather(calls, given), return_exceptions)
+
+    # ---- changes of the graph
+
+    def check(self, saver: Any = None) -> list[Stranded]:
+        """What is paused in a saver's threads and could not go on with this version of the graph; empty if nothing.
+
+        To be asked before a new version is deployed. Looks at the newest state of every thread, and at nested ones that
+        are open below it; changes nothing, and reads no values but those that wake nodes, so their types may be unknown
+        here. Threads that this very graph has left are skipped. `saver`: this graph's own if None; may be read-only.
+
+        A finding with `blocks` keeps its thread from being resumed (`GraphChangedError`); one without tells of a key whose
+        value no node sees. Each says what to do. A saver with LangGraph's methods alone is listed as a whole.
+
+        Raises:
+            ValueError: there is no saver.
+        """
+        return _state_api.check(self, saver)
+
+    async def acheck(self, saver: Any = None) -> list[Stranded]:
+        """Async form of `check`."""
+        return await _state_api.acheck(self, saver)
 
     # ---- state
 
@@ -1205,8 +1276,10 @@ class _View:
     def chunks(self) -> Iterator[Any]:
         """The chunks that have come in, as the caller wants them; printed ones are printed on the way."""
         outlet = self.outlet
-        for _ in range(outlet.look()):
-            chunk = outlet.chunks.popleft()
+        waiting = outlet.chunks
+        # Nobody but the run itself shows anything, if there is nobody to wake.
+        for _ in range(len(waiting) if outlet.wake is None else outlet.look()):
+            chunk = waiting.popleft()
             if outlet.waiting:
                 outlet.let_in()
             if chunk[1] in self.printed:

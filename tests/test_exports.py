@@ -19,6 +19,7 @@ NAMES = {
     "pregel.errors": """
         EmptyChannelError ErrorCode GraphDrained GraphRecursionError InvalidUpdateError GraphBubbleUp GraphInterrupt
         NodeCancelledError NodeError NodeInterrupt NodeTimeoutError ParentCommand EmptyInputError TaskNotFound
+        GraphChangedError Stranded
         Place place_of
     """,
     "pregel.explanation": "Cause Explanation Lack Step StepTask Way",

@@ -18,13 +18,13 @@ Source: Valiant 1990 (bulk-synchronous model); Malewicz et al. 2010, "Pregel", s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from checkpoint.base import SCHEDULED, WRITES_IDX_MAP, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
-from pregel.constants import ERROR, INTERRUPT, NULL_TASK_ID, RESUME, START
-from pregel.engine import entry, joins, namespace, notes, occupancy, pause, plan, retry, snapshot, view
+from pregel.constants import ERROR, INTERRUPT, NULL_TASK_ID, RESUME, RETURN, START
+from pregel.engine import entry, joins, namespace, notes, occupancy, origin, pause, plan, repeat, retry, snapshot, view
 from pregel.engine.apply import apply_tasks
 from pregel.engine.effects import Effect, Retry, Start
 from pregel.engine.program import Node, Write
@@ -34,6 +34,7 @@ from pregel.errors import (
     EngineBug,
     ErrorCode,
     GraphBubbleUp,
+    GraphChangedError,
     GraphDrained,
     GraphInterrupt,
     GraphRecursionError,
@@ -54,14 +55,18 @@ class Run(RunState):
 
         Raises:
             EmptyInputError: there is nothing to do.
+            GraphChangedError: what is to be resumed needs what the graph does not have any more.
             RuntimeError: answers that no question waits for, or without a saver.
         """
         if self.phase != "new":
             self._misplaced("new")
         self.replayed = self.replaying
-        commits = entry.begin(self, input)
-        self.phase = "idle"
-        self.status = "pending"
+        if self.pending and self.request.parent_run is None:
+            repeat.keep_answered(self)
+        commits = entry.begin(self, input) if self.request.called is None else repeat.begin(self, input)
+        if self.phase == "new":
+            self.phase = "idle"
+            self.status = "pending"
         return commits
 
     def plan(self) -> list[Task] | None:
@@ -134,6 +139,10 @@ class Run(RunState):
         if self.sees and self.failure is None:
             view.finished(self, task)
 
+    def record(self, id_: str, path: str, value: Any) -> None:
+        """A running task has a result that is to be found when it runs again."""
+        self.held.append(TaskWrites(self.rev, self.checkpoint_id, id_, path, 0, [(RETURN, value)]))
+
     def drop(self, task: Task) -> None:
         """The task will not be started, or its outcome does not count any more; it stays pending."""
         self._settled(task)
@@ -146,7 +155,7 @@ class Run(RunState):
         """
         if task.settled:
             raise EngineBug(f"task {task.name!r} of step {self.step} settled twice")
-        if isinstance(error, GraphBubbleUp):
+        if isinstance(error, (GraphBubbleUp, GraphChangedError)):
             self._settled(task)
             if isinstance(error, GraphInterrupt):
                 self._pause(task, error)
@@ -231,8 +240,10 @@ class Run(RunState):
         else:
             made = self.checkpoint_id_ = None
         self.pending = []
-        if self.resumed and self.request.parent_run is None:
-            self.answers.loose.clear()  # it was meant for this superstep: a question of a later one is asked
+        if self.resumed:
+            self.step_over()
+            if self.request.parent_run is None:
+                self.answers.loose.clear()  # it was meant for this superstep: a question of a later one is asked
         self.resumed = self.replaying = False
         self.step += 1
         self.phase = "idle"
@@ -241,6 +252,8 @@ class Run(RunState):
             if self.sees and self.stores:
                 self.tasks = plan.next_tasks(self)
                 view.checkpoint(self)
+            if self.root.request.called is not None:
+                repeat.stopped_after(self, made)
             self._end("interrupt_after")
             view.stopped(self)
         return made
@@ -257,6 +270,7 @@ class Run(RunState):
             # No cycles are left for the collector: an error knows the frames that know the run.
             task.scope = task.error = task.future = None
         self.tasks = []
+        self.kept = None
         if not self.stores:
             return None
         request = self.request
@@ -267,9 +281,9 @@ class Run(RunState):
         if around is not None and (self.status == "done" or isinstance(self.bubble, ParentCommand)):
             if not request.stable_ns:
                 # This namespace is not met again: who comes here next time asks the run around it.
-                around.sub_changed.update({**self.sub, **self.sub_changed})
+                around.sub_open.update({**self.sub, **self.sub_changed})
             else:
-                around.sub_changed[self.ns] = self.rev
+                around.sub_open[self.ns] = self.rev
                 if request.deferred:
                     self.root.finished[self.ns] = snapshot.kept(self)
         if not request.deferred:
@@ -277,10 +291,9 @@ class Run(RunState):
         if is_torn:
             return None
         if request.parent_run is None:
-            for run, writes, is_parked in self.open_runs:
+            for run, writes, is_parked in self._still_open():
                 if not is_parked and (made := snapshot.final(run, writes)) is not None:
                     self.parked.append(made)
-            self.open_runs = []
             made = snapshot.final(self, held)
             if made is None and self.parked:
                 made = snapshot.rows(self, held)  # this run did nothing, but nested ones did
@@ -288,9 +301,7 @@ class Run(RunState):
                 made.others = self.parked
                 snapshot.unlink(made)
             return made
-        # What it stored itself is parked already; what is below it belongs to the superstep around it now.
-        request.parent_run.open_runs += self.open_runs
-        self.open_runs = []
+        request.parent_run.open_runs += self._still_open()
         if request.stable_ns:
             made = snapshot.final(self, held)
             if made is not None:
@@ -361,6 +372,24 @@ class Run(RunState):
         if self.spawner is None:
             raise EngineBug("the run has no driver that could start a task")
         return self.spawner(scope, node, argument)
+
+    def key_of(self, scope: TaskScope) -> str:
+        """What names the logical task of a scope, whenever it runs again."""
+        return origin.key_of(self, scope)
+
+    def once(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
+        """The result of a call that is made once per logical task and key."""
+        return self._driver(scope).once(scope, key, call)
+
+    async def aonce(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
+        """Async form of `once`."""
+        return await self._driver(scope).aonce(scope, key, call)
+
+    def _driver(self, scope: TaskScope) -> Any:
+        if self.keeper is None:
+            scope.check()
+            raise EngineBug(f"task {scope.task.name!r} records a result, but no driver runs it")
+        return self.keeper
 
     def now(self) -> float:
         """Seconds that only go forward."""
@@ -456,6 +485,11 @@ class Run(RunState):
             self.held.append(
                 TaskWrites(self.rev, self.checkpoint_id, NULL_TASK_ID, "", WRITES_IDX_MAP[RESUME], [(RESUME, None)])
             )
+
+    def _still_open(self) -> list[Unstored]:
+        """Nested runs of the open superstep, of tasks that did not finish: a finished one does not run again."""
+        runs, self.open_runs = self.open_runs, []
+        return [left for left in runs if left.run.request.parent.task.writes is None]  # type: ignore[union-attr]
 
     def _take_held(self) -> list[TaskWrites]:
         held = self.held

@@ -22,8 +22,9 @@ from pregel.constants import (
     START,
     TASKS,
 )
-from pregel.engine import pause, plan, snapshot, view
+from pregel.engine import pause, plan, redeploy, snapshot, view
 from pregel.engine.apply import apply_tasks, apply_writes
+from pregel.engine.origin import originate
 from pregel.engine.program import Node, Program, Write
 from pregel.engine.state import Answers, RunState
 from pregel.engine.task import Task
@@ -62,12 +63,12 @@ def map_command(command: Command[Any], program: Program, notice: Any) -> list[Wr
     targets = command.goto if isinstance(command.goto, (list, tuple)) else [command.goto]
     for target in targets:
         if isinstance(target, Send):
-            if target.node in program.nodes:
+            if target.node in program.nodes or target.node in program.current:
                 writes.append((TASKS, target))
             else:
                 notice("unknown-send", f"input:{target.node}", plan.unknown_target(program, target))
         elif isinstance(target, str):
-            channel = f"branch:to:{target}"
+            channel = f"branch:to:{program.current.get(target, target)}"
             if channel in program.channels:
                 writes.append((channel, START))
             elif target != END:
@@ -113,20 +114,28 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
 
     Raises:
         EmptyInputError: there is neither input nor anything to continue.
+        GraphChangedError: what is to be continued needs nodes or keys that the graph has no more.
         RuntimeError: answers without a saver, or a bare answer to several pending questions.
     """
     request = run.request
+    if run.stores:
+        run.sign()
+    if run.taken_over is not None:
+        for one in run.taken_over.memories:
+            run.notice("lost-memory", f"{one.ns}:{one.name}", f"thread {one.thread_id!r}: {one}")
     nulls = null_writes(run)
     command = value if isinstance(value, Command) else None
     if command is not None:
         _check(run, command)
+    elif request.parent_run is None and continues(run, value):
+        value = None
     elif run.continues:
         value = None
         answers = run.answers
         if run.source == "update" and answers.bare is not None and answers.bare in answers.by_id:
             # The state was edited while it waited: its question was asked under an id that it does not have any more.
             answers.loose.append(answers.by_id.pop(answers.bare))
-    resuming = bool(run.versions) and (value is None or command is not None)
+    resuming = continues(run, value)
     if command is None and not resuming:
         writes = map_input(run.program, value)
         if not writes:
@@ -135,6 +144,7 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
                 f"no input for {channels!r}: pass an input, or address a thread that has something to resume"
             )
         return _present(_input(run, writes))
+    check_change(run)
     rows: list[TaskWrites] = []
     if command is not None:
         rows = _answers(run, command)
@@ -149,6 +159,8 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
     elif not run.replaying and request.parent_run is None:
         run.answers = pause.stored_answers(run.pending)
     run.resumed = True
+    if run.moved_past:
+        originate(run)
     commits: list[StepCommit | None] = []
     if rows and run.stores:
         if request.deferred:
@@ -158,10 +170,52 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
     if run.replaying and (run.source not in ("update", "fork") or run.loaded is None or not run.loaded.is_head):
         # Also when it was transplanted: its namespace has no checkpoint yet that task writes could belong to.
         commits.append(_fork(run))
-    run.seen[INTERRUPT] = dict(run.versions)
-    run.seen_changed[INTERRUPT] = run.seen[INTERRUPT]
+    elif run.replaying:
+        run.sub_open = {}  # the tasks that these nested runs were of run again
+    called = run.root.request.called
+    if called is not None and called.stops_in(run):
+        # The call of the root run is repeated: this one stands where it stood, and a breakpoint stops it once more.
+        if called.stands_after(run):
+            run.status, run.phase = "interrupt_after", "done"
+    else:
+        run.seen[INTERRUPT] = dict(run.versions)
+        run.seen_changed[INTERRUPT] = run.seen[INTERRUPT]
     view.resumed(run)
     return [commit for commit in commits if commit is not None]
+
+
+def _reconnects(run: RunState) -> bool:
+    """Is it the run that the newest checkpoint was stored by, told by the metadata of the config? Its input is ignored
+    then, as LangGraph does (engine.md 5.7)."""
+    run_id = run.request.stored_metadata.get("run_id")
+    return run_id is not None and run.loaded is not None and run.loaded.metadata.get("run_id") == str(run_id)
+
+
+def continues(run: RunState, value: Any) -> bool:
+    """Does a run with this input go on from what is stored?"""
+    if not run.versions:
+        return False
+    return value is None or isinstance(value, Command) or (run.request.parent_run is None and _reconnects(run))
+
+
+def check_change(run: RunState) -> None:
+    """The run continues what another version of the graph has left.
+
+    Raises:
+        GraphChangedError: this one cannot run it.
+    """
+    taken_over = run.taken_over
+    if taken_over is None:
+        return
+    redeploy.refuse(redeploy.in_the_way(taken_over.missing, results=not run.replaying and not run.moved_past))
+    for key in taken_over.unseen if plan.open_tasks(run) else ():
+        run.notice(
+            "undeclared-key",
+            key,
+            f"thread {run.request.thread_id!r} has a value of {key!r}, which this version of the graph does not declare: "
+            f"no node sees it, and it stays stored; if the key was renamed: compile(renamed_keys={{{key!r}: 'new_key'}}), "
+            f"if it is not needed any more: compile(renamed_keys={{{key!r}: None}})",
+        )
 
 
 def _check(run: RunState, command: Command[Any]) -> None:
@@ -189,22 +243,39 @@ def _input(run: RunState, writes: Sequence[Write]) -> StepCommit | None:
             # Deferred nodes that wait go on waiting: the input is something else to do.
             apply_tasks(run, dropped, releases=False)
         run.updated = None
-    run.pending = []
+        dropped_by_change(run, "the new input")
+    run.drop_open_step()
     if writes:
         apply_writes(run, writes, INPUT)
         run.entered = run.version
     run.seen.setdefault(INPUT, {})
     run.seen_changed[INPUT] = run.seen[INPUT]
+    if run.stores and run.request.parent_run is None:
+        originate(run)
     commit = snapshot.checkpoint(run, "input")
+    run.step_over()
     run.step += 1
     return commit
 
 
+def dropped_by_change(run: RunState, what: str) -> None:
+    """Say what of a step that is dropped this graph could not have run, since nobody sees it in the state."""
+    missing = run.taken_over.missing if run.taken_over is not None else ()
+    for one in missing:
+        run.notice(
+            "dropped-work",
+            f"{one.kind}:{one.name}",
+            f"{what} drops pending work of thread {one.thread_id!r} that this version of the graph could not run: {one}",
+        )
+
+
 def _fork(run: RunState) -> StepCommit | None:
     """The checkpoint that a replay starts from: a copy of the addressed one, on a branch of its own."""
+    originate(run)
+    run.drop_open_step()
     commit = snapshot.checkpoint(run, "fork")
+    run.step_over()
     run.step += 1
-    run.pending = []
     return commit
 
 
@@ -277,6 +348,7 @@ def reapply(run: RunState, tasks: Sequence[Task]) -> None:
     by_task: dict[str, list[TaskWrites]] = {}
     for entry in run.pending:
         by_task.setdefault(entry.task_id, []).append(entry)
+    loose = len(run.answers.loose)  # the root knew of no question, say because a sibling of the asking task failed
     for task in list(tasks):
         entries = by_task.get(run.id_of(task))
         if not entries or run.replaying:
@@ -289,6 +361,9 @@ def reapply(run: RunState, tasks: Sequence[Task]) -> None:
             task.settled = True
             task.reapplied = True
         elif task.interrupts and not task.handled and run.answers.given and not _answered(run, task):
+            if loose:
+                loose -= 1
+                continue
             task.settled = True
             run.waiting.append(task)
             run.interrupts += task.interrupts

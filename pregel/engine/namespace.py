@@ -20,6 +20,11 @@ def task_ns(ns: str, name: str, task_id: str) -> str:
     return f"{ns}{NS_SEP}{name}{NS_END}{task_id}" if ns else f"{name}{NS_END}{task_id}"
 
 
+def below(ns: str, segment: str) -> str:
+    """The namespace of a segment inside the graph at `ns`."""
+    return f"{ns}{NS_SEP}{segment}" if ns else segment
+
+
 def nested_ns(task: str, call: int, key: str | None = None) -> str:
     """Namespace of the `call`-th nested run (from 0) of the task at `task`: of those without a key, or of those with it."""
     if key is not None:

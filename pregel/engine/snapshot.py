@@ -69,6 +69,9 @@ def checkpoint(run: RunState, source: Source, held: Sequence[TaskWrites] = ()) -
     run.source = source
     run.made_step = step = run.step
     run.number(step)
+    if run.sub_open:
+        run.sub_changed.update(run.sub_open)
+        run.sub_open = {}
     if not run.stores or run.request.deferred:
         if run.open_runs:
             run.open_runs = []  # what nested runs came to is in the state now
@@ -232,6 +235,7 @@ def into_lane(run: RunState, commits: Sequence[StepCommit]) -> None:
             task.rev = moved.get(task.rev, task.rev)
     run.rev = moved.get(run.rev, run.rev)
     run.sub = {ns: moved.get(rev, rev) for ns, rev in run.sub.items()}
+    run.sub_open = {ns: moved.get(rev, rev) for ns, rev in run.sub_open.items()}
     if run.base is not None:
         run.base = moved.get(run.base[0], run.base[0]), run.base[1]
     for kept_state in run.finished.values():

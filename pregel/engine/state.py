@@ -13,13 +13,15 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any, Literal, NamedTuple
 
 from checkpoint.base import Claim, LoadedCheckpoint, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
 from pregel.channels.base import BaseChannel
+from pregel.channels.ephemeral_value import EphemeralValue
 from pregel.constants import MISSING
-from pregel.engine import namespace
+from pregel.engine import namespace, redeploy
 from pregel.engine.occupancy import Stay
 from pregel.engine.program import Program
 from pregel.engine.task import Task, digest, task_id
@@ -85,6 +87,7 @@ class Request:
 
     __slots__ = (
         "call_number",
+        "called",
         "caller",
         "checkpoint_id",
         "clock",
@@ -127,6 +130,8 @@ class Request:
     )
 
     def __init__(self) -> None:
+        self.called: Any = None
+        """The call that the root run is for, if it has a run id of its own (`engine.repeat.Called`)."""
         self.turn: Any = None
         """Root run with a saver: what it does if its thread is held."""
         self.hold: Any = None
@@ -197,9 +202,11 @@ class Request:
         if self.ns_ is None:
             assert self.parent_run is not None
             assert self.parent is not None
-            around = self.parent_run.ns_of(self.parent.task)
-            around = namespace.stable(around) if self.stable_ns else around
-            self.ns_ = namespace.nested_ns(around, self.call_number, self.key)
+            around, task = self.parent_run, self.parent.task
+            if self.stable_ns:
+                self.ns_ = around.stable_ns_of(task, self.call_number, self.key)
+            else:
+                self.ns_ = namespace.nested_ns(around.ns_of(task), self.call_number, self.key)
         return self.ns_
 
 
@@ -208,6 +215,7 @@ class Origin(NamedTuple):
 
     ns: str
     checkpoint_id: str
+    rev: int
     as_of: str
     """The addressed checkpoint: ids sort by time, and what is newer had not happened yet."""
 
@@ -261,6 +269,17 @@ class Known(NamedTuple):
         return Known(kept, self.before, [*self.writes, *later.writes])
 
 
+class Kept:
+    """What tasks of one step recorded by `once`: results by the id of their row, and who is making one."""
+
+    __slots__ = ("makers", "step", "values")
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self.values: dict[str, Any] = {}
+        self.makers: dict[tuple[TaskScope, str, Any], Any] = {}
+
+
 class RunState:
     """The fields of a run and the facts that follow from them."""
 
@@ -268,6 +287,7 @@ class RunState:
         "answers",
         "base",
         "bubble",
+        "built",
         "changed",
         "channels",
         "checkpoint_id_",
@@ -284,6 +304,8 @@ class RunState:
         "interrupts",
         "is_fresh",
         "is_mixed",
+        "keeper",
+        "kept",
         "live",
         "loaded",
         "made_step",
@@ -317,6 +339,8 @@ class RunState:
         "stores",
         "sub",
         "sub_changed",
+        "sub_open",
+        "taken_over",
         "tasks",
         "unsettled",
         "updated",
@@ -372,6 +396,9 @@ class RunState:
         self.seen_changed: dict[str, dict[str, Version]] = {}
         """Node -> its entry in `seen`, of those that changed since the last commit."""
         self.sub_changed: dict[str, int] = {}
+        """Stable namespace -> rev at which its last run ended, of those that changed since the last commit."""
+        self.sub_open: dict[str, int] = {}
+        """The same, of runs that ended in the open superstep: they count when it is closed."""
         self.facts_changed: dict[str, Any] = {}
         """What the run has remembered since the last commit."""
         self.answers: Answers = request.parent_run.answers if request.parent_run is not None else Answers()
@@ -389,6 +416,10 @@ class RunState:
         """Was a checkpoint addressed after which the thread went on? (Stored results are not used then, answers are.)"""
         self.spawner: Callable[[TaskScope, Any, Any], Any] | None = None
         """Set by the driver: starts a child task, returns its future."""
+        self.keeper: Any = None
+        """The driver, as far as running tasks record results with it (`once`, `keep`); None when it is over."""
+        self.kept: Kept | None = None
+        """What tasks of the current step recorded; None until one does."""
         self.loaded = loaded
         self.claim: Claim | None = loaded.claim if loaded is not None else None
         self.restore(loaded)
@@ -396,6 +427,12 @@ class RunState:
 
     def restore(self, loaded: LoadedCheckpoint | None) -> None:
         """Take over a stored state, or start with an empty one."""
+        self.built: Program | None = None
+        """The program as it was built, while `program` is the one of a step whose tasks are stored under former names."""
+        self.taken_over: redeploy.TakenOver | None = None
+        """What became of the loaded checkpoint, if another version of the graph has made it."""
+        if loaded is not None and self.stores:
+            self.taken_over = redeploy.take_over(self.program, loaded)
         self.updated: list[str] | None = None
         self.is_fresh = False
         """Was `updated` set by a barrier of this run? (Else it was loaded, and who woke may have run already.)"""
@@ -438,16 +475,47 @@ class RunState:
         self.pending = loaded.writes
         """Stored writes of the step that was open; empty after its commit."""
         self.sub = loaded.sub
-        self.sub_changed = dict(loaded.open_sub)
+        self.sub_open = dict(loaded.open_sub)
         self.facts = loaded.facts
         self.updated = loaded.updated_channels or None
         self.live = [name for name in loaded.values if name in self.program.clearing]
+        if self.taken_over is not None:
+            self._adopt(self.taken_over)
+
+    def _adopt(self, taken_over: redeploy.TakenOver) -> None:
+        """Let the next commit store what has moved, and the open step have the names that it is stored under."""
+        for name in taken_over.left:
+            self._carry(name)
+        self.changed = dict.fromkeys([*taken_over.moved, *taken_over.left])
+        self.is_mixed = bool(self.changed)
+        self.seen_changed = {name: self.seen[name] for name in taken_over.seen_changed}
+        self.facts_changed.update(taken_over.facts_changed)
+        if taken_over.addresses:
+            self.built = self.program
+            self.program = self.program.known_as(taken_over.addresses)
+
+    def _carry(self, name: str) -> None:
+        """Hold what is stored of a channel that the graph does not declare, so that it can be stored again."""
+        holder = self.channels[name] = EphemeralValue(Any)
+        holder.value = self.channels.stored.get(name, MISSING)
+
+    def step_over(self) -> None:
+        """The step is over that was open when the run began: what comes has the names of this graph."""
+        if self.built is not None:
+            self.program, self.built = self.built, None
+
+    def drop_open_step(self) -> None:
+        """What is stored of the open superstep does not count: neither its tasks' writes nor where nested runs ended."""
+        self.pending = []
+        self.sub_open = {}
 
     def transplant(self) -> None:
         """Continue in a namespace that has nothing yet, from what was loaded of another: everything is to be stored."""
         self.rev = 0
         self.parent_rev = self.parent_id = self.loaded = self.base = None
         self.changed = dict.fromkeys(self.versions)
+        for name in self.versions.keys() - self.program.channels.keys():
+            self._carry(name)
         self.is_mixed = True
         self.seen_changed = dict(self.seen)
         self.facts_changed = dict(self.facts)
@@ -504,7 +572,40 @@ class RunState:
         around = self.ns
         if task.call_index >= 0 and task.parent is not None:
             around = self.ns_of(task.parent)
-        return namespace.task_ns(around, task.name, self.id_of(task))
+        return namespace.task_ns(around, task.node.address, self.id_of(task))
+
+    def stable_names(self, task: Task) -> list[str]:
+        """Stable namespaces that a task may have: under its node's name, and under former names of the nodes on the way."""
+        parent, outer = self.request.parent, self.request.parent_run
+        if task.call_index >= 0 and task.parent is not None:
+            around = self.stable_names(task.parent)
+        elif parent is None or outer is None or self.request.stable_ns:
+            around = [namespace.stable(self.ns)]
+        else:
+            call, key = self.request.call_number, self.request.key
+            around = [namespace.nested_ns(name, call, key) for name in outer.stable_names(parent.task)]
+        return [namespace.below(ns, name) for ns in around for name in redeploy.stable_names(task.node)]
+
+    def stable_ns_of(self, task: Task, call: int, key: str | None) -> str:
+        """Namespace of the `call`-th stateful nested run (from 0) of a task. What was begun under a former name of a node
+        stays there."""
+        names = [namespace.nested_ns(name, call, key) for name in self.stable_names(task)]
+        if len(names) > 1:
+            return next((name for name in names if self.newest(name) is not None), names[0])
+        return names[0]
+
+    def newest(self, ns: str) -> int | None:
+        """Rev at which the last run of a stable namespace ended, as far as the lineage of this and the runs around knows.
+
+        A run in a namespace of its own knows only what it has seen itself; the next outer one knows what was before.
+        """
+        around: RunState | None = self
+        while around is not None:
+            rev = around.sub_open.get(ns) or around.sub_changed.get(ns, around.sub.get(ns))
+            if rev is not None or around.request.stable_ns:
+                return rev
+            around = around.request.parent_run
+        return None
 
     def origin_ns_of(self, task: Task) -> str:
         """The namespace that a task of a replayed superstep had when it ran first."""
@@ -519,8 +620,13 @@ class RunState:
             parent_id, parent_ns = self._origin_of(task.parent, origin)
             if task.call_index >= 0:
                 around = parent_ns
+        former = self.taken_over.addresses.get(task.name) if self.taken_over is not None else None
+        if former is not None and task.index < 0 and task.call_index < 0:
+            # It ran first in another version of the graph.
+            task = copy(task)
+            task.node = task.node.known_as(former)
         id_ = task_id(origin.checkpoint_id, origin.ns, task, parent_id)
-        return id_, namespace.task_ns(around, task.name, id_)
+        return id_, namespace.task_ns(around, task.node.address, id_)
 
     def parents(self) -> dict[str, str]:
         """Namespace -> current checkpoint id of every graph around this one."""
@@ -553,6 +659,10 @@ class RunState:
         """Keep a fact (plain msgpack; None forgets it) with this line of checkpoints, from the next commit on."""
         if self.facts.get(name) != fact:
             self.facts[name] = self.facts_changed[name] = fact
+
+    def sign(self) -> None:
+        """Leave with the next checkpoint which version of the graph has made it."""
+        self.remember(redeploy.FACT, redeploy.mark_of(self.program))
 
     def next_version(self) -> Version:
         """The version that everything which changes now gets; one per barrier."""

@@ -123,7 +123,7 @@ class Task:
     def path(self) -> Path:
         """Place in the step, as events and task metadata show it."""
         if self.parent is None:
-            return (PULL, self.name) if self.index < 0 else (PUSH, self.index, False)
+            return (PULL, self.node.address) if self.index < 0 else (PUSH, self.index, False)
         if self.call_index >= 0:
             return (PUSH, self.parent.path, self.call_index, True)
         return (*self.parent.path[:3], "node_error_handler", False)
@@ -158,11 +158,11 @@ def task_id(checkpoint_id: str, ns: str, task: Task, parent_id: str | None = Non
     place in it: a checkpoint has one.
     """
     if task.parent is None:
-        what = task.node.identity if task.index < 0 else f"{task.name}\x1f{PUSH}\x1f{task.index}"
+        what = task.node.identity if task.index < 0 else f"{task.node.address}\x1f{PUSH}\x1f{task.index}"
     elif task.call_index >= 0:
-        what = f"{task.name}\x1f{PUSH}\x1f{path_text(task.parent.path)}\x1f{task.call_index}"
+        what = f"{task.node.address}\x1f{PUSH}\x1f{path_text(task.parent.path)}\x1f{task.call_index}"
     else:
-        what = f"{task.name}\x1f{PUSH}\x1fnode_error_handler\x1f{parent_id}"
+        what = f"{task.node.address}\x1f{PUSH}\x1fnode_error_handler\x1f{parent_id}"
     key = ns, what
     tail = _tails.get(key)
     if tail is None:

@@ -360,7 +360,8 @@ def compile_graph(
     if any(builder.inclusive.values()):
         _order_releases(Routes(builder, nodes), channels)
 
-    wiring = _Wiring(builder, targets, static, beside, strict)
+    former = {alias: targets[name] for name, spec in nodes.items() for alias in spec.aliases}
+    wiring = _Wiring(builder, {**targets, **former}, static, beside, strict)
     compiled = {START: wiring.start()}
     for name, spec in nodes.items():
         compiled[name] = wiring.node(name, spec, triggers[name])
@@ -492,6 +493,7 @@ class _Wiring:
             error_handler=spec.error_handler_node,
             is_error_handler=spec.is_error_handler,
             subgraphs=find_subgraphs(subject),
+            aliases=spec.aliases,
         )
 
     def _beside(self, name: str, spec: StateNodeSpec) -> tuple[str, ...]:

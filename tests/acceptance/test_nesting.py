@@ -586,3 +586,86 @@ def test_an_unused_saver_object_is_none_of_ours(root: Stage) -> None:
     first, second = root.saver, root.saver
     assert (first is second) is (root.kind != "restart")
     assert isinstance(first, InMemorySaver if root.kind == "memory" else SqliteSaver)
+
+
+# ------------------------------------------------------------------------------ what a replay and a resume go on from
+
+
+@pytest.mark.parametrize("setting", ["default", "stateful"])
+def test_replay_inside_any_of_several_runs(root: Stage, way: str, setting: str) -> None:
+    """promise 57: runs that had ended by then do not run again, what came after does."""
+    if root.durability == "exit":
+        root.durability = "async"
+    build, per_call, _ = WAYS[way]
+
+    def inner() -> Any:
+        builder = StateGraph(Log)
+        for name, before in (("i", START), ("j", "i")):
+            builder.add_node(name, root.colour.letter(name, root.calls)).add_edge(before, name)
+        return builder.compile(checkpointer=SETTINGS[setting])  # type: ignore[arg-type]
+
+    root.put_on(lambda: build(root, inner()).add_node("z", root.colour.letter("z", root.calls)).add_edge("n", "z"))
+    final = root.run({"l": []})
+    assert root.ran() == ["i"] * len(per_call) + ["j"] * len(per_call) + ["z"]
+    history = root.colour.history(root.graph, root.root, subgraphs=True)
+    (task,) = next(e for e in history if e.next == ("n",)).tasks
+    places = [state.config for state in task.states or (task.state,)]
+    for number, place in enumerate(places):
+        config = {"configurable": {k: place["configurable"][k] for k in ("thread_id", "checkpoint_ns")}}
+        if way == "deeper":
+            (state, *_) = root.colour.history(root.graph, config, subgraphs=True)[1].tasks
+            config = {
+                "configurable": {"thread_id": "1", "checkpoint_ns": state.state.config["configurable"]["checkpoint_ns"]}
+            }
+        order = [named(ns).replace(":*", "") for ns in per_call].index(
+            named(config["configurable"]["checkpoint_ns"]).replace(":*", "")
+        )
+        left = len(per_call) - order - 1
+        for entry in root.colour.history(root.graph, config)[:4]:
+            assert root.run(None, entry.config) == final
+            own = {1: [], 0: ["j"]}.get(len(entry.next) - 1, ["i", "j"]) if entry.next != ("i",) else ["i", "j"]
+            own = [] if entry.next == () else ["j"] if entry.next == ("j",) else ["i", "j"]
+            assert root.ran() == sorted([*own, *["i", "j"] * left, "z"]), (number, entry.next)
+
+
+@pytest.mark.parametrize("setting", ["default", "stateful"])
+@pytest.mark.parametrize("how", ["node", "called"])
+def test_an_answer_where_the_thread_went_on_meanwhile(root: Stage, how: str, setting: str) -> None:
+    """engine.md 7.7: a resume uses what is stored there, in nested graphs too."""
+    build = WAYS[how][0]
+    root.put_on(lambda: build(root, inner_of(root, setting, asks=True)))
+    root.run({"l": Overwrite([0])})
+    asked = root.colour.get_state(root.graph, root.root)
+    root.run({"l": Overwrite([1])})
+    root.ran()
+    result = root.run(Command(resume={asked.interrupts[0].id: "A"}), asked.config)
+    assert result["l"][-3:] == [0, "i", "A"]
+    assert root.ran() == ["q"]
+
+
+@pytest.mark.parametrize("drop", ["input", "replay", "update"])
+def test_a_step_that_is_dropped_is_not_remembered(root: Stage, drop: str) -> None:
+    """A graph that keeps its state ended in a step that never closed: its parent goes on as if it had not run."""
+
+    def build() -> StateGraph[Any]:
+        builder = called(1)(root, inner_of(root, "stateful"))
+        builder.add_node("q", asking(root)).add_edge(START, "q")
+        return builder
+
+    root.put_on(build)
+    root.run({"l": Overwrite(["one"])})
+    root.run(Command(resume="ONE"))
+    root.run({"l": Overwrite(["two"])})
+    waiting = root.colour.get_state(root.graph, root.root)
+    assert waiting.values["l"] == ["two", 0, "i", 0, "i"]
+    if drop == "input":
+        root.run({"l": Overwrite(["three"])})
+    elif drop == "replay":
+        root.run(None, waiting.config)
+    else:
+        root.colour.update_state(root.graph, root.root, {"l": Overwrite(["three"])}, START)
+        root.run(None)
+    assert root.run(Command(resume="A"))["l"][1:] == [0, "i", 0, "i", "A"]
+    # Answered, the step closes, and is remembered.
+    root.run({"l": Overwrite(["four"])})
+    assert root.run(Command(resume="A"))["l"] == ["four", 0, "i", 0, "i", 0, "i", "A"]

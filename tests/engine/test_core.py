@@ -641,19 +641,20 @@ def test_a_deferred_run_with_nothing_to_store():
 
 
 @pytest.mark.parametrize(
-    ("stable", "fails", "closes", "kept"),
+    ("stable", "fails", "closes", "finishes", "kept"),
     [
-        (False, False, True, 0),
-        (False, True, True, 0),
-        (False, False, False, 1),
-        (False, True, False, 1),
-        (True, False, True, 1),
-        (True, True, True, 1),
-        (True, False, False, 1),
+        (False, False, True, True, 0),
+        (False, True, True, True, 0),
+        (False, False, False, True, 0),
+        (False, False, False, False, 1),
+        (False, True, False, False, 1),
+        (True, False, True, True, 1),
+        (True, True, True, True, 1),
+        (True, False, False, False, 1),
     ],
 )
-def test_what_a_deferred_nested_run_leaves_is_stored_if_its_step_stays_open(stable, fails, closes, kept):
-    """Else it is in the state; but what is stable is stored always."""
+def test_what_a_deferred_nested_run_leaves_is_stored_if_its_task_stays_open(stable, fails, closes, finishes, kept):
+    """Else it is in the state, or in the task's writes; but what is stable is stored always."""
     outer = started(PAIR, stores=True, deferred=True)
     scope = outer.open(outer.plan()[0])
     run = started(stores=True, deferred=True, stable_ns=stable, ns="a:1", parent=scope, parent_run=outer)
@@ -666,7 +667,7 @@ def test_what_a_deferred_nested_run_leaves_is_stored_if_its_step_stays_open(stab
     assert len(outer.parked) == stable
     (left,) = outer.open_runs
     assert (left.run, left.is_parked) == (run, stable)
-    act(outer, {"a": [], "b": [] if closes else BOOM})
+    act(outer, {"a": [] if finishes else BOOM, "b": [] if closes else BOOM})
     outer.commit()
     if closes:
         assert outer.open_runs == []
@@ -878,7 +879,12 @@ def test_a_stable_nested_run_tells_its_parent_where_it_stopped(deferred):
     superstep(run, {"a": [("y", 3)]})
     assert run.plan() is None
     run.close()
-    assert outer.sub_changed == {"a": run.rev}
+    assert (outer.sub_changed, outer.sub_open) == ({}, {"a": run.rev})
+    act(outer, {"a": [], "b": []})
+    commit = outer.commit()
+    # When the step is closed it counts: stored with it, or remembered for what is stored at the end.
+    found = outer.sub_changed if deferred else commit.sub
+    assert (found, outer.sub_open) == ({"a": run.rev}, {})
 
 
 @pytest.mark.parametrize("deferred", [False, True])
