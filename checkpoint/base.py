@@ -44,6 +44,8 @@ SCHEDULED: Final = "__scheduled__"
 INTERRUPT: Final = "__interrupt__"
 RESUME: Final = "__resume__"
 TASKS: Final = "__pregel_tasks"
+UNREAD: Final = "<not read>"
+"""Stands for a stored value that was not asked for (`NativeSaver.history(channels=...)`)."""
 WRITES_IDX_MAP: Final[dict[str, int]] = {ERROR: -1, SCHEDULED: -2, INTERRUPT: -3, RESUME: -4}
 """Slot of a special write. All regular writes of a task share slot 0."""
 EXCLUDED_METADATA_KEYS: Final = frozenset(
@@ -620,6 +622,16 @@ class LoadedCheckpoint:
     """What earlier commits of the line remembered (`StepCommit.facts`)."""
 
 
+class OpenStep(NamedTuple):
+    """What the tasks after a namespace's newest checkpoint have stored so far."""
+
+    checkpoint_id: str
+    ts: str
+    """When the checkpoint was made, ISO-8601 UTC."""
+    writes: list[TaskWrites]
+    """Ordered by (path, task id, slot)."""
+
+
 class EncodedCommit(Protocol):
     """A commit as bytes, opaque to the engine."""
 
@@ -739,8 +751,14 @@ class NativeSaver(Protocol):
         filter: Mapping[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        channels: Collection[str] | None = None,
     ) -> Iterator[LoadedCheckpoint]:
-        """Checkpoints of one namespace, newest first; never holds a lock over a yield."""
+        """Checkpoints of one namespace, newest first; never holds a lock over a yield.
+
+        `channels`: for tools that look at how a run went, not at what it made. Only the values of these channels are
+        read, all others are `UNREAD`; and no class of the program is made, of values and of task writes: `Opaque`
+        stands for what needs one. A saver that is driven through `list` may give more than that.
+        """
         ...
 
     def ahistory(
@@ -750,8 +768,20 @@ class NativeSaver(Protocol):
         filter: Mapping[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        channels: Collection[str] | None = None,
     ) -> AsyncIterator[LoadedCheckpoint]:
         """Async form of `history`."""
+        ...
+
+    def last_of_run(self, config: RunnableConfig, run_id: str) -> str | None:
+        """Id of the newest checkpoint that a run stored in the config's thread and namespace; None if there is none.
+
+        Costs the same however long the thread is, and decodes nothing, where the saver has an index of runs.
+        """
+        ...
+
+    async def alast_of_run(self, config: RunnableConfig, run_id: str) -> str | None:
+        """Async form of `last_of_run`."""
         ...
 
 
@@ -772,10 +802,15 @@ def namespace_above(ns: str) -> str:
 def is_above(ns: str, nested: str) -> bool:
     """Can one namespace be that of the graph around a nested one?
 
-    A stable namespace has no task ids in it, so each call of the graph around it may have a namespace of its own.
+    A stable namespace has no task ids in it, so each call of the graph around it may have a namespace of its own; and it
+    keeps the names that nodes had when it was begun, while those around it have later ones.
     """
     above = namespace_above(nested)
-    return ns == above or "|".join(segment.split(":")[0] for segment in ns.split("|")) == above
+    return ns == above or (":" not in nested and _depth(ns) == _depth(above))
+
+
+def _depth(ns: str) -> int:
+    return sum(not segment.isdecimal() for segment in ns.split("|") if segment)
 
 
 def get_checkpoint_id(config: RunnableConfig) -> str | None:

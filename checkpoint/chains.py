@@ -36,6 +36,7 @@ from ormsgpack import packb
 from checkpoint.base import (
     LANE_BIT,
     N_BITS,
+    UNREAD,
     Append,
     CheckpointError,
     CorruptCheckpointError,
@@ -700,23 +701,39 @@ StoredChain = tuple[list[tuple[str | None, bytes]], bool]
 
 
 def read_chains(
-    header: Header, stored: Mapping[int, StoredChain], codec: Codec, *, lenient: bool = False
+    header: Header,
+    stored: Mapping[int, StoredChain],
+    codec: Codec,
+    *,
+    lenient: bool = False,
+    channels: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """Values of a folded header from its chain rows. `lenient`: values of unknown types come back opaque.
+
+    `channels`: read the values of these alone, as tools see them; the others are `UNREAD`.
 
     Raises `CorruptCheckpointError` for a gap, `UnknownTypeError` for a type that is not registered; both name the
     channel.
     """
     values: dict[str, Any] = {}
+    if channels is not None:
+        lenient = True
+    unpack = codec.unpack_shown if channels is not None else None
     for name, (tag, data) in header.inline.items():
-        values[name] = read_value(name, [(tag, data)], codec, header.ns, lenient)
+        if channels is not None and name not in channels:
+            values[name] = UNREAD
+            continue
+        values[name] = read_value(name, [(tag, data)], codec, header.ns, lenient, unpack)
     for name, (_, seq) in header.refs.items():
+        if channels is not None and name not in channels:
+            values[name] = UNREAD
+            continue
         rows, _ = stored.get(header.index[name], ([], False))
         if len(rows) != seq + 1:
             raise CorruptCheckpointError(
                 f"chain has {len(rows)} rows, the header needs {seq + 1}", ns=header.ns, channel=name
             )
-        values[name] = read_value(name, rows, codec, header.ns, lenient)
+        values[name] = read_value(name, rows, codec, header.ns, lenient, unpack)
     return values
 
 
@@ -736,9 +753,16 @@ def known_chains(header: Header, stored: Mapping[int, StoredChain], values: Mapp
     return chains
 
 
-def read_value(name: str, rows: Sequence[Body], codec: Codec, ns: str, lenient: bool = False) -> Any:
+def read_value(
+    name: str,
+    rows: Sequence[Body],
+    codec: Codec,
+    ns: str,
+    lenient: bool = False,
+    unpack: Callable[[str | None, bytes], Any] | None = None,
+) -> Any:
     """The value of one chain: its full row, then what changed it."""
-    unpack = codec.unpack_opaque if lenient else codec.unpack
+    unpack = unpack or (codec.unpack_opaque if lenient else codec.unpack)
     try:
         value: Any = None
         for at, block in enumerate(_blocks(rows)):
@@ -813,10 +837,13 @@ def _decoded(block: list[Body], codec: Codec, unpack: Callable[[str | None, byte
     return [unpack(*row) for row in block]
 
 
-def read_task(row: WriteRow, codec: Codec, checkpoint_id: str, *, lenient: bool = False) -> TaskWrites:
-    """The writes of a task row. Raises `CorruptCheckpointError` if it holds something else."""
+def read_task(
+    row: WriteRow, codec: Codec, checkpoint_id: str, *, lenient: bool = False, shown: bool = False
+) -> TaskWrites:
+    """The writes of a task row; `shown`: as tools see them. Raises `CorruptCheckpointError` if it holds something else."""
+    unpack = codec.unpack_shown if shown else codec.unpack_opaque if lenient else codec.unpack
     try:
-        value = (codec.unpack_opaque if lenient else codec.unpack)(row.tag, row.body)
+        value = unpack(row.tag, row.body)
         if row.slot < 0:
             value = [CHANNEL_OF_SLOT[row.slot], value]
         writes = list(zip(value[::2], value[1::2], strict=True))

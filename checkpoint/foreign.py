@@ -25,7 +25,7 @@ import copy
 import inspect
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -45,6 +45,7 @@ from checkpoint.base import (
     Durability,
     EncodedCommit,
     LoadedCheckpoint,
+    OpenStep,
     RunnableConfig,
     StepCommit,
     TaskWrites,
@@ -112,6 +113,10 @@ def _from_plain_one(value: Any) -> Any:
     if entry is None or entry.decode is None:
         return value
     return entry.decode([_from_plain_one(part) for part in parts] if type(parts) is list else _from_plain_one(parts))
+
+
+def _thread_of(entry: CheckpointTuple) -> str:
+    return str(entry.config.get("configurable", {}).get("thread_id"))
 
 
 # ---- what is kept with a claim
@@ -316,7 +321,7 @@ class AdaptedSaver:
             if name == "list":
                 reply = _first_under(arguments[1], self._iterate(arguments[0]))
             elif name == "children":
-                reply = _Children(arguments[1])
+                reply = _Children(*arguments[1:])
                 # Some savers insist on a namespace: what they list cannot be asked for.
                 with contextlib.suppress(KeyError):
                     any(map(reply.are_found_with, self._iterate(arguments[0])))
@@ -352,7 +357,7 @@ class AdaptedSaver:
                         reply = entry if verdict else None
                         break
             elif name == "children":
-                reply = _Children(arguments[1])
+                reply = _Children(*arguments[1:])
                 with contextlib.suppress(KeyError):
                     async for entry in self._aiterate(arguments[0]):
                         if reply.are_found_with(entry):
@@ -403,7 +408,7 @@ class AdaptedSaver:
         if loaded.is_head and any(task.slot == 0 for task in loaded.writes):
             everywhere = _plain_config(config, thread_id, ns, None)
             del everywhere["configurable"]["checkpoint_ns"]
-            children = yield "children", (everywhere, loaded.checkpoint_id)
+            children = yield "children", (everywhere, loaded.checkpoint_id, ns)
             loaded.open_sub = {name: known_ids.rev_of(claim, id_) for name, id_ in children.ended.items()}
         return loaded
 
@@ -441,16 +446,40 @@ class AdaptedSaver:
             facts=json.loads(stored_facts) if stored_facts else {},
         )
 
+    def heads(self, wanted: Callable[[str], bool]) -> Iterator[list[LoadedCheckpoint]]:
+        """As `RowSaver.heads`, but with all values: one listing of everything, of which the ids of the threads are kept,
+        and one `load` per thread."""
+        # Listed to the end first: a saver may hold a lock while it lists.
+        for thread_id in dict.fromkeys(map(_thread_of, self._iterate(None))):
+            yield [self.load({"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}})]
+
+    async def aheads(self, wanted: Callable[[str], bool]) -> AsyncIterator[list[LoadedCheckpoint]]:
+        """Async form of `heads`."""
+        for thread_id in dict.fromkeys([_thread_of(entry) async for entry in self._aiterate(None)]):
+            yield [await self.aload({"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}})]
+
+    def peek(
+        self, config: RunnableConfig, *, claim: Claim, up_rev: int, wanted: Callable[[str], bool]
+    ) -> LoadedCheckpoint | None:
+        """As `RowSaver.peek`, but with all values."""
+        return self.load(config, claim=claim, up_rev=up_rev)
+
+    async def apeek(
+        self, config: RunnableConfig, *, claim: Claim, up_rev: int, wanted: Callable[[str], bool]
+    ) -> LoadedCheckpoint | None:
+        """Async form of `peek`."""
+        return await self.aload(config, claim=claim, up_rev=up_rev)
+
     def nested(self, parent: LoadedCheckpoint) -> list[str]:
         """As `NativeSaver.nested`, through `list`."""
-        found = _Children(parent.checkpoint_id or "")
+        found = _Children(parent.checkpoint_id or "", parent.checkpoint_ns)
         with contextlib.suppress(KeyError):
             any(map(found.are_found_with, self._iterate(_everywhere(parent))))
         return list(found.under)
 
     async def anested(self, parent: LoadedCheckpoint) -> list[str]:
         """Async form of `nested`."""
-        found = _Children(parent.checkpoint_id or "")
+        found = _Children(parent.checkpoint_id or "", parent.checkpoint_ns)
         with contextlib.suppress(KeyError):
             async for entry in self._aiterate(_everywhere(parent)):
                 if found.are_found_with(entry):
@@ -464,6 +493,7 @@ class AdaptedSaver:
         filter: Mapping[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        channels: Collection[str] | None = None,
     ) -> Iterator[LoadedCheckpoint]:
         """As `NativeSaver.history`, through `list`."""
         thread_id, ns, checkpoint_id = addressed(config)
@@ -479,6 +509,7 @@ class AdaptedSaver:
         filter: Mapping[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        channels: Collection[str] | None = None,
     ) -> AsyncIterator[LoadedCheckpoint]:
         """Async form of `history`."""
         thread_id, ns, checkpoint_id = addressed(config)
@@ -486,6 +517,60 @@ class AdaptedSaver:
         wanted = dict(filter) if filter else None
         async for entry in self._aiterate(asked, filter=wanted, before=before, limit=limit):
             yield self._loaded(entry, Claim(thread_id, None, 0, 0, 0), ns)
+
+    def thread_ids(self) -> Iterator[str]:
+        """Ids of all threads, the newest first. Lists every checkpoint, and remembers the ids."""
+        seen: set[str] = set()
+        for entry in self._iterate(None):
+            thread_id = entry.config["configurable"]["thread_id"]
+            if thread_id not in seen:
+                seen.add(thread_id)
+                yield thread_id
+
+    async def athread_ids(self) -> AsyncIterator[str]:
+        """Async form of `thread_ids`."""
+        seen: set[str] = set()
+        async for entry in self._aiterate(None):
+            thread_id = entry.config["configurable"]["thread_id"]
+            if thread_id not in seen:
+                seen.add(thread_id)
+                yield thread_id
+
+    def open_step(self, config: RunnableConfig) -> OpenStep | None:
+        """What the tasks after the newest checkpoint of a namespace have stored; None if nothing is stored there."""
+        for found in self.history(config, limit=1):
+            return OpenStep(found.checkpoint_id or "", found.ts, found.writes)
+        return None
+
+    async def aopen_step(self, config: RunnableConfig) -> OpenStep | None:
+        """Async form of `open_step`."""
+        async for found in self.ahistory(config, limit=1):
+            return OpenStep(found.checkpoint_id or "", found.ts, found.writes)
+        return None
+
+    def last_of_run(self, config: RunnableConfig, run_id: str) -> str | None:
+        """As `NativeSaver.last_of_run`, through `list` and as fast as that: by the run id that metadata carry.
+
+        A saver that knows no filter, and gives what is not of the run, is looked through.
+        """
+        wanted = {"run_id": run_id}
+        for entry in self.history(config, filter=wanted, limit=1):
+            if entry.metadata.get("run_id") == run_id:
+                return entry.checkpoint_id
+            found = (e.checkpoint_id for e in self.history(config, filter=wanted) if e.metadata.get("run_id") == run_id)
+            return next(found, None)
+        return None
+
+    async def alast_of_run(self, config: RunnableConfig, run_id: str) -> str | None:
+        """Async form of `last_of_run`."""
+        wanted = {"run_id": run_id}
+        async for entry in self.ahistory(config, filter=wanted, limit=1):
+            if entry.metadata.get("run_id") == run_id:
+                return entry.checkpoint_id
+            async for other in self.ahistory(config, filter=wanted):
+                if other.metadata.get("run_id") == run_id:
+                    return other.checkpoint_id
+        return None
 
     # ---- claims
 
@@ -835,8 +920,9 @@ def _everywhere(parent: LoadedCheckpoint) -> RunnableConfig:
 class _Children:
     """Nested runs that have ended in the superstep that is open on a checkpoint, from a listing of all namespaces."""
 
-    def __init__(self, up_id: str) -> None:
+    def __init__(self, up_id: str, up_ns: str) -> None:
         self.up_id = up_id
+        self.up_ns = up_ns
         self.ended: dict[str, str] = {}
         """Stable namespace -> its newest checkpoint."""
         self.under: dict[str, None] = {}
@@ -850,7 +936,8 @@ class _Children:
             self.under[ns] = None
             if ":" not in ns and not any(channel in (ERROR, INTERRUPT) for _, channel, _ in entry.pending_writes or ()):
                 self.ended[ns] = entry.checkpoint["id"]
-        return verdict is False
+        # What the namespace held before was stored before. (Others may be stored later than they were made: `exit`.)
+        return ns == self.up_ns and entry.checkpoint["id"] < self.up_id
 
 
 def _task_writes(

@@ -24,7 +24,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Any, Final
@@ -91,10 +91,11 @@ class Header:
     n_ops: int = 0
     """Bytes of the ops after it."""
 
-    def chains(self) -> list[tuple[int, int, int]]:
-        """(channel number, root, seq) of every chain, ordered."""
+    def chains(self, channels: Collection[str] | None = None) -> list[tuple[int, int, int]]:
+        """(channel number, root, seq) of every chain, or of those of some channels, ordered."""
         index = self.index
-        return sorted((index[name], root, seq) for name, (root, seq) in self.refs.items())
+        refs = self.refs if channels is None else {name: self.refs[name] for name in channels if name in self.refs}
+        return sorted((index[name], root, seq) for name, (root, seq) in refs.items())
 
 
 # ---- encode

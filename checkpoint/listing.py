@@ -6,7 +6,7 @@ held between two pages. The saver puts each checkpoint together (`checkpoint.row
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
@@ -59,6 +59,7 @@ class Shower(Protocol):
         *,
         lenient: bool = False,
         header: Header | None = None,
+        channels: Collection[str] | None = None,
     ) -> State: ...
 
     def _tuple(
@@ -78,7 +79,9 @@ class PageRows:
     Neighbours share their chains, which are read once. Stands in for `Rows` where a checkpoint is put together.
     """
 
-    def __init__(self, rows: Rows, ns: str, space_pk: Any, revs: Sequence[int]) -> None:
+    def __init__(
+        self, rows: Rows, ns: str, space_pk: Any, revs: Sequence[int], channels: Collection[str] | None = None
+    ) -> None:
         self._rows = rows
         self._headers: dict[int, Header] = {}
         self._ends: dict[tuple[int, int], int] = {}
@@ -86,7 +89,7 @@ class PageRows:
             self._found = rows.checkpoints(space_pk, revs)
             for rev, found in self._found.items():
                 header = self._headers[rev] = fold(found.headers, ns)
-                for number, root, seq in header.chains():
+                for number, root, seq in header.chains(channels):
                     self._ends[number, root] = max(seq, self._ends.get((number, root), 0))
             wanted = [(number, root, seq) for (number, root), seq in self._ends.items()]
             self._lines = rows.lines(space_pk, wanted) if wanted else {}
@@ -134,6 +137,7 @@ class Listing:
         limit: int | None,
         *,
         native: bool,
+        channels: Collection[str] | None = None,
     ) -> None:
         if filter and saver._codec().encrypting is not None:
             raise ValueError(
@@ -142,6 +146,7 @@ class Listing:
             )
         self.saver = saver
         self.native = native
+        self.channels = channels
         self.filter = filter or {}
         self.left = checked_limit(limit)
         self.done = limit == 0
@@ -190,7 +195,7 @@ class Listing:
             spaces.setdefault(entry.space_pk, []).append(entry)
         shown: dict[Entry, Any] = {}
         for space_pk, own in spaces.items():
-            rows: Any = PageRows(reading, own[0].ns, space_pk, [entry.rev for entry in own])
+            rows: Any = PageRows(reading, own[0].ns, space_pk, [entry.rev for entry in own], self.channels)
             for entry in own:
                 with placed(entry.thread_id, entry.ns):
                     found = rows.checkpoint(space_pk, entry.rev)
@@ -244,6 +249,7 @@ class Listing:
             found,
             lenient=not self.native,
             header=rows.header(entry.rev),
+            channels=self.channels,
         )
         if not self.native:
             return saver._tuple(entry.thread_id, ns, found, header, values, writes)

@@ -66,6 +66,7 @@ from checkpoint.rows import (
     Address,
     Entry,
     Found,
+    Head,
     addressed,
     parent_gone,
     refuse_stale,
@@ -674,6 +675,22 @@ class _View:
         rows = map(WriteRow._make, found.values() if isinstance(found, dict) else [found])
         return sorted(rows, key=lambda row: (row.path, row.task_id, row.slot))
 
+    def heads(self, after: int | None, limit: int) -> list[Head]:
+        threads = {thread.key: thread for thread in self._threads.values() if not thread.is_over()}
+        found = []
+        for key in sorted(key for key in threads if after is None or key > after):
+            root = threads[key].spaces.get("")
+            if root is not None and root.head is not None:
+                found.append(Head(key, threads[key].thread_id, _address(threads[key], root)))
+        return found[:limit]
+
+    def checkpoints_at(self, places: Sequence[tuple[_Space, int]]) -> dict[_Space, Found]:
+        found = ((space_pk, self.checkpoint(space_pk, rev)) for space_pk, rev in places)
+        return {space_pk: one for space_pk, one in found if one is not None}
+
+    def tasks_at(self, places: Sequence[tuple[_Space, int]]) -> dict[_Space, list[WriteRow]]:
+        return {space_pk: self.tasks(space_pk, rev) for space_pk, rev in places}
+
     def open_child(self, space_pk: _Space, up_rev: int, own: int) -> int | None:
         # A child's rev is greater than its parent's.
         for row in space_pk.newest_first():
@@ -687,6 +704,10 @@ class _View:
 
     def is_tip(self, space_pk: _Space, rev: int) -> bool:
         return all(row[PARENT_REV] != rev for row in space_pk.checkpoints.values())
+
+    def last_of_run(self, space_pk: _Space, run_id: str) -> int | None:
+        rows = (row[REV] for row in space_pk.newest_first() if row[RUN_ID] == run_id and not row[FLAGS] & STUB)
+        return next(rows, None)
 
     def children(self, thread_id: str, up_rev: int) -> list[tuple[str, _Space, int]]:
         found = [

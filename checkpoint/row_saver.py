@@ -49,6 +49,7 @@ from checkpoint.base import (
     Durability,
     EncodedCommit,
     LoadedCheckpoint,
+    OpenStep,
     Problem,
     Repair,
     RunnableConfig,
@@ -57,6 +58,7 @@ from checkpoint.base import (
     TaskWrites,
     ThreadBusyError,
     ThreadDeletedError,
+    UnknownTypeError,
     Version,
     check_number,
     get_checkpoint_metadata,
@@ -89,6 +91,7 @@ from checkpoint.encryption import EncryptedRows
 from checkpoint.headers import Header, fold, full_header
 from checkpoint.holders import Holders
 from checkpoint.listing import Listing
+from checkpoint.peek import Peeker
 from checkpoint.repair import repair
 from checkpoint.rewrap import Rewrapping
 from checkpoint.rows import (
@@ -403,9 +406,10 @@ class RowSaver(BaseCheckpointSaver[int]):
         filter: Mapping[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        channels: Collection[str] | None = None,
     ) -> Iterator[LoadedCheckpoint]:
         """Checkpoints of one namespace, newest first; never holds a lock over a yield."""
-        listing = Listing(self, config, filter, before, limit, native=True)
+        listing = Listing(self, config, filter, before, limit, native=True, channels=channels)
         while not listing.done:
             yield from listing.page()
 
@@ -416,12 +420,28 @@ class RowSaver(BaseCheckpointSaver[int]):
         filter: Mapping[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        channels: Collection[str] | None = None,
     ) -> AsyncIterator[LoadedCheckpoint]:
         """Async form of `history`."""
-        listing = Listing(self, config, filter, before, limit, native=True)
+        listing = Listing(self, config, filter, before, limit, native=True, channels=channels)
         while not listing.done:
             for entry in await self._off_loop(listing.page):
                 yield entry
+
+    def last_of_run(self, config: RunnableConfig, run_id: str) -> str | None:
+        """Id of the newest checkpoint that a run stored in the config's thread and namespace; None if there is none."""
+        thread_id, ns, _ = addressed(config)
+        self._settle(thread_id)
+        with placed(thread_id, ns), self._reading() as rows:
+            address = rows.address(thread_id, ns)
+            if address is None or address.space_pk is None:
+                return None
+            rev = rows.last_of_run(address.space_pk, run_id)
+            return None if rev is None else existing(rows, address.space_pk, rev).row.id
+
+    async def alast_of_run(self, config: RunnableConfig, run_id: str) -> str | None:
+        """Async form of `last_of_run`."""
+        return await self._off_loop(self.last_of_run, config, run_id)
 
     # Public interface.
 
@@ -443,6 +463,30 @@ class RowSaver(BaseCheckpointSaver[int]):
             header, _, values, writes = self._state(rows, thread_id, ns, address.space_pk, found)
             shown = self._tuple(thread_id, ns, found, header, values, writes)
         return shown if checkpoint_id is None else shown._replace(config=config)
+
+    def open_step(self, config: RunnableConfig) -> OpenStep | None:
+        """What the tasks after the newest checkpoint of a namespace have stored; None if nothing is stored there.
+
+        Reads no channel. Writes with values of unknown types come back with `Opaque` in them.
+        """
+        thread_id, ns, _ = addressed(config)
+        self._settle(thread_id)
+        with placed(thread_id, ns), self._reading() as rows:
+            address = rows.address(thread_id, ns)
+            if address is None or address.space_pk is None or address.head is None:
+                return None
+            row = existing(rows, address.space_pk, address.head).row
+            writes: builtins.list[TaskWrites] = []
+            for task in rows.tasks(address.space_pk, row.rev):
+                try:
+                    writes.append(read_task(task, self._codec(), row.id))
+                except UnknownTypeError:
+                    writes.append(read_task(task, self._codec(), row.id, lenient=True))
+        return OpenStep(row.id, row.ts if isinstance(row.ts, str) else ids.timestamp_from_us(row.ts), writes)
+
+    async def aopen_step(self, config: RunnableConfig) -> OpenStep | None:
+        """Async form of `open_step`."""
+        return await self._off_loop(self.open_step, config)
 
     def list(
         self,
@@ -790,6 +834,48 @@ class RowSaver(BaseCheckpointSaver[int]):
         while (thread_id := await self._off_loop(next, found, None)) is not None:
             yield thread_id
 
+    def heads(self, wanted: Callable[[str], bool]) -> Iterator[builtins.list[LoadedCheckpoint]]:
+        """The newest root checkpoint of every thread, in pages, the oldest thread first: for looking, not for going on.
+
+        Only the values of `wanted` channels are read (`checkpoint.peek`). Holds nothing between two pages.
+        """
+        after: Any = None
+        while True:
+            page, after = self._heads(after, wanted)
+            if after is None:
+                return
+            yield page
+
+    async def aheads(self, wanted: Callable[[str], bool]) -> AsyncIterator[builtins.list[LoadedCheckpoint]]:
+        """Async form of `heads`."""
+        after: Any = None
+        while True:
+            page, after = await self._off_loop(self._heads, after, wanted)
+            if after is None:
+                return
+            yield page
+
+    def _heads(self, after: Any, wanted: Callable[[str], bool]) -> tuple[builtins.list[LoadedCheckpoint], Any]:
+        """A page, and the key of its last thread; None after the end."""
+        if after is None:
+            self._settle_all()
+        with self._reading() as rows:
+            return Peeker(rows, self._codec(), wanted).heads(after)
+
+    def peek(
+        self, config: RunnableConfig, *, claim: Claim, up_rev: int, wanted: Callable[[str], bool]
+    ) -> LoadedCheckpoint | None:
+        """The newest checkpoint of a nested namespace that works under `up_rev` of what `heads` gave this claim with."""
+        thread_id, ns, _ = addressed(config)
+        with self._reading() as rows:
+            return Peeker(rows, self._codec(), wanted).below(thread_id, ns, up_rev)
+
+    async def apeek(
+        self, config: RunnableConfig, *, claim: Claim, up_rev: int, wanted: Callable[[str], bool]
+    ) -> LoadedCheckpoint | None:
+        """Async form of `peek`."""
+        return await self._off_loop(self.peek, config, claim=claim, up_rev=up_rev, wanted=wanted)
+
     def verify(
         self, config: RunnableConfig | None = None, *, deep: bool = False, progress: Progress | None = None
     ) -> builtins.list[Problem]:
@@ -937,14 +1023,16 @@ class RowSaver(BaseCheckpointSaver[int]):
         *,
         lenient: bool = False,
         header: Header | None = None,
+        channels: Collection[str] | None = None,
     ) -> State:
         try:
             header = header or fold(found.headers, ns)
-            wanted = header.chains()
+            wanted = header.chains(channels)
             stored = rows.chains(space_pk, wanted) if wanted else {}
-            values = read_chains(header, stored, self._codec(), lenient=lenient)
+            values = read_chains(header, stored, self._codec(), lenient=lenient, channels=channels)
+            shown = channels is not None
             writes = [
-                read_task(row, self._codec(), found.row.id, lenient=lenient)
+                read_task(row, self._codec(), found.row.id, lenient=lenient, shown=shown)
                 for row in rows.tasks(space_pk, found.row.rev)
             ]
         except CorruptCheckpointError as damage:

@@ -91,6 +91,14 @@ State = tuple[Header, Mapping[int, StoredChain], dict[str, Any], list[TaskWrites
 """A checkpoint's folded header, the rows of its chains, its values and its task writes."""
 
 
+class Head(NamedTuple):
+    """The root namespace of one thread. `key` orders the threads, the oldest first, and is never used again."""
+
+    key: Any
+    thread_id: str
+    address: Address
+
+
 class Rows(Protocol):
     """One consistent view of the stored rows. Stubs of pruned checkpoints count as absent."""
 
@@ -142,6 +150,18 @@ class Rows(Protocol):
         """`tasks` of each of these revs that has any."""
         raise NotImplementedError
 
+    def heads(self, after: Any, limit: int) -> list[Head]:
+        """Threads by key, after the one with that key (None: from the start); those that have a newest checkpoint."""
+        raise NotImplementedError
+
+    def checkpoints_at(self, places: Sequence[tuple[Any, int]]) -> Mapping[Any, Found]:
+        """`checkpoint` at each of these (space, rev), one for a space, that is there: by space."""
+        raise NotImplementedError
+
+    def tasks_at(self, places: Sequence[tuple[Any, int]]) -> Mapping[Any, list[WriteRow]]:
+        """`tasks` at each of these (space, rev) that has any: by space."""
+        raise NotImplementedError
+
     def open_child(self, space_pk: Any, up_rev: int, own: int) -> int | None:
         """The newest checkpoint of a nested namespace that works under this one. Of lanes only the one whose
         revs begin with `own`, and the one that `up_rev` is of."""
@@ -149,6 +169,10 @@ class Rows(Protocol):
 
     def is_tip(self, space_pk: Any, rev: int) -> bool:
         """Does no checkpoint of the namespace follow on this one?"""
+        ...
+
+    def last_of_run(self, space_pk: Any, run_id: str) -> int | None:
+        """The greatest rev of a namespace that a run stored."""
         ...
 
     def children(self, thread_id: str, up_rev: int) -> list[tuple[str, Any, int]]:

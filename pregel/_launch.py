@@ -28,13 +28,13 @@ from pregel._scope import TaskScope
 from pregel._stream import Outlet
 from pregel._turns import OnConflict, Turn
 from pregel.constants import PREVIOUS, SCOPE_KEY
-from pregel.engine import namespace, occupancy, snapshot, view
+from pregel.engine import namespace, occupancy, pause, repeat, snapshot, view
 from pregel.engine.core import Run, count_of
 from pregel.engine.occupancy import Step
 from pregel.engine.program import Program
-from pregel.engine.state import Origin, Pace, Request, RunState
+from pregel.engine.state import Breakpoints, Pace, Request, RunState, Stood
 from pregel.engine.task import COPIERS, NO_COPIES
-from pregel.engine.workers import Gate, Job, workers
+from pregel.engine.workers import Gate, Job, wait_for, workers
 from pregel.errors import EmptyChannelError, ErrorCode, shown
 from pregel.runtime import ExecutionInfo, RunControl, Runtime, ServerInfo, no_write
 from pregel.types import Command, Every, GraphOutput
@@ -48,6 +48,8 @@ LIVE = frozenset({"custom", "messages", "tools"})
 """Modes whose chunks must leave while a body runs."""
 DURABILITIES = ("sync", "async", "exit")
 NOTHING: frozenset[str] = frozenset()
+clock = time.time
+"""What runs call the time, in Unix seconds: of checkpoints, and of deadlines of questions."""
 _entering = Lock()
 
 
@@ -82,10 +84,12 @@ class Call:
         "durability",
         "interrupt_after",
         "interrupt_before",
+        "keep_breakpoints",
         "key",
         "on_conflict",
         "outlet",
         "output_keys",
+        "run_id",
         "streams",
         "timeout",
         "turn",
@@ -98,9 +102,12 @@ class Call:
         self.durability: Any = None
         self.interrupt_before: Any = None
         self.interrupt_after: Any = None
+        self.keep_breakpoints: bool | None = None
         self.outlet: Outlet | None = None
         self.key: str | None = None
         self.output_keys: str | Sequence[str] | None = None
+        self.run_id: Any = None
+        """Makes the call one that may be repeated."""
         self.on_conflict: Any = None
         self.timeout: Any = None
         self.turn: Turn | None = None
@@ -132,11 +139,12 @@ def parent_of(config: Mapping[str, Any] | None) -> TaskScope | None:
     return None
 
 
-def request_for(graph: Graph, call: Call) -> Request:
-    """What one call asks of a run.
+def request_for(graph: Graph, call: Call, value: Any = None) -> Request:
+    """What one call asks of a run. `value`: what the graph is called with.
 
     Raises:
         ValueError: a limit, mode, durability or key that cannot be, or a saver without `thread_id`.
+        TypeError: a run id that is none.
         RuntimeError: `checkpointer=True` on a root graph, or in two tasks of one superstep.
     """
     parent = parent_of(call.config)
@@ -152,10 +160,11 @@ def request_for(graph: Graph, call: Call) -> Request:
         raise ValueError(f"recursion_limit must be at least 1, got {config['recursion_limit']}")
     request.interrupt_before = _names(call.interrupt_before or graph.interrupt_before_nodes)
     request.interrupt_after = _names(call.interrupt_after or graph.interrupt_after_nodes)
+    request.breakpoints = _kept(request, graph, call)
     request.retry_policy = graph.retry_policy
     request.copiers = NO_COPIES if graph.isolate == "off" else COPIERS
     request.strict = graph.strict
-    request.clock = time.time
+    request.clock = clock
     request.monotonic = time.monotonic
     request.jitter = _jitter
     request.new_id = ids.checkpoint_id
@@ -185,6 +194,8 @@ def request_for(graph: Graph, call: Call) -> Request:
         request.store = graph.store
         request.control = call.control or RunControl()
         _set_turn(request, graph, call)
+        if request.stores and value is not None:
+            _set_called(request, graph, call, value)
         limit = config.get("max_concurrency")
         request.gate = Gate(limit) if limit else None
     if call.outlet is not None:
@@ -192,6 +203,8 @@ def request_for(graph: Graph, call: Call) -> Request:
         outlets += (call.outlet,)
     request.outlets = outlets
     request.modes = frozenset().union(*(outlet.modes for outlet in outlets)) if outlets else NOTHING
+    if parent is not None:
+        parent.questions.going_on.add(request)
     return request
 
 
@@ -207,6 +220,25 @@ def _set_turn(request: Request, graph: Graph, call: Call) -> None:
         request.forks = call.turn.how == "fork"
 
 
+def _set_called(request: Request, graph: Graph, call: Call, value: Any) -> None:
+    """A root call that has a run id of its own may have been made before."""
+    given = _own_run_id(call, request.config)
+    if given is None:
+        return
+    assert request.run_id is not None
+    request.called = repeat.Called(graph.program, request.run_id, value)
+    if "run_id" in request.stored_metadata:
+        request.stored_metadata = {**request.stored_metadata, "run_id": request.run_id}
+
+
+def _own_run_id(call: Call, config: Mapping[str, Any]) -> Any:
+    """The run id that was given to the call itself, None for none. An empty one is none."""
+    given = config.get("run_id") if call.run_id is None else call.run_id
+    if given is not None and not (isinstance(given, (str, int)) or hasattr(given, "hex")):
+        raise TypeError(f"run_id is {shown(given)} ({type(given).__name__}); expected a str or a UUID")
+    return None if given == "" else given
+
+
 def _jitter() -> float:
     return random.uniform(0, 1)
 
@@ -214,6 +246,48 @@ def _jitter() -> float:
 def _names(nodes: str | Sequence[str]) -> str | Sequence[str]:
     """Breakpoint nodes: `"*"`, one name, or names."""
     return nodes if isinstance(nodes, str) and nodes == "*" else [nodes] if isinstance(nodes, str) else list(nodes)
+
+
+def _kept(request: Request, graph: Graph, call: Call) -> Breakpoints:
+    """The breakpoints that the call itself brings, and whether they are to be kept.
+
+    Raises:
+        ValueError: they cannot be kept, or name nodes that the graph does not have.
+    """
+    given = {"before": call.interrupt_before, "after": call.interrupt_after}
+    own = {kind: _names(nodes) for kind, nodes in given.items() if nodes is not None}
+    if call.keep_breakpoints is not None:
+        if request.parent is not None or not request.stores:
+            where = "has no checkpointer" if request.parent is None else "runs inside a node"
+            raise ValueError(
+                f"keep_breakpoints={call.keep_breakpoints!r}: breakpoints are kept with the thread of a root graph, but "
+                f"graph {graph.name!r} {where}; leave it out, or compile the graph with a checkpointer and call it directly"
+            )
+        unknown = [name for nodes in own.values() for name in nodes if name != "*" and name not in graph.program.nodes]
+        if call.keep_breakpoints and unknown:
+            raise ValueError(f"breakpoint at unknown node {unknown[0]!r}; the nodes are {list(graph.program.nodes)!r}")
+    return own, call.keep_breakpoints
+
+
+def _set_breakpoints(run: Run) -> None:
+    """Where a root run stops: what the call says, else what its thread keeps, else what the graph was compiled with."""
+    own, keep = run.request.breakpoints
+    kept: dict[str, Any] = pause.kept_breakpoints(run)
+    if keep is not None:
+        kept = {kind: nodes for kind, nodes in {**kept, **own}.items() if nodes} if keep else {}
+    run.remember(pause.BREAKPOINTS, kept or None)
+    if kept.get("before") and not own.get("before"):
+        run.request.interrupt_before = kept["before"]
+    if kept.get("after") and not own.get("after"):
+        run.request.interrupt_after = kept["after"]
+    for name in {name for nodes in kept.values() for name in nodes}:
+        if name != "*" and name not in run.program.nodes:
+            run.notice(
+                "unknown-breakpoint",
+                name,
+                f"thread {run.request.thread_id!r} keeps a breakpoint at node {name!r}, which this graph does not have; it "
+                f"never stops there: call with keep_breakpoints=False, or keep others",
+            )
 
 
 def check_config(graph: Graph, config: Mapping[str, Any], around: RunState | None = None) -> None:
@@ -244,7 +318,7 @@ def _set_config(request: Request, graph: Graph, call: Call) -> None:
     around, given = request.parent_run, call.config
     if given:
         check_config(graph, given, around)
-    if around is not None and not given and not graph.config:
+    if around is not None and not given and not graph.config and call.run_id is None:
         node = request.parent.task.node  # type: ignore[union-attr]
         if not node.tags and not node.metadata:
             request.config = around.request.config
@@ -272,7 +346,11 @@ def _set_config(request: Request, graph: Graph, call: Call) -> None:
         configurable.pop(key, None)
     request.config = merged
     request.configurable = configurable
-    run_id = merged.get("run_id") or (merged.get("metadata") or {}).get("run_id")
+    run_id = _own_run_id(call, merged)
+    if run_id is None:
+        run_id = (merged.get("metadata") or {}).get("run_id")
+    if run_id is None and around is not None:
+        run_id = around.request.run_id
     request.run_id = None if run_id is None else str(run_id)
     thread_id = configurable.get("thread_id")
     request.thread_id = None if thread_id is None else str(thread_id)
@@ -336,7 +414,7 @@ def _set_place(request: Request, graph: Graph, call: Call) -> None:
     request.checkpoint_id = given.get("checkpoint_id")
     if given.get("checkpoint_ns"):
         request.checkpoint_id = checkpoint_map.get("")
-        request.seeds = {ns: id_ for ns, id_ in checkpoint_map.items() if ns}
+        request.seeds = {namespace.stable(ns): (ns, id_) for ns, id_ in checkpoint_map.items() if ns}
     request.stored_metadata = get_checkpoint_metadata(request.config, {})  # type: ignore[arg-type]
 
 
@@ -373,31 +451,19 @@ def load_arguments(request: Request) -> dict[str, Any]:
     configurable: dict[str, Any] = {"thread_id": request.thread_id, "checkpoint_ns": request.ns}
     around = request.parent_run
     if around is None:
-        if request.checkpoint_id:
+        if request.checkpoint_id and request.called is None:
             configurable["checkpoint_id"] = request.checkpoint_id
         return {"config": {"configurable": configurable}}
     loaded = around.loaded
-    # What a replay finds under a checkpoint of its own is its own: an attempt before this one left it.
-    is_open = loaded is None or loaded.rev != around.rev or (loaded.is_head and not around.replaying)
+    # A replay does not use what is stored of the step; what it finds under a checkpoint of its own is its own: an attempt
+    # before this one left it. A resume uses all that is stored, also where the thread went on meanwhile.
+    is_open = loaded is None or loaded.rev != around.rev or not around.replaying
     return {
         "config": {"configurable": configurable},
         "claim": around.claim,
         "up_rev": around.rev if is_open else None,
-        "at_rev": _newest(around, request.ns) if request.stable_ns else None,
+        "at_rev": around.newest(request.ns) if request.stable_ns else None,
     }
-
-
-def _newest(around: RunState | None, ns: str) -> int | None:
-    """Rev at which the last run of a stable namespace ended, as far as the lineage of the runs around it knows.
-
-    A run in a namespace of its own knows only what it has seen itself; the next outer one knows what was before.
-    """
-    while around is not None:
-        rev = around.sub_changed.get(ns, around.sub.get(ns))
-        if rev is not None or around.request.stable_ns:
-            return rev
-        around = around.request.parent_run
-    return None
 
 
 def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, value: Any) -> Run:
@@ -405,6 +471,8 @@ def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, val
     run = Run(graph.program, request, loaded)
     around = request.parent_run
     if around is None:
+        if pause.BREAKPOINTS in run.facts or run.pending or request.breakpoints[1] is not None:
+            _set_breakpoints(run)
         if request.key is not None:
             run.notice(
                 "misplaced-key",
@@ -420,24 +488,23 @@ def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, val
         if request.checkpoint_id is not None:
             run.replaying = value is None
             run.moved_past = not loaded.is_head
-            if request.seeds:
-                run.origin = Origin("", loaded.checkpoint_id, max(request.seeds.values()), run.replaying)
-                if run.replaying:
-                    run.remember(REPLAYED, [loaded.checkpoint_id, request.seeds])
+            if run.replaying and request.seeds:
+                run.stood = Stood("", loaded.checkpoint_id, loaded.rev, max(id_ for _, id_ in request.seeds.values()))
+                addressed = [[name, *seed] for name, seed in request.seeds.items()]
+                run.remember(REPLAYED, [loaded.checkpoint_id, loaded.rev, addressed])
         elif loaded.source == "fork" and REPLAYED in loaded.facts and (value is None or isinstance(value, Command)):
-            addressed, seeds = loaded.facts[REPLAYED]
-            if addressed == loaded.parent_id:
+            id_, rev, addressed = loaded.facts[REPLAYED]
+            if id_ == loaded.parent_id:
                 # The replay of a nested checkpoint was stopped before it came there: it goes on.
-                request.seeds = dict(seeds)
-                run.origin = Origin("", addressed, max(seeds.values()), True)
+                request.seeds = {name: (ns, nested_id) for name, ns, nested_id in addressed}
+                run.stood = Stood("", id_, rev, max(nested_id for _, _, nested_id in addressed))
         return run
     run.continues = loaded.parents.get(around.ns) == around.checkpoint_id
-    if request.stood is not None and around.origin is not None:
-        run.origin = around.origin._replace(ns=request.stood[0], checkpoint_id=request.stood[1])
+    run.stood = request.stood
     if request.checkpoint_id is not None:
         # The caller named this nested checkpoint: it continues, and what came after it is run again.
         run.continues = True
-        run.replaying = around.origin is not None and around.origin.again
+        run.replaying = around.replayed or around.stood is not None
         if loaded.checkpoint_ns != request.ns:
             run.transplant()
     return run
@@ -448,20 +515,27 @@ def _start_of(request: Request) -> places.Looked[LoadedCheckpoint]:
     found: LoadedCheckpoint = yield "load", (), load_arguments(request)
     around = request.parent_run
     if around is None:
-        return found
+        return found if request.called is None else (yield from _recalled(request, found))
     config = address(request, request.ns)
     is_open = found.checkpoint_id is not None and found.parents.get(around.ns) == around.checkpoint_id
-    if around.origin is not None and around.resumed:
-        stood = yield from _stood(request, around, around.origin)
-        if is_open and around.origin.again:
-            # An earlier attempt of this very task left it, or an earlier call that the replay was stopped in.
-            request.stood = stood if found.source == "fork" else None
-            return found
-        if stood is not None:
-            named: LoadedCheckpoint = yield "load", (address(request, *stood),), {"claim": found.claim}
-            if named.checkpoint_id is not None:
-                request.stood, request.checkpoint_id = stood, named.checkpoint_id
-                return named
+    again = around.replaying or (around.stood is not None and around.resumed)
+    # Only the superstep that was open then has the addressed runs in it, not those that come later.
+    seed = _seed_of(request, around) if around.resumed else None
+    if again and seed is None and around.stood is not None and (not is_open or found.source == "fork"):
+        seed = yield from _stood_at(request, around, around.stood)
+        if seed is None:
+            found = yield "load", (), load_arguments(request)  # the saver remembers what was asked for last
+    if seed is not None:
+        named: LoadedCheckpoint = yield "load", (address(request, *seed),), {"claim": found.claim}
+        if named.checkpoint_id is not None and around.stood is not None:
+            request.stood = Stood(named.checkpoint_ns, named.checkpoint_id, named.rev, around.stood.as_of)
+        if is_open and again:
+            found = yield "load", (), load_arguments(request)
+        elif named.checkpoint_id is not None:
+            request.checkpoint_id = named.checkpoint_id
+            return named
+    if is_open and again:
+        return found  # left by an earlier attempt of this very task, or by the call that the replay was stopped in
     root = around.root
     if request.stable_ns and not found.is_head and not is_open and root.request.checkpoint_id is None:
         edit = yield from places.edit_after(config, found, root.loaded.rev if root.loaded is not None else 0)
@@ -470,22 +544,71 @@ def _start_of(request: Request) -> places.Looked[LoadedCheckpoint]:
     return found
 
 
-def _stood(request: Request, around: RunState, origin: Origin) -> places.Looked[tuple[str, str] | None]:
+def _recalled(request: Request, head: LoadedCheckpoint) -> places.Looked[LoadedCheckpoint]:
+    """Where a call begins that may have been made before; `head`: the newest checkpoint of its thread."""
+    newest = address(request, "")
+    while not repeat.meets(request, head):
+        at = yield "last_of_run", (newest, request.called.run_id), {}
+        answered = repeat.answered_at(request, head) if at is None else None
+        if at is None and answered is None:
+            break
+        past: LoadedCheckpoint = yield "load", (address(request, "", at or answered),), {}
+        found = repeat.recalls(request, past, head, answered=at is None)
+        if found is not None:
+            head = found
+            break
+        now: LoadedCheckpoint = yield "load", (newest,), {}
+        if now.checkpoint_id == head.checkpoint_id:
+            raise repeat.superseded(request, past)
+        head = now  # another process has gone on meanwhile
+    if request.called.mode != "new":
+        # It begins where it has come to, whatever checkpoint it addressed.
+        request.checkpoint_id = None
+        request.seeds = {}
+    elif request.checkpoint_id:
+        head = yield "load", (address(request, "", request.checkpoint_id),), {}
+    return head
+
+
+def _seed_of(request: Request, around: RunState) -> tuple[str, str] | None:
+    """(namespace, checkpoint id) of the nested checkpoint that was addressed for this run; given once."""
+    seeds = around.root.request.seeds
+    if not seeds:
+        return None
+    name = _seeded(request, around, seeds)
+    if name not in seeds:
+        return None
+    if around.stood is not None and not request.stable_ns:
+        # Of several tasks of one node: the one that it belonged to. A node that was renamed is known by its names alone.
+        assert request.parent is not None
+        former = namespace.nested_ns(around.stood_ns_of(request.parent.task), request.call_number, request.key)
+        if seeds[name][0] != former and namespace.stable(former) == name:
+            return None
+    return seeds.pop(name)
+
+
+def _seeded(request: Request, around: RunState, seeds: Mapping[str, Any]) -> str:
+    """The namespace without task ids under which a nested checkpoint may have been addressed for this run."""
+    assert request.parent is not None
+    names = around.stable_names(request.parent.task)
+    former = [namespace.nested_ns(name, request.call_number, request.key) for name in names]
+    own = namespace.stable(request.ns)
+    return next((name for name in (own, *former) if name in seeds), own)
+
+
+def _stood_at(request: Request, around: RunState, then: Stood) -> places.Looked[tuple[str, str] | None]:
     """Where a nested run of a replayed superstep stood when the addressed checkpoint was made: namespace, checkpoint id."""
     assert request.parent is not None
     ns = request.ns
     if not request.stable_ns:
-        ns = namespace.nested_ns(around.origin_ns_of(request.parent.task), request.call_number, request.key)
-    if ns in around.root.request.seeds:
-        return ns, around.root.request.seeds[ns]
-    if not origin.again:
-        return None
-    stood: LoadedCheckpoint = yield "load", (address(request, ns),), {}
-    while stood.checkpoint_id is not None and stood.checkpoint_id > origin.as_of:
+        ns = namespace.nested_ns(around.stood_ns_of(request.parent.task), request.call_number, request.key)
+    under = {"claim": around.claim, "up_rev": then.rev}
+    stood: LoadedCheckpoint = yield "load", (address(request, ns),), under
+    while stood.checkpoint_id is not None and stood.checkpoint_id > then.as_of:
         if stood.parent_id is None:
             return None
-        stood = yield "load", (address(request, ns, stood.parent_id),), {}
-    if stood.checkpoint_id is None or stood.parents.get(origin.ns) != origin.checkpoint_id:
+        stood = yield "load", (address(request, ns, stood.parent_id),), under
+    if stood.checkpoint_id is None or stood.parents.get(then.ns) != then.checkpoint_id:
         return None
     return ns, stood.checkpoint_id
 
@@ -517,6 +640,13 @@ def hold_of(request: Request, loop: Any = None) -> Hold:
     return hold
 
 
+def rest(request: Request) -> None:
+    """A nested run may stand still from here on, as a stream does between two chunks: nobody waits for its questions."""
+    if request.parent is not None:
+        request.parent.questions.going_on.discard(request)
+        request.parent.questions.stir()
+
+
 def enter(request: Request, load_: Callable[[], LoadedCheckpoint] | None = None) -> LoadedCheckpoint | None:
     """Wait for the thread as the call says, and load the state that the run starts from, or what `load_` says.
 
@@ -529,6 +659,7 @@ def enter(request: Request, load_: Callable[[], LoadedCheckpoint] | None = None)
     hold = hold_of(request)
     turns.take(hold, turn, request.caller)
     try:
+        _refuse_beside_itself(request)
         found = load_() if load_ is not None else load(request)
         assert found is not None
         while (nap := turn.leased(hold, found)) is not None:
@@ -553,6 +684,7 @@ async def aenter(
     hold = hold_of(request, alarm.running_loop())
     await turns.atake(hold, turn, request.caller, alarm)
     try:
+        _refuse_beside_itself(request)
         found = await load_() if load_ is not None else await aload(request)
         assert found is not None
         while (nap := turn.leased(hold, found)) is not None:
@@ -565,6 +697,19 @@ async def aenter(
         hold.release()
         raise
     return found
+
+
+def _refuse_beside_itself(request: Request) -> None:
+    """A call that is being executed is not made on a branch as well: it would be applied twice.
+
+    Raises:
+        ThreadBusyError: that is what it would do.
+    """
+    hold: Hold = request.hold
+    if request.called is not None and hold.beside:
+        holder = hold.holders.holder(hold.thread_id)
+        if holder is not None and holder.run_id == hold.run_id:
+            raise turns.busy(hold, holder)
 
 
 def settle_in(hold: Hold, found: LoadedCheckpoint) -> bool:
@@ -634,6 +779,7 @@ def runtime_of(run: RunState, scope: TaskScope) -> Runtime[Any]:
         ),
         server_info=_server_info(request.configurable),
         control=request.control,
+        task_scope=scope,
         over=scope.is_over,
     )
 
@@ -710,26 +856,13 @@ def is_live(request: Request) -> bool:
     )
 
 
-class waiting:
-    """While a body waits for a nested run it does not count against `max_concurrency` (D12)."""
+def gather(
+    calls: Sequence[Callable[[], Any]], given: Sequence[Any], controls: Sequence[RunControl] = ()
+) -> list[tuple[Any, BaseException | None]]:
+    """Run the calls on workers, at most `max_concurrency` of the first config at once; (result, error) in order.
 
-    __slots__ = ("gate", "scope")
-
-    def __init__(self, run: Run) -> None:
-        self.scope = run.request.parent
-        self.gate = run.request.gate if self.scope is not None else None
-
-    def __enter__(self) -> None:
-        if self.gate is not None:
-            self.gate.step_out(self.scope)
-
-    def __exit__(self, *error: object) -> None:
-        if self.gate is not None:
-            self.gate.step_in(self.scope)
-
-
-def gather(calls: Sequence[Callable[[], Any]], given: Sequence[Any]) -> list[tuple[Any, BaseException | None]]:
-    """Run the calls on workers, at most `max_concurrency` of the first config at once; (result, error) in order."""
+    A Ctrl-C does not wait for them: `controls` end them at their next superstep.
+    """
     outcomes: list[tuple[Any, BaseException | None]] = [(None, None)] * len(calls)
     ended: SimpleQueue[None] = SimpleQueue()
     limit = (given[0] or {}).get("max_concurrency") if given else None
@@ -750,6 +883,11 @@ def gather(calls: Sequence[Callable[[], Any]], given: Sequence[Any]) -> list[tup
             workers.submit(job)
         else:
             gate.enter(partial(workers.submit, job))
-    for _ in calls:
-        ended.get()
+    try:
+        for _ in calls:
+            wait_for(ended)
+    except BaseException:
+        for control in controls:
+            control.request_drain("interrupted")
+        raise
     return outcomes

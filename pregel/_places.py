@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from checkpoint.base import LoadedCheckpoint, RunnableConfig
 from pregel.constants import INPUT, INTERRUPT
-from pregel.engine import namespace
+from pregel.engine import namespace, redeploy
 
 T = TypeVar("T")
 
@@ -29,10 +29,45 @@ def graphs_at(root: Any, ns: str) -> list[Any]:
 
 
 def _graphs_in(graph: Any, name: str) -> list[Any]:
-    node = graph.nodes.get(name)
-    if node is None:
-        node = graph.nodes.get(namespace.split_key(name)[0])
+    node = _node_of(graph, name)
     return [] if node is None else keepers(node)
+
+
+def _node_of(graph: Any, name: str) -> Any:
+    """The node that a name in a namespace means, which may be a former name, or have a key."""
+    nodes, current = graph.nodes, graph.program.current
+    for one in (name, namespace.split_key(name)[0]):
+        if one in nodes or one in current:
+            return nodes[current.get(one, one)]
+    return None
+
+
+def stable_places(root: Any, ns: str) -> list[str]:
+    """A namespace without its task ids, under every name that the nodes on the way to it have had; as it is given first."""
+    found = [namespace.stable(ns)]
+    graphs, around = [root], [""]
+    for segment in namespace.path_of(found[0]):
+        if segment.isdecimal():
+            around = [namespace.below(one, segment) for one in around]
+            continue
+        is_name = any(segment in graph.nodes or segment in graph.program.current for graph in graphs)
+        name, key = (segment, None) if is_name else namespace.split_key(segment)
+        nodes = [node for graph in graphs if (node := _node_of(graph, segment)) is not None]
+        names = dict.fromkeys(
+            [
+                name,
+                *(one for graph in graphs for one in _all_names(graph, name)),
+                *(a for n in nodes for a in n.aliases),
+            ]
+        )
+        around = [namespace.nested_ns(namespace.below(one, other), 0, key) for one in around for other in names]
+        graphs = [inner for node in nodes for inner in keepers(node)]
+    return list(dict.fromkeys([*found, *around]))
+
+
+def _all_names(graph: Any, name: str) -> list[str]:
+    current = graph.program.current.get(name)
+    return [] if current is None else [current]
 
 
 def keepers(node: Any) -> list[Any]:
@@ -53,6 +88,8 @@ def owner(graphs: Sequence[Any], loaded: LoadedCheckpoint) -> Any:
     nodes = loaded.seen.keys() - {INPUT, INTERRUPT}
     stateful = ":" not in loaded.checkpoint_ns
     fitting = [g for g in graphs if channels <= g.channels.keys() and nodes <= g.nodes.keys()]
+    if not fitting:
+        fitting = [g for g in graphs if redeploy.knows(g.program, loaded)]
     return next((g for g in fitting if (g.checkpointer is True) is stateful), next(iter(fitting), graphs[0]))
 
 
@@ -68,6 +105,12 @@ def calls_in_order(task_ns: Collection[str], stored: Iterable[str]) -> list[str]
             key, _, number = own.partition("|")
             found.append((key, int(number or 0), ns))
     return [ns for _, _, ns in sorted(found)]
+
+
+def same_call(names: Iterable[str], ns: str) -> list[str]:
+    """Of names that a task may have, the namespaces of the nested run that `ns` is of the task."""
+    key, _, number = namespace.calls_of(ns)[1].partition("|")
+    return [namespace.nested_ns(name, int(number or 0), key[1:-1] or None) for name in names]
 
 
 Looked = Generator[tuple[str, tuple[Any, ...], dict[str, Any]], Any, T]

@@ -27,18 +27,21 @@ from pregel import _scope
 from pregel import config as configs
 from pregel._launch import NOTHING, Graph, aenter, check_config, enter, runtime_of
 from pregel._turns import Turn
-from pregel.engine import edit, history, namespace, view
+from pregel.constants import TASKS
+from pregel.engine import edit, history, namespace, redeploy, view
 from pregel.engine.core import Run
 from pregel.engine.snapshot import into_lane
-from pregel.engine.state import Request
+from pregel.engine.state import Request, RunState
+from pregel.engine.stranded import Search, triggers_below
 from pregel.engine.task import COPIERS, in_context
+from pregel.errors import Stranded
 from pregel.types import StateSnapshot, StateUpdate
 
 
 class Address:
     """A config, resolved: which graph, which saver, and what to ask it for."""
 
-    __slots__ = ("above", "config", "graph", "graphs", "is_known", "ns", "request", "saver", "thread_id")
+    __slots__ = ("above", "config", "graph", "graphs", "is_known", "ns", "request", "saver", "stables", "thread_id")
 
     def __init__(self, root: Any, config: RunnableConfig) -> None:
         check_config(root, config)
@@ -69,6 +72,8 @@ class Address:
         self.graph: Any = self.graphs[0]
         if self.ns and self.is_known and places.is_stateful(graphs):
             self.ns = namespace.stable(self.ns)
+        self.stables = places.stable_places(root, self.ns)
+        """The namespace without task ids, under each name that the nodes on the way have had."""
         self.above: LoadedCheckpoint | None = None
         """For an update of a namespace that all runs share: the newest checkpoint of the root graph."""
         self.request = _request(self.graph, self.thread_id, self.ns, merged)
@@ -84,10 +89,22 @@ class Address:
         return await places.aask(self.saver, self._load())
 
     def _load(self) -> places.Looked[LoadedCheckpoint]:
-        loaded: LoadedCheckpoint = yield "load", (self.stored(),), {}
+        loaded = yield from self.find()
         self.choose(loaded)
         if self.ns and ":" not in self.ns:
             self.above = yield "load", ({"configurable": {"thread_id": self.thread_id, "checkpoint_ns": ""}},), {}
+        return loaded
+
+    def find(self) -> places.Looked[LoadedCheckpoint]:
+        """What is stored there. A graph that keeps its state has it where it began, maybe under former names of nodes: then
+        this is the address of that."""
+        loaded: LoadedCheckpoint = yield "load", (self.stored(),), {}
+        if loaded.checkpoint_id is None and self.ns and ":" not in self.ns:
+            for ns in self.stables[1:]:
+                former: LoadedCheckpoint = yield "load", (self._stored_at(ns),), {}
+                if former.checkpoint_id is not None:
+                    self.ns = self.request.ns_ = ns
+                    return former
         return loaded
 
     def must_be_known(self) -> None:
@@ -135,9 +152,12 @@ class Address:
 
     def stored(self) -> RunnableConfig:
         """The config to load by: thread, namespace, and the checkpoint if one is named."""
+        return self._stored_at(self.ns)
+
+    def _stored_at(self, ns: str) -> RunnableConfig:
         configurable = self.config.get("configurable") or {}
-        address: dict[str, Any] = {"thread_id": self.thread_id, "checkpoint_ns": self.ns}
-        checkpoint_id = configurable.get("checkpoint_id") or (configurable.get("checkpoint_map") or {}).get(self.ns)
+        address: dict[str, Any] = {"thread_id": self.thread_id, "checkpoint_ns": ns}
+        checkpoint_id = configurable.get("checkpoint_id") or (configurable.get("checkpoint_map") or {}).get(ns)
         if checkpoint_id:
             address["checkpoint_id"] = checkpoint_id
         return {"configurable": address}
@@ -197,7 +217,7 @@ def get(graph: Any, config: RunnableConfig, *, subgraphs: bool) -> StateSnapshot
 
 
 def _get(address: Address, config: RunnableConfig, *, subgraphs: bool) -> places.Looked[StateSnapshot]:
-    loaded: LoadedCheckpoint = yield "load", (address.stored(),), {}
+    loaded = yield from address.find()
     if loaded.checkpoint_id is None:
         return history.nothing(_echo(config))
     return (yield from _look(address, loaded, subgraphs=subgraphs, latest=not address.names_checkpoint))
@@ -240,7 +260,8 @@ def _nested(
     """Snapshots of all nested runs of a task, in call order."""
     graphs = places.keepers(node)
     snapshots = []
-    places_of = (task_ns, namespace.stable(task_ns))
+    stables = [namespace.below(around, name) for around in address.stables for name in redeploy.stable_names(node)]
+    places_of = tuple(dict.fromkeys((task_ns, namespace.stable(task_ns), *stables)))
     # The first is asked for anyway: some foreign savers cannot list what they have.
     for ns in places.calls_in_order(places_of, (*places_of, *stored, *known)):
         config: RunnableConfig = {"configurable": {"thread_id": address.thread_id, "checkpoint_ns": ns}}
@@ -256,6 +277,7 @@ def _nested(
                     inner = yield "load", (named,), {}
         if inner.checkpoint_id is not None:
             deeper = _descend(address, graphs, ns, config)
+            deeper.stables = places.same_call(stables, ns)
             snapshots.append((yield from _look(deeper, inner, subgraphs=True, latest=True, known=known)))
     return snapshots
 
@@ -289,6 +311,8 @@ def walk(
 ) -> Iterator[StateSnapshot]:
     """Snapshots of a thread, newest first."""
     address = Address(graph, config)
+    if len(address.stables) > 1:
+        places.ask(address.saver, address.find())  # finds out which of the namespaces it is
     for loaded in address.saver.history(address.stored(), filter=filter, before=before, limit=limit):
         yield places.ask(address.saver, _look(address, loaded, subgraphs=subgraphs, latest=False))
 
@@ -344,6 +368,14 @@ def _edited(address: Address, work: edit.Edit) -> tuple[list[StepCommit], Runnab
     assert loaded is not None
     # What a value holds that no node returned is the caller's own affair (D42).
     run.notices = [notice for notice in run.notices if notice.code not in ("unknown-key", "goto-and-edge")]
+    if address.ns and ":" not in address.ns and not places.is_stateful(address.graphs):
+        run.notice(
+            "unread-namespace",
+            address.ns,
+            f"the update of namespace {address.ns!r} is stored, but no run reads it: each run of graph "
+            f"{address.graph.name!r} there has a namespace with its task id; pass the config that "
+            f"get_state(config, subgraphs=True).tasks[...].state has, or compile it with checkpointer=True",
+        )
     run.warn()
     up_rev = address.up_rev(loaded)
     for commit in work.commits:
@@ -375,6 +407,8 @@ async def awalk(
 ) -> AsyncIterator[StateSnapshot]:
     """Async form of `walk`."""
     address = Address(graph, config)
+    if len(address.stables) > 1:
+        await places.aask(address.saver, address.find())
     async for loaded in address.saver.ahistory(address.stored(), filter=filter, before=before, limit=limit):
         yield await places.aask(address.saver, _look(address, loaded, subgraphs=subgraphs, latest=False))
 
@@ -423,3 +457,66 @@ async def _aupdate(
         into_lane(work.run, commits)
         await saver.awrite([saver.encode(commit) for commit in commits], durability="sync")
     return result
+
+
+# ---- what a graph cannot go on with
+
+
+class _Look:
+    """The threads of a saver, looked at with the eyes of a graph."""
+
+    def __init__(self, graph: Any, saver: Any) -> None:
+        """
+        Raises:
+            ValueError: there is no saver.
+            NotImplementedError: a native saver of the user's cannot list its threads.
+        """
+        saver = graph.checkpointer if saver is None else saver
+        if not saver or saver is True:
+            raise ValueError(
+                f"graph {graph.name!r} has no checkpointer; give check() the saver whose threads are meant"
+            )
+        self.graph = graph
+        self.saver: Any = adapt(saver)
+        if not hasattr(self.saver, "heads"):
+            raise NotImplementedError(
+                f"check: {type(saver).__name__} has no heads() to list its threads with; see checkpoint.peek"
+            )
+        self.found: list[Stranded] = []
+        self._triggers = triggers_below(graph.program)
+
+    def wanted(self, channel: str) -> bool:
+        """Must its value be read?"""
+        return channel == TASKS or channel in self._triggers or redeploy.is_control(channel)
+
+    def below(self, loaded: LoadedCheckpoint) -> places.Looked[None]:
+        """Look at a thread, and at what is open in it."""
+        request = _request(self.graph, loaded.claim.thread_id, "", {})
+        run = RunState(self.graph.program, request, loaded)
+        if run.taken_over is None:
+            return
+        self.found += run.taken_over.missing + run.taken_over.memories
+        search = Search(run, self.found, tells_keys=True)
+        while (question := search.next()) is not None:
+            if question.name == "load":
+                search.take((yield "peek", question.arguments, {**question.keywords, "wanted": self.wanted}))
+            else:
+                search.take((yield question))
+
+
+def check(graph: Any, saver: Any) -> list[Stranded]:
+    """Everything stored that a graph could not go on with."""
+    look = _Look(graph, saver)
+    for page in look.saver.heads(look.wanted):
+        for loaded in page:
+            places.ask(look.saver, look.below(loaded))
+    return look.found
+
+
+async def acheck(graph: Any, saver: Any) -> list[Stranded]:
+    """Async form of `check`."""
+    look = _Look(graph, saver)
+    async for page in look.saver.aheads(look.wanted):
+        for loaded in page:
+            await places.aask(look.saver, look.below(loaded))
+    return look.found

@@ -11,21 +11,21 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from copy import copy
 from functools import partial
 from math import inf
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from checkpoint.base import RunnableConfig
-from pregel import _launch, _state_api
+from pregel import _launch, _scope, _state_api
 from pregel import config as configs
 from pregel._call import Call, is_graph, prepare
 from pregel._scope import TaskScope
 from pregel._stream import BUFFER, AsyncChunkStream, ChunkStream, Outlet
 from pregel._turns import OnConflict, Turn
 from pregel.channels import BaseChannel, Topic
-from pregel.constants import RESERVED, TASKS
+from pregel.constants import END, RESERVED, START, TASKS
 from pregel.drawing.draw import Graph, NodeInfo, build_channel_graph
 from pregel.engine.program import PregelNode, Program, Returned, Write
 from pregel.engine.sync_driver import SyncDriver
-from pregel.errors import InvalidUpdateError, shown
+from pregel.errors import InvalidUpdateError, Stranded, shown
 from pregel.managed import ManagedValue
 from pregel.runtime import RunControl
 from pregel.types import (
@@ -42,7 +42,12 @@ from pregel.types import (
     ensure_valid_checkpointer,
 )
 
-__all__ = ["NodeBuilder", "Pregel", "PregelNode", "Returned"]
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from pregel.explanation import Explanation
+
+__all__ = ["AsyncChunkStream", "ChunkStream", "NodeBuilder", "Pregel", "PregelNode", "Returned"]
 
 PASSTHROUGH: Any = object()
 """A write entry's value that stands for the node's output."""
@@ -78,6 +83,7 @@ class NodeBuilder:
         self._retry: list[RetryPolicy] = []
         self._cache: CachePolicy[Any] | None = None
         self._timeout: TimeoutPolicy | None = None
+        self._aliases: list[str] = []
 
     def subscribe_only(self, channel: str) -> Self:
         """Wake on one channel and take its bare value as input.
@@ -170,6 +176,11 @@ class NodeBuilder:
         self._timeout = TimeoutPolicy.coerce(timeout)
         return self
 
+    def also_known_as(self, *names: str) -> Self:
+        """Names that the node had in earlier versions of the graph; work stored under them goes on here."""
+        self._aliases += names
+        return self
+
     def build(self) -> PregelNode:
         """The node."""
         bound = _sequence(self._steps)
@@ -184,6 +195,7 @@ class NodeBuilder:
             cache_policy=self._cache,
             timeout=self._timeout,
             subgraphs=[step.subject for step in self._steps if is_graph(step.subject)],
+            aliases=self._aliases,
         )
 
 
@@ -254,7 +266,9 @@ class Pregel(_launch.Graph):
         isolate: str = "shallow",
         strict: bool = False,
         on_conflict: OnConflict = "raise",
+        renamed_keys: Mapping[str, str | None] | None = None,
     ) -> None:
+        """`renamed_keys`: as for `StateGraph.compile`, of channels."""
         self.nodes: dict[str, PregelNode] = {
             str(key): node.build() if isinstance(node, NodeBuilder) else node for key, node in nodes.items()
         }
@@ -293,6 +307,7 @@ class Pregel(_launch.Graph):
         self.isolate = isolate
         self.strict = strict
         self.on_conflict = Turn(on_conflict, None).how
+        self.renamed_keys = dict(renamed_keys or {})
         self._program: Program | None = None
         if auto_validate:
             self.validate()
@@ -315,6 +330,7 @@ class Pregel(_launch.Graph):
                 output_channels=self.output_channels,
                 stream_channels=self.stream_channels_asis,
                 watch=self.isolate == "deep",
+                renamed_keys=self.renamed_keys,
             )
         return self._program
 
@@ -368,8 +384,27 @@ class Pregel(_launch.Graph):
             for name in [given] if isinstance(given, str) else given:
                 if name != "*" and name not in self.nodes:
                     raise ValueError(f"breakpoint at unknown node {name!r}; the nodes are {list(self.nodes)!r}")
+        self._check_renames()
         self._program = None
         return self
+
+    def _check_renames(self) -> None:
+        taken: dict[str, str] = {}
+        for name, node in self.nodes.items():
+            for alias in node.aliases:
+                where = f"node {name!r}: alias {alias!r}"
+                if alias in self.nodes:
+                    raise ValueError(f"{where} is the name of a node; an alias is a name that no node has any more")
+                if alias in taken:
+                    raise ValueError(f"{where} is an alias of node {taken[alias]!r} already; give it to one of them")
+                if alias in RESERVED or alias in (START, END) or "|" in alias or ":" in alias:
+                    raise ValueError(f"{where} is reserved or has '|' or ':' in it, so it was never the name of a node")
+                taken[alias] = name
+        for old, new in self.renamed_keys.items():
+            if old in self.channels:
+                raise ValueError(f"renamed_keys: {old!r} is declared, so it was not renamed; leave it out")
+            if new is not None and new not in self.channels:
+                raise ValueError(f"renamed_keys: {old!r} became {new!r}, which is none of {shown(list(self.channels))}")
 
     def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
         """The name of the graph, which a node that wraps it gets too; with a suffix, `GraphInput` or `graph_input`."""
@@ -426,10 +461,12 @@ class Pregel(_launch.Graph):
         output_keys: str | Sequence[str] | None = None,
         interrupt_before: str | Sequence[str] | None = None,
         interrupt_after: str | Sequence[str] | None = None,
+        keep_breakpoints: bool | None = None,
         durability: Durability | Every | None = None,
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        run_id: str | UUID | None = None,
         key: str | None = None,
         version: str = "v1",
         **more: Any,
@@ -441,10 +478,16 @@ class Pregel(_launch.Graph):
             `"__interrupt__"`. `version="v2"`: a `GraphOutput`. Another mode, or a list of modes: the list of chunks.
 
         Args:
+            interrupt_before: nodes to stop before, `"*"` for all, instead of those that the graph was compiled with.
+            interrupt_after: nodes to stop after.
+            keep_breakpoints: True: the two above are stored with the thread and hold for its later calls too, until
+                others are kept or given. False: those stored with the thread are forgotten, from this call on.
             on_conflict: what to do while another run holds the thread; as the graph was compiled if None. `"raise"`:
                 refuse. `"wait"`: wait for its end. `"fork"`: run beside it, on a branch that never becomes the newest;
                 `GraphOutput.config` of `version="v2"` names it.
             timeout: seconds to wait. None: as long as it takes (wait), not at all (fork).
+            run_id: a str or UUID that makes the call safe to repeat: the input is applied once, however often the same
+                call is made, and the run's result returned (docs/retrying.md). `config["run_id"]` means the same.
             key: inside a node, the name of this nested run among those of the node: it keeps its namespace whatever the
                 order of the calls. Without one they are told apart by call order; the same key again is counted.
 
@@ -454,14 +497,18 @@ class Pregel(_launch.Graph):
             EmptyInputError: there is nothing to do.
             ThreadBusyError: another run holds the thread; nothing was run.
             CheckpointConflictError: another process, or a newer run, took the thread meanwhile; nothing more is stored.
+            RunIdReusedError: the run id was given with another input before.
+            RunSupersededError: the run was cut off without a result, and the thread has gone on since.
         """
         call = _launch.Call(config)
         call.context = context
         call.output_keys = output_keys
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
+        call.keep_breakpoints = keep_breakpoints
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.run_id = run_id
         call.key = key
         if stream_mode != "values" or print_mode or more or self.debug:
             return self._collect(input, call, stream_mode, print_mode, version, more)
@@ -488,10 +535,12 @@ class Pregel(_launch.Graph):
         output_keys: str | Sequence[str] | None = None,
         interrupt_before: str | Sequence[str] | None = None,
         interrupt_after: str | Sequence[str] | None = None,
+        keep_breakpoints: bool | None = None,
         durability: Durability | Every | None = None,
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        run_id: str | UUID | None = None,
         key: str | None = None,
         subgraphs: bool = False,
         debug: bool | None = None,
@@ -517,9 +566,11 @@ class Pregel(_launch.Graph):
         call.context = context
         call.output_keys = self.stream_channels_asis if output_keys is None else output_keys
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
+        call.keep_breakpoints = keep_breakpoints
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.run_id = run_id
         call.key = key
         view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version, buffer)
         call.outlet = view.outlet
@@ -532,6 +583,7 @@ class Pregel(_launch.Graph):
         except Exception:
             yield from view.chunks()
             raise
+        _launch.rest(driver.run.request)
         hold = driver.hold
         try:
             goes_on = True
@@ -599,9 +651,13 @@ class Pregel(_launch.Graph):
 
     def _enter(self, call: _launch.Call, value: Any, *, live: bool = False) -> SyncDriver:
         """A driver for one call, with the state it starts from."""
-        request = _launch.request_for(self, call)
-        loaded = _launch.enter(request)
-        run = _launch.run_for(self, request, loaded, value)
+        request = _launch.request_for(self, call, value)
+        try:
+            loaded = _launch.enter(request)
+            run = _launch.run_for(self, request, loaded, value)
+        except BaseException:
+            _launch.rest(request)
+            raise
         return SyncDriver(
             run,
             request.saver,
@@ -614,14 +670,13 @@ class Pregel(_launch.Graph):
     def _as_node(self, input: Any) -> Any:
         """Run nested, as the node of another graph."""
         driver = self._enter(_launch.Call(None), input)
-        with _launch.waiting(driver.run):
-            try:
-                driver.begin(input)
-                driver.drive()
-            except BaseException as error:
-                driver.abort(error)
-                raise
-            driver.close()
+        try:
+            driver.begin(input)
+            driver.drive()
+        except BaseException as error:
+            driver.abort(error)
+            raise
+        driver.close()
         failure = driver.run.outcome()
         if failure is not None:
             raise failure
@@ -643,7 +698,13 @@ class Pregel(_launch.Graph):
         """
         given = _batch_configs(self, inputs, config, more)
         calls = [partial(self.invoke, item, one, **more) for item, one in zip(inputs, given, strict=True)]
-        outcomes = _launch.gather(calls, given)
+        controls: list[RunControl] = []
+        if more.get("control") is None and _scope.current_or_none() is None:
+            # Nested runs have the control of the run around them, and end with the task that they are in.
+            controls = [RunControl() for _ in calls]
+            for call, control in zip(calls, controls, strict=True):
+                call.keywords["control"] = control
+        outcomes = _launch.gather(calls, given, controls)
         return _batch_result(outcomes, return_exceptions)
 
     # ---- running, async
@@ -659,10 +720,12 @@ class Pregel(_launch.Graph):
         output_keys: str | Sequence[str] | None = None,
         interrupt_before: str | Sequence[str] | None = None,
         interrupt_after: str | Sequence[str] | None = None,
+        keep_breakpoints: bool | None = None,
         durability: Durability | Every | None = None,
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - of the waiting for the thread only
+        run_id: str | UUID | None = None,
         key: str | None = None,
         version: str = "v1",
         **more: Any,
@@ -672,9 +735,11 @@ class Pregel(_launch.Graph):
         call.context = context
         call.output_keys = output_keys
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
+        call.keep_breakpoints = keep_breakpoints
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.run_id = run_id
         call.key = key
         if stream_mode != "values" or print_mode or more or self.debug:
             return await self._acollect(input, call, stream_mode, print_mode, version, more)
@@ -701,10 +766,12 @@ class Pregel(_launch.Graph):
         output_keys: str | Sequence[str] | None = None,
         interrupt_before: str | Sequence[str] | None = None,
         interrupt_after: str | Sequence[str] | None = None,
+        keep_breakpoints: bool | None = None,
         durability: Durability | Every | None = None,
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        run_id: str | UUID | None = None,
         key: str | None = None,
         subgraphs: bool = False,
         debug: bool | None = None,
@@ -717,9 +784,11 @@ class Pregel(_launch.Graph):
         call.context = context
         call.output_keys = self.stream_channels_asis if output_keys is None else output_keys
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
+        call.keep_breakpoints = keep_breakpoints
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.run_id = run_id
         call.key = key
         view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version, buffer)
         call.outlet = view.outlet
@@ -733,6 +802,7 @@ class Pregel(_launch.Graph):
             for chunk in view.chunks():
                 yield chunk
             raise
+        _launch.rest(driver.run.request)
         hold = driver.hold
         try:
             goes_on = True
@@ -802,9 +872,13 @@ class Pregel(_launch.Graph):
 
     async def _aenter(self, call: _launch.Call, value: Any, *, live: bool = False) -> Any:
         """Async form of `_enter`."""
-        request = _launch.request_for(self, call)
+        request = _launch.request_for(self, call, value)
         driver = _async_driver()
-        run = _launch.run_for(self, request, await _launch.aenter(request, driver.Alarm), value)
+        try:
+            run = _launch.run_for(self, request, await _launch.aenter(request, driver.Alarm), value)
+        except BaseException:
+            _launch.rest(request)
+            raise
         return driver.AsyncDriver(
             run,
             request.saver,
@@ -817,14 +891,13 @@ class Pregel(_launch.Graph):
     async def _as_async_node(self, input: Any) -> Any:
         """Async form of `_as_node`."""
         driver = await self._aenter(_launch.Call(None), input)
-        with _launch.waiting(driver.run):
-            try:
-                await driver.begin(input)
-                await driver.drive()
-            except BaseException as error:
-                await driver.abort(error)
-                raise
-            await driver.close()
+        try:
+            await driver.begin(input)
+            await driver.drive()
+        except BaseException as error:
+            await driver.abort(error)
+            raise
+        await driver.close()
         failure = driver.run.outcome()
         if failure is not None:
             raise failure
@@ -842,6 +915,27 @@ class Pregel(_launch.Graph):
         given = _batch_configs(self, inputs, config, more)
         calls = [self.ainvoke(i, c, **more) for i, c in zip(inputs, given, strict=True)]
         return _batch_result(await _async_driver().AsyncDriver.gather(calls, given), return_exceptions)
+
+    # ---- changes of the graph
+
+    def check(self, saver: Any = None) -> list[Stranded]:
+        """What is paused in a saver's threads and could not go on with this version of the graph; empty if nothing.
+
+        To be asked before a new version is deployed. Looks at the newest state of every thread, and at nested ones that
+        are open below it; changes nothing, and reads no values but those that wake nodes, so their types may be unknown
+        here. Threads that this very graph has left are skipped. `saver`: this graph's own if None; may be read-only.
+
+        A finding with `blocks` keeps its thread from being resumed (`GraphChangedError`); one without tells of a key whose
+        value no node sees. Each says what to do. A saver with LangGraph's methods alone is listed as a whole.
+
+        Raises:
+            ValueError: there is no saver.
+        """
+        return _state_api.check(self, saver)
+
+    async def acheck(self, saver: Any = None) -> list[Stranded]:
+        """Async form of `check`."""
+        return await _state_api.acheck(self, saver)
 
     # ---- state
 
@@ -945,6 +1039,40 @@ class Pregel(_launch.Graph):
         turn = Turn(on_conflict or self.on_conflict, timeout)
         return await _state_api.aupdate(self, config, supersteps, turn, _async_driver().Alarm)
 
+    def explain(self, config: RunnableConfig, *, limit: int | None = None) -> Explanation:
+        """Why the nodes of a thread ran, and why others did not: `print(graph.explain(config))`.
+
+        For each step: its tasks, what became of them, and which write woke each. For the step that comes next also the
+        nodes that wait, and for what. Reads what is stored; runs no code of nodes, routers or reducers, and reads no
+        values of the state.
+
+        Args:
+            config: a thread: its last run is explained. With a `checkpoint_id`: only the step that follows it. With a
+                `checkpoint_ns`: the nested graph there.
+            limit: explain this many closed steps, also of earlier runs, instead of the last run.
+
+        Raises:
+            ValueError: the graph has no saver, the config no thread_id, its namespace no graph; or a bad limit.
+        """
+        explanation: Explanation = _explain().explain(self, config, limit)
+        return explanation
+
+    async def aexplain(self, config: RunnableConfig, *, limit: int | None = None) -> Explanation:
+        """Async form of `explain`."""
+        explanation: Explanation = await _explain().aexplain(self, config, limit)
+        return explanation
+
+    def declared_ways(self) -> list[tuple[str, str | None, str]]:
+        """(source, target, kind) of `explanation.Way` for every declared way from node to node."""
+        entries = {name: [e[0] for e in getattr(node.write, "entries", ())] for name, node in self.nodes.items()}
+        inputs = [self.input_channels] if isinstance(self.input_channels, str) else self.input_channels
+        return [
+            (source, name, "channel")
+            for name, node in self.nodes.items()
+            for source, channels in ((START, inputs), *entries.items())
+            if any(trigger in channels for trigger in node.triggers)
+        ]
+
     # ---- nested graphs
 
     def get_subgraphs(self, namespace: str | None = None, *, recurse: bool = False) -> Iterator[tuple[str, Pregel]]:
@@ -981,7 +1109,7 @@ class Pregel(_launch.Graph):
             [
                 NodeInfo(
                     name,
-                    data=node.bound.subject if node.bound is not None else None,
+                    data=node.bound.subject if node.bound is not None else node,
                     metadata=node.metadata,
                     subgraph=partial(_inner_drawing, node.subgraphs[0]) if node.subgraphs else None,
                 )
@@ -998,6 +1126,10 @@ class Pregel(_launch.Graph):
     async def aget_graph(self, config: Any = None, *, xray: bool | int = False) -> Graph:
         """Async form of `get_graph`."""
         return self.get_graph(config, xray=xray)
+
+    def _repr_mimebundle_(self, **_kwargs: object) -> dict[str, str]:
+        """Notebooks show the drawing, made here; terminals the ordinary repr."""
+        return {"image/svg+xml": self.get_graph().draw_svg(), "text/plain": repr(self)}
 
     # ---- schemas
 
@@ -1066,6 +1198,13 @@ class Pregel(_launch.Graph):
         if isinstance(names, str):
             return getattr(self.channels[names], kind)
         return {name: getattr(self.channels[name], kind) for name in names}
+
+
+def _explain() -> Any:
+    """What answers `explain`, imported when somebody asks."""
+    from pregel import _explain  # noqa: PLC0415 - a lazy door
+
+    return _explain
 
 
 def _inner_drawing(graph: Any, xray: bool | int) -> Graph:
@@ -1157,8 +1296,10 @@ class _View:
     def chunks(self) -> Iterator[Any]:
         """The chunks that have come in, as the caller wants them; printed ones are printed on the way."""
         outlet = self.outlet
-        for _ in range(outlet.look()):
-            chunk = outlet.chunks.popleft()
+        waiting = outlet.chunks
+        # Nobody but the run itself shows anything, if there is nobody to wake.
+        for _ in range(len(waiting) if outlet.wake is None else outlet.look()):
+            chunk = waiting.popleft()
             if outlet.waiting:
                 outlet.let_in()
             if chunk[1] in self.printed:

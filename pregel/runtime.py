@@ -5,16 +5,19 @@ Plain objects, built per task when a signature or `get_runtime()` asks for one. 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from pregel import _scope
 from pregel.types import StreamWriter
 
-__all__ = ["ExecutionInfo", "RunControl", "Runtime", "ServerInfo", "get_runtime"]
+__all__ = ["ExecutionInfo", "RunControl", "Runtime", "ServerInfo", "aonce", "get_runtime", "once"]
 
 ContextT = TypeVar("ContextT")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class RunControl:
@@ -100,6 +103,9 @@ class Runtime(Generic[ContextT]):
     over: Callable[[], bool] = field(default=not_over, repr=False)
     """What `cancelled` asks."""
 
+    task_scope: Any = field(default=None, repr=False, compare=False)
+    """The engine's own: the attempt that this was made for."""
+
     @property
     def cancelled(self) -> bool:
         """Does nobody wait for this attempt any more? Its run was left, interrupted or has failed, or it took too long.
@@ -108,6 +114,57 @@ class Runtime(Generic[ContextT]):
         after that has no effect.
         """
         return self.over()
+
+    @property
+    def idempotency_key(self) -> str:
+        """What names the logical task that runs here, for services that take such a key: equal whenever the same task
+        runs again (a retry, a resume, after a crash), different for any other step, node, `Send`, thread, input, fork or
+        replay. Worked out when asked for.
+
+        Raises:
+            RuntimeError: outside of a running task.
+            AttemptClosedError: the attempt is over.
+        """
+        key: str = self._task("idempotency_key").key
+        return key
+
+    def once(self, key: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """`function(*args, **kwargs)`, called once per logical task and `key`; its recorded result whenever the task runs
+        again.
+
+        The result is recorded before this returns: on disk with durability `"sync"`, on its way with `"async"`, stored
+        with the run's end with `"exit"`. It must be something that a node may return, and is not to be changed. What
+        happens between the effect and its record is the one gap: the function is called again after a crash there, so
+        give the service `idempotency_key` as well. Exceptions are not recorded. Several threads of the body may ask for
+        the same key: the function is called in one of them.
+
+        Raises:
+            RuntimeError: outside of a running task; on the event loop, where `aonce` is to be awaited; the function asks
+                for its own key.
+            TypeError: the key is not a string.
+            AttemptClosedError: the attempt is over; nothing is recorded.
+        """
+        value: T = self._task("once").once(_checked(key), partial(function, *args, **kwargs))
+        return value
+
+    @overload
+    async def aonce(self, key: str, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+    @overload
+    async def aonce(self, key: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+    async def aonce(self, key: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Async form of `once`; what the function returns is awaited if that can be."""
+        value: Any = await self._task("aonce").aonce(_checked(key), partial(function, *args, **kwargs))
+        return value
+
+    def _task(self, asked: str) -> Any:
+        if self.task_scope is None:
+            raise RuntimeError(
+                f"Runtime.{asked} belongs to a running task, and this Runtime was made outside of one; ask the one that a "
+                f"node, task or entrypoint was given, or get_runtime() inside of it"
+            )
+        return self.task_scope
 
     @property
     def drain_requested(self) -> bool:
@@ -153,3 +210,29 @@ def get_runtime(context_schema: type[ContextT] | None = None) -> Runtime[Context
     """
     runtime: Runtime[ContextT] = _scope.current("get_runtime()").runtime
     return runtime
+
+
+def once(key: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """`Runtime.once` of the task that is running here."""
+    return get_runtime().once(key, function, *args, **kwargs)
+
+
+@overload
+async def aonce(key: str, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+
+@overload
+async def aonce(key: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+
+async def aonce(key: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """`Runtime.aonce` of the task that is running here."""
+    return await get_runtime().aonce(key, function, *args, **kwargs)
+
+
+def _checked(key: Any) -> str:
+    if not isinstance(key, str):
+        raise TypeError(
+            f"once: key is {key!r} ({type(key).__name__}); expected a str that names the effect in its node"
+        )
+    return key

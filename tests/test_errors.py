@@ -8,6 +8,7 @@ from pregel import errors
 from pregel.errors import (
     ErrorCode,
     GraphBubbleUp,
+    GraphChangedError,
     GraphDrained,
     GraphInterrupt,
     Interrupt,
@@ -17,9 +18,11 @@ from pregel.errors import (
     NodeTimeoutError,
     ParentCommand,
     StoredFailure,
+    Stranded,
     UnknownInterruptError,
     shown,
 )
+from tests.support.dummies import dummy_loaded
 
 
 @pytest.mark.parametrize(
@@ -41,6 +44,7 @@ from pregel.errors import (
         ("NodeCancelledError", Exception),
         ("StoredFailure", Exception),
         ("UnknownInterruptError", Exception),
+        ("GraphChangedError", Exception),
     ],
 )
 def test_the_tree(name, base):
@@ -200,6 +204,19 @@ def test_errors_with_named_parts_cross_process_boundaries(error):
     copied = pickle.loads(pickle.dumps(error))
     assert str(copied) == str(error)
     assert vars(copied) == vars(error)
+
+
+def test_a_changed_graph_names_what_is_missing():
+    def finding(kind, name, known):
+        return Stranded.of(dummy_loaded(values={}, checkpoint_ns="box:1"), kind, name, "it was due", known)
+
+    missing = [finding("node", "review", ["start", "revise", "__x__"]), finding("key", "draft", [])]
+    error = GraphChangedError(missing)
+    for part in ("thread 'thread'", "'box:1'", "stored-0", "'revise'", "aliases=['review']", "renamed_keys", "'draft'"):
+        assert part in str(error)
+    copied = pickle.loads(pickle.dumps(error))
+    assert copied.missing == error.missing == tuple(missing)
+    assert str(copied) == str(error)
 
 
 def test_the_name_that_was_meant() -> None:

@@ -19,7 +19,12 @@ NAMES = {
     "pregel.errors": """
         EmptyChannelError ErrorCode GraphDrained GraphRecursionError InvalidUpdateError GraphBubbleUp GraphInterrupt
         NodeCancelledError NodeError NodeInterrupt NodeTimeoutError ParentCommand EmptyInputError TaskNotFound
+        GraphChangedError Stranded UnknownInterruptError is_invalid_resume InvalidAnswerError
+        Place place_of
     """,
+    "pregel.pending": "pending apending PendingInterrupt",
+    "pregel.explanation": "Cause Explanation Lack Step StepTask Way",
+    "pregel.drawing.draw": "CurveStyle Edge Graph Node NodeStyles",
     "pregel.channels": """
         BaseChannel AnyValue LastValue LastValueAfterFinish UntrackedValue EphemeralValue BinaryOperatorAggregate
         DeltaChannel NamedBarrierValue NamedBarrierValueAfterFinish Topic

@@ -17,7 +17,7 @@ PACKAGES = ("checkpoint", "pregel")
 # Layer by layer, upwards. A module belongs to the longest prefix that is listed; it may import its own entry and what
 # the entry names. `pregel.engine` is the core without the drivers.
 BASE = ("checkpoint.registry", "checkpoint.base", "checkpoint.ids", "checkpoint.adapter", "checkpoint.holders")
-TOOLS = ("scan", "verify", "stats", "repair", "export")
+TOOLS = ("scan", "verify", "stats", "repair", "export", "peek")
 ROWS = (
     "encryption",
     "rewrap",
@@ -34,16 +34,22 @@ ROWS = (
 )
 STORAGE = tuple(f"checkpoint.{name}" for name in (*ROWS, *TOOLS))
 COMMANDS = ("checkpoint.cli", "checkpoint.__main__")
-WORDS = tuple(f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "types", "warnings", "messages"))
-PARTS = tuple(f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing"))
+WORDS = tuple(
+    f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "types", "_typed", "warnings", "messages")
+)
+PARTS = tuple(
+    f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing", "explanation")
+)
 KEEPERS = ("pregel.store", "pregel.cache")
-DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "sync_driver", "async_driver"))
+DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "once", "sync_driver", "async_driver"))
 FACE = (
     "pregel._turns",
     "pregel._stream",
     "pregel._places",
+    "pregel.pending",
     "pregel._launch",
     "pregel._state_api",
+    "pregel._explain",
     "pregel._jsonschema",
     "pregel.pregel",
 )
@@ -72,11 +78,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "pregel.__main__": ("pregel.demo",),
 }
 
-# The places that import late (D36): module -> what it may import inside a function. JSON schemas are the fourth: only
-# they need pydantic, and only when asked for. Spelling is the fifth: only who made a mistake needs it.
+# The places that import late (D36): module -> what it may import inside a function. JSON schemas and answers of a type
+# are two more: only they need pydantic, and only when asked for. Spelling is another: only who made a mistake needs it.
 LAZY_DOORS = {
+    "pregel.types": {"pregel._typed"},
     "pregel.graph.compile": {"pregel.graph.jsonschema"},
-    "pregel.pregel": {"pregel.engine.async_driver", "pregel._jsonschema"},
+    "pregel.drawing.draw": {"pregel.drawing.svg"},
+    "pregel.pregel": {"pregel.engine.async_driver", "pregel._jsonschema", "pregel._explain"},
     "pregel.engine.workers": {"concurrent.futures"},
     "pregel.errors": {"difflib"},
     "checkpoint": {"checkpoint.sqlite"},
@@ -215,6 +223,7 @@ def test_third_parties_stay_where_they_are_needed():
         "pregel.store.sqlite": {"typing_extensions", "aiosqlite"},
         "pregel.graph.jsonschema": {"typing_extensions", "pydantic"},
         "pregel._jsonschema": {"typing_extensions", "pydantic"},
+        "pregel._typed": {"pydantic"},
     }
     for name, tree in MODULES.items():
         roots = {target.split(".")[0] for target, _ in imports_of(name, tree)}

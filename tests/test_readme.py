@@ -37,7 +37,8 @@ def output_of(command: str) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_code_prints_what_the_page_shows(page):
+def test_code_prints_what_the_page_shows(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some pages write files
     namespace: dict[str, object] = {"__name__": f"page_{page.stem}"}
     module = type(sys)(namespace["__name__"])
     sys.modules[module.__name__] = module  # type hints of the page's classes are looked up here

@@ -112,3 +112,14 @@ def test_the_runtime_of_the_running_task():
     assert copy_context().run(run) == (runtime, runtime)
     with pytest.raises(RuntimeError, match="get_runtime"):
         get_runtime()
+
+
+def test_whether_anybody_still_waits():
+    over = []
+    runtime = Runtime(over=lambda: bool(over))
+    assert (Runtime().cancelled, runtime.cancelled) == (False, False)
+    over.append(True)
+    assert runtime.cancelled
+    assert Runtime().merge(runtime).cancelled
+    assert runtime.merge(Runtime()).cancelled
+    assert "over" not in repr(runtime)

@@ -26,7 +26,7 @@ class Host:
         self.asked.append("runtime")
         return ["runtime", scope]
 
-    def ask(self, scope, value, response_schema):
+    def ask(self, scope, value, response_schema, deadline=None):
         return (scope, value, response_schema)
 
     def read(self, scope, select, writes):
@@ -190,3 +190,35 @@ def test_a_thread_without_the_context_has_none():
     copy_context().run(run)
     assert seen[0] is None
     assert isinstance(seen[1], TaskScope)
+
+
+def test_ending_an_attempt_stops_what_runs_inside_it():
+    scope, stopped = TaskScope(Host(), None, None), []
+
+    def first():
+        stopped.append("first")
+
+    def second():
+        stopped.append("second")
+
+    scope.encloses(first)
+    scope.encloses(second)
+    scope.releases(first)
+    scope.releases(first)
+    scope.close()
+    scope.close()
+    assert stopped == ["second"]
+    scope.releases(second)
+    scope.encloses(first)
+    scope.releases(first)
+    scope.close()
+    assert stopped == ["second"]
+
+
+def test_an_attempt_inside_one_that_is_over_is_over():
+    outer = TaskScope(Host(), None, None)
+    inner = TaskScope(Host(), None, outer)
+    assert not inner.is_over()
+    outer.close()
+    assert inner.is_over()
+    assert not inner.closed

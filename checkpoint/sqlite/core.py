@@ -48,7 +48,7 @@ from checkpoint.chains import (
 )
 from checkpoint.encryption import EncryptedRows
 from checkpoint.retention import Keeper, Line, SpaceRow
-from checkpoint.rows import Address, Entry, Found, parent_gone, thread_deleted, works_under_another
+from checkpoint.rows import Address, Entry, Found, Head, parent_gone, thread_deleted, works_under_another
 from checkpoint.sqlite.leases import Lease, Terms
 
 PART: Final = 800
@@ -582,6 +582,34 @@ class Reader:
         found = ((rev, self._found(rev, [row[:-1] for row in own])) for rev, own in groupby(rows, itemgetter(-1)))
         return {rev: one for rev, one in found if one is not None}
 
+    def heads(self, after: int | None, limit: int) -> list[Head]:
+        """As `Rows.heads`."""
+        rows = self.conn.execute(
+            "SELECT t.thread_id, t.thread_pk, t.salt, t.epoch, t.claims, s.space_pk, s.head_rev, s.head_rev, "
+            "t.lease_owner, t.lease_until FROM threads t JOIN spaces s ON s.thread_pk = t.thread_pk AND s.ns = '' "
+            "WHERE t.thread_pk > ? AND t.thread_id IS NOT NULL AND (t.expires_at IS NULL OR t.expires_at > ?) "
+            "AND s.head_rev IS NOT NULL ORDER BY t.thread_pk LIMIT ?",
+            (-1 if after is None else after, time.time(), limit),
+        ).fetchall()
+        return [Head(row[1], row[0], Address(*row[1:])) for row in rows]
+
+    def checkpoints_at(self, places: Sequence[tuple[int, int]]) -> dict[int, Found]:
+        """As `Rows.checkpoints_at`."""
+        rows = self.conn.execute(
+            f"WITH want (space, at) AS (VALUES {','.join(['(?,?)'] * len(places))}) "
+            "SELECT c.rev, c.header, c.crc, CAST(c.metadata AS BLOB), c.parent_rev, c.flags, t.id, t.parent_id, "
+            "t.up_rev, t.ts, t.step, t.source, t.run_id, t.header_root, p.id, p.flags, t.rev, t.space_pk FROM want "
+            "CROSS JOIN checkpoints t ON t.space_pk = want.space AND t.rev = want.at "
+            "JOIN checkpoints c ON c.space_pk = t.space_pk AND c.rev BETWEEN t.header_root AND t.rev "
+            "AND c.header_root = t.header_root "
+            "LEFT JOIN checkpoints p ON c.rev = t.rev AND p.space_pk = t.space_pk AND p.rev = t.parent_rev "
+            "ORDER BY t.space_pk, c.rev",
+            [number for place in places for number in place],
+        ).fetchall()
+        groups = ((space_pk, list(own)) for space_pk, own in groupby(rows, itemgetter(-1)))
+        found = ((space_pk, self._found(own[0][-2], [row[:-2] for row in own])) for space_pk, own in groups)
+        return {space_pk: one for space_pk, one in found if one is not None}
+
     def _found(self, rev: int, rows: list[Any]) -> Found | None:
         if not rows:
             # The row itself always matches, unless its header chain is damaged.
@@ -696,6 +724,18 @@ class Reader:
         ).fetchall()
         return {rev: self._tasks(rev, [row[:-1] for row in own]) for rev, own in groupby(rows, itemgetter(-1))}
 
+    def tasks_at(self, places: Sequence[tuple[int, int]]) -> Mapping[int, list[WriteRow]]:
+        """As `Rows.tasks_at`."""
+        rows = self.conn.execute(
+            f"WITH want (space, at) AS (VALUES {','.join(['(?,?)'] * len(places))}) "
+            "SELECT w.task_id, w.slot, w.part, w.task_path, w.tag, w.crc, w.data, w.rev, w.space_pk FROM want "
+            "CROSS JOIN task_writes w ON w.space_pk = want.space AND w.rev = want.at "
+            "ORDER BY w.space_pk, w.task_id, w.slot, w.part",
+            [number for place in places for number in place],
+        ).fetchall()
+        groups = ((space_pk, list(own)) for space_pk, own in groupby(rows, itemgetter(-1)))
+        return {space_pk: self._tasks(own[0][-2], [row[:-2] for row in own]) for space_pk, own in groups}
+
     @staticmethod
     def _tasks(rev: int, rows: list[Any]) -> list[WriteRow]:
         writes: list[WriteRow] = []
@@ -734,6 +774,14 @@ class Reader:
             (space_pk, rev, rev),
         ).fetchone()
         return row is None
+
+    def last_of_run(self, space_pk: int, run_id: str) -> int | None:
+        """As `Rows.last_of_run`. Each entry of the index of runs ends with the table's key; stubs belong to no run."""
+        row = self.conn.execute(
+            "SELECT rev FROM checkpoints WHERE run_id = ? AND space_pk = ? ORDER BY rev DESC LIMIT 1",
+            (run_id, space_pk),
+        ).fetchone()
+        return None if row is None else row[0]
 
     def children(self, thread_id: str, up_rev: int) -> list[tuple[str, int, int]]:
         """As `Rows.children`."""

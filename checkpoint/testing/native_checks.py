@@ -120,6 +120,22 @@ def metadata_of_a_run(s: Subject) -> None:
 
 
 @check("full", "native")
+def the_newest_checkpoint_of_a_run(s: Subject) -> None:
+    """A run is found by its id, in its own thread and namespace alone, also behind others and on a branch (C5.3)."""
+    run = ScriptedRun(s)
+    first = run.step({"a": 1}, run_id="r")
+    second = run.step({"a": 2}, run_id="r")
+    third = run.step({"a": 3}, run_id="other")
+    run.step({"a": 4})
+    found = [s.last_of_run(config(), run_id) for run_id in ("r", "other", "nobody")]
+    same(found, [second.id, third.id, None], "the newest of each run")
+    branch = ScriptedRun(s, first.config).step({"a": 5}, run_id="r")
+    same(s.last_of_run(config(), "r"), branch.id, "the newest on any branch")
+    same(s.last_of_run(config("t", "inner"), "r"), None, "of another namespace")
+    same(s.last_of_run(config("other"), "r"), None, "of another thread")
+
+
+@check("full", "native")
 def channels_keep_their_versions_in_one_commit(s: Subject) -> None:
     """A commit that stands for several supersteps gives each channel its own version (C3.2)."""
     run = ScriptedRun(s)

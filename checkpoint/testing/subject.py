@@ -249,6 +249,11 @@ class Subject:
         """A native listing as a list."""
         return [*self.iterate("history", *args, **kwargs)]
 
+    def last_of_run(self, config: Any, run_id: str) -> str | None:
+        """The newest checkpoint of a run."""
+        found: str | None = self.call("last_of_run", config, run_id)
+        return found
+
 
 async def _next(entries: AsyncIterator[Any]) -> Any:
     return await anext(entries, _END)

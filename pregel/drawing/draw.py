@@ -1,9 +1,13 @@
 """Pictures of a graph: which nodes and edges to show, and the same as JSON, Mermaid or ASCII text.
 
 Decides what a drawing contains (frontends.md 6.1-6.4, amendments C10-C12, A43, A44, II.1 row 2; design.md D60) and how
-it is written as JSON; `mermaid.py` and `boxes.py` write the texts. Works on plain data: names, pairs of names, labels.
-It knows neither builders nor engines, runs no user code, and never touches a network; the front ends call
+it is written as JSON; `mermaid.py`, `boxes.py` and `svg.py` write the other forms. Works on plain data: names, pairs of
+names, labels. It knows neither builders nor engines, runs no user code, and never touches a network; the front ends call
 `build_graph`, `build_channel_graph` or `build_entrypoint_graph` with what they have declared.
+
+Targets that nobody declared (a router without annotation and path map) are kept in `Graph.unknown`. ASCII and SVG show
+them as a dashed edge to "any node". Mermaid text and JSON do so on request only: programs compare them with what
+LangGraph gives, which draws nothing there.
 
 Invariants:
 1. The same declarations give the same text: nodes keep their order, edges are sorted by (source, target).
@@ -17,13 +21,17 @@ deferred nodes for everything else), as a run would.
 
 from __future__ import annotations
 
+import importlib
+import os
+import re
+import types
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pregel.constants import END, START
 from pregel.drawing.boxes import boxes
-from pregel.drawing.mermaid import CurveStyle, Mermaid, NodeStyles, front_matter
-from pregel.drawing.picture import Edge, Node
+from pregel.drawing.mermaid import CurveStyle, Mermaid, NodeStyles, front_matter, parent
+from pregel.drawing.picture import ANY, Edge, Node
 
 __all__ = [
     "CurveStyle",
@@ -51,20 +59,26 @@ class Graph:
 
     nodes: dict[str, Node] = field(default_factory=dict)
     edges: list[Edge] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    """Ids of nodes whose router does not say where it goes."""
 
     def __bool__(self) -> bool:
         return bool(self.nodes)
 
+    def next_id(self) -> str:
+        """A new id, 32 hex digits; pictures show the name of a node that has one (`reid`)."""
+        return os.urandom(16).hex()
+
     def add_node(self, data: object, id: str | None = None, *, metadata: dict[str, object] | None = None) -> Node:
-        """Append a node and return it; without `id` the name of `data` becomes the id.
+        """Append a node and return it; without `id` it gets a new one, and the name of `data`.
 
         Raises:
             ValueError: a node with this id exists.
         """
-        node_id = id if id is not None else _name_of(data)
+        node_id = id if id is not None else self.next_id()
         if node_id in self.nodes:
             raise ValueError(f"graph drawing already has a node {node_id!r}; ids must differ, pass another id=")
-        node = Node(node_id, node_id, data, metadata)
+        node = Node(node_id, _name_of(data) if id is None else node_id, data, metadata)
         self.nodes[node_id] = node
         return node
 
@@ -85,6 +99,7 @@ class Graph:
         """Remove a node and every edge that touches it."""
         self.nodes.pop(node.id, None)
         self.edges = [edge for edge in self.edges if node.id not in (edge.source, edge.target)]
+        self.unknown = [source for source in self.unknown if source != node.id]
 
     def first_node(self) -> Node | None:
         """The only node without incoming edges, or None when there are several or none."""
@@ -95,15 +110,17 @@ class Graph:
         return _only(self._unlinked(targets=False))
 
     def trim_first_node(self) -> None:
-        """Remove the first node if exactly one other node takes its place as the first."""
+        """Remove the first node if all its edges lead to one node, which takes its place as the first."""
         first = self.first_node()
-        if first and _only(self._unlinked(targets=True, without=first.id)):
+        heir = first and _only(self._unlinked(targets=True, without=first.id))
+        if first and heir and {edge.target for edge in self.edges if edge.source == first.id} == {heir.id}:
             self.remove_node(first)
 
     def trim_last_node(self) -> None:
-        """Remove the last node if exactly one other node takes its place as the last."""
+        """Remove the last node if all its edges come from one node, which takes its place as the last."""
         last = self.last_node()
-        if last and _only(self._unlinked(targets=False, without=last.id)):
+        heir = last and _only(self._unlinked(targets=False, without=last.id))
+        if last and heir and {edge.source for edge in self.edges if edge.target == last.id} == {heir.id}:
             self.remove_node(last)
 
     def extend(self, graph: Graph, *, prefix: str = "") -> tuple[Node | None, Node | None]:
@@ -112,32 +129,61 @@ class Graph:
         moved = {node.id: node._replace(id=lead + node.id) for node in graph.nodes.values()}
         self.nodes.update((node.id, node) for node in moved.values())
         self.edges.extend(edge._replace(source=lead + edge.source, target=lead + edge.target) for edge in graph.edges)
+        self.unknown += [lead + source for source in graph.unknown]
         first, last = graph.first_node(), graph.last_node()
         return (moved[first.id] if first else None), (moved[last.id] if last else None)
 
     def reid(self) -> Graph:
-        """A copy whose ids are the node names; names that occur more than once get `_1`, `_2`, ... in order."""
-        counts: dict[str, int] = {}
+        """A copy in which made-up ids (`next_id`) give way to names: `_1`, `_2`, ... behind those that occur more often."""
+        names: dict[str, int] = {}
         for node in self.nodes.values():
-            counts[node.name] = counts.get(node.name, 0) + 1
+            name = node.name if _is_made_up(node.id) else node.id
+            names[name] = names.get(name, 0) + 1
+        taken = {node_id for node_id in self.nodes if not _is_made_up(node_id)}
         given: dict[str, int] = {}
         new_ids: dict[str, str] = {}
         for node in self.nodes.values():
-            given[node.name] = number = given.get(node.name, 0) + 1
-            new_ids[node.id] = f"{node.name}_{number}" if counts[node.name] > 1 else node.name
+            new = node.id
+            if _is_made_up(node.id):
+                new = node.name
+                while new in taken or (new == node.name and names[new] > 1):
+                    given[node.name] = number = given.get(node.name, 0) + 1
+                    new = f"{node.name}_{number}"
+                taken.add(new)
+            new_ids[node.id] = new
         return Graph(
             {new_ids[node.id]: node._replace(id=new_ids[node.id]) for node in self.nodes.values()},
             [edge._replace(source=new_ids[edge.source], target=new_ids[edge.target]) for edge in self.edges],
+            [new_ids[source] for source in self.unknown],
         )
 
-    def to_json(self, *, with_schemas: bool = False) -> dict[str, list[dict[str, object]]]:
-        """Nodes and edges as JSON-ready dicts.
+    def with_unknown(self) -> Graph:
+        """A copy with a node "any node" in each graph that has a router of undeclared targets, and edges to it.
 
-        With `with_schemas` a node whose data is a pydantic model class is given as its JSON schema.
+        Where nothing else was known of a router's node, its way to the end is one of several: it becomes conditional.
         """
+        whole = Graph(dict(self.nodes), list(self.edges))
+        for source in self.unknown:
+            onward = [edge for edge in self.edges if edge.source == source]
+            if len(onward) == 1 and onward[0].target.rpartition(":")[2] == END:
+                whole.edges[whole.edges.index(onward[0])] = onward[0]._replace(conditional=True)
+            lead = f"{parent(source)}:" if parent(source) else ""
+            stand_in = Node(f"{lead}?", "any node", ANY)
+            whole.nodes[stand_in.id] = stand_in
+            whole.edges.append(Edge(source, stand_in.id, None, True))
+        return whole
+
+    def to_json(self, *, with_schemas: bool = False, unknown: bool = False) -> dict[str, list[dict[str, object]]]:
+        """Nodes and edges as JSON-ready dicts; made-up ids (`next_id`) are given as the node's position.
+
+        With `with_schemas` a node whose data is a pydantic model class is given as its JSON schema. `unknown` adds the
+        stand-ins for undeclared targets (`with_unknown`).
+        """
+        whole = self.with_unknown() if unknown else self
+        ids = {node_id: i if _is_made_up(node_id) else node_id for i, node_id in enumerate(whole.nodes)}
         return {
-            "nodes": [_node_json(node, with_schemas) for node in self.nodes.values()],
-            "edges": [_edge_json(edge) for edge in self.edges],
+            "nodes": [_node_json(node, ids[node.id], with_schemas) for node in whole.nodes.values()],
+            "edges": [_edge_json(edge, ids) for edge in whole.edges],
         }
 
     def draw_mermaid(
@@ -148,6 +194,7 @@ class Graph:
         node_colors: NodeStyles | None = None,
         wrap_label_n_words: int = 9,
         frontmatter_config: Mapping[str, object] | None = None,
+        unknown: bool = False,
     ) -> str:
         r"""The graph as Mermaid flowchart text that ends with one newline.
 
@@ -157,15 +204,18 @@ class Graph:
             node_colors: style definitions; the default is a light violet.
             wrap_label_n_words: words per line of an edge label.
             frontmatter_config: merged into the YAML head, for example `{"config": {"theme": "dark"}}`.
+            unknown: also draw the stand-ins for undeclared targets (`with_unknown`).
 
         Raises:
             ValueError: two nested graphs have the same name, which Mermaid would draw as one.
         """
+        named = self.reid()
+        whole = named.with_unknown() if unknown else named
         writer = Mermaid(
-            self.nodes,
-            self.edges,
-            self.first_node(),
-            self.last_node(),
+            whole.nodes,
+            whole.edges,
+            named.first_node(),
+            named.last_node(),
             with_nodes=with_styles,
             words_per_line=wrap_label_n_words,
         )
@@ -189,11 +239,80 @@ class Graph:
 
         Edges that point upwards and loops would clutter the picture; they are listed below it.
         """
-        return boxes(self.nodes, self.edges)
+        whole = self.reid().with_unknown()
+        return boxes(whole.nodes, whole.edges)
 
     def print_ascii(self) -> None:
         """Print `draw_ascii()`."""
         print(self.draw_ascii())  # noqa: T201 - printing is this method's purpose
+
+    def draw_svg(
+        self, output_file_path: str | None = None, *, background_color: str = "white", padding: int = 12
+    ) -> str:
+        """The graph as a standalone SVG document, made here: no network, no browser, no package.
+
+        Conditional edges are dashed, undeclared targets lead to "any node", nested graphs (`xray`) are framed.
+
+        Args:
+            output_file_path: where to write it as well, in UTF-8.
+            background_color: "none" for a transparent picture.
+            padding: pixels around the drawing.
+        """
+        named = self.reid()
+        whole = named.with_unknown()
+        first, last = named.first_node(), named.last_node()
+        text: str = _svg().svg(whole.nodes, whole.edges, first, last, background=background_color, padding=padding)
+        if output_file_path is not None:
+            with open(output_file_path, "w", encoding="utf-8") as file:
+                file.write(text)
+        return text
+
+    def draw_png(
+        self, output_file_path: str | None = None, fontname: str | None = None, labels: object = None
+    ) -> bytes:
+        """`draw_svg` as a PNG image, made here by the optional package `cairosvg`.
+
+        Args:
+            output_file_path: where to write it as well.
+            fontname: not used; the picture's own fonts are.
+            labels: not used; rename the nodes of this value instead.
+
+        Raises:
+            ImportError: the package is not installed; `draw_svg` needs none.
+        """
+        return self._png(output_file_path, self.draw_svg())
+
+    def draw_mermaid_png(
+        self,
+        *,
+        output_file_path: str | None = None,
+        background_color: str | None = "white",
+        padding: int = 10,
+        **ignored: object,
+    ) -> bytes:
+        """The same picture as `draw_png`, under the name and with the arguments that programs use.
+
+        No text is sent to a rendering service and no browser is started: arguments that are about those (`draw_method`,
+        `max_retries`, `retry_delay`, `base_url`, `proxies`) or about Mermaid's styles have no effect.
+
+        Raises:
+            ImportError: the optional package `cairosvg` is not installed; `draw_svg` needs none.
+        """
+        return self._png(output_file_path, self.draw_svg(background_color=background_color or "none", padding=padding))
+
+    def _png(self, output_file_path: str | None, picture: str) -> bytes:
+        try:
+            render = importlib.import_module("cairosvg").svg2png
+        except ImportError as error:
+            raise ImportError(
+                "drawing a PNG needs the optional package cairosvg: pip install 'pregel[png]'; draw_svg() and "
+                "draw_mermaid() need nothing"
+            ) from error
+        image: bytes = render(bytestring=picture.encode())
+        if output_file_path is not None:
+            with open(output_file_path, "wb") as file:
+                file.write(image)
+        return image
 
     def _unlinked(self, *, targets: bool, without: str | None = None) -> Iterator[Node]:
         """Nodes that no edge enters (`targets`) or leaves, as if `without` and its edges were not there."""
@@ -202,8 +321,11 @@ class Graph:
         return (node for node in self.nodes.values() if node.id != without and node.id not in linked)
 
     def _repr_mimebundle_(self, **_kwargs: object) -> dict[str, str]:
-        """Notebooks that know Mermaid draw it; the others show the ASCII form."""
-        return {"text/vnd.mermaid": self.draw_mermaid(), "text/plain": self.draw_ascii()}
+        """Notebooks show the SVG form, terminals the ASCII form. Nothing is fetched."""
+        return {"image/svg+xml": self.draw_svg(), "text/plain": self.draw_ascii()}
+
+    def _repr_svg_(self) -> str:
+        return self.draw_svg()
 
 
 # ---- from declarations to a Graph
@@ -271,15 +393,18 @@ def build_graph(
         wiring.link(source, target)
     for sources, target in waiting_edges:
         wiring.join(tuple(sources), target)
+    unknown: dict[str, None] = {}
     for source, ends in branches:
+        if ends is None:
+            unknown[source] = None
         for label, target in (ends or {}).items():
             wiring.link(source, target, conditional=True, label=None if label == target else str(label))
     for node in nodes:
         ends_of = node.ends.items() if isinstance(node.ends, Mapping) else [(end, None) for end in node.ends]
         for target, label in ends_of:
-            wiring.link(node.name, target, conditional=True, label=label)
+            wiring.link(node.name, target, conditional=True, label=None if label == target else label)
 
-    graph = Graph({START: Node(START, START, start)})
+    graph = Graph({START: Node(START, START, start)}, unknown=list(unknown))
     for node in nodes:
         graph.nodes[node.name] = Node(node.name, node.name, node.data, _marks(node, interrupt_before, interrupt_after))
     deferred = {node.name for node in nodes if node.defer}
@@ -481,6 +606,7 @@ def _expand(graph: Graph, info: Mapping[str, NodeInfo], xray: bool | int) -> Non
             )
             for edge in graph.edges
         ]
+        graph.unknown = [last.id if source == name else source for source in graph.unknown]
 
 
 def _only(nodes: Iterator[Node]) -> Node | None:
@@ -495,26 +621,38 @@ def _name_of(data: object) -> str:
     return name if isinstance(name, str) else type(data).__name__
 
 
+def _is_made_up(node_id: str) -> bool:
+    return re.fullmatch("[0-9a-f]{32}", node_id) is not None
+
+
+def _svg() -> types.ModuleType:
+    # A lazy door: only those who draw one need it.
+    from pregel.drawing import svg  # noqa: PLC0415
+
+    return svg
+
+
 # ---- JSON
 
 
-def _node_json(node: Node, with_schemas: bool) -> dict[str, object]:
-    result: dict[str, object] = {"id": node.id}
-    if node.data is not None or node.id == START:
+def _node_json(node: Node, shown_id: str | int, with_schemas: bool) -> dict[str, object]:
+    result: dict[str, object] = {"id": shown_id}
+    if node.data is not None and node.data is not ANY:
         schema_of = getattr(node.data, "model_json_schema", None)
         if isinstance(node.data, type) and schema_of is not None:
             data = schema_of() if with_schemas else {"name": node.data.__name__}
             result.update(type="schema", data=data)
         else:
             cls = type(node.data)
-            result.update(type="runnable", data={"id": [*cls.__module__.split("."), cls.__name__], "name": node.name})
+            name = node.name if _is_made_up(node.id) else node.id
+            result.update(type="runnable", data={"id": [*cls.__module__.split("."), cls.__name__], "name": name})
     if node.metadata is not None:
         result["metadata"] = node.metadata
     return result
 
 
-def _edge_json(edge: Edge) -> dict[str, object]:
-    result: dict[str, object] = {"source": edge.source, "target": edge.target}
+def _edge_json(edge: Edge, ids: Mapping[str, str | int]) -> dict[str, object]:
+    result: dict[str, object] = {"source": ids[edge.source], "target": ids[edge.target]}
     if edge.data is not None:
         result["data"] = edge.data
     if edge.conditional:

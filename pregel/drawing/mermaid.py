@@ -13,7 +13,7 @@ from enum import Enum
 
 from pregel.drawing.picture import Edge, Node
 
-__all__ = ["CurveStyle", "Mermaid", "NodeStyles", "front_matter"]
+__all__ = ["CurveStyle", "Mermaid", "NodeStyles", "common_parent", "facts", "front_matter", "parent"]
 
 
 class CurveStyle(Enum):
@@ -66,7 +66,7 @@ class Mermaid:
     def node_lines(self, prefix: str) -> Iterator[str]:
         """Lines of the nodes that stand directly in the nested graph `prefix` ("" is the outermost)."""
         for node in self.nodes.values():
-            if _parent(node.id) == prefix:
+            if parent(node.id) == prefix:
                 yield f"\t{_mermaid_id(node.id)}{self._box(node)}\n"
 
     def edges(self) -> Iterator[str]:
@@ -99,35 +99,37 @@ class Mermaid:
         """Nested graphs directly inside `prefix`, in order of their first node."""
         found: dict[str, None] = {}
         for node_id in self.nodes:
-            parent = _parent(node_id)
-            while parent and _parent(parent) != prefix:
-                parent = _parent(parent)
-            if parent:
-                found[parent] = None
+            above = parent(node_id)
+            while above and parent(above) != prefix:
+                above = parent(above)
+            if above:
+                found[above] = None
         return list(found)
 
     def _edges_of(self, prefix: str) -> tuple[list[Edge], list[Edge]]:
         """Edges whose innermost common graph is `prefix`: between two nodes, and loops."""
-        inside = [edge for edge in self.all_edges if _common_parent(edge.source, edge.target) == prefix]
+        inside = [edge for edge in self.all_edges if common_parent(edge.source, edge.target) == prefix]
         return [e for e in inside if e.source != e.target], [e for e in inside if e.source == e.target]
 
     def _edge_line(self, edge: Edge) -> str:
         if edge.data is None:
             arrow = "-.->" if edge.conditional else "-->"
         else:
-            words, width = str(edge.data).split(), self.words_per_line
-            lines = [" ".join(words[i : i + width]) for i in range(0, len(words), width)]
-            label = f"&nbsp;{'&nbsp<br>&nbsp'.join(lines)}&nbsp;"
+            label = f"&nbsp;{self._wrapped(str(edge.data))}&nbsp;"
             arrow = f"-. {label} .->" if edge.conditional else f"-- {label} -->"
         return f"\t{_mermaid_id(edge.source)} {arrow} {_mermaid_id(edge.target)};\n"
+
+    def _wrapped(self, label: str) -> str:
+        words, width = label.split(), self.words_per_line
+        if len(words) <= width and len(label.splitlines()) < 2:
+            return label  # as it was given; a line break would end the edge's line
+        return "&nbsp<br>&nbsp".join(" ".join(words[i : i + width]) for i in range(0, len(words), width))
 
     def _box(self, node: Node) -> str:
         label = node.name.rpartition(":")[2]
         if label[:1] in tuple("*_`") and label[-1:] in tuple("*_`"):
             label = f"<p>{label}</p>"  # else Mermaid reads it as Markdown emphasis
-        pairs = [
-            f"{key} = {text}" for key, value in (node.metadata or {}).items() if (text := _plain(value)) is not None
-        ]
+        pairs = facts(node)
         if pairs:
             label += "<hr/><small><em>" + "\n".join(_entities(pair) for pair in pairs) + "</em></small>"
         if node.id == self.last_id:
@@ -137,16 +139,23 @@ class Mermaid:
         return f"({label})"
 
 
-def _parent(node_id: str) -> str:
+def parent(node_id: str) -> str:
+    """The nested graph that a node stands in; "" for the outermost."""
     return node_id.rpartition(":")[0]
 
 
-def _common_parent(source: str, target: str) -> str:
+def common_parent(source: str, target: str) -> str:
+    """The innermost graph that holds both nodes."""
     mine, theirs = source.split(":")[:-1], target.split(":")[:-1]
     depth = 0
     while depth < min(len(mine), len(theirs)) and mine[depth] == theirs[depth]:
         depth += 1
     return ":".join(mine[:depth])
+
+
+def facts(node: Node) -> list[str]:
+    """`key = value` for what a label can show of a node's metadata."""
+    return [f"{key} = {text}" for key, value in (node.metadata or {}).items() if (text := _plain(value)) is not None]
 
 
 def _mermaid_id(node_id: str) -> str:
@@ -210,7 +219,7 @@ def _yaml_scalar(value: object) -> str:
         return "[" + ", ".join(map(_yaml_scalar, value)) + "]"
     text = str(value)
     # Unquoted only what no YAML reader can take for something else.
-    safe = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_ ./-]*(?<! )", text)
+    safe = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_ ./'-]*(?<! )", text)
     if safe and text.lower() not in {"true", "false", "yes", "no", "on", "off", "null"}:
         return text
     if text.isprintable():

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["Edge", "Node"]
+__all__ = ["ANY", "Edge", "Node"]
+
+ANY = object()
+"""`Node.data` of the stand-in for targets that nobody declared."""
 
 
 class Node(NamedTuple):

@@ -17,7 +17,7 @@ from pregel.constants import CONTROL_WRITES, MISSING, TASKS
 from pregel.engine import joins
 from pregel.engine.state import RunState
 from pregel.engine.task import Task, order
-from pregel.errors import InvalidUpdateError
+from pregel.errors import InvalidUpdateError, nearest
 
 
 def apply_tasks(run: RunState, tasks: Sequence[Task], *, releases: bool = True) -> None:
@@ -105,7 +105,8 @@ def stage(
             channel = channels[name]
             staged.append((name, channel, channel.stage(values)))
         elif name not in CONTROL_WRITES:
-            run.notice("unknown-channel", name, f"a write to unknown channel {name!r} in step {run.step} is dropped")
+            text = f"a write to {name!r} in step {run.step} is dropped, since there is no such channel; "
+            run.notice("unknown-channel", name, text + nearest(name, run.program.state_keys))
     for name in live:
         if name not in by_channel:
             channel = channels[name]

@@ -29,13 +29,15 @@ from checkpoint.base import (
 )
 from pregel._scope import TaskScope
 from pregel.engine.core import Run
-from pregel.engine.effects import HAND_BACK, Effect, Retry, Spawned, Start
+from pregel.engine.effects import HAND_BACK, Effect, Recorded, Retry, Spawned, Start
 from pregel.engine.limits import deadline_of, own_error, timed_out
+from pregel.engine.once import aonce, once
 from pregel.engine.program import Write
 from pregel.engine.snapshot import disown, into_lane, note_edited, note_unstored, salvage
+from pregel.engine.stranded import before_resume
 from pregel.engine.task import Task, acall, acall_routers, call, call_node, in_context, paced
-from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, workers
-from pregel.errors import AttemptClosedError
+from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, linger, workers
+from pregel.errors import AttemptClosedError, GraphInterrupt
 
 
 class Inbox:
@@ -115,6 +117,7 @@ class AsyncDriver:
         self.step_timeout = step_timeout
         self.inline = inline and gate is None and step_timeout is None
         self.fence = run.request.parent
+        self.stepped_out = False
         self.hold = run.request.hold
         self.forks = saver is not None and run.root.request.forks
         """Does the run go on in a lane when it loses its thread? Then every write is waited for."""
@@ -135,9 +138,11 @@ class AsyncDriver:
         """Cancellations that the driving task had been asked for when it began; None if several tasks may drive."""
         self.inlined: TaskScope | None = None
         self.pumping: asyncio.Task[None] | None = None
+        self.is_closed = False
         self.launched: dict[TaskScope, Job] = {}
         """Bodies that were handed to workers and have not been settled."""
         run.spawner = self.spawn
+        run.keeper = self
         if self.fence is not None:
             self.fence.encloses(self.stop)
 
@@ -145,11 +150,23 @@ class AsyncDriver:
 
     async def begin(self, value: Any) -> None:
         """Start the run; returns when its input or answers are stored."""
+        if self.gate is not None and self.fence is not None:
+            # From here to the close the body that called may wait for this run: it takes no place meanwhile (D12).
+            self.gate.step_out(self.fence)
+            self.stepped_out = True
+        if self.run.taken_over is not None:
+            await self.look_below(value)
         commits = self.run.start(value)
         if self.run.notices:
             self.run.warn()
         for commit in commits:
             await self.store(commit, wait=True)
+
+    async def look_below(self, value: Any) -> None:
+        """Async form of `SyncDriver.look_below`."""
+        search = before_resume(self.run, value)
+        while search is not None and (question := search.next()) is not None:
+            search.take(await getattr(self.saver, "a" + question.name)(*question.arguments, **question.keywords))
 
     async def advance(self) -> bool:
         """Do the next piece: plan and start a superstep, wait for an outcome, or commit. False when the run is over."""
@@ -181,6 +198,7 @@ class AsyncDriver:
                         if run.notices:
                             self.run.warn()
                     except BaseException as error:
+                        await self.linger(scope, error)
                         scope.close()
                         if self.pumping is not None:
                             await self.take_back()
@@ -258,6 +276,7 @@ class AsyncDriver:
         `quiet`: the caller has walked away, or was cancelled: a lost claim is not reported.
         """
         run = self.run
+        self.is_closed = True
         if self.fence is not None:
             self.fence.releases(self.stop)
         for task in run.tasks:
@@ -268,10 +287,7 @@ class AsyncDriver:
         left = [body for body in self.bodies if not body.done()]
         for body in left:
             body.cancel()
-        for job in self.launched.values():
-            workers.abandon(job)
-            run.root.abandons = True
-        self.launched.clear()
+        self.leave_bodies()
         hold = self.hold
         may_store = hold is None or hold.reenter()
         cancelled = None
@@ -288,7 +304,12 @@ class AsyncDriver:
             if not quiet:
                 raise
         finally:
-            run.spawner = None
+            run.spawner = run.keeper = None
+            if self.fence is not None:
+                run.leave()
+                if self.stepped_out and self.gate is not None:
+                    self.stepped_out = False
+                    self.gate.step_in(self.fence)
             if hold is not None:
                 try:
                     if (leaves := disown(run)) or (may_store and run.claim is not None and run.claim.lease is not None):
@@ -300,12 +321,26 @@ class AsyncDriver:
         if cancelled is not None:
             raise cancelled
 
+    def leave_bodies(self) -> None:
+        """Nobody waits for running bodies any more: let others have their threads and their places."""
+        for scope, job in self.launched.items():
+            if workers.abandon(job) and self.gate is not None:
+                self.gate.end(scope)
+        self.run.root.abandons = self.run.root.abandons or bool(self.launched)
+        self.launched.clear()
+        if self.gate is not None:
+            for event in self.inbox.events:
+                if isinstance(event, tuple):
+                    self.gate.end(event[0])
+
     async def abort(self, error: BaseException) -> None:
         """Close a run that an error has left: what its tasks wrote is stored, and the run lets go of the error.
 
         Nothing is stored by what runs inside an attempt that is over: somebody else may be where it was (D29).
         """
-        self.broken = self.broken or isinstance(error, AttemptClosedError)
+        if isinstance(error, AttemptClosedError) and self.fence is not None and self.fence.is_over():
+            self.broken = True
+        self.run.place(error)
         try:
             await self.close(quiet=not isinstance(error, Exception))
         finally:
@@ -376,24 +411,40 @@ class AsyncDriver:
             if not scope.closed:
                 writes = context.run(call, scope)
         except BaseException as error:  # noqa: BLE001 - the run decides what an error means
+            linger(scope, error)
             failure = error
-        if self.gate is not None:
-            self.gate.end(scope)
+        gate = self.gate
+        if gate is not None and failure is None:
+            gate.end(scope)
         self.inbox.put_from_thread((scope, writes, failure))
+        if gate is not None and self.is_closed:
+            gate.end(scope)
 
     async def abody(self, scope: TaskScope, delay: float) -> list[Write]:
         """Run one attempt of an async body, or of a sync one whose routers are async."""
         if delay:
             await asyncio.sleep(delay)
-        if not scope.task.node.needs_worker:
-            if "custom" in self.run.sees:
-                written_: list[Write] = await paced(acall(scope), self.run, self.room)
-                return written_
-            return await acall(scope)
-        result, writes = await self.off_loop(scope, partial(call_node, scope))
-        await acall_routers(scope, result, writes)
+        try:
+            if not scope.task.node.needs_worker:
+                if "custom" in self.run.sees:
+                    written_: list[Write] = await paced(acall(scope), self.run, self.room)
+                    return written_
+                return await acall(scope)
+            result, writes = await self.off_loop(scope, partial(call_node, scope))
+            await acall_routers(scope, result, writes)
+        except GraphInterrupt as error:
+            await self.linger(scope, error)
+            raise
         written: list[Write] = writes
         return written
+
+    async def linger(self, scope: TaskScope, error: BaseException) -> None:
+        """A body was left by a question: wait for the nested runs that it has going on beside, which may ask too."""
+        if not isinstance(error, GraphInterrupt) or not scope.has_questions or not scope.questions.going_on:
+            return
+        alarm = Alarm()
+        scope.questions.when_alone(alarm.ring)
+        await alarm.sleep(None)
 
     async def off_loop(self, scope: TaskScope, function: Callable[[], Any]) -> Any:
         """The result of a sync function, called on a worker in the current context."""
@@ -414,12 +465,9 @@ class AsyncDriver:
     def ended(self, body: asyncio.Task[Any]) -> None:
         """An async body has ended."""
         scope = self.bodies.pop(body)
-        if self.gate is not None:
+        error = asyncio.CancelledError() if body.cancelled() else body.exception()
+        if self.gate is not None and (error is None or self.is_closed):
             self.gate.end(scope)
-        if body.cancelled():
-            self.inbox.put((scope, None, asyncio.CancelledError()))
-            return
-        error = body.exception()
         self.inbox.put((scope, None, error) if error is not None else (scope, body.result(), None))
 
     async def wait(self) -> None:
@@ -445,7 +493,10 @@ class AsyncDriver:
             event()
             return
         if isinstance(event, Spawned):
-            self.start_child(event)
+            if event.node is None:
+                await self.store_kept(event)
+            else:
+                self.start_child(event)
             return
         if isinstance(event, Task):
             await self.resolve(event)
@@ -454,6 +505,8 @@ class AsyncDriver:
         self.launched.pop(scope, None)
         task = scope.task
         if task.scope is not scope or task.settled:
+            if self.gate is not None:
+                self.gate.end(scope)
             return
         run = self.run
         if error is None:
@@ -465,10 +518,11 @@ class AsyncDriver:
         scope.close()
         if error is None:
             run.finish(task, writes)
-        elif await self.again(run.settle(task, own_error(task, error))):
-            return
-        if run.failure is not None:
-            self.withdraw()
+        else:
+            effect = run.settle(task, own_error(task, error))
+            self.give_up(scope)
+            if await self.again(effect):
+                return
         if task.future is not None:
             await self.resolve(task)
 
@@ -483,6 +537,13 @@ class AsyncDriver:
         if isinstance(effect, Start):
             self.start(effect.task)
         return False
+
+    def give_up(self, scope: TaskScope) -> None:
+        """An attempt has failed. Its place at the gate becomes free once nobody can take it whom the failure stops."""
+        if self.run.failure is not None:
+            self.withdraw()
+        if self.gate is not None:
+            self.gate.end(scope)
 
     def withdraw(self) -> None:
         """The step has failed: bodies that wait at the gate are not started, async ones that run are cancelled."""
@@ -551,11 +612,53 @@ class AsyncDriver:
         event = Spawned(scope, node, argument, index, future, copy_context())
         if on_loop:
             self.start_child(event)
+            self.lend()
         else:
-            self.inbox.put_from_thread(event)
-        if on_loop and self.inlined and self.pumping is None:
-            self.pumping = self.loop.create_task(self.pump())
+            self.hand_over(event)
         return future
+
+    def once(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
+        """The result of a call that a running task makes once; on a thread of its body."""
+        return once(self.run, scope, key, call)
+
+    async def aonce(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
+        """Async form of `once`; on an event loop."""
+        return await aonce(self.run, scope, key, call)
+
+    def keep(self, scope: TaskScope, row: Recorded | None, *, waits: bool) -> Any:
+        """Store what a running task recorded; returns a future that resolves when it is stored as the durability says.
+
+        Called from the loop or from a thread of the body. Without a row: may the caller wait (`waits`) for such a future
+        at all?
+        """
+        on_loop = asyncio._get_running_loop() is self.loop
+        if on_loop and waits:
+            raise RuntimeError(
+                f"node {scope.task.name!r} called runtime.once() on the event loop, which would have to wait there until "
+                f"the result is stored; use 'await runtime.aonce(key, function)' in async code"
+            )
+        if row is None:
+            return None
+        if self.pumping is not None and self.pumping.done():
+            self.pumping.result()
+        future: Any = self.loop.create_future() if on_loop else future_type()()
+        self.hand_over(Spawned(scope, None, row, -1, future, None))
+        return future
+
+    def hand_over(self, event: Spawned) -> None:
+        """Give the owner something to do for a running body."""
+        if asyncio._get_running_loop() is self.loop:
+            self.inbox.put(event)
+            self.lend()
+            return
+        self.inbox.put_from_thread(event)
+        with suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self.lend)
+
+    def lend(self) -> None:
+        """While a body runs inline the driver is awaiting it: a pump settles what it asks for."""
+        if self.inlined and self.pumping is None:
+            self.pumping = self.loop.create_task(self.pump())
 
     def start_child(self, event: Spawned) -> None:
         """Make the child's task and start it; one with a stored result is settled at the next turn."""
@@ -571,11 +674,27 @@ class AsyncDriver:
             self.limited = True
             # Whoever waits for events does not know of this limit yet.
             self.inbox.put(None)
+        assert event.context is not None
         launch = partial(self.launch, scope, event.context, 0.0)
         if self.gate is None:
             launch()
         else:
             self.gate.enter(partial(self.inbox.put_from_thread, launch))
+
+    async def store_kept(self, event: Spawned) -> None:
+        """Store what a body recorded, then let it go on."""
+        if event.scope.closed:
+            abandon_future(event.future)
+            return
+        self.run.record(*event.argument)
+        try:
+            await self.store_held()
+        except BaseException as error:
+            if not event.future.done():
+                event.future.set_exception(error)
+            raise
+        if not event.future.done():
+            event.future.set_result(None)
 
     async def resolve(self, task: Task) -> None:
         """Give a child's outcome to its caller, after it was stored."""

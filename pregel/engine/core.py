@@ -18,13 +18,13 @@ Source: Valiant 1990 (bulk-synchronous model); Malewicz et al. 2010, "Pregel", s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from checkpoint.base import SCHEDULED, WRITES_IDX_MAP, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
-from pregel.constants import ERROR, INTERRUPT, NULL_TASK_ID, RESUME, START
-from pregel.engine import entry, joins, namespace, occupancy, pause, plan, retry, snapshot, view
+from pregel.constants import ERROR, INTERRUPT, NULL_TASK_ID, RESUME, RETURN, START
+from pregel.engine import entry, joins, namespace, notes, occupancy, origin, pause, plan, repeat, retry, snapshot, view
 from pregel.engine.apply import apply_tasks
 from pregel.engine.effects import Effect, Retry, Start
 from pregel.engine.program import Node, Write
@@ -34,11 +34,14 @@ from pregel.errors import (
     EngineBug,
     ErrorCode,
     GraphBubbleUp,
+    GraphChangedError,
     GraphDrained,
     GraphInterrupt,
     GraphRecursionError,
+    Interrupt,
     ParentCommand,
     StoredFailure,
+    is_invalid_resume,
 )
 
 
@@ -54,14 +57,18 @@ class Run(RunState):
 
         Raises:
             EmptyInputError: there is nothing to do.
+            GraphChangedError: what is to be resumed needs what the graph does not have any more.
             RuntimeError: answers that no question waits for, or without a saver.
         """
         if self.phase != "new":
             self._misplaced("new")
         self.replayed = self.replaying
-        commits = entry.begin(self, input)
-        self.phase = "idle"
-        self.status = "pending"
+        if self.pending and self.request.parent_run is None:
+            repeat.keep_answered(self)
+        commits = entry.begin(self, input) if self.request.called is None else repeat.begin(self, input)
+        if self.phase == "new":
+            self.phase = "idle"
+            self.status = "pending"
         return commits
 
     def plan(self) -> list[Task] | None:
@@ -134,6 +141,10 @@ class Run(RunState):
         if self.sees and self.failure is None:
             view.finished(self, task)
 
+    def record(self, id_: str, path: str, value: Any) -> None:
+        """A running task has a result that is to be found when it runs again."""
+        self.held.append(TaskWrites(self.rev, self.checkpoint_id, id_, path, 0, [(RETURN, value)]))
+
     def drop(self, task: Task) -> None:
         """The task will not be started, or its outcome does not count any more; it stays pending."""
         self._settled(task)
@@ -146,18 +157,24 @@ class Run(RunState):
         """
         if task.settled:
             raise EngineBug(f"task {task.name!r} of step {self.step} settled twice")
-        if isinstance(error, GraphBubbleUp):
+        if isinstance(error, (GraphBubbleUp, GraphChangedError)):
+            scope = task.scope
             self._settled(task)
             if isinstance(error, GraphInterrupt):
-                self._pause(task, error)
+                self._pause(task, pause.all_asked(scope, error), scope)
             else:
                 self.bubble = self.bubble or error
             return None
         if not isinstance(error, Exception):
             self._settled(task)
+            self._keep_answers(task)
             self.failure = error
             raise error
-        error.add_note(f"During task with name '{task.name}' and id '{self.id_of(task)}'")
+        notes.of_task(self, error, task)
+        if is_invalid_resume(error):
+            self._settled(task)
+            self._refuse(task, error)
+            return None
         policies = task.node.retry_policy or self.request.retry_policy
         if policies and self.failure is None:
             try:
@@ -178,6 +195,8 @@ class Run(RunState):
         child.call_index = index
         if self.pending:
             entry.reapply(self, [child])
+            if child.settled and child.interrupts:
+                scope.questions.asked.append(((2, index, ""), child.interrupts))
         self.tasks.append(child)
         if not child.settled:
             child.start_over()
@@ -207,6 +226,10 @@ class Run(RunState):
             self._end("failed")
             return None
         if self.interrupts or self.waiting:
+            if self.refused is not None:
+                self.failure = self.refused
+                self._end("failed")
+                return None
             self._end("interrupted")
             view.interrupted(self)
             return None
@@ -231,8 +254,10 @@ class Run(RunState):
         else:
             made = self.checkpoint_id_ = None
         self.pending = []
-        if self.resumed and self.request.parent_run is None:
-            self.answers.loose.clear()  # it was meant for this superstep: a question of a later one is asked
+        if self.resumed:
+            self.step_over()
+            if self.request.parent_run is None:
+                self.answers.loose.clear()  # it was meant for this superstep: a question of a later one is asked
         self.resumed = self.replaying = False
         self.step += 1
         self.phase = "idle"
@@ -241,6 +266,8 @@ class Run(RunState):
             if self.sees and self.stores:
                 self.tasks = plan.next_tasks(self)
                 view.checkpoint(self)
+            if self.root.request.called is not None:
+                repeat.stopped_after(self, made)
             self._end("interrupt_after")
             view.stopped(self)
         return made
@@ -254,9 +281,12 @@ class Run(RunState):
         is_torn = self.phase == "committing"
         self.phase = "done"
         for task in self.tasks:
+            if not task.settled and not is_torn:
+                self._keep_answers(task)
             # No cycles are left for the collector: an error knows the frames that know the run.
             task.scope = task.error = task.future = None
         self.tasks = []
+        self.kept = None
         if not self.stores:
             return None
         request = self.request
@@ -267,20 +297,22 @@ class Run(RunState):
         if around is not None and (self.status == "done" or isinstance(self.bubble, ParentCommand)):
             if not request.stable_ns:
                 # This namespace is not met again: who comes here next time asks the run around it.
-                around.sub_changed.update({**self.sub, **self.sub_changed})
+                around.sub_open.update({**self.sub, **self.sub_changed})
             else:
-                around.sub_changed[self.ns] = self.rev
+                around.sub_open[self.ns] = self.rev
                 if request.deferred:
                     self.root.finished[self.ns] = snapshot.kept(self)
         if not request.deferred:
             return snapshot.rows(self, held) if held else None
         if is_torn:
+            self.open_runs = []
             return None
+        if self.sub_open:
+            snapshot.relink(self)
         if request.parent_run is None:
-            for run, writes, is_parked in self.open_runs:
+            for run, writes, is_parked in self._still_open():
                 if not is_parked and (made := snapshot.final(run, writes)) is not None:
                     self.parked.append(made)
-            self.open_runs = []
             made = snapshot.final(self, held)
             if made is None and self.parked:
                 made = snapshot.rows(self, held)  # this run did nothing, but nested ones did
@@ -288,9 +320,7 @@ class Run(RunState):
                 made.others = self.parked
                 snapshot.unlink(made)
             return made
-        # What it stored itself is parked already; what is below it belongs to the superstep around it now.
-        request.parent_run.open_runs += self.open_runs
-        self.open_runs = []
+        request.parent_run.open_runs += self._still_open()
         if request.stable_ns:
             made = snapshot.final(self, held)
             if made is not None:
@@ -298,13 +328,29 @@ class Run(RunState):
         request.parent_run.open_runs.append(Unstored(self, held, request.stable_ns))
         return None
 
+    def leave(self) -> None:
+        """Nested run, after `close`: it is over, and the task that started it hears what it asks."""
+        request = self.request
+        scope = request.parent
+        if scope is None:
+            return
+        questions = scope.questions
+        if self.status == "interrupted" and self.interrupts:
+            questions.asked.append(((1, request.call_number, request.key or ""), tuple(self.interrupts)))
+        if self.refused is not None:
+            questions.refused = self.refused
+        questions.going_on.discard(request)
+        questions.stir()
+
     def outcome(self) -> BaseException | None:
         """What the run ends with besides its values: the exception to raise, or None. Asked once: the run lets go of it."""
         ended, self.failure = self.failure or self.bubble, None
         if ended is not None:
             return ended
         if self.status == "out_of_steps":
-            return self._out_of_steps()
+            error = self._out_of_steps()
+            self.place(error)
+            return error
         if self.status == "draining":
             return GraphDrained(self.request.control.drain_reason or "shutdown")
         if (
@@ -313,6 +359,10 @@ class Run(RunState):
         ):
             return GraphInterrupt(self.interrupts)
         return None
+
+    def place(self, error: BaseException) -> None:
+        """An error that no task raised leaves the run: say on it where it came up, and how to go on."""
+        notes.of_run(self, error)
 
     def entry_version(self) -> int:
         """Counter of the version that the input left on what it was copied to; what nodes wrote is newer.
@@ -335,9 +385,9 @@ class Run(RunState):
         """The `Runtime` of the scope's task."""
         return self.request.runtime(self, scope)
 
-    def ask(self, scope: TaskScope, value: Any, response_schema: Any) -> Any:
+    def ask(self, scope: TaskScope, value: Any, response_schema: Any, deadline: Any = None) -> Any:
         """The answer to the task's next question, or `GraphInterrupt`."""
-        return pause.ask(self, scope, value, response_schema)
+        return pause.ask(self, scope, value, response_schema, deadline)
 
     def read(self, scope: TaskScope, select: str | list[str], writes: list[Write] | None) -> Any:
         """Channel values as the step began, or with the given writes applied to copies."""
@@ -355,6 +405,24 @@ class Run(RunState):
         if self.spawner is None:
             raise EngineBug("the run has no driver that could start a task")
         return self.spawner(scope, node, argument)
+
+    def key_of(self, scope: TaskScope) -> str:
+        """What names the logical task of a scope, whenever it runs again."""
+        return origin.key_of(self, scope)
+
+    def once(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
+        """The result of a call that is made once per logical task and key."""
+        return self._driver(scope).once(scope, key, call)
+
+    async def aonce(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
+        """Async form of `once`."""
+        return await self._driver(scope).aonce(scope, key, call)
+
+    def _driver(self, scope: TaskScope) -> Any:
+        if self.keeper is None:
+            scope.check()
+            raise EngineBug(f"task {scope.task.name!r} records a result, but no driver runs it")
+        return self.keeper
 
     def now(self) -> float:
         """Seconds that only go forward."""
@@ -379,21 +447,58 @@ class Run(RunState):
         task.scope = None
         self.unsettled -= 1
 
-    def _pause(self, task: Task, error: GraphInterrupt) -> None:
+    def _pause(self, task: Task, questions: tuple[Interrupt, ...], scope: TaskScope | None) -> None:
         """A node asks; or a nested run stopped at a breakpoint, and there is no question."""
-        task.interrupts = error.interrupts
+        if scope is not None and scope.has_questions and scope.questions.refused is not None:
+            # One of its nested runs was given an answer that does not fit: what is stored of the others stays as it is.
+            self._refuse(task, scope.questions.refused)
+            return
+        task.interrupts = questions
         called = task.call_index >= 0
-        if not error.interrupts:
+        if not questions:
             if not called:
                 self.waiting.append(task)
             return
         if not called:
-            self.interrupts += error.interrupts
+            self.interrupts += questions
         if self.stores:
-            self._hold(task, INTERRUPT, list(error.interrupts))
+            self._hold(task, INTERRUPT, list(questions))
             self._hold_answers(task)
-        if not called:
+        if called:
+            self._pass_on(task)
+        else:
             view.paused(self, task)
+
+    def _pass_on(self, child: Task) -> None:
+        """A called task asks: so does the one that called it, also if it was left by another question already."""
+        caller, parent = child.caller, child.parent
+        if caller is None or parent is None:
+            return
+        caller.questions.asked.append(((2, child.call_index, ""), child.interrupts))
+        if not parent.settled or not parent.interrupts:
+            return
+        known = {question.id for question in parent.interrupts}
+        late = tuple(question for question in child.interrupts if question.id not in known)
+        if late:
+            earlier, parent.interrupts = parent.interrupts, late
+            if parent.call_index < 0:
+                self.interrupts += late
+                view.paused(self, parent)
+            parent.interrupts = earlier + late
+            if self.stores:
+                self._hold(parent, INTERRUPT, list(parent.interrupts))
+            if parent.call_index >= 0:
+                self._pass_on(parent)
+
+    def _refuse(self, task: Task, error: BaseException) -> None:
+        """An answer does not fit its question. Nothing of it is stored; the question stays open as it was."""
+        task.error = error
+        self._keep_answers(task)
+        if self.sees:
+            view.failed(self, task)
+        if task.call_index < 0:
+            self.refused = self.refused or error
+            self.waiting.append(task)
 
     def _fail(self, task: Task, error: Exception) -> Effect | None:
         """No further try: hand the failure to the node's handler, or let it end the run."""
@@ -401,6 +506,7 @@ class Run(RunState):
         handler = entry.handler_of(self, task.node)
         if self.stores:
             self._hold(task, ERROR, error)
+            self._keep_answers(task)
         if self.sees:
             view.failed(self, task)
         task.settled = True
@@ -441,15 +547,28 @@ class Run(RunState):
     def _hold(self, task: Task, channel: str, value: Any) -> None:
         self.held.append(self._row(task, WRITES_IDX_MAP[channel], [(channel, value)]))
 
-    def _hold_answers(self, task: Task) -> None:
+    def _hold_answers(self, task: Task, provisional: Sequence[int] = ()) -> None:
         if task.answers:
-            self._hold(task, RESUME, list(task.answers))
+            self._hold(task, RESUME, pause.answers_plain(task.answers, provisional))
         if task.took_loose:
             # It was given once and is used up: a later question must not find it (engine.md 11.2).
             task.took_loose = False
             self.held.append(
                 TaskWrites(self.rev, self.checkpoint_id, NULL_TASK_ID, "", WRITES_IDX_MAP[RESUME], [(RESUME, None)])
             )
+
+    def _keep_answers(self, task: Task) -> None:
+        """The task has not finished, and will run again: what it was answered it is not asked again."""
+        if self.stores and (task.answers or task.took_loose or self.answers.taken):
+            self._hold_answers(task, pause.provisional(self, task))
+            left = pause.left_open(self, task)
+            if left is not None:
+                self._hold(task, INTERRUPT, left)
+
+    def _still_open(self) -> list[Unstored]:
+        """Nested runs of the open superstep, of tasks that did not finish: a finished one does not run again."""
+        runs, self.open_runs = self.open_runs, []
+        return [left for left in runs if left.run.request.parent.task.writes is None]  # type: ignore[union-attr]
 
     def _take_held(self) -> list[TaskWrites]:
         held = self.held

@@ -13,9 +13,10 @@ from typing import Any
 from checkpoint.base import StepCommit, TaskWrites
 from pregel._scope import TaskScope, enter
 from pregel.constants import COPY, END, INPUT
-from pregel.engine import entry, plan, snapshot
+from pregel.engine import entry, pause, plan, snapshot
 from pregel.engine.apply import apply_tasks, apply_writes
 from pregel.engine.core import Run, count_of
+from pregel.engine.origin import originate
 from pregel.engine.program import Write
 from pregel.engine.task import Task
 from pregel.errors import InvalidUpdateError, shown
@@ -46,7 +47,10 @@ class Edit:
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        run.sign()
         self.commits: list[StepCommit] = []
+        # What the thread was told since its newest checkpoint is in a row of that one, which this edit leaves behind.
+        run.remember(pause.BREAKPOINTS, pause.kept_breakpoints(run) or None)
 
     def prepare(self, updates: Sequence[StateUpdate]) -> list[tuple[Task, Any]]:
         """The tasks that an ordinary superstep stands for, with the value that each is to have returned; [] for the special
@@ -74,6 +78,7 @@ class Edit:
 
         Raises:
             InvalidUpdateError: a channel cannot take the writes.
+            GraphChangedError: what is to be copied has pending work that this graph cannot run.
         """
         run = self.run
         first = updates[0]
@@ -82,13 +87,17 @@ class Edit:
             self._clear()
         elif first.as_node == INPUT:
             self._alone(updates, "writing the input (as_node='__input__')")
+            entry.dropped_by_change(run, "the input that update_state writes")
             self._input(first.values)
         elif first.as_node == COPY:
             self._alone(updates, "copying the checkpoint (as_node='__copy__')")
+            entry.check_change(run)
             self._copy(self._copied(first.values), tasks)
         else:
+            entry.dropped_by_change(run, "update_state")
             self._update(updates, tasks)
         run.pending = []
+        run.taken_over = None
 
     def _alone(self, updates: Sequence[StateUpdate], doing: str) -> None:
         if len(updates) > 1:
@@ -107,7 +116,9 @@ class Edit:
             # A node may still be due because of an earlier step: a complete join, a released deferred node.
             due = {t for task in plan.open_tasks(run) for t in task.triggers if t in run.versions}
             run.updated = sorted({*(run.updated or ()), *(t for t in due if run.channels[t].is_available())})
+        originate(run)
         commit = snapshot.checkpoint(run, source, held)
+        run.step_over()
         assert commit is not None
         self.commits.append(commit)
         run.step += 1
@@ -135,6 +146,7 @@ class Edit:
                 f"as_node='__input__' got no input for {run.program.input_channels!r}: {shown(values)}"
             )
         apply_tasks(run, [_blank(task) for task in self._open()])
+        run.drop_open_step()
         run.updated = None
         apply_writes(run, writes, INPUT)
         run.seen.setdefault(INPUT, {})
@@ -163,9 +175,9 @@ class Edit:
     def _copy(self, updates: Sequence[StateUpdate], tasks: Sequence[Task]) -> None:
         """A sibling of the checkpoint; with updates, those applied to the copy as the next superstep."""
         run = self.run
+        run.drop_open_step()
         run.rev, run.checkpoint_id_ = run.parent_rev or 0, run.parent_id
         self._store("fork")
-        run.pending = []
         if updates:
             self._update(updates, tasks)
 
@@ -175,6 +187,7 @@ class Edit:
             run.step = 0
         entry.null_writes(run)
         open_tasks = self._open()
+        run.drop_open_step()
         # A fixed step in which earlier finished tasks count is applied only when it is closed by END; an update stands
         # beside it, so their stored results are shown in history and not applied here.
         # A checkpoint that the thread went on from already keeps the results that it has.
@@ -214,6 +227,7 @@ class Edit:
             if not alone:
                 raise InvalidUpdateError("several updates in one superstep need as_node each")
             name = self._inferred()
+        name = run.program.current.get(name, name)
         if name not in nodes:
             raise InvalidUpdateError(f"as_node {name!r} is none of the nodes {list(nodes)!r}")
         return name

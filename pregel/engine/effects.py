@@ -34,16 +34,21 @@ class Start:
 
 Effect = Retry | Start
 
+Recorded = tuple[str, str, Any]
+"""What a running task wants stored beside its output: id and path of its row, and the value."""
+
 HAND_BACK: Any = object()
 """Tells the pump of a driver that the inline body has ended."""
 
 
 class Spawned:
-    """A child task that a running body wants started."""
+    """A child task that a running body wants started; without a node, what it recorded (`argument`)."""
 
     __slots__ = ("argument", "context", "future", "index", "node", "scope")
 
-    def __init__(self, scope: TaskScope, node: Any, argument: Any, index: int, future: Any, context: Context) -> None:
+    def __init__(
+        self, scope: TaskScope, node: Any, argument: Any, index: int, future: Any, context: Context | None
+    ) -> None:
         self.scope = scope
         self.node = node
         self.argument = argument

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from checkpoint.base import SCHEDULED, StepCommit, TaskWrites
+from checkpoint.base import SCHEDULED, WRITES_IDX_MAP, StepCommit, TaskWrites
 from pregel.constants import (
     END,
     ERROR,
@@ -22,12 +22,23 @@ from pregel.constants import (
     START,
     TASKS,
 )
-from pregel.engine import pause, plan, snapshot, view
+from pregel.engine import answer as fit
+from pregel.engine import namespace, pause, plan, redeploy, snapshot, view
 from pregel.engine.apply import apply_tasks, apply_writes
+from pregel.engine.origin import originate
 from pregel.engine.program import Node, Program, Write
 from pregel.engine.state import Answers, RunState
 from pregel.engine.task import Task
-from pregel.errors import EmptyInputError, InvalidUpdateError, NodeError, StoredFailure, nearest, shown
+from pregel.errors import (
+    EmptyInputError,
+    Interrupt,
+    InvalidUpdateError,
+    NodeError,
+    StoredFailure,
+    UnknownInterruptError,
+    nearest,
+    shown,
+)
 from pregel.types import Command, Send
 
 
@@ -62,12 +73,12 @@ def map_command(command: Command[Any], program: Program, notice: Any) -> list[Wr
     targets = command.goto if isinstance(command.goto, (list, tuple)) else [command.goto]
     for target in targets:
         if isinstance(target, Send):
-            if target.node in program.nodes:
+            if target.node in program.nodes or target.node in program.current:
                 writes.append((TASKS, target))
             else:
                 notice("unknown-send", f"input:{target.node}", plan.unknown_target(program, target))
         elif isinstance(target, str):
-            channel = f"branch:to:{target}"
+            channel = f"branch:to:{program.current.get(target, target)}"
             if channel in program.channels:
                 writes.append((channel, START))
             elif target != END:
@@ -113,20 +124,28 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
 
     Raises:
         EmptyInputError: there is neither input nor anything to continue.
+        GraphChangedError: what is to be continued needs nodes or keys that the graph has no more.
         RuntimeError: answers without a saver, or a bare answer to several pending questions.
     """
     request = run.request
+    if run.stores:
+        run.sign()
+    if run.taken_over is not None:
+        for one in run.taken_over.memories:
+            run.notice("lost-memory", f"{one.ns}:{one.name}", f"thread {one.thread_id!r}: {one}")
     nulls = null_writes(run)
     command = value if isinstance(value, Command) else None
     if command is not None:
         _check(run, command)
+    elif request.parent_run is None and continues(run, value):
+        value = None
     elif run.continues:
         value = None
         answers = run.answers
         if run.source == "update" and answers.bare is not None and answers.bare in answers.by_id:
             # The state was edited while it waited: its question was asked under an id that it does not have any more.
             answers.loose.append(answers.by_id.pop(answers.bare))
-    resuming = bool(run.versions) and (value is None or command is not None)
+    resuming = continues(run, value)
     if command is None and not resuming:
         writes = map_input(run.program, value)
         if not writes:
@@ -135,6 +154,7 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
                 f"no input for {channels!r}: pass an input, or address a thread that has something to resume"
             )
         return _present(_input(run, writes))
+    check_change(run)
     rows: list[TaskWrites] = []
     if command is not None:
         rows = _answers(run, command)
@@ -148,7 +168,14 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
             rows.append(_null_row(run, 0, given, nulls))
     elif not run.replaying and request.parent_run is None:
         run.answers = pause.stored_answers(run.pending)
+    if run.pending and not run.replaying:
+        pause.adopt(run, now=request.clock())
+    if pause.BREAKPOINTS in run.facts_changed and not run.replaying:
+        # The run may come to its end without a checkpoint that says so.
+        rows.append(_null_row(run, WRITES_IDX_MAP[INTERRUPT], [(INTERRUPT, run.facts[pause.BREAKPOINTS])]))
     run.resumed = True
+    if run.moved_past:
+        originate(run)
     commits: list[StepCommit | None] = []
     if rows and run.stores:
         if request.deferred:
@@ -158,10 +185,52 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
     if run.replaying and (run.source not in ("update", "fork") or run.loaded is None or not run.loaded.is_head):
         # Also when it was transplanted: its namespace has no checkpoint yet that task writes could belong to.
         commits.append(_fork(run))
-    run.seen[INTERRUPT] = dict(run.versions)
-    run.seen_changed[INTERRUPT] = run.seen[INTERRUPT]
+    elif run.replaying:
+        run.sub_open = {}  # the tasks that these nested runs were of run again
+    called = run.root.request.called
+    if called is not None and called.stops_in(run):
+        # The call of the root run is repeated: this one stands where it stood, and a breakpoint stops it once more.
+        if called.stands_after(run):
+            run.status, run.phase = "interrupt_after", "done"
+    else:
+        run.seen[INTERRUPT] = dict(run.versions)
+        run.seen_changed[INTERRUPT] = run.seen[INTERRUPT]
     view.resumed(run)
     return [commit for commit in commits if commit is not None]
+
+
+def _reconnects(run: RunState) -> bool:
+    """Is it the run that the newest checkpoint was stored by, told by the metadata of the config? Its input is ignored
+    then, as LangGraph does (engine.md 5.7)."""
+    run_id = run.request.stored_metadata.get("run_id")
+    return run_id is not None and run.loaded is not None and run.loaded.metadata.get("run_id") == str(run_id)
+
+
+def continues(run: RunState, value: Any) -> bool:
+    """Does a run with this input go on from what is stored?"""
+    if not run.versions:
+        return False
+    return value is None or isinstance(value, Command) or (run.request.parent_run is None and _reconnects(run))
+
+
+def check_change(run: RunState) -> None:
+    """The run continues what another version of the graph has left.
+
+    Raises:
+        GraphChangedError: this one cannot run it.
+    """
+    taken_over = run.taken_over
+    if taken_over is None:
+        return
+    redeploy.refuse(redeploy.in_the_way(taken_over.missing, results=not run.replaying and not run.moved_past))
+    for key in taken_over.unseen if plan.open_tasks(run) else ():
+        run.notice(
+            "undeclared-key",
+            key,
+            f"thread {run.request.thread_id!r} has a value of {key!r}, which this version of the graph does not declare: "
+            f"no node sees it, and it stays stored; if the key was renamed: compile(renamed_keys={{{key!r}: 'new_key'}}), "
+            f"if it is not needed any more: compile(renamed_keys={{{key!r}: None}})",
+        )
 
 
 def _check(run: RunState, command: Command[Any]) -> None:
@@ -189,22 +258,39 @@ def _input(run: RunState, writes: Sequence[Write]) -> StepCommit | None:
             # Deferred nodes that wait go on waiting: the input is something else to do.
             apply_tasks(run, dropped, releases=False)
         run.updated = None
-    run.pending = []
+        dropped_by_change(run, "the new input")
+    run.drop_open_step()
     if writes:
         apply_writes(run, writes, INPUT)
         run.entered = run.version
     run.seen.setdefault(INPUT, {})
     run.seen_changed[INPUT] = run.seen[INPUT]
+    if run.stores and run.request.parent_run is None:
+        originate(run)
     commit = snapshot.checkpoint(run, "input")
+    run.step_over()
     run.step += 1
     return commit
 
 
+def dropped_by_change(run: RunState, what: str) -> None:
+    """Say what of a step that is dropped this graph could not have run, since nobody sees it in the state."""
+    missing = run.taken_over.missing if run.taken_over is not None else ()
+    for one in missing:
+        run.notice(
+            "dropped-work",
+            f"{one.kind}:{one.name}",
+            f"{what} drops pending work of thread {one.thread_id!r} that this version of the graph could not run: {one}",
+        )
+
+
 def _fork(run: RunState) -> StepCommit | None:
     """The checkpoint that a replay starts from: a copy of the addressed one, on a branch of its own."""
+    originate(run)
+    run.drop_open_step()
     commit = snapshot.checkpoint(run, "fork")
+    run.step_over()
     run.step += 1
-    run.pending = []
     return commit
 
 
@@ -222,50 +308,120 @@ def _answers(run: RunState, command: Command[Any]) -> list[TaskWrites]:
 
     Raises:
         RuntimeError: one bare answer, several pending questions.
+        UnknownInterruptError: strict, and an answer belongs to no question; or its question's default has taken over.
+        InvalidAnswerError: an answer does not fit the JSON schema of its question.
     """
     value = command.resume
+    earlier = run.answers = pause.stored_answers(run.pending)
     if value is None:
-        run.answers = pause.stored_answers(run.pending)
         return []
-    earlier = pause.stored_answers(run.pending)
-    open_ids = list(dict.fromkeys(q.id for questions in pause.pending(run.pending).values() for q in questions))
-    if value == {} and isinstance(value, dict):
-        run.answers = earlier
+    questions = pause.open_questions(run.pending)
+    by_name = pause.is_id_map(value)
+    if not questions:
+        _answers_nothing(run, value, by_name=by_name)
+    if by_name:
+        by_id, bare = dict(value), None
+        unknown = [id_ for id_ in value if id_ not in questions and id_ not in earlier.by_id]
+        if questions and unknown:
+            _no_such_question(run, unknown, questions)
+    elif isinstance(value, dict) and not value:
+        if questions and run.request.strict:
+            raise _unanswered("it is an empty map", questions, reason="empty_map")
         return []
-    bare = None
-    if pause.is_id_map(value):
-        unknown = [id_ for id_ in value if id_ not in open_ids and id_ not in earlier.by_id]
-        if unknown:
-            run.notice(
-                "unknown-interrupt",
-                "resume",
-                f"Command(resume=...) answers interrupt {unknown[0]!r}, which is not pending; pending are {open_ids!r}",
-            )
-        by_id = dict(value)
-    elif len(open_ids) > 1:
-        raise RuntimeError(
-            f"{len(open_ids)} interrupts are pending ({', '.join(open_ids)}); say which one the answer is for: "
-            f"Command(resume={{interrupt_id: value}})"
-        )
-    elif open_ids:
-        bare = open_ids[0]
+    elif len(questions) > 1:
+        raise _ambiguous(run, questions)
+    elif questions:
+        (bare,) = questions
         by_id = {bare: value}
     else:
-        if not plan.open_tasks(run):
-            state = "has finished" if run.versions else "is empty"
-            run.notice(
-                "unasked-resume",
-                "resume",
-                f"Command(resume=...) answers nothing: thread {run.request.thread_id!r} {state}, so no interrupt and no "
-                f"breakpoint is pending; check the thread_id, or pass an input",
-            )
         run.answers = Answers(loose=value)
         if run.versions and run.stores:
             return [_null_row(run, -4, [(RESUME, value)])]
         return []
+    _check_answers(run, by_id, questions)
     # An answer that was stored and not asked for yet stays with the new ones: the row is replaced as a whole.
     run.answers = Answers({**earlier.by_id, **by_id}, bare=bare)
-    return [_null_row(run, -4, [(RESUME, dict(run.answers.by_id))])]
+    run.answers.anew = by_id
+    # What only the node can check is stored when it has: with the node's outcome.
+    lasting = {id_: a for id_, a in run.answers.by_id.items() if id_ not in questions or not questions[id_].is_typed}
+    return [_null_row(run, -4, [(RESUME, lasting)])] if lasting else []
+
+
+def _check_answers(run: RunState, by_id: dict[str, Any], questions: dict[str, Interrupt]) -> None:
+    """Refuse answers that come too late, or do not fit the JSON schema of their question.
+
+    Raises:
+        UnknownInterruptError: the question's default has taken over.
+        InvalidAnswerError: a JSON schema says no.
+    """
+    now = run.request.clock()
+    for id_, answer in by_id.items():
+        question = questions.get(id_)
+        if question is None:
+            continue
+        if question.has_expired(now):
+            raise UnknownInterruptError(
+                f"Command(resume=...) answers interrupt {id_!r} ({shown(question.value)}) too late: since "
+                f"{question.expires} its default {shown(question.default)} is the answer; nothing was stored; go on with "
+                f"invoke(None)",
+                reason="expired",
+                interrupt_ids=[id_],
+                pending_ids=list(questions),
+            )
+        if question.checked and question.response_schema is not None:
+            wrong = fit.problem(question.response_schema, answer)
+            if wrong is not None:
+                raise pause.refusal(id_, namespace.around(question.task_ns)[1], wrong)
+
+
+def _listed(questions: dict[str, Interrupt]) -> str:
+    return ", ".join(f"{id_} ({shown(question.value, 60)})" for id_, question in questions.items()) or "none"
+
+
+def _unanswered(why: str, questions: dict[str, Interrupt], *, reason: str, ids: Sequence[str] = ()) -> Exception:
+    """Strict: a resume that answers nothing, or does not say what."""
+    return UnknownInterruptError(
+        f"Command(resume=...) answers nothing: {why}; pending are: {_listed(questions)}; nothing was stored",
+        reason=reason,
+        interrupt_ids=ids,
+        pending_ids=list(questions),
+    )
+
+
+def _answers_nothing(run: RunState, value: Any, *, by_name: bool) -> None:
+    """No question is pending. On a breakpoint any answer means "go on" (D49); elsewhere it is probably a mistake."""
+    if plan.open_tasks(run):
+        return
+    state = "has finished" if run.versions else "is empty"
+    why = f"thread {run.request.thread_id!r} {state}, so no interrupt and no breakpoint is pending"
+    if run.request.strict:
+        raise _unanswered(why, {}, reason="not_pending", ids=list(value) if by_name else ())
+    run.notice(
+        "unasked-resume",
+        "resume",
+        f"Command(resume=...) answers nothing: {why}; check the thread_id, or pass an input",
+    )
+
+
+def _no_such_question(run: RunState, unknown: Sequence[str], questions: dict[str, Interrupt]) -> None:
+    why = f"interrupt {', '.join(map(repr, unknown))} is not pending"
+    if run.request.strict:
+        raise _unanswered(why, questions, reason="not_pending", ids=unknown)
+    run.notice(
+        "unknown-interrupt",
+        "resume",
+        f"Command(resume=...) has an answer that nobody waits for: {why}; pending are: {_listed(questions)}",
+    )
+
+
+def _ambiguous(run: RunState, questions: dict[str, Interrupt]) -> Exception:
+    text = (
+        f"{len(questions)} interrupts are pending: {_listed(questions)}; say which one the answer is for: "
+        f"Command(resume={{interrupt_id: value}})"
+    )
+    if run.request.strict:
+        return UnknownInterruptError(text, reason="ambiguous", pending_ids=list(questions))
+    return RuntimeError(text)
 
 
 def reapply(run: RunState, tasks: Sequence[Task]) -> None:
@@ -277,6 +433,7 @@ def reapply(run: RunState, tasks: Sequence[Task]) -> None:
     by_task: dict[str, list[TaskWrites]] = {}
     for entry in run.pending:
         by_task.setdefault(entry.task_id, []).append(entry)
+    loose = len(run.answers.loose)  # the root knew of no question, say because a sibling of the asking task failed
     for task in list(tasks):
         entries = by_task.get(run.id_of(task))
         if not entries or run.replaying:
@@ -289,24 +446,32 @@ def reapply(run: RunState, tasks: Sequence[Task]) -> None:
             task.settled = True
             task.reapplied = True
         elif task.interrupts and not task.handled and run.answers.given and not _answered(run, task):
+            if loose:
+                loose -= 1
+                continue
             task.settled = True
-            run.waiting.append(task)
-            run.interrupts += task.interrupts
+            if task.call_index < 0:  # else its caller asks for it
+                run.waiting.append(task)
+                run.interrupts += task.interrupts
 
 
 def restore_task(task: Task, entries: Sequence[TaskWrites]) -> None:
-    """Set what is stored of a task: its writes, its open questions, its answers, its error."""
+    """Set what is stored of a task: its writes, its open questions, its answers, its error.
+
+    That an error handler takes over from it is read back in one of two forms: under the name of its slot, or, from a
+    saver that knows no slot for it, like the writes of a finished task.
+    """
     for entry in entries:
         for channel, value in entry.writes:
             if channel == INTERRUPT:
                 task.interrupts = tuple(value)
             elif channel == RESUME:
-                task.answers = list(value) if value is not None else None
+                pause.restore_answers(task, value)
             elif channel == ERROR:
                 task.error = value
             elif channel in (SCHEDULED, ERROR_SOURCE_NODE):
                 task.handled = True
-        if entry.slot == 0:
+        if entry.slot == 0 and not any(channel == ERROR_SOURCE_NODE for channel, _ in entry.writes):
             task.writes = [(c, v) for c, v in entry.writes if c != NO_WRITES]
 
 

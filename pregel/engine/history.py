@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from checkpoint.base import LoadedCheckpoint, RunnableConfig
-from pregel.engine import entry, pause, plan, view
+from pregel.engine import entry, pause, plan, redeploy, view
 from pregel.engine.program import Program
 from pregel.engine.state import Request, RunState
 from pregel.engine.task import Task, order
@@ -22,6 +22,10 @@ def opened(program: Program, request: Request, loaded: LoadedCheckpoint) -> tupl
     run = RunState(program, request, loaded)
     entry.null_writes(run)
     tasks = plan.open_tasks(run)
+    if run.taken_over is not None:
+        # A thread that cannot go on must not look as if it had finished.
+        tasks = [*redeploy.gone_tasks(run.channels, run.taken_over, program), *tasks]
+        tasks.sort(key=lambda task: (task.index < 0, task.index))
     entry.restore(run, tasks, loaded.writes)
     return run, tasks
 

@@ -46,6 +46,10 @@ def report(run: RunState, names: Iterable[str]) -> None:
 
     Not if the join went on earlier in this run: then the rest is the beginning of a round that a loop did not need.
     """
+    request = run.request
+    # A nested run without a namespace of its own for good starts from nothing next time.
+    goes_on = run.stores and (request.parent_run is None or request.stable_ns)
+    kept = "; with the checkpointer, what arrived counts in the next run" if goes_on else ""
     for name in names:
         channel = run.channels[name]
         awaited, seen = channel.names, channel.seen  # type: ignore[attr-defined]
@@ -53,7 +57,6 @@ def report(run: RunState, names: Iterable[str]) -> None:
             continue
         target = run.program.wakes[name][0]
         missing = ", ".join(map(repr, sorted(awaited - seen)))
-        kept = "; with the checkpointer, what arrived counts in the next run" if run.stores else ""
         run.notice(
             HALF_JOIN,
             name,

@@ -20,6 +20,11 @@ def task_ns(ns: str, name: str, task_id: str) -> str:
     return f"{ns}{NS_SEP}{name}{NS_END}{task_id}" if ns else f"{name}{NS_END}{task_id}"
 
 
+def below(ns: str, segment: str) -> str:
+    """The namespace of a segment inside the graph at `ns`."""
+    return f"{ns}{NS_SEP}{segment}" if ns else segment
+
+
 def nested_ns(task: str, call: int, key: str | None = None) -> str:
     """Namespace of the `call`-th nested run (from 0) of the task at `task`: of those without a key, or of those with it."""
     if key is not None:
@@ -78,6 +83,16 @@ def stable(ns: str) -> str:
 def names_of(ns: str) -> tuple[str, ...]:
     """Names on the way to the graph at `ns`: no task ids, no counters; a key stays with its node."""
     return tuple(s.partition(NS_END)[0] for s in ns.split(NS_SEP) if s and not s.isdecimal())
+
+
+def around(task: str) -> tuple[str, str]:
+    """The namespace of the graph, and the name of the node, of the task at an address that `task_ns` made, or of a nested
+    run of it."""
+    segments = task.split(NS_SEP)
+    while segments and segments[-1].isdecimal():
+        segments.pop()
+    name = segments.pop().partition(NS_END)[0] if segments else ""
+    return NS_SEP.join(segments), split_key(name)[0]
 
 
 def parent_ns(ns: str) -> str:

@@ -88,7 +88,7 @@ def sends(run: RunState) -> list[Task]:
         if not isinstance(packet, Send):
             run.notice("invalid-send", TASKS, f"a pending send is {shown(packet)}, not a Send; it is skipped")
             continue
-        node = run.program.nodes.get(packet.node)
+        node = run.program.nodes.get(packet.node) or run.program.former(packet.node)
         if node is None:
             run.notice("unknown-send", packet.node, unknown_target(run.program, packet))
             continue

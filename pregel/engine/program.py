@@ -15,7 +15,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from typing import Any, Protocol
 
 from pregel._call import Call
@@ -74,6 +74,7 @@ class PregelNode:
     """
 
     __slots__ = (
+        "aliases",
         "bound",
         "cache_policy",
         "channels",
@@ -107,6 +108,7 @@ class PregelNode:
         error_handler: str | None = None,
         is_error_handler: bool = False,
         subgraphs: Sequence[Any] | None = None,
+        aliases: str | Sequence[str] = (),
     ) -> None:
         self.channels = channels if isinstance(channels, str) else list(channels)
         self.triggers = list(triggers)
@@ -124,6 +126,8 @@ class PregelNode:
         self.is_error_handler = is_error_handler
         self.subgraphs = list(subgraphs or ())
         """Compiled graphs that the callable holds or names, the node's own first."""
+        self.aliases = (aliases,) if isinstance(aliases, str) else tuple(aliases)
+        """Names that the node had in earlier versions of the graph; work stored under them goes on here."""
 
     def copy(self, update: Mapping[str, Any] | None = None) -> PregelNode:
         """A node with some fields replaced."""
@@ -138,7 +142,9 @@ class Node:
     """A node, compiled: what one activation of it needs, without looking anything up."""
 
     __slots__ = (
+        "address",
         "afn",
+        "aliases",
         "async_routers",
         "cache_policy",
         "error_handler",
@@ -206,6 +212,17 @@ class Node:
         self.error_handler = spec.error_handler
         self.is_error_handler = spec.is_error_handler
         self.subgraphs = spec.subgraphs
+        self.aliases = spec.aliases
+        self.address = name
+        """What ids, paths and namespaces of its tasks call it: a former name for tasks that were stored under that."""
+
+    def known_as(self, address: str) -> Node:
+        """The same node, for tasks that are stored under a former name."""
+        twin = copy(self)
+        twin.address = address
+        twin.path_text = f"~{PULL}, {address}"
+        twin.identity = f"{address}\x1f{PULL}"
+        return twin
 
 
 def _same(value: Any) -> Any:
@@ -265,15 +282,18 @@ class Program:
         "channels",
         "clearing",
         "consuming",
+        "current",
         "finishing",
         "inclusive",
         "input_channels",
         "joins",
         "keeps_all",
         "managed",
+        "mark",
         "nodes",
         "output_can_clear",
         "output_channels",
+        "renamed_keys",
         "stream_channels",
         "tracked",
         "triggers",
@@ -291,8 +311,10 @@ class Program:
         output_channels: str | Sequence[str],
         stream_channels: str | Sequence[str],
         watch: bool = False,
+        renamed_keys: Mapping[str, str | None] | None = None,
     ) -> None:
-        """`watch`: refuse nodes that edit their input in place."""
+        """`watch`: refuse nodes that edit their input in place. `renamed_keys`: former channel -> the one that has its
+        value now, None if none needs it any more."""
         self.channels = dict(channels)
         """Name -> specification; runs make their own channels from these."""
         self.managed = dict(managed)
@@ -327,6 +349,23 @@ class Program:
         """Can an output key lose its value without being written?"""
         self.warned: set[tuple[str, str]] = set()
         """(code, place) of notices that were emitted already; the one field that grows."""
+        self.current = {alias: node.name for node in self.nodes.values() for alias in node.aliases}
+        """Former name of a node -> its name."""
+        self.renamed_keys = dict(renamed_keys or {})
+        self.mark: Any = None
+        """What checkpoints carry of this graph (`redeploy.mark_of`), once somebody has asked."""
+
+    def known_as(self, addresses: Mapping[str, str]) -> Program:
+        """The same program, for a superstep whose tasks are stored under former names: name -> former name."""
+        twin = copy(self)
+        twin.nodes = {
+            name: node.known_as(addresses[name]) if name in addresses else node for name, node in self.nodes.items()
+        }
+        return twin
+
+    def former(self, name: str) -> Node | None:
+        """The node that has had this name, for tasks that are stored under it."""
+        return self.nodes[self.current[name]].known_as(name) if name in self.current else None
 
     @property
     def state_keys(self) -> list[str]:

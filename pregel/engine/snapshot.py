@@ -70,6 +70,9 @@ def checkpoint(run: RunState, source: Source, held: Sequence[TaskWrites] = ()) -
     run.source = source
     run.made_step = step = run.step
     run.number(step)
+    if run.sub_open:
+        run.sub_changed.update(run.sub_open)
+        run.sub_open = {}
     if not run.stores or run.request.deferred:
         if run.open_runs:
             run.open_runs = []  # what nested runs came to is in the state now
@@ -89,6 +92,14 @@ def final(run: RunState, held: Sequence[TaskWrites]) -> StepCommit | None:
     run.parent_rev, run.parent_id = (None, None) if base is None else base
     run.base = run.rev, run.checkpoint_id
     return commit(run, held)
+
+
+def relink(run: RunState) -> None:
+    """Nested runs that ended in the open superstep of this one, perhaps below others of which nothing is stored: whoever
+    closes the superstep finds them under it."""
+    for other in run.root.parked:
+        if run.sub_open.get(other.checkpoint_ns) == other.rev:
+            other.up_rev = run.rev
 
 
 def unlink(made: StepCommit) -> None:
@@ -233,6 +244,7 @@ def into_lane(run: RunState, commits: Sequence[StepCommit]) -> None:
             task.rev = moved.get(task.rev, task.rev)
     run.rev = moved.get(run.rev, run.rev)
     run.sub = {ns: moved.get(rev, rev) for ns, rev in run.sub.items()}
+    run.sub_open = {ns: moved.get(rev, rev) for ns, rev in run.sub_open.items()}
     if run.base is not None:
         run.base = moved.get(run.base[0], run.base[0]), run.base[1]
     for kept_state in run.finished.values():

@@ -12,14 +12,16 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from typing import Any, Literal, NamedTuple
 
 from checkpoint.base import Claim, LoadedCheckpoint, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
 from pregel.channels.base import BaseChannel
+from pregel.channels.ephemeral_value import EphemeralValue
 from pregel.constants import MISSING
-from pregel.engine import namespace
+from pregel.engine import namespace, redeploy
 from pregel.engine.occupancy import Stay
 from pregel.engine.program import Program
 from pregel.engine.task import Task, digest, task_id
@@ -52,7 +54,7 @@ class Answers:
     taking are one dict or list operation, so any thread may.
     """
 
-    __slots__ = ("bare", "by_id", "given", "loose")
+    __slots__ = ("anew", "bare", "by_id", "given", "loose", "open", "taken")
 
     def __init__(self, by_id: Mapping[str, Any] | None = None, loose: Any = MISSING, bare: str | None = None) -> None:
         self.by_id: dict[str, Any] = dict(by_id or {})
@@ -61,6 +63,12 @@ class Answers:
         """The id that a bare answer was given; its question has another one now if the nested state was edited since."""
         self.given = bool(by_id) or loose is not MISSING
         """Did the resume answer anything? Then unanswered tasks wait (D43)."""
+        self.open: dict[str, Interrupt] = {}
+        """Interrupt id -> the question as it was asked first: when it came up, and when it ends, never changes."""
+        self.anew: Collection[str] = ()
+        """Ids that this resume answers, as opposed to what was stored by an earlier one."""
+        self.taken: set[str] = set()
+        """Ids of questions that have got their answer in this run."""
 
 
 class Channels(dict[str, BaseChannel[Any, Any, Any]]):
@@ -80,11 +88,17 @@ class Channels(dict[str, BaseChannel[Any, Any, Any]]):
         return channel
 
 
+Breakpoints = tuple[dict[str, str | Sequence[str]], bool | None]
+"""Nodes to stop at by "before" and "after", as a call gives them, and whether the thread is to keep (or forget) them."""
+
+
 class Request:
     """What one caller asked one run to do; filled by `pregel.pregel`, read by everybody, changed by nobody."""
 
     __slots__ = (
+        "breakpoints",
         "call_number",
+        "called",
         "caller",
         "checkpoint_id",
         "clock",
@@ -128,6 +142,8 @@ class Request:
     )
 
     def __init__(self) -> None:
+        self.called: Any = None
+        """The call that the root run is for, if it has a run id of its own (`engine.repeat.Called`)."""
         self.turn: Any = None
         """Root run with a saver: what it does if its thread is held."""
         self.hold: Any = None
@@ -154,11 +170,11 @@ class Request:
     thread_id: str | None
     checkpoint_id: str | None
     """The checkpoint that the caller addressed, None for the newest."""
-    seeds: dict[str, str]
-    """Root run: namespace -> checkpoint id of nested checkpoints that the caller addressed. The nested runs of the tasks
-    that had these namespaces start from there (D25)."""
-    stood: tuple[str, str] | None
-    """Nested run of a replayed superstep: namespace and id of the checkpoint that it continues."""
+    seeds: dict[str, tuple[str, str]]
+    """Root run: namespace without task ids -> (namespace, checkpoint id) of nested checkpoints that the caller addressed.
+    The nested run of the task that had this namespace starts from there (D25)."""
+    stood: Stood | None
+    """Nested run of a replayed superstep: where it stood then."""
     run_id: str | None
     ns_: str | None
     call_number: int
@@ -184,6 +200,7 @@ class Request:
     output_keys: str | Sequence[str]
     interrupt_before: str | Sequence[str]
     interrupt_after: str | Sequence[str]
+    breakpoints: Breakpoints
     copiers: Mapping[type, Callable[[Any], Any]]
     retry_policy: Sequence[Any]
     strict: bool
@@ -201,21 +218,22 @@ class Request:
         if self.ns_ is None:
             assert self.parent_run is not None
             assert self.parent is not None
-            around = self.parent_run.ns_of(self.parent.task)
-            around = namespace.stable(around) if self.stable_ns else around
-            self.ns_ = namespace.nested_ns(around, self.call_number, self.key)
+            around, task = self.parent_run, self.parent.task
+            if self.stable_ns:
+                self.ns_ = around.stable_ns_of(task, self.call_number, self.key)
+            else:
+                self.ns_ = namespace.nested_ns(around.ns_of(task), self.call_number, self.key)
         return self.ns_
 
 
-class Origin(NamedTuple):
+class Stood(NamedTuple):
     """Where a run of a replayed superstep stood when the checkpoint was made that the caller addressed."""
 
     ns: str
     checkpoint_id: str
+    rev: int
     as_of: str
     """The addressed checkpoint: ids sort by time, and what is newer had not happened yet."""
-    again: bool
-    """Is what came after it run again? (Otherwise a question is answered there.)"""
 
 
 class Unstored(NamedTuple):
@@ -267,6 +285,17 @@ class Known(NamedTuple):
         return Known(kept, self.before, [*self.writes, *later.writes])
 
 
+class Kept:
+    """What tasks of one step recorded by `once`: results by the id of their row, and who is making one."""
+
+    __slots__ = ("makers", "step", "values")
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self.values: dict[str, Any] = {}
+        self.makers: dict[tuple[TaskScope, str, Any], Any] = {}
+
+
 class RunState:
     """The fields of a run and the facts that follow from them."""
 
@@ -275,6 +304,7 @@ class RunState:
         "answers",
         "base",
         "bubble",
+        "built",
         "changed",
         "channels",
         "checkpoint_id_",
@@ -291,6 +321,8 @@ class RunState:
         "interrupts",
         "is_fresh",
         "is_mixed",
+        "keeper",
+        "kept",
         "live",
         "loaded",
         "made_step",
@@ -298,7 +330,6 @@ class RunState:
         "notices",
         "occupied",
         "open_runs",
-        "origin",
         "outlets",
         "parent_id",
         "parent_rev",
@@ -307,6 +338,7 @@ class RunState:
         "phase",
         "program",
         "ready",
+        "refused",
         "replayed",
         "replaying",
         "request",
@@ -320,10 +352,13 @@ class RunState:
         "starved",
         "status",
         "step",
+        "stood",
         "stop",
         "stores",
         "sub",
         "sub_changed",
+        "sub_open",
+        "taken_over",
         "tasks",
         "unsettled",
         "updated",
@@ -356,7 +391,7 @@ class RunState:
         """Root run: were bodies left to themselves, of this run or of nested ones, that may still be running?"""
         self.occupied: dict[str, Stay] = {}
         """Root run: stable namespace -> the last nested run in it."""
-        self.origin: Origin | None = None
+        self.stood: Stood | None = None
         """Replay of an addressed nested checkpoint: where this run stood then."""
         self.tasks: list[Task] = []
         """Tasks of the current step in planned order; handlers and called tasks are appended."""
@@ -372,6 +407,8 @@ class RunState:
         """Control flow on its way to the parent graph."""
         self.interrupts: list[Interrupt] = []
         """Questions of this run, in the order in which they came up."""
+        self.refused: BaseException | None = None
+        """What a task raised because an answer did not fit its question; the question stays open."""
         self.emitted: Any = MISSING
         """The last values payload; MISSING if there was none; `LATER` if it is what the channels hold now."""
         self.changed: dict[str, Known | None] = {}
@@ -381,6 +418,9 @@ class RunState:
         self.seen_changed: dict[str, dict[str, Version]] = {}
         """Node -> its entry in `seen`, of those that changed since the last commit."""
         self.sub_changed: dict[str, int] = {}
+        """Stable namespace -> rev at which its last run ended, of those that changed since the last commit."""
+        self.sub_open: dict[str, int] = {}
+        """The same, of runs that ended in the open superstep: they count when it is closed."""
         self.facts_changed: dict[str, Any] = {}
         """What the run has remembered since the last commit."""
         self.answers: Answers = request.parent_run.answers if request.parent_run is not None else Answers()
@@ -398,6 +438,10 @@ class RunState:
         """Was a checkpoint addressed after which the thread went on? (Stored results are not used then, answers are.)"""
         self.spawner: Callable[[TaskScope, Any, Any], Any] | None = None
         """Set by the driver: starts a child task, returns its future."""
+        self.keeper: Any = None
+        """The driver, as far as running tasks record results with it (`once`, `keep`); None when it is over."""
+        self.kept: Kept | None = None
+        """What tasks of the current step recorded; None until one does."""
         self.loaded = loaded
         self.claim: Claim | None = loaded.claim if loaded is not None else None
         self.restore(loaded)
@@ -405,6 +449,12 @@ class RunState:
 
     def restore(self, loaded: LoadedCheckpoint | None) -> None:
         """Take over a stored state, or start with an empty one."""
+        self.built: Program | None = None
+        """The program as it was built, while `program` is the one of a step whose tasks are stored under former names."""
+        self.taken_over: redeploy.TakenOver | None = None
+        """What became of the loaded checkpoint, if another version of the graph has made it."""
+        if loaded is not None and self.stores:
+            self.taken_over = redeploy.take_over(self.program, loaded)
         self.updated: list[str] | None = None
         self.is_fresh = False
         """Was `updated` set by a barrier of this run? (Else it was loaded, and who woke may have run already.)"""
@@ -447,16 +497,47 @@ class RunState:
         self.pending = loaded.writes
         """Stored writes of the step that was open; empty after its commit."""
         self.sub = loaded.sub
-        self.sub_changed = dict(loaded.open_sub)
+        self.sub_open = dict(loaded.open_sub)
         self.facts = loaded.facts
         self.updated = loaded.updated_channels or None
         self.live = [name for name in loaded.values if name in self.program.clearing]
+        if self.taken_over is not None:
+            self._adopt(self.taken_over)
+
+    def _adopt(self, taken_over: redeploy.TakenOver) -> None:
+        """Let the next commit store what has moved, and the open step have the names that it is stored under."""
+        for name in taken_over.left:
+            self._carry(name)
+        self.changed = dict.fromkeys([*taken_over.moved, *taken_over.left])
+        self.is_mixed = bool(self.changed)
+        self.seen_changed = {name: self.seen[name] for name in taken_over.seen_changed}
+        self.facts_changed.update(taken_over.facts_changed)
+        if taken_over.addresses:
+            self.built = self.program
+            self.program = self.program.known_as(taken_over.addresses)
+
+    def _carry(self, name: str) -> None:
+        """Hold what is stored of a channel that the graph does not declare, so that it can be stored again."""
+        holder = self.channels[name] = EphemeralValue(Any)
+        holder.value = self.channels.stored.get(name, MISSING)
+
+    def step_over(self) -> None:
+        """The step is over that was open when the run began: what comes has the names of this graph."""
+        if self.built is not None:
+            self.program, self.built = self.built, None
+
+    def drop_open_step(self) -> None:
+        """What is stored of the open superstep does not count: neither its tasks' writes nor where nested runs ended."""
+        self.pending = []
+        self.sub_open = {}
 
     def transplant(self) -> None:
         """Continue in a namespace that has nothing yet, from what was loaded of another: everything is to be stored."""
         self.rev = 0
         self.parent_rev = self.parent_id = self.loaded = self.base = None
         self.changed = dict.fromkeys(self.versions)
+        for name in self.versions.keys() - self.program.channels.keys():
+            self._carry(name)
         self.is_mixed = True
         self.seen_changed = dict(self.seen)
         self.sub_changed = {**self.sub, **self.sub_changed}
@@ -514,23 +595,61 @@ class RunState:
         around = self.ns
         if task.call_index >= 0 and task.parent is not None:
             around = self.ns_of(task.parent)
-        return namespace.task_ns(around, task.name, self.id_of(task))
+        return namespace.task_ns(around, task.node.address, self.id_of(task))
 
-    def origin_ns_of(self, task: Task) -> str:
+    def stable_names(self, task: Task) -> list[str]:
+        """Stable namespaces that a task may have: under its node's name, and under former names of the nodes on the way."""
+        parent, outer = self.request.parent, self.request.parent_run
+        if task.call_index >= 0 and task.parent is not None:
+            around = self.stable_names(task.parent)
+        elif parent is None or outer is None or self.request.stable_ns:
+            around = [namespace.stable(self.ns)]
+        else:
+            call, key = self.request.call_number, self.request.key
+            around = [namespace.nested_ns(name, call, key) for name in outer.stable_names(parent.task)]
+        return [namespace.below(ns, name) for ns in around for name in redeploy.stable_names(task.node)]
+
+    def stable_ns_of(self, task: Task, call: int, key: str | None) -> str:
+        """Namespace of the `call`-th stateful nested run (from 0) of a task. What was begun under a former name of a node
+        stays there."""
+        names = [namespace.nested_ns(name, call, key) for name in self.stable_names(task)]
+        if len(names) > 1:
+            return next((name for name in names if self.newest(name) is not None), names[0])
+        return names[0]
+
+    def newest(self, ns: str) -> int | None:
+        """Rev at which the last run of a stable namespace ended, as far as the lineage of this and the runs around knows.
+
+        A run in a namespace of its own knows only what it has seen itself; the next outer one knows what was before.
+        """
+        around: RunState | None = self
+        while around is not None:
+            rev = around.sub_open.get(ns) or around.sub_changed.get(ns, around.sub.get(ns))
+            if rev is not None or around.request.stable_ns:
+                return rev
+            around = around.request.parent_run
+        return None
+
+    def stood_ns_of(self, task: Task) -> str:
         """The namespace that a task of a replayed superstep had when it ran first."""
-        origin = self.origin
-        assert origin is not None
-        return self._origin_of(task, origin)[1]
+        stood = self.stood
+        assert stood is not None
+        return self._stood_of(task, stood)[1]
 
-    def _origin_of(self, task: Task, origin: Origin) -> tuple[str, str]:
+    def _stood_of(self, task: Task, stood: Stood) -> tuple[str, str]:
         """Id and namespace that a task had in the superstep that is replayed."""
-        parent_id, around = None, origin.ns
+        parent_id, around = None, stood.ns
         if task.parent is not None:
-            parent_id, parent_ns = self._origin_of(task.parent, origin)
+            parent_id, parent_ns = self._stood_of(task.parent, stood)
             if task.call_index >= 0:
                 around = parent_ns
-        id_ = task_id(origin.checkpoint_id, origin.ns, task, parent_id)
-        return id_, namespace.task_ns(around, task.name, id_)
+        former = self.taken_over.addresses.get(task.name) if self.taken_over is not None else None
+        if former is not None and task.index < 0 and task.call_index < 0:
+            # It ran first in another version of the graph.
+            task = copy(task)
+            task.node = task.node.known_as(former)
+        id_ = task_id(stood.checkpoint_id, stood.ns, task, parent_id)
+        return id_, namespace.task_ns(around, task.node.address, id_)
 
     def parents(self) -> dict[str, str]:
         """Namespace -> current checkpoint id of every graph around this one."""
@@ -563,6 +682,10 @@ class RunState:
         """Keep a fact (plain msgpack; None forgets it) with this line of checkpoints, from the next commit on."""
         if self.facts.get(name) != fact:
             self.facts[name] = self.facts_changed[name] = fact
+
+    def sign(self) -> None:
+        """Leave with the next checkpoint which version of the graph has made it."""
+        self.remember(redeploy.FACT, redeploy.mark_of(self.program))
 
     def next_version(self) -> Version:
         """The version that everything which changes now gets; one per barrier."""

@@ -21,8 +21,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
-from threading import Lock, get_ident, main_thread
-from typing import Any, Final
+from threading import Lock
+from typing import Any
 
 from checkpoint.base import (
     Ack,
@@ -35,16 +35,15 @@ from checkpoint.base import (
 )
 from pregel._scope import TaskScope
 from pregel.engine.core import Run
-from pregel.engine.effects import HAND_BACK, Effect, Retry, Spawned, Start
+from pregel.engine.effects import HAND_BACK, Effect, Recorded, Retry, Spawned, Start
 from pregel.engine.limits import deadline_of, own_error, timed_out
+from pregel.engine.once import aonce, once
 from pregel.engine.program import Write
 from pregel.engine.snapshot import disown, into_lane, note_edited, note_unstored, salvage
+from pregel.engine.stranded import before_resume
 from pregel.engine.task import Task, call
-from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, here, workers
+from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, here, linger, wait_for, workers
 from pregel.errors import AttemptClosedError
-
-LOOK_S: Final = 0.05
-"""The main thread wakes up so often while it waits: a Ctrl-C in the very moment in which it falls asleep wakes nobody."""
 
 
 class SyncDriver:
@@ -71,6 +70,7 @@ class SyncDriver:
         self.helping = False
         """Is a step being started whose bodies this thread may run? (Later attempts and handlers go to workers.)"""
         self.fence = run.request.parent
+        self.stepped_out = False
         self.hold = run.request.hold
         self.forks = saver is not None and run.root.request.forks
         """Does the run go on in a lane when it loses its thread? Then every write is waited for."""
@@ -92,9 +92,11 @@ class SyncDriver:
         """Held while a pump is started, and while none may be started any more."""
         self.handed_back = Lock()
         self.pump_error: BaseException | None = None
+        self.is_closed = False
         self.launched: dict[TaskScope, Job] = {}
         """Bodies that were handed to workers and have not been settled."""
         run.spawner = self.spawn
+        run.keeper = self
         if self.fence is not None:
             self.fence.encloses(self.stop)
 
@@ -102,11 +104,23 @@ class SyncDriver:
 
     def begin(self, value: Any) -> None:
         """Start the run; returns when its input or answers are stored."""
+        if self.gate is not None and self.fence is not None:
+            # From here to the close the body that called may wait for this run: it takes no place meanwhile (D12).
+            self.gate.step_out(self.fence)
+            self.stepped_out = True
+        if self.run.taken_over is not None:
+            self.look_below(value)
         commits = self.run.start(value)
         if self.run.notices:
             self.run.warn()
         for commit in commits:
             self.store(commit, wait=True)
+
+    def look_below(self, value: Any) -> None:
+        """The graph was changed: let the run know what of its nested states cannot go on, before anything is stored."""
+        search = before_resume(self.run, value)
+        while search is not None and (question := search.next()) is not None:
+            search.take(getattr(self.saver, question.name)(*question.arguments, **question.keywords))
 
     def advance(self) -> bool:
         """Do the next piece: plan and start a superstep, wait for an outcome, or commit. False when the run is over."""
@@ -137,6 +151,7 @@ class SyncDriver:
                         if run.notices:
                             self.run.warn()
                     except BaseException as error:  # noqa: BLE001 - the run decides what an error means
+                        self.linger(scope, error)
                         scope.close()
                         if self.pumping:
                             self.take_back()
@@ -187,6 +202,8 @@ class SyncDriver:
                     break
                 self.handle(event)
             if run.unsettled:
+                if self.limited:
+                    self.expire(time.monotonic())  # there may be a chunk, and no need to wait, for ever
                 self.store_held()
                 return True
         self.jobs.clear()
@@ -208,6 +225,7 @@ class SyncDriver:
         `quiet`: the caller has walked away, or the process is being interrupted: a lost claim is not reported.
         """
         run = self.run
+        self.is_closed = True
         if self.fence is not None:
             self.fence.releases(self.stop)
         for task in run.tasks:
@@ -215,10 +233,7 @@ class SyncDriver:
                 task.scope.close()
             if task.future is not None:
                 abandon_future(task.future)
-        for job in self.launched.values():
-            workers.abandon(job)
-            run.root.abandons = True
-        self.launched.clear()
+        self.leave_bodies()
         hold = self.hold
         may_store = hold is None or hold.reenter()
         try:
@@ -229,7 +244,12 @@ class SyncDriver:
             if not quiet:
                 raise
         finally:
-            run.spawner = None
+            run.spawner = run.keeper = None
+            if self.fence is not None:
+                run.leave()
+                if self.stepped_out and self.gate is not None:
+                    self.stepped_out = False
+                    self.gate.step_in(self.fence)
             if hold is not None:
                 try:
                     if (leaves := disown(run)) or (may_store and run.claim is not None and run.claim.lease is not None):
@@ -239,12 +259,27 @@ class SyncDriver:
                 finally:
                     hold.release()
 
+    def leave_bodies(self) -> None:
+        """Nobody waits for running bodies any more: let others have their threads and their places."""
+        for scope, job in self.launched.items():
+            if workers.abandon(job) and self.gate is not None:
+                self.gate.end(scope)
+        self.run.root.abandons = self.run.root.abandons or bool(self.launched)
+        self.launched.clear()
+        if self.gate is not None and not self.pumping:
+            while not self.inbox.empty():
+                event = self.inbox.get()
+                if isinstance(event, tuple):
+                    self.gate.end(event[0])
+
     def abort(self, error: BaseException) -> None:
         """Close a run that an error has left: what its tasks wrote is stored, and the run lets go of the error.
 
         Nothing is stored by what runs inside an attempt that is over: somebody else may be where it was (D29).
         """
-        self.broken = self.broken or isinstance(error, AttemptClosedError)
+        if isinstance(error, AttemptClosedError) and self.fence is not None and self.fence.is_over():
+            self.broken = True
+        self.run.place(error)
         try:
             self.close(quiet=not isinstance(error, Exception))
         finally:
@@ -297,25 +332,26 @@ class SyncDriver:
             if not scope.closed:
                 writes = context.run(call, scope)
         except BaseException as error:  # noqa: BLE001 - the run decides what an error means
+            self.linger(scope, error)
             failure = error
-        if self.gate is not None:
-            self.gate.end(scope)
+        gate = self.gate
+        if gate is not None and failure is None:
+            gate.end(scope)
         self.inbox.put((scope, writes, failure))
+        if gate is not None and self.is_closed:
+            gate.end(scope)
+
+    def linger(self, scope: TaskScope, error: BaseException) -> None:
+        """A body was left by a question: wait for the nested runs that it has going on beside, which may ask too."""
+        linger(scope, error)
 
     def wait(self) -> Any:
         """The next event; None when a deadline passed or a chunk is waiting."""
-        due = self.next_deadline()
-        if due is None and get_ident() != main_thread().ident:
-            return self.inbox.get()
-        while True:
-            now = time.monotonic()
-            left = LOOK_S if due is None else min(LOOK_S, max(0.0, due - now))
-            try:
-                return self.inbox.get(timeout=left)
-            except Empty:
-                if due is not None and time.monotonic() >= due:
-                    self.expire(time.monotonic())
-                    return None
+        try:
+            return wait_for(self.inbox, self.next_deadline())
+        except Empty:
+            self.expire(time.monotonic())
+            return None
 
     def handle(self, event: Any) -> None:
         """Settle an outcome, or start a child task."""
@@ -330,6 +366,8 @@ class SyncDriver:
         self.launched.pop(scope, None)
         task = scope.task
         if task.scope is not scope or task.settled:
+            if self.gate is not None:
+                self.gate.end(scope)
             return
         run = self.run
         if error is None:
@@ -341,10 +379,11 @@ class SyncDriver:
         scope.close()
         if error is None:
             run.finish(task, writes)
-        elif self.again(run.settle(task, own_error(task, error))):
-            return
-        if run.failure is not None:
-            self.withdraw()
+        else:
+            effect = run.settle(task, own_error(task, error))
+            self.give_up(scope)
+            if self.again(effect):
+                return
         if task.future is not None:
             self.resolve(task)
 
@@ -359,6 +398,13 @@ class SyncDriver:
         if isinstance(effect, Start):
             self.start(effect.task)
         return False
+
+    def give_up(self, scope: TaskScope) -> None:
+        """An attempt has failed. Its place at the gate becomes free once nobody can take it whom the failure stops."""
+        if self.run.failure is not None:
+            self.withdraw()
+        if self.gate is not None:
+            self.gate.end(scope)
 
     def withdraw(self) -> None:
         """The step has failed: bodies that wait at the gate are not started."""
@@ -412,7 +458,38 @@ class SyncDriver:
         scope.calls += 1
         if self.gate is not None:
             self.gate.step_out(scope)
-        self.inbox.put(Spawned(scope, node, argument, index, future, copy_context()))
+        self.hand_over(Spawned(scope, node, argument, index, future, copy_context()))
+        return future
+
+    def once(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
+        """The result of a call that a running task makes once; on a thread of its body."""
+        return once(self.run, scope, key, call)
+
+    async def aonce(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
+        """Async form of `once`; on an event loop."""
+        return await aonce(self.run, scope, key, call)
+
+    def keep(self, scope: TaskScope, row: Recorded | None, *, waits: bool) -> Any:
+        """Store what a running task recorded; returns a future that resolves when it is stored as the durability says.
+
+        Called from a thread of the body. Without a row: may the caller wait (`waits`) for such a future at all?
+        """
+        del waits
+        if row is None:
+            return None
+        if self.pump_error is not None:
+            raise self.pump_error
+        future = future_type()()
+        self.hand_over(Spawned(scope, None, row, -1, future, None))
+        return future
+
+    def hand_over(self, event: Spawned) -> None:
+        """Give the owner something to do for a running body."""
+        self.inbox.put(event)
+        self.lend()
+
+    def lend(self) -> None:
+        """While a body runs inline the driver's thread is in it: a pump owns the run and settles what the body asks for."""
         if self.inlined is not None:
             with self.turn:
                 # Others may spawn at the same time, and the body on the owner's thread may have ended just now.
@@ -420,10 +497,12 @@ class SyncDriver:
                     self.pumping = True
                     self.handed_back.acquire()
                     workers.submit(Job(self.pump))
-        return future
 
     def start_child(self, event: Spawned) -> None:
         """Make the child's task and start it, or resolve its future with the stored result."""
+        if event.node is None:
+            self.store_kept(event)
+            return
         child = self.run.call(event.scope, event.node, event.argument, event.index)
         child.future = event.future
         child.caller = event.scope
@@ -434,6 +513,7 @@ class SyncDriver:
         if child.timeout is not None:
             child.started_at = scope.moved_at = time.monotonic()
             self.limited = True
+        assert event.context is not None
         job = self.launched[scope] = Job(partial(self.body, event.context, scope, 0.0), child.name)
         if child.timeout is None:
             # A body with a limit must stay one that can be abandoned, so whoever waits for it does not run it.
@@ -442,6 +522,19 @@ class SyncDriver:
             workers.submit(job)
         else:
             self.gate.enter(partial(workers.submit, job))
+
+    def store_kept(self, event: Spawned) -> None:
+        """Store what a body recorded, then let it go on."""
+        if event.scope.closed:
+            abandon_future(event.future)
+            return
+        self.run.record(*event.argument)
+        try:
+            self.store_held()
+        except BaseException as error:
+            event.future.set_exception(error)
+            raise
+        event.future.set_result(None)
 
     def resolve(self, task: Task) -> None:
         """Give a child's outcome to its caller, after it was stored."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from _blake2 import blake2b  # hashlib's own, without loading OpenSSL
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Collection, Coroutine, Generator
 from contextvars import Context
 from dataclasses import replace
 from types import coroutine
@@ -66,6 +66,7 @@ class Task:
         "name",
         "node",
         "parent",
+        "provisional",
         "reapplied",
         "scope",
         "settled",
@@ -75,6 +76,9 @@ class Task:
         "took_loose",
         "writes",
     )
+
+    provisional: Collection[int]
+    """Numbers of answers that were stored when the task had failed or was cut off; they may be given anew."""
 
     def __init__(self, node: Node, input: Any, index: int = -1) -> None:
         self.node = node
@@ -123,7 +127,7 @@ class Task:
     def path(self) -> Path:
         """Place in the step, as events and task metadata show it."""
         if self.parent is None:
-            return (PULL, self.name) if self.index < 0 else (PUSH, self.index, False)
+            return (PULL, self.node.address) if self.index < 0 else (PUSH, self.index, False)
         if self.call_index >= 0:
             return (PUSH, self.parent.path, self.call_index, True)
         return (*self.parent.path[:3], "node_error_handler", False)
@@ -158,11 +162,11 @@ def task_id(checkpoint_id: str, ns: str, task: Task, parent_id: str | None = Non
     place in it: a checkpoint has one.
     """
     if task.parent is None:
-        what = task.node.identity if task.index < 0 else f"{task.name}\x1f{PUSH}\x1f{task.index}"
+        what = task.node.identity if task.index < 0 else f"{task.node.address}\x1f{PUSH}\x1f{task.index}"
     elif task.call_index >= 0:
-        what = f"{task.name}\x1f{PUSH}\x1f{path_text(task.parent.path)}\x1f{task.call_index}"
+        what = f"{task.node.address}\x1f{PUSH}\x1f{path_text(task.parent.path)}\x1f{task.call_index}"
     else:
-        what = f"{task.name}\x1f{PUSH}\x1fnode_error_handler\x1f{parent_id}"
+        what = f"{task.node.address}\x1f{PUSH}\x1fnode_error_handler\x1f{parent_id}"
     key = ns, what
     tail = _tails.get(key)
     if tail is None:

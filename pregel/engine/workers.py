@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from _queue import SimpleQueue
+from _queue import Empty, SimpleQueue
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
@@ -31,6 +31,8 @@ from pregel.errors import AttemptClosedError, GraphInterrupt
 FIRST: Final = 2
 LIMIT: Final = 256
 PATIENCE_S: Final = 0.001
+LOOK_S: Final = 0.05
+"""The main thread wakes up so often while it waits: a Ctrl-C in the very moment in which it falls asleep wakes nobody."""
 PATIENT_ROUNDS: Final = 20
 """Looks without finding anything before the watching thread goes to sleep."""
 MAX_STUCK: Final = 1_000
@@ -109,17 +111,18 @@ class Workers:
         self._offers.append(Offer(jobs))
         self._watch()
 
-    def abandon(self, job: Job | None) -> None:
+    def abandon(self, job: Job | None) -> bool:
         """Nobody waits for the job any more. If a thread is in it, that thread counts no longer, and ends with it."""
         if job is None or not job.wanted:
-            return
+            return False
         with self._lock:
             try:
                 job.wanted.pop()
             except IndexError:
-                return
+                return False
             self._threads -= 1
             self._stuck.add(job)
+            return True
 
     def _refuse(self) -> NoReturn:
         names = Counter(job.name for job in list(self._stuck))
@@ -231,6 +234,24 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew)
 
 
+def wait_for(queue: SimpleQueue[Any], due: float | None = None) -> Any:
+    """The next item; on the main thread a Ctrl-C ends the wait within `LOOK_S`, whenever it comes.
+
+    Raises:
+        Empty: it is past `due`, in the clock of `time.monotonic`, and there is none.
+    """
+    looks = threading.get_ident() == threading.main_thread().ident
+    if due is None and not looks:
+        return queue.get()
+    while True:
+        left = LOOK_S if due is None else max(0.0, due - time.monotonic())
+        try:
+            return queue.get(timeout=min(left, LOOK_S) if looks else left)
+        except Empty:
+            if due is not None and time.monotonic() >= due:
+                raise
+
+
 def future_type() -> type[Any]:
     """The future of a called task in a sync run: one of `concurrent.futures`, made when first needed (D36)."""
     if not _future_types:
@@ -258,6 +279,15 @@ def future_type() -> type[Any]:
 
 
 _future_types: list[type[Any]] = []
+
+
+def linger(scope: TaskScope, error: BaseException) -> None:
+    """On the thread of a sync body that has ended: `linger` of the drivers."""
+    if not isinstance(error, GraphInterrupt) or not scope.has_questions or not scope.questions.going_on:
+        return
+    alone = threading.Event()
+    scope.questions.when_alone(alone.set)
+    alone.wait()
 
 
 def give_outcome(task: Any, gate: Gate | None) -> None:

@@ -360,7 +360,8 @@ def compile_graph(
     if any(builder.inclusive.values()):
         _order_releases(Routes(builder, nodes), channels)
 
-    wiring = _Wiring(builder, targets, static, beside, strict)
+    former = {alias: targets[name] for name, spec in nodes.items() for alias in spec.aliases}
+    wiring = _Wiring(builder, {**targets, **former}, static, beside, strict)
     compiled = {START: wiring.start()}
     for name, spec in nodes.items():
         compiled[name] = wiring.node(name, spec, triggers[name])
@@ -492,6 +493,7 @@ class _Wiring:
             error_handler=spec.error_handler_node,
             is_error_handler=spec.is_error_handler,
             subgraphs=find_subgraphs(subject),
+            aliases=spec.aliases,
         )
 
     def _beside(self, name: str, spec: StateNodeSpec) -> tuple[str, ...]:
@@ -648,6 +650,16 @@ class CompiledStateGraph(Pregel, Generic[StateT, ContextT, InputT, OutputT]):
             xray=xray,
             start=self.nodes[START],
         )
+
+    def declared_ways(self) -> list[tuple[str, str | None, str]]:
+        """(source, target, kind) of `explanation.Way` for every declared way from node to node."""
+        found: list[tuple[str, str | None, str]] = []
+        found += [(source, target, "edge") for source, target in sorted(self._edges)]
+        found += [(source, target, "join") for sources, target in sorted(self._waiting_edges) for source in sources]
+        for source, ends in self._branches:
+            found += [(source, target, "branch") for target in (dict.fromkeys(ends.values()) if ends else [None])]
+        found += [(name, target, "goto") for name, spec in self._declared.items() for target in spec.ends]
+        return [way for way in found if way[1] != END]
 
     async def aget_graph(self, config: Any = None, *, xray: bool | int = False) -> Graph:
         """Async form of `get_graph`."""

@@ -21,7 +21,7 @@ class StateNodeSpec:
     """A node as declared: `builder.nodes[name]`.
 
     `runnable`: what runs, prepared. `input_schema`: what it receives. `ends`: declared destinations of its Commands,
-    names or name -> label. `error_handler_node`: name of the node that handles its failures.
+    names or name -> label. `error_handler_node`: name of the node that handles its failures. `aliases`: its former names.
     """
 
     runnable: Call
@@ -35,6 +35,7 @@ class StateNodeSpec:
     is_error_handler: bool = False
     error_handler_node: str | None = None
     trace_policy: TracePolicy | None = None
+    aliases: tuple[str, ...] = ()
 
 
 class Declared(Protocol):

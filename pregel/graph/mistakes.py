@@ -52,21 +52,20 @@ def _unreachable(routes: Routes) -> Iterator[Notice]:
     reached = routes.reached([START])
     if reached is None:
         return
-    starts: list[str] = [START]
-    fired: list[Join] = []
+    lost: set[str] = set()
+    circular: set[Join] = set()
     missing = [name for name, spec in routes.nodes.items() if name not in reached and not spec.is_error_handler]
-    while missing:
+    first = iter(_first(routes, missing))
+    while reached is not None and not reached.issuperset(missing):
         # What the first cause explains is no mistake of its own.
-        culprit = _circular(routes, reached, starts, fired) or _first(routes, missing)
-        if isinstance(culprit, tuple):
-            fired.append(culprit)
-        else:
-            starts.append(culprit)
-        reached = routes.reached(starts, fired)
-        if reached is None:
-            break
-        missing = [name for name in missing if name not in reached]
-    lost = starts[1:]
+        join = _circular(routes, reached)
+        if join is not None:
+            circular.add(join)
+            reached = routes.reached([join[1]], reached)
+            continue
+        name = next(name for name in first if name not in reached)
+        lost.add(name)
+        reached = routes.reached([name], reached)
     for name in routes.nodes:
         if name in lost:
             yield Notice(
@@ -77,41 +76,40 @@ def _unreachable(routes: Routes) -> Iterator[Notice]:
             )
     for join in routes.joins:
         sources, target, inclusive = join
-        absent = [source for source in sources if source in lost] if join not in fired else list(sources)
-        if absent and (not inclusive or len(absent) == len(sources)):
-            why = (
-                f"{', '.join(map(repr, absent))} can never run"
-                if join not in fired
-                else f"some of them run after {target!r} only"
-            )
-            yield Notice(
-                DEAD_JOIN,
-                f"join:{'+'.join(sources)}:{target}",
-                f"the edge from {list(sources)!r} to {target!r} can never run {target!r}: {why}; mend the way to its "
-                f"sources, or give it those that run",
-            )
+        absent = [source for source in sources if source in lost]
+        if join in circular:
+            why = f"not all of them run before {target!r}"
+        elif absent and (not inclusive or len(absent) == len(sources)):
+            why = f"{', '.join(map(repr, absent))} can never run"
+        else:
+            continue
+        yield Notice(
+            DEAD_JOIN,
+            f"join:{'+'.join(sources)}:{target}",
+            f"the edge from {list(sources)!r} to {target!r} can never run {target!r}: {why}; mend the way to its sources, "
+            f"or leave those out that do not run",
+        )
 
 
-def _circular(routes: Routes, reached: set[str], starts: list[str], fired: list[Join]) -> Join | None:
+def _circular(routes: Routes, reached: set[str]) -> Join | None:
     """A list edge that waits, in the end, for itself: were it to go on, its sources would run."""
     for join in routes.joins:
         sources, target, _ = join
-        if target in reached or join in fired or not any(source in reached for source in sources):
-            continue
-        then = routes.reached(starts, [*fired, join])
-        if then is not None and all(source in then for source in sources):
-            return join
+        if target not in reached and not reached.isdisjoint(sources):
+            then = routes.reached([target], reached)
+            if then is not None and then.issuperset(sources):
+                return join
     return None
 
 
-def _first(routes: Routes, missing: list[str]) -> str:
-    """Of nodes that nothing leads to, one that not even another of them leads to; else the first declared."""
+def _first(routes: Routes, missing: list[str]) -> list[str]:
+    """Nodes that nothing leads to, those first that not even another of them leads to; else as declared."""
     led_to: set[str] = set()
     for name in missing:
-        goals = routes.goals(name)
-        led_to |= {goal for goal in goals or () if goal != name}
-        led_to |= {target for sources, target, _ in routes.joins if name in sources and name != target}
-    return next((name for name in missing if name not in led_to), missing[0])
+        led_to |= {goal for goal in routes.goals(name) or () if goal != name}
+    for sources, target, _ in routes.joins:
+        led_to |= {target for name in sources if name != target}
+    return sorted(missing, key=led_to.__contains__)
 
 
 # ---- where runs stop
@@ -135,9 +133,14 @@ def _dead_ends(routes: Routes, builder: Declared) -> Iterator[Notice]:
     last = [name for name in last if routes.commands(name) == frozenset()]
     if not last or routes.reached([START]) is None:
         return
-    starters = {name: [one for one in (START, *routes.nodes) if name in (routes.goals(one) or ())] for name in last}
+    alone: dict[str, bool] = {}
+    for one in (START, *routes.nodes):
+        goals = routes.goals(one) or frozenset()
+        if not goals.isdisjoint(last):
+            chosen = routes.chosen(one)
+            alone.update((name, alone.get(name, True) and name in chosen) for name in goals)
     for name in last:
-        if starters[name] and all(name in routes.choices(one) for one in starters[name]):
+        if alone.get(name):
             yield Notice(
                 DEAD_END,
                 name,

@@ -115,20 +115,18 @@ class Routes:
             self._named[key] = annotation, _named(annotation)
         return self._named[key][1]
 
-    def choices(self, name: str) -> frozenset[str]:
+    def chosen(self, name: str) -> frozenset[str]:
         """Nodes that a node starts, when it does, alone: by its one edge, or by its one path, which names one at a time."""
-        edges: Iterable[str] = self._edges.get(name, ())
-        branches = self._branches.get(name, {})
-        n_edges = len(self._edges.get(name, ()))
-        ways = n_edges + len(branches) + any(name in sources for sources, _, _ in self.joins)
-        if ways != 1 or (name != START and self.commands(name) != frozenset()):
+        edges = self._edges.get(name, ())
+        branches = list(self._branches.get(name, {}).values())
+        n_ways = len(edges) + len(branches) + any(name in sources for sources, _, _ in self.joins)
+        if n_ways != 1 or (name != START and self.commands(name) != frozenset()):
             return frozenset()
-        for branch in branches.values():
-            result = returns(branch.path)
-            if result is not str and result is not bool and typing.get_origin(result) is not typing.Literal:
-                return frozenset()
-            edges = (branch.ends or {}).values()
-        return frozenset(edges)
+        if not branches:
+            return frozenset(edges)
+        result = returns(branches[0].path)
+        names_one = result is str or result is bool or typing.get_origin(result) is typing.Literal
+        return frozenset((branches[0].ends or {}).values()) if names_one else frozenset()
 
     def goals(self, name: str) -> frozenset[str] | None:
         """Every node that a node or START may start by itself, without list edges; None: any."""
@@ -155,13 +153,10 @@ class Routes:
         goals.discard(END)
         return frozenset(goals)
 
-    def reached(self, starts: Iterable[str], fired: Iterable[Join] = ()) -> set[str] | None:
-        """Every node that a run may come to from these, START included if it is one; None: any.
-
-        `fired`: joins that go on whatever arrives.
-        """
-        reached: set[str] = set()
-        waiting = [*starts, *(target for _, target, _ in fired)]
+    def reached(self, starts: Iterable[str], known: Iterable[str] = ()) -> set[str] | None:
+        """Every node that a run may come to from these, START included if it is one; None: any. `known`: from others."""
+        reached = set(known)
+        waiting = list(starts)
         while waiting:
             while waiting:
                 name = waiting.pop()
@@ -219,7 +214,7 @@ def _is_silent(graph: Any) -> bool:
     if declared is None:
         return False
     routes = Routes(graph.builder, declared, {name: graph.nodes[name].subgraphs for name in declared})
-    return all(routes.commands(name) == frozenset() for name in declared)
+    return all((commands := routes.commands(name)) is not None and commands <= {END} for name in declared)
 
 
 def _named(annotation: Any) -> frozenset[str] | None:

@@ -125,6 +125,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
         timeout: float | timedelta | TimeoutPolicy | None = None,
         destinations: dict[str, str] | tuple[str, ...] | None = None,
         trace_policy: TracePolicy | None = None,
+        aliases: str | Sequence[str] = (),
         **deprecated: Any,
     ) -> Self:
         """Add a node: `add_node(fn)`, `add_node("name", fn)`, or the same with a compiled graph or runnable.
@@ -141,6 +142,8 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             timeout: seconds, timedelta or policy, for each attempt.
             destinations: where its Commands may go, or destination -> label; for validation and drawing only.
             trace_policy: what observers record.
+            aliases: names that the node had in earlier versions of the graph. Whatever threads have stored under them
+                goes on here: paused tasks with their questions and results, Sends, `goto`, nested graphs.
             deprecated: `input` and `retry`, former names.
 
         Raises:
@@ -172,9 +175,17 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             if handler_name in self.nodes:
                 raise ValueError(f"node {name!r}: there is already a node {handler_name!r}, the name its handler needs")
         self._add_schema(schema)
+        former = tuple(map(plain, (aliases,) if isinstance(aliases, str) else aliases))
         if handler_name is not None:
             handler = prepare(error_handler, name=handler_name)
-            self.nodes[handler_name] = StateNodeSpec(handler, None, schema, ends=handler.ends, is_error_handler=True)
+            self.nodes[handler_name] = StateNodeSpec(
+                handler,
+                None,
+                schema,
+                ends=handler.ends,
+                is_error_handler=True,
+                aliases=tuple(map(_HANDLER.format, former)),
+            )
         ends: Any = call.ends
         if destinations is not None:
             ends = destinations if isinstance(destinations, dict) else tuple(map(plain, destinations))
@@ -190,6 +201,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             False,
             handler_name,
             trace_policy,
+            former,
         )
         return self
 
@@ -374,6 +386,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
         isolate: typing.Literal["shallow", "deep", "off"] = "shallow",
         strict: bool = False,
         on_conflict: typing.Literal["raise", "wait", "fork"] = "raise",
+        renamed_keys: Mapping[str, str | None] | None = None,
     ) -> CompiledStateGraph[StateT, ContextT, InputT, OutputT]:
         """The graph, ready to run.
 
@@ -391,6 +404,8 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             strict: errors instead of warnings.
             on_conflict: what a call does while another run holds its thread: `"raise"` `ThreadBusyError`, `"wait"` for
                 its end, or `"fork"`: run beside it on a branch. Every call can say otherwise.
+            renamed_keys: state key of an earlier version -> the key that takes over what threads have stored of it, None
+                for a key that no node needs any more.
 
         Raises:
             ValueError: see `validate`.
@@ -415,6 +430,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             name="LangGraph" if name is None else name,
             isolate=isolate,
             on_conflict=on_conflict,
+            renamed_keys=renamed_keys,
         )
         graph.validate()
         found = find_mistakes(self, nodes, graph.nodes)

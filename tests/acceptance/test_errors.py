@@ -24,6 +24,7 @@ from pregel.errors import (
 from pregel.graph import START, StateGraph
 from pregel.runtime import RunControl, Runtime
 from pregel.types import Command, Send, interrupt
+from tests.checkpoint.plain import PlainSaver
 from tests.support.scenarios import Colour, Gate, Log, LogX, refused, steps
 
 
@@ -492,3 +493,36 @@ def test_errors_of_parallel_tasks_in_a_nested_graph(colour: Colour) -> None:
     graph = StateGraph(LogX).add_node("sub", inner).add_edge(START, "sub").compile()
     with refused(LookupError, "deep"):
         colour.invoke(graph, {"l": [], "x": 1})
+
+
+# --------------------------------------------------------------------------------------- failures that are handed over
+
+
+@pytest.mark.parametrize("is_plain", [False, True], ids=["native", "four methods"])
+def test_a_failure_that_was_handed_over_is_not_run_again(
+    colour: Colour, saver: Any, thread: Any, durability: Any, is_plain: bool
+) -> None:
+    """The handler asks; when it is answered, in whatever process, only the handler goes on."""
+    calls: list[str] = []
+    if is_plain:
+        saver = PlainSaver()
+
+    def bad(state: Log) -> Any:
+        calls.append("bad")
+        raise ValueError("boom")
+
+    def handle(state: Log) -> Any:
+        calls.append("handle")
+        return {"l": [interrupt("what now?")]}
+
+    def build() -> Any:
+        builder = StateGraph(Log).add_node("bad", colour.node(bad), error_handler=colour.node(handle))
+        return builder.add_edge(START, "bad").compile(checkpointer=saver)
+
+    result = colour.invoke(build(), {"l": []}, thread, durability=durability)
+    assert [question.value for question in result["__interrupt__"]] == ["what now?"]
+    (failed,) = colour.get_state(build(), thread).tasks
+    assert (failed.name, failed.result) == ("bad", None)
+    assert "boom" in str(failed.error)
+    assert colour.invoke(build(), Command(resume="go on"), thread, durability=durability) == {"l": ["go on"]}
+    assert calls == ["bad", "handle", "handle"]

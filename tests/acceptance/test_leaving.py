@@ -3,6 +3,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -141,9 +142,12 @@ def interruptible() -> Iterator[Callable[[], None]]:
     assert main is not None
     assert threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.collect()
+    gc.disable()  # a finalizer that it comes in would swallow it
     try:
         yield lambda: signal.pthread_kill(main, signal.SIGINT)
     finally:
+        gc.enable()
         signal.signal(signal.SIGINT, before)
 
 
@@ -167,6 +171,33 @@ def test_ctrl_c_while_the_main_thread_waits_for_workers(
     assert "stuck" in state.next or state.next == ("sub",)
     stuck.free.set()
     assert colour.invoke(graph, None, thread)["l"][-others - 1 :] == ["ok"] * others + ["stuck"]
+
+
+def test_ctrl_c_in_a_batch(memory: Any, stuck: Stuck) -> None:
+    """Its runs are on other threads: they end at their next superstep."""
+    after: list[str] = []
+    builder = StateGraph(Log).add_node("stuck", stuck).add_node("after", lambda state: after.append("after"))
+    graph = builder.add_edge(START, "stuck").add_edge("stuck", "after").compile(checkpointer=memory)
+    configs: list[Any] = [{"configurable": {"thread_id": str(number)}} for number in range(3)]
+    arrived = threading.Barrier(3, timeout=WAIT_LIMIT)
+    with interruptible() as ctrl_c:
+
+        def strike() -> None:
+            if arrived.wait() == 0:
+                ctrl_c()
+
+        stuck.when_started = strike
+        with pytest.raises(KeyboardInterrupt):
+            graph.batch([{"l": []}] * 3, configs)
+    stuck.has_ended(3)
+    assert after == []
+    for config in configs:
+        within(partial(until, lambda config=config: graph.get_state(config).next == ("after",)))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        pass
 
 
 def test_ctrl_c_again_while_leaving(memory: Any, thread: Any, stuck: Stuck) -> None:

@@ -135,7 +135,7 @@ MISTAKES = {
 ELSEWHERE = {
     "resume that answers nothing": "test_mistakes.py::test_a_resume_that_answers_nothing",
     "two writers": "test_mistakes.py::test_two_writers_of_one_key",
-    "command as input": "test_mistakes.py::test_a_command_as_input_goes_nowhere",
+    "command as input": "test_mistakes.py::test_a_command_as_input_names_nothing",
     "argument": "test_mistakes.py::test_an_argument_that_no_call_takes",
 }
 """Mistakes of the page whose tests need more than one program."""
@@ -241,17 +241,26 @@ def test_what_is_told_under_strict_is_stored_as_far_as_it_went(
 # ---- a Command given as input
 
 
-@pytest.mark.parametrize("goto", ["bb", Send("bb", {})])
-def test_a_command_as_input_goes_nowhere(colour: Colour, saver: Any, thread: Any, goto: Any) -> None:
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        (Command(goto="bb"), ("'bb'", "'b'")),
+        (Command(goto=["a", Send("bb", {})]), ("'bb'", "'b'")),
+        (Command(goto="a", update={"ll": ["u"]}), ("'ll'", "'l'")),
+    ],
+    ids=str,
+)
+def test_a_command_as_input_names_nothing(
+    colour: Colour, saver: Any, thread: Any, command: Any, names: tuple[str, ...]
+) -> None:
     graph = letters(colour, "ab").add_edge(START, "a").add_edge("a", "b").compile(saver)
     colour.invoke(graph, {"l": []}, thread)
-    (text,) = caught(lambda: colour.invoke(graph, Command(goto=goto), thread))
-    assert "'bb'" in text
-    assert "'b'" in text
+    (text,) = caught(lambda: colour.invoke(graph, command, thread))
+    assert all(name in text for name in names), text
     strict = letters(colour, "ab").add_edge(START, "a").add_edge("a", "b").compile(saver, strict=True)
     stored = colour.get_state(strict, thread)
     with pytest.raises(PregelWarning):
-        colour.invoke(strict, Command(goto=goto), thread)
+        colour.invoke(strict, command, thread)
     assert colour.get_state(strict, thread) == stored
 
 
@@ -458,6 +467,23 @@ def test_what_arrived_waits_for_the_next_run(colour: Colour, saver: Any, thread:
     assert colour.invoke(other, {"x": "b"}, thread, durability=durability)["l"] == list("abcd")
     third = joined(colour, checkpointer=saver)
     assert len(caught(lambda: colour.invoke(third, {"x": "a"}, thread, durability=durability))) == 1
+
+
+@pytest.mark.parametrize(("checkpointer", "goes_on"), [(None, False), (True, True)])
+def test_what_arrived_in_a_nested_graph(
+    colour: Colour, saver: Any, thread: Any, checkpointer: Any, goes_on: bool
+) -> None:
+    """A nested graph with a memory of its own goes on where it was; another one starts anew."""
+
+    def run(picked: str) -> Any:
+        inner = joined(colour, checkpointer=checkpointer)
+        outer = StateGraph(Log).add_node("sub", inner).add_edge(START, "sub").compile(saver)
+        return colour.invoke(outer, {"l": [], "x": picked}, thread)
+
+    (text,) = caught(lambda: run("a"))
+    assert ("next run" in text) is goes_on
+    texts = caught(lambda: run("b"))
+    assert len(texts) == (not goes_on)
 
 
 def test_a_run_that_adds_nothing_is_not_told_of_an_older_one(colour: Colour, saver: Any, thread: Any) -> None:
@@ -760,15 +786,34 @@ def test_no_mistake(colour: Colour, build: Callable[[Colour], Any]) -> None:
     assert colour.invoke(graph, {"l": []})["l"]
 
 
-def test_nodes_for_edits_only(colour: Colour, saver: Any, thread: Any) -> None:
-    """What only `update_state` or a Command as input starts looks unreachable unless it is declared to be gone to."""
-    builder = letters(colour, "ab").add_node("human", colour.node(lambda state: None)).add_edge("human", "b")
-    builder.add_edge(START, "a").add_conditional_edges("a", lambda state: END)
-    graph = builder.compile(saver, strict=True)
+@pytest.mark.parametrize("declared", [False, True])
+def test_nodes_that_are_started_from_outside(colour: Colour, saver: Any, thread: Any, declared: bool) -> None:
+    """By `update_state` or a Command as input: no declaration tells, unless a path from START does."""
+
+    def begin(state: Log) -> str:
+        return "a"
+
+    def build(**options: Any) -> Any:
+        builder = letters(colour, "ab").add_node("human", letter(colour, "h")).add_edge("human", "b")
+        if declared:
+            builder.add_conditional_edges(START, begin, ["a", "human"])
+        else:
+            builder.add_edge(START, "a")
+        return builder.compile(saver, **options)
+
+    graphs: list[Any] = []
+    texts = caught(lambda: graphs.append(build()))
+    assert ["'human'" in text for text in texts] == [True] * (not declared)
+    if declared:
+        build(strict=True)
+    else:
+        with pytest.raises(PregelWarning):
+            build(strict=True)
+    graph = graphs[0]
     colour.invoke(graph, {"l": []}, thread)
     config = colour.update_state(graph, thread, {"l": ["edit"]}, as_node="human")
     assert colour.invoke(graph, None, config)["l"] == ["a", "edit", "b"]
-    assert colour.invoke(graph, Command(goto="human"), thread)["l"] == ["a", "edit", "b", "b"]
+    assert colour.invoke(graph, Command(goto="human"), thread)["l"] == ["a", "edit", "b", "h", "b"]
 
 
 def test_an_edit_is_the_callers_own_affair(colour: Colour, memory: Any, thread: Any) -> None:

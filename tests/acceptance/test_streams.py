@@ -10,7 +10,7 @@ import pytest
 
 from pregel._stream import BUFFER, Outlet
 from pregel.config import get_stream_writer
-from pregel.errors import AttemptClosedError
+from pregel.errors import AttemptClosedError, NodeTimeoutError
 from pregel.graph import START, StateGraph
 from tests.support.scenarios import WAIT_LIMIT, Colour, Gate, Log, refused
 
@@ -374,6 +374,29 @@ def test_a_reader_that_writes_itself_does_not_wait_for_itself() -> None:
                     writers[0](number)
                 go_on.set()
     assert seen == ["first", *range(5)]
+
+
+@pytest.mark.parametrize("limit", ["step", "node"])
+def test_a_reader_who_is_never_done_does_not_put_off_a_time_limit(colour: Colour, limit: str) -> None:
+    def write(state: Log) -> None:
+        writer = get_stream_writer()
+        while True:
+            writer("more")
+
+    async def awrite(state: Log) -> None:
+        writer = get_stream_writer()
+        while True:
+            writer("more")
+            await asyncio.sleep(0)
+
+    node = awrite if colour.is_async else write
+    builder = StateGraph(Log).add_node("n", node, timeout=0.1 if limit == "node" else None)
+    graph = builder.add_edge(START, "n").compile()
+    if limit == "step":
+        graph.step_timeout = 0.1
+    chunks, error = colour.outcome(graph, {"l": []}, stream_mode="custom", buffer=3)
+    assert type(error) is (TimeoutError if limit == "step" else NodeTimeoutError)
+    assert len(chunks) > 3
 
 
 @pytest.mark.parametrize("buffer", [0, -1])

@@ -244,3 +244,24 @@ def test_nothing_to_store_costs_no_statement(tmp_path: Path) -> None:
         # A run that has ended has nothing to do when it is resumed.
         assert len(graph.invoke(None, config())["messages"]) == 3
         assert [text for text in statements.take() if not text.startswith(("SELECT", "WITH"))] == []
+
+
+def test_looking_for_a_run_costs_three_statements(tmp_path: Path) -> None:
+    """However long the thread is: it is looked for by the index of runs; an older one is loaded then."""
+    with SqliteSaver(tmp_path / "threads.sqlite") as saver:
+        graph = loop_graph(2, saver)
+
+        def selects(run_id: str | None, n: int) -> list[str]:
+            statements.take()
+            graph.invoke({"n": 0, "messages": [str(n)]}, config(), run_id=run_id)
+            return [text for text in statements.take() if text.startswith(("SELECT", "WITH"))]
+
+        graph.invoke({"n": 0, "messages": []}, config())
+        statements = Statements(saver)
+        plain = len(selects(None, 0))
+        for n in range(20):
+            new = selects(f"r{n}", n)
+            assert len(new) <= plain + 3
+            assert sum("run_id" in text.partition("WHERE")[2] for text in new) == 1
+        assert len(selects("r19", 19)) <= plain + 3
+        assert len(selects("r3", 3)) <= 2 * plain + 3

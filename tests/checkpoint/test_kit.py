@@ -645,6 +645,13 @@ class TakesFactsOfTheNewest(InMemorySaver):
         return loaded
 
 
+@wrong(FULL, "the_newest_checkpoint_of_a_run")
+class FindsTheOldestOfARun(InMemorySaver):
+    def last_of_run(self, where: Any, run_id: str) -> str | None:
+        found = [entry.checkpoint_id for entry in self.history(where, filter={"run_id": run_id})]
+        return found[-1] if found else None
+
+
 @wrong(FULL, "bytes_of_a_superstep")
 class StoresWholeValues(InMemorySaver):
     def encode(self, commit: StepCommit) -> Any:

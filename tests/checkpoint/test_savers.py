@@ -12,7 +12,10 @@ import aiosqlite
 import pytest
 
 from checkpoint import deltas, headers
+from checkpoint.base import UNREAD, CheckpointError
 from checkpoint.memory import InMemorySaver
+from checkpoint.registry import register_codec
+from checkpoint.serde.base import Opaque
 from checkpoint.serde.encrypted import EncryptedSerializer
 from checkpoint.sqlite import SqliteSaver
 from checkpoint.sqlite.aio import AsyncSqliteSaver
@@ -23,7 +26,7 @@ from checkpoint.testing.report import Level
 from checkpoint.testing.script import checkpoint
 from checkpoint.testing.subject import CAPABILITIES, capabilities_of
 from tests.checkpoint.ciphers import BindingCipher, PlainCipher
-from tests.checkpoint.runs import Store, config
+from tests.checkpoint.runs import ScriptedRun, Store, config
 
 KINDS = [
     "memory",
@@ -35,6 +38,20 @@ KINDS = [
     "aio",
     "aio-memory",
 ]
+
+
+class Shy:
+    """A class whose values nobody may make while `is_away`."""
+
+    is_away = False
+
+
+def _come(stored: Any) -> Shy:
+    assert not Shy.is_away
+    return Shy()
+
+
+register_codec(Shy, "tests.Shy", lambda value: 1, _come)
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -164,6 +181,29 @@ def test_put_then_get(store: Store) -> None:
         assert found.pending_writes == []
     assert store.get_tuple(where).config is where
     assert store.get_tuple(config()).config == where
+
+
+def test_a_history_that_reads_some_channels(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = ScriptedRun(store)
+    shy = Shy()
+    run.step({"n": 1, "text": "x" * 100, "shy": shy})
+    run.step({"n": 2, "shy": [shy] * 50})
+    where = run.stored[-1].config
+    store.put_writes(where, [("n", 3), ("shy", shy)], "task")
+    whole = store.history(config())
+    monkeypatch.setattr(Shy, "is_away", True)
+    with pytest.raises(CheckpointError):
+        store.history(config())
+    newest, older = store.history(config(), channels={"n", "absent"})
+    assert newest.values == {"n": 2, "text": UNREAD, "shy": UNREAD}
+    assert older.values == {"n": 1, "text": UNREAD, "shy": UNREAD}
+    assert [write[0] for task in newest.writes for write in task.writes] == ["n", "shy"]
+    assert isinstance(newest.writes[0].writes[1][1], Opaque)
+    (shown,) = store.history(config(), channels={"shy"}, limit=1)
+    assert shown.values["n"] == UNREAD
+    assert all(isinstance(value, Opaque) for value in shown.values["shy"])
+    for entry, other in zip(whole, (newest, older), strict=True):
+        assert (entry.checkpoint_id, entry.versions, entry.seen) == (other.checkpoint_id, other.versions, other.seen)
 
 
 # ---- random sequences against a model

@@ -131,6 +131,7 @@ def test_worked_example_with_an_expanded_subgraph():
         # a node's own commands
         ({"ends": {"a": ("b", END)}}, ["__start__>a", "a~__end__", "a~b", "b>__end__"]),
         ({"ends": {"a": {"b": "label"}}}, ["__start__>a", "a~b:label", "b>__end__"]),
+        ({"ends": {"a": {"b": "b"}}}, ["__start__>a", "a~b", "b>__end__"]),
         # declared ways to END
         ({"edges": [("a", "b"), ("a", END)]}, ["__start__>a", "a>b", "a>__end__", "b>__end__"]),
         ({"branches": [("a", same("a", END))]}, ["__start__>a", "a~__end__", "a~a"]),
@@ -386,32 +387,59 @@ def test_trimming_needs_a_single_successor():
     chain.trim_first_node()
     chain.trim_last_node()
     assert list(chain.nodes) == ["b"]
-    fork = hand_made("abc", ("a", "b"), ("a", "c"))
-    fork.trim_first_node()
-    assert list(fork.nodes) == ["a", "b", "c"]
+    for edges in [("ab", "ac"), ("ab", "ac", "cb"), ("ab", "ba", "bc")]:
+        fork = hand_made("abc", *edges)
+        fork.trim_first_node()
+        assert list(fork.nodes) == ["a", "b", "c"]
+    for edges in [("ac", "bc"), ("ac", "bc", "ab"), ("ab", "bc", "cb")]:
+        merge = hand_made("abc", *edges)
+        merge.trim_last_node()
+        assert list(merge.nodes) == ["a", "b", "c"]
 
 
 def test_building_by_hand():
     graph = Graph()
     assert not graph
     first, second = graph.add_node(len), graph.add_node(None, "q", metadata={"a": 1})
-    assert first.id == "len"
-    assert graph.add_edge(first, second, "label") == Edge("len", "q", "label", False)
+    assert (len(first.id), first.name, second.id, second.name) == (32, "len", "q", "q")
+    assert graph.add_edge(first, second, "label") == Edge(first.id, "q", "label", False)
     with pytest.raises(ValueError, match="'q'"):
         graph.add_node(None, "q")
     with pytest.raises(ValueError, match="'other'"):
         graph.add_edge(first, Node("other", "other"))
     graph.remove_node(second)
-    assert (list(graph.nodes), graph.edges) == (["len"], [])
+    assert (list(graph.nodes), graph.edges) == ([first.id], [])
 
 
-def test_extend_prefixes_and_reid_unprefixes():
+def test_extend_prefixes_ids_and_keeps_names():
     graph = hand_made("x", ("x", "x"))
     first, last = graph.extend(hand_made("xy", ("x", "y")), prefix="p")
     assert (first, last) == (graph.nodes["p:x"], graph.nodes["p:y"])
-    plain = graph.reid()
-    assert list(plain.nodes) == ["x_1", "x_2", "y"]
-    assert plain.edges == [Edge("x_1", "x_1"), Edge("x_2", "y")]
+    assert [(node.id, node.name) for node in graph.nodes.values()] == [("x", "x"), ("p:x", "x"), ("p:y", "y")]
+    assert graph.reid() == graph
+
+
+def test_reid_gives_names_to_nodes_with_made_up_ids():
+    graph = Graph()
+    nodes = [graph.add_node(len), graph.add_node(len), graph.add_node(print), graph.add_node(None, "print_1")]
+    graph.add_edge(nodes[0], nodes[3])
+    assert list(graph.reid().nodes) == ["len_1", "len_2", "print", "print_1"]
+    assert graph.draw_mermaid(with_styles=False) == "graph TD;\n\tlen_1 --> print_1;\n"
+    shown = graph.to_json()
+    assert [node["id"] for node in shown["nodes"]] == [0, 1, 2, "print_1"]
+    assert shown["edges"] == [{"source": 0, "target": "print_1"}]
+
+
+def test_reid_leaves_given_ids_alone():
+    graph = Graph()
+    graph.add_node(None, "len")
+    made_up = graph.add_node(len)
+    other = graph.add_node(len)
+    graph.unknown.append(made_up.id)
+    renamed = graph.reid()
+    assert (list(renamed.nodes), renamed.unknown) == (["len", "len_1", "len_2"], ["len_1"])
+    graph.remove_node(made_up)
+    assert (list(graph.nodes), graph.unknown) == (["len", other.id], [])
 
 
 # ---- ASCII
@@ -436,3 +464,46 @@ def test_print_ascii(capsys):
     graph = draw("a", [(START, "a")])
     graph.print_ascii()
     assert capsys.readouterr().out == graph.draw_ascii() + "\n"
+
+
+# ---- targets that nobody declared
+
+
+def test_a_router_without_declared_targets_leads_anywhere():
+    graph = draw("abc", [(START, "a"), ("b", "c")], branches=[("a", None), ("b", None)])
+    assert graph.unknown == ["a", "b"]
+    assert arrows(graph.with_unknown()) == ["__start__>a", "a~__end__", "a~?", "b~?"]
+    assert "| any node |" in graph.draw_ascii()
+
+
+def test_declared_edges_beside_such_a_router_stay_as_they_are():
+    graph = draw("ab", [(START, "a"), ("a", "b"), ("a", END)], branches=[("a", None)])
+    assert arrows(graph.with_unknown()) == ["__start__>a", "a>b", "a>__end__", "b>__end__", "a~?"]
+
+
+def test_mermaid_and_json_show_undeclared_targets_on_request():
+    graph = draw("a", [(START, "a")], branches=[("a", None)])
+    assert graph.draw_mermaid(with_styles=False) == "graph TD;\n\t__start__ --> a;\n\ta --> __end__;\n"
+    text = graph.draw_mermaid(unknown=True)
+    assert "\t\\3f(any node)\n" in text
+    assert "\ta -.-> __end__;\n\ta -.-> \\3f;\n" in text
+    assert text.count(":::first") == text.count(":::last") == 1
+    assert graph.to_json(unknown=True)["nodes"][-1] == {"id": "?"}
+    assert [node["id"] for node in graph.to_json()["nodes"]] == [START, "a", END]
+
+
+def test_undeclared_targets_stay_in_their_nested_graph():
+    inner = nested("x", (START, "x"), branches=[("x", None)])
+    graph = draw("st", [(START, "s"), ("s", "t")], subgraphs={"s": inner}, xray=True)
+    assert graph.unknown == ["s:x"]
+    assert "s:?" in graph.with_unknown().nodes
+
+
+def test_a_router_behind_a_nested_graph_starts_at_its_end():
+    inner = nested("xy", (START, "x"), ("x", "y"))
+    graph = draw("s", [(START, "s")], branches=[("s", None)], subgraphs={"s": inner}, xray=True)
+    assert graph.unknown == ["s:y"]
+
+
+def test_ascii_shows_names_as_one_printable_line():
+    assert "| a b\N{REPLACEMENT CHARACTER} |" in hand_made(["a\nb\x1b"]).draw_ascii()

@@ -1,11 +1,16 @@
-"""Ctrl-C inside the SQLite saver: at every statement, before it has run and after it has, once and twice.
+"""Ctrl-C inside the SQLite saver: at every statement, before it has run and after it has, once and twice; and to a whole
+process, which another one takes over from.
 
 The saver goes on: nothing is half written, no connection is left inside a transaction.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,7 @@ from typing_extensions import TypedDict
 from checkpoint.sqlite import SqliteSaver
 from pregel.graph import START, StateGraph
 
+ROOT = Path(__file__).resolve().parents[2]
 THREAD: Any = {"configurable": {"thread_id": "t"}}
 
 
@@ -101,3 +107,73 @@ def test_a_reader_that_is_struck(tmp_path: Path, late: bool, monkeypatch: Any) -
             if proxy.count < at:
                 break
         assert at > 2
+
+
+PROGRAM = """
+import asyncio, operator, sys, threading
+from typing import Annotated, TypedDict
+from checkpoint.sqlite import SqliteSaver
+from pregel.graph import START, StateGraph
+
+class State(TypedDict):
+    log: Annotated[list, operator.add]
+
+def first(state):
+    return {"log": ["first"]}
+
+def long(state):
+    print("running", flush=True)
+    threading.Event().wait(600)
+    return {"log": ["long"]}
+
+def build(saver):
+    builder = StateGraph(State).add_node("first", first).add_node("quick", lambda state: {"log": ["quick"]})
+    builder.add_node("long", long).add_edge(START, "first").add_edge("first", "quick").add_edge("first", "long")
+    return builder.compile(checkpointer=saver)
+
+if __name__ == "__main__":
+    how, path, durability = sys.argv[1:]
+    thread = {"configurable": {"thread_id": "t"}}
+    with SqliteSaver.from_conn_string(path) as saver:
+        graph = build(saver)
+        if how == "invoke":
+            graph.invoke({"log": []}, thread, durability=durability)
+        elif how == "stream":
+            for chunk in graph.stream({"log": []}, thread, durability=durability):
+                pass
+        else:
+            asyncio.run(graph.ainvoke({"log": []}, thread, durability=durability))
+"""
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+@pytest.mark.parametrize("how", ["invoke", "stream", "ainvoke"])
+def test_ctrl_c_ends_the_process_and_another_goes_on(tmp_path: Path, how: str, durability: Any) -> None:
+    """A node would run for ten minutes; neither the call nor the interpreter's end waits for it."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    path = str(tmp_path / "threads.sqlite")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(program), how, path, durability]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt" in errors
+    module = type(sys)("program")
+    sys.modules["program"] = module
+    try:
+        exec(compile(PROGRAM.replace("wait(600)", "wait(0)"), "program", "exec"), module.__dict__)
+        with SqliteSaver.from_conn_string(path) as saver:
+            graph = module.build(saver)
+            state = graph.get_state(THREAD)
+            assert state.values["log"][:1] == ["first"]
+            assert "long" in state.next
+            assert graph.invoke(None, THREAD) == {"log": ["first", "long", "quick"]}
+            assert saver.verify() == []
+    finally:
+        del sys.modules["program"]

@@ -393,8 +393,8 @@ def test_all_is_claimed_that_cannot_happen() -> None:
         ran, _ = played(plan)
         assert ran == reached & plan.nodes.keys(), (seed, plan)
         starts = [START, *found.get("unreachable", ())]
-        going = [join for join in plan.joins if f"join:{'+'.join(join[0])}:{join[1]}" in found.get("dead-join", ())]
-        rest = routes.reached(starts, going)
+        going = [join[1] for join in plan.joins if f"join:{'+'.join(join[0])}:{join[1]}" in found.get("dead-join", ())]
+        rest = routes.reached([*starts, *going])
         assert rest is None or rest >= plan.nodes.keys(), (seed, plan)
     assert n_compared > 130
 

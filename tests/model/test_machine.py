@@ -1,5 +1,5 @@
 """One thread under any sequence of calls: inputs, answers, tries again, updates, replays and forks of old
-checkpoints.
+checkpoints, and new versions of the graph.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from tests.checkpoint.plain import PlainSaver
 from tests.model.reference import Outcome, Thread
 from tests.support.graphs import STEADY, Graph, World, answer, graphs
 from tests.support.play import Player, compare
@@ -26,6 +27,8 @@ pytestmark = pytest.mark.slow  # every example is a sequence of up to ten calls
 class Machine(RuleBasedStateMachine):
     """The engine and the reference side by side."""
 
+    player_type: type[Player] = Player
+
     def __init__(self) -> None:
         super().__init__()
         self.inputs = 0
@@ -39,14 +42,18 @@ class Machine(RuleBasedStateMachine):
         durability=st.sampled_from(["sync", "async", "exit"]),
         lags=st.booleans(),
         streams=st.booleans(),
+        is_plain=st.booleans(),
     )
-    def begin(self, graph: Graph, seed: int, is_async: bool, durability: str, lags: bool, streams: bool) -> None:
+    def begin(
+        self, graph: Graph, seed: int, is_async: bool, durability: str, lags: bool, streams: bool, is_plain: bool
+    ) -> None:
+        """`is_plain`: with a saver that has LangGraph's methods alone."""
         self.schedule = scheduled(seed)
         world = World()
         world.turns = self.schedule.__enter__()
-        self.player = Player(
+        self.player = self.player_type(
             graph,
-            saver=FaultySaver(lags=lags),
+            saver=PlainSaver() if is_plain else FaultySaver(lags=lags),
             is_async=is_async,
             durability=durability,
             limit=LIMIT,
@@ -74,6 +81,11 @@ class Machine(RuleBasedStateMachine):
     def new_input(self) -> None:
         given = self.given()
         self.both(self.player.invoke(given), self.thread.invoke(given))
+
+    @rule()
+    def redeploy(self) -> None:
+        """A version that calls every node otherwise and knows the former names; nothing else may change."""
+        self.player.redeploy(self.player.world.version + 1)
 
     @precondition(lambda self: self.thread.saved)
     @rule()
@@ -124,4 +136,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(STEADY, max_examples=60, stateful_step_count=10)
+TestMachine.settings = settings(STEADY, max_examples=100, stateful_step_count=10)

@@ -115,6 +115,7 @@ def dummy_request(**fields: Any) -> Request:
         "limit": 25,
         "modes": frozenset(),
         "monotonic": lambda: float(next(numbers)),
+        "called": None,
         "new_id": lambda step: f"checkpoint-{step}",
         "ns_": "",
         "call_number": 0,

@@ -236,11 +236,24 @@ class World:
         """A `schedule.Turns`: decides the order in which parallel bodies end."""
         self.strike: Callable[[str], None] | None = None
         """Called as each body begins, with its key; may raise."""
+        self.version = 0
+        """Which version of the graph runs: each calls its nodes otherwise."""
 
 
 def key_of(task: Any) -> str:
     """The name of a task in its step."""
-    return task.name if task.index < 0 else f"{task.name}#{task.index}"
+    name = plain(task.name)
+    return name if task.index < 0 else f"{name}#{task.index}"
+
+
+def name_in(version: int, name: str) -> str:
+    """What a version of the graph calls a node; the order of names stays."""
+    return f"{name}{version or ''}"
+
+
+def plain(name: str) -> str:
+    """What the description calls a node."""
+    return name if name.startswith("__") else name[:1]
 
 
 def _act(node: Node, world: World, state: Mapping[str, Any]) -> Any:
@@ -270,8 +283,17 @@ def _act(node: Node, world: World, state: Mapping[str, Any]) -> Any:
             if world.watch is not None:
                 world.watch.asked(asked.interrupts[0].id)
             raise
-    goto = [Send(*target) if isinstance(target, tuple) else target for target in targets]
+    goto = _called(targets, world.version)
     return Command(update=update, goto=goto) if goto else update or None
+
+
+def _called(targets: Sequence[Any], version: int) -> list[Any]:
+    """Targets as the code of a version names them. That of even versions still uses the first names."""
+    names = version if version % 2 else 0
+    return [
+        Send(name_in(names, target[0]), target[1]) if isinstance(target, tuple) else name_in(names, target)
+        for target in targets
+    ]
 
 
 def _function(node: Node, world: World, is_async: bool) -> Callable[..., Any]:
@@ -294,24 +316,33 @@ def _function(node: Node, world: World, is_async: bool) -> Callable[..., Any]:
 
 
 def build(graph: Graph, world: World, *, is_async: bool = False, **options: Any) -> Any:
-    """The compiled graph; its async nodes are async only if it is to be run by the async API."""
+    """The compiled graph, in the world's version; its async nodes are async only if it is to be run by the async API."""
     builder = StateGraph(State)
+    version = world.version
+
+    def name(node: str) -> str:
+        return node if node == START else name_in(version, node)
+
     retried = RetryPolicy(initial_interval=0, jitter=False, retry_on=Flaky)
     for node in graph.nodes:
         builder.add_node(
-            node.name,
+            name(node.name),
             _function(node, world, is_async and node.is_async),
+            aliases=[name_in(earlier, node.name) for earlier in range(version)],
             defer=node.deferred,
             retry_policy=retried._replace(max_attempts=node.attempts) if node.attempts else None,
         )
-    for edge in sorted(graph.edges):
-        builder.add_edge(*edge)
+    for source, target in sorted(graph.edges):
+        builder.add_edge(name(source), name(target))
     for sources, target in graph.joins:
-        builder.add_edge(list(sources), target, inclusive=graph.inclusive)  # False: some fill up by chance only
-    names = [node.name for node in graph.nodes]
+        # False: some fill up by chance only.
+        builder.add_edge(list(map(name, sources)), name(target), inclusive=graph.inclusive)
+    names = [name(node.name) for node in graph.nodes]
+    ends = {**{name_in(earlier, node.name): name(node.name) for node in graph.nodes for earlier in range(version + 1)}}
     for node in graph.nodes:
         if node.branch is not None:
-            builder.add_conditional_edges(node.name, _router(node.branch), [*names, END])
+            path_map = {**ends, END: END} if version else [*names, END]
+            builder.add_conditional_edges(name(node.name), _router(node.branch, version), path_map)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PregelWarning)
         compiled = builder.compile(**options)
@@ -320,8 +351,8 @@ def build(graph: Graph, world: World, *, is_async: bool = False, **options: Any)
     return compiled
 
 
-def _router(route: Route) -> Callable[[State], Sequence[Any]]:
+def _router(route: Route, version: int) -> Callable[[State], Sequence[Any]]:
     def router(state: State) -> Sequence[Any]:
-        return [Send(*target) if isinstance(target, tuple) else target for target in choose(route, state)]
+        return _called(choose(route, state), version)
 
     return router

@@ -14,7 +14,7 @@ from typing import Any
 from pregel.errors import GraphRecursionError, InvalidUpdateError
 from pregel.types import Command
 from tests.model import reference
-from tests.support.graphs import Broken, Flaky, Graph, World, answer, build
+from tests.support.graphs import Broken, Flaky, Graph, World, answer, build, plain
 
 ERRORS: dict[type[BaseException], type[Exception]] = {
     Flaky: reference.Failed,
@@ -48,9 +48,14 @@ class Player:
         self.world = world or World()
         self.config: dict[str, Any] = {"configurable": {"thread_id": "t"}, "recursion_limit": limit}
         self.options = {} if durability is None else {"durability": durability}
-        self.compiled = build(graph, self.world, is_async=is_async, checkpointer=saver)
+        self.redeploy(0)
         self.open: dict[str, str] = {}
         """Question -> its id."""
+
+    def redeploy(self, version: int) -> None:
+        """From now on the thread meets this version of the graph, which calls its nodes otherwise."""
+        self.world.version = version
+        self.compiled = build(self.graph, self.world, is_async=self.is_async, checkpointer=self.saver)
 
     def address(self, at: int | None) -> dict[str, Any]:
         """The config of the thread, or of its checkpoint number `at` (oldest is 0)."""
@@ -107,7 +112,7 @@ class Player:
                 snapshot.metadata["step"],
                 snapshot.parent_config and number[snapshot.parent_config["configurable"]["checkpoint_id"]],
                 snapshot.values,
-                snapshot.next,
+                tuple(map(plain, snapshot.next)),
             )
             for snapshot in snapshots
         ]
@@ -116,7 +121,7 @@ class Player:
         """As `reference.Thread.head`."""
         snapshot = self._call("get_state", self.config)
         self.open = {question.value: question.id for question in snapshot.interrupts}
-        return snapshot.values, snapshot.next, sorted(self.open)
+        return snapshot.values, tuple(map(plain, snapshot.next)), sorted(self.open)
 
     def _call(self, name: str, *args: Any, **options: Any) -> Any:
         if self.is_async:
@@ -150,7 +155,7 @@ class Player:
                 out.questions.append(question.value)
                 out.updates.append({"__interrupt__": question.value})
         elif mode == "updates":
-            out.updates.append(chunk)
+            out.updates.append({plain(name): update for name, update in chunk.items()})
         elif "__interrupt__" not in chunk:
             out.shown.append(chunk)
             out.values = chunk

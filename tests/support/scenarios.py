@@ -122,6 +122,11 @@ class Colour:
             return asyncio.run(graph.aupdate_state(config, values, as_node, **kw))
         return graph.update_state(config, values, as_node, **kw)
 
+    def explain(self, graph: Any, config: Any, **kw: Any) -> Any:
+        if self.is_async:
+            return asyncio.run(graph.aexplain(config, **kw))
+        return graph.explain(config, **kw)
+
     def bulk_update_state(self, graph: Any, config: Any, supersteps: list[Any]) -> Any:
         if self.is_async:
             return asyncio.run(graph.abulk_update_state(config, supersteps))
