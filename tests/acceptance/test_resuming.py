@@ -8,7 +8,6 @@ from pregel.graph import START, StateGraph
 from pregel.types import Command, RetryPolicy, Send, interrupt
 from tests.support.scenarios import Colour, Log
 
-
 AT_ONCE = RetryPolicy(initial_interval=0, jitter=False, max_attempts=2, retry_on=OSError)
 
 
