@@ -224,13 +224,16 @@ def check_change(run: RunState) -> None:
         return
     redeploy.refuse(redeploy.in_the_way(taken_over.missing, results=not run.replaying and not run.moved_past))
     for key in taken_over.unseen if plan.open_tasks(run) else ():
-        run.notice(
-            "undeclared-key",
-            key,
-            f"thread {run.request.thread_id!r} has a value of {key!r}, which this version of the graph does not declare: "
-            f"no node sees it, and it stays stored; if the key was renamed: compile(renamed_keys={{{key!r}: 'new_key'}}), "
-            f"if it is not needed any more: compile(renamed_keys={{{key!r}: None}})",
-        )
+        # A key that nothing new could be the successor of was taken out on purpose (D42); its value stays stored.
+        for new in redeploy.successors(run.program, run.channels.stored, run.versions, key)[:1]:
+            run.notice(
+                "undeclared-key",
+                key,
+                f"thread {run.request.thread_id!r} has a value of {key!r}, which this version of the graph does not "
+                f"declare: no node sees it, and it stays stored; if it was renamed, perhaps to {new!r}: "
+                f"compile(renamed_keys={{{key!r}: {new!r}}}), if it is not needed any more: "
+                f"compile(renamed_keys={{{key!r}: None}})",
+            )
 
 
 def _check(run: RunState, command: Command[Any]) -> None:
