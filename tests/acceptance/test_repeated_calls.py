@@ -11,7 +11,7 @@ from checkpoint.base import CheckpointConflictError, ThreadBusyError
 from checkpoint.holders import Holders
 from checkpoint.memory import InMemorySaver
 from checkpoint.sqlite import SqliteSaver
-from pregel.errors import GraphDrained, GraphRecursionError, RunIdReusedError, RunSupersededError
+from pregel.errors import GraphChangedError, GraphDrained, GraphRecursionError, RunIdReusedError, RunSupersededError
 from pregel.graph import START, StateGraph
 from pregel.runtime import RunControl, Runtime
 from pregel.types import Command, Send, interrupt
@@ -565,6 +565,33 @@ def test_savers_of_four_methods(colour: Colour, kind: Any) -> None:
     assert chain(Command(resume="B"), "t") == (done, [])
     chain({"l": ["x"]})
     assert chain(Command(resume="B"), "t") == (done, [])
+
+
+# ---- another version of the graph
+
+
+def test_after_a_redeploy(colour: Colour, saver: Any) -> None:
+    """A run that was cut off in a node that is gone is not taken for one that has finished."""
+
+    def version(*names: str, b: Any = None) -> Chain:
+        chain = Chain(colour, saver)
+        builder = StateGraph(LogX)
+        for name in names:
+            node = b if name == "b" and b is not None else colour.letter(name, chain.ran)
+            builder.add_node(name, node)
+        builder.add_edge(START, "a")
+        if len(names) > 1:
+            builder.add_edge("a", names[1])
+        chain.graph = builder.compile(checkpointer=saver)
+        return chain
+
+    old = version("a", "b", b=colour.node(lambda state: {"l": [interrupt("q")]}))
+    first = old(IN, "r")[0]
+    assert version("a", "new").fails(GraphChangedError, IN, "r") == []
+    assert old(IN, "r") == (first, [])
+    assert old({"l": ["x"]}, "s")[1] == ["a"]
+    told = version("a", "new")(IN, "r")
+    assert (questions(told[0]), told[1]) == (["q"], [])
 
 
 # ---- the older rule: a run id in metadata
