@@ -622,6 +622,16 @@ class LoadedCheckpoint:
     """What earlier commits of the line remembered (`StepCommit.facts`)."""
 
 
+class OpenStep(NamedTuple):
+    """What the tasks after a namespace's newest checkpoint have stored so far."""
+
+    checkpoint_id: str
+    ts: str
+    """When the checkpoint was made, ISO-8601 UTC."""
+    writes: list[TaskWrites]
+    """Ordered by (path, task id, slot)."""
+
+
 class EncodedCommit(Protocol):
     """A commit as bytes, opaque to the engine."""
 

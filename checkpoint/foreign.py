@@ -45,6 +45,7 @@ from checkpoint.base import (
     Durability,
     EncodedCommit,
     LoadedCheckpoint,
+    OpenStep,
     RunnableConfig,
     StepCommit,
     TaskWrites,
@@ -320,7 +321,7 @@ class AdaptedSaver:
             if name == "list":
                 reply = _first_under(arguments[1], self._iterate(arguments[0]))
             elif name == "children":
-                reply = _Children(arguments[1])
+                reply = _Children(*arguments[1:])
                 # Some savers insist on a namespace: what they list cannot be asked for.
                 with contextlib.suppress(KeyError):
                     any(map(reply.are_found_with, self._iterate(arguments[0])))
@@ -356,7 +357,7 @@ class AdaptedSaver:
                         reply = entry if verdict else None
                         break
             elif name == "children":
-                reply = _Children(arguments[1])
+                reply = _Children(*arguments[1:])
                 with contextlib.suppress(KeyError):
                     async for entry in self._aiterate(arguments[0]):
                         if reply.are_found_with(entry):
@@ -407,7 +408,7 @@ class AdaptedSaver:
         if loaded.is_head and any(task.slot == 0 for task in loaded.writes):
             everywhere = _plain_config(config, thread_id, ns, None)
             del everywhere["configurable"]["checkpoint_ns"]
-            children = yield "children", (everywhere, loaded.checkpoint_id)
+            children = yield "children", (everywhere, loaded.checkpoint_id, ns)
             loaded.open_sub = {name: known_ids.rev_of(claim, id_) for name, id_ in children.ended.items()}
         return loaded
 
@@ -471,14 +472,14 @@ class AdaptedSaver:
 
     def nested(self, parent: LoadedCheckpoint) -> list[str]:
         """As `NativeSaver.nested`, through `list`."""
-        found = _Children(parent.checkpoint_id or "")
+        found = _Children(parent.checkpoint_id or "", parent.checkpoint_ns)
         with contextlib.suppress(KeyError):
             any(map(found.are_found_with, self._iterate(_everywhere(parent))))
         return list(found.under)
 
     async def anested(self, parent: LoadedCheckpoint) -> list[str]:
         """Async form of `nested`."""
-        found = _Children(parent.checkpoint_id or "")
+        found = _Children(parent.checkpoint_id or "", parent.checkpoint_ns)
         with contextlib.suppress(KeyError):
             async for entry in self._aiterate(_everywhere(parent)):
                 if found.are_found_with(entry):
@@ -516,6 +517,36 @@ class AdaptedSaver:
         wanted = dict(filter) if filter else None
         async for entry in self._aiterate(asked, filter=wanted, before=before, limit=limit):
             yield self._loaded(entry, Claim(thread_id, None, 0, 0, 0), ns)
+
+    def thread_ids(self) -> Iterator[str]:
+        """Ids of all threads, the newest first. Lists every checkpoint, and remembers the ids."""
+        seen: set[str] = set()
+        for entry in self._iterate(None):
+            thread_id = entry.config["configurable"]["thread_id"]
+            if thread_id not in seen:
+                seen.add(thread_id)
+                yield thread_id
+
+    async def athread_ids(self) -> AsyncIterator[str]:
+        """Async form of `thread_ids`."""
+        seen: set[str] = set()
+        async for entry in self._aiterate(None):
+            thread_id = entry.config["configurable"]["thread_id"]
+            if thread_id not in seen:
+                seen.add(thread_id)
+                yield thread_id
+
+    def open_step(self, config: RunnableConfig) -> OpenStep | None:
+        """What the tasks after the newest checkpoint of a namespace have stored; None if nothing is stored there."""
+        for found in self.history(config, limit=1):
+            return OpenStep(found.checkpoint_id or "", found.ts, found.writes)
+        return None
+
+    async def aopen_step(self, config: RunnableConfig) -> OpenStep | None:
+        """Async form of `open_step`."""
+        async for found in self.ahistory(config, limit=1):
+            return OpenStep(found.checkpoint_id or "", found.ts, found.writes)
+        return None
 
     def last_of_run(self, config: RunnableConfig, run_id: str) -> str | None:
         """As `NativeSaver.last_of_run`, through `list` and as fast as that: by the run id that metadata carry.
@@ -889,8 +920,9 @@ def _everywhere(parent: LoadedCheckpoint) -> RunnableConfig:
 class _Children:
     """Nested runs that have ended in the superstep that is open on a checkpoint, from a listing of all namespaces."""
 
-    def __init__(self, up_id: str) -> None:
+    def __init__(self, up_id: str, up_ns: str) -> None:
         self.up_id = up_id
+        self.up_ns = up_ns
         self.ended: dict[str, str] = {}
         """Stable namespace -> its newest checkpoint."""
         self.under: dict[str, None] = {}
@@ -904,7 +936,8 @@ class _Children:
             self.under[ns] = None
             if ":" not in ns and not any(channel in (ERROR, INTERRUPT) for _, channel, _ in entry.pending_writes or ()):
                 self.ended[ns] = entry.checkpoint["id"]
-        return verdict is False
+        # What the namespace held before was stored before. (Others may be stored later than they were made: `exit`.)
+        return ns == self.up_ns and entry.checkpoint["id"] < self.up_id
 
 
 def _task_writes(

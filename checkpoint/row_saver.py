@@ -49,6 +49,7 @@ from checkpoint.base import (
     Durability,
     EncodedCommit,
     LoadedCheckpoint,
+    OpenStep,
     Problem,
     Repair,
     RunnableConfig,
@@ -57,6 +58,7 @@ from checkpoint.base import (
     TaskWrites,
     ThreadBusyError,
     ThreadDeletedError,
+    UnknownTypeError,
     Version,
     check_number,
     get_checkpoint_metadata,
@@ -461,6 +463,30 @@ class RowSaver(BaseCheckpointSaver[int]):
             header, _, values, writes = self._state(rows, thread_id, ns, address.space_pk, found)
             shown = self._tuple(thread_id, ns, found, header, values, writes)
         return shown if checkpoint_id is None else shown._replace(config=config)
+
+    def open_step(self, config: RunnableConfig) -> OpenStep | None:
+        """What the tasks after the newest checkpoint of a namespace have stored; None if nothing is stored there.
+
+        Reads no channel. Writes with values of unknown types come back with `Opaque` in them.
+        """
+        thread_id, ns, _ = addressed(config)
+        self._settle(thread_id)
+        with placed(thread_id, ns), self._reading() as rows:
+            address = rows.address(thread_id, ns)
+            if address is None or address.space_pk is None or address.head is None:
+                return None
+            row = existing(rows, address.space_pk, address.head).row
+            writes: builtins.list[TaskWrites] = []
+            for task in rows.tasks(address.space_pk, row.rev):
+                try:
+                    writes.append(read_task(task, self._codec(), row.id))
+                except UnknownTypeError:
+                    writes.append(read_task(task, self._codec(), row.id, lenient=True))
+        return OpenStep(row.id, row.ts if isinstance(row.ts, str) else ids.timestamp_from_us(row.ts), writes)
+
+    async def aopen_step(self, config: RunnableConfig) -> OpenStep | None:
+        """Async form of `open_step`."""
+        return await self._off_loop(self.open_step, config)
 
     def list(
         self,

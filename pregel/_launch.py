@@ -28,11 +28,11 @@ from pregel._scope import TaskScope
 from pregel._stream import Outlet
 from pregel._turns import OnConflict, Turn
 from pregel.constants import PREVIOUS, SCOPE_KEY
-from pregel.engine import namespace, occupancy, repeat, snapshot, view
+from pregel.engine import namespace, occupancy, pause, repeat, snapshot, view
 from pregel.engine.core import Run, count_of
 from pregel.engine.occupancy import Step
 from pregel.engine.program import Program
-from pregel.engine.state import Origin, Pace, Request, RunState
+from pregel.engine.state import Breakpoints, Pace, Request, RunState, Stood
 from pregel.engine.task import COPIERS, NO_COPIES
 from pregel.engine.workers import Gate, Job, wait_for, workers
 from pregel.errors import EmptyChannelError, ErrorCode, shown
@@ -45,6 +45,8 @@ LIVE = frozenset({"custom", "messages", "tools"})
 """Modes whose chunks must leave while a body runs."""
 DURABILITIES = ("sync", "async", "exit")
 NOTHING: frozenset[str] = frozenset()
+clock = time.time
+"""What runs call the time, in Unix seconds: of checkpoints, and of deadlines of questions."""
 _entering = Lock()
 
 
@@ -79,6 +81,7 @@ class Call:
         "durability",
         "interrupt_after",
         "interrupt_before",
+        "keep_breakpoints",
         "key",
         "on_conflict",
         "outlet",
@@ -96,6 +99,7 @@ class Call:
         self.durability: Any = None
         self.interrupt_before: Any = None
         self.interrupt_after: Any = None
+        self.keep_breakpoints: bool | None = None
         self.outlet: Outlet | None = None
         self.key: str | None = None
         self.output_keys: str | Sequence[str] | None = None
@@ -153,10 +157,11 @@ def request_for(graph: Graph, call: Call, value: Any = None) -> Request:
         raise ValueError(f"recursion_limit must be at least 1, got {config['recursion_limit']}")
     request.interrupt_before = _names(call.interrupt_before or graph.interrupt_before_nodes)
     request.interrupt_after = _names(call.interrupt_after or graph.interrupt_after_nodes)
+    request.breakpoints = _kept(request, graph, call)
     request.retry_policy = graph.retry_policy
     request.copiers = NO_COPIES if graph.isolate == "off" else COPIERS
     request.strict = graph.strict
-    request.clock = time.time
+    request.clock = clock
     request.monotonic = time.monotonic
     request.jitter = _jitter
     request.new_id = ids.checkpoint_id
@@ -195,6 +200,8 @@ def request_for(graph: Graph, call: Call, value: Any = None) -> Request:
         outlets += (call.outlet,)
     request.outlets = outlets
     request.modes = frozenset().union(*(outlet.modes for outlet in outlets)) if outlets else NOTHING
+    if parent is not None:
+        parent.questions.going_on.add(request)
     return request
 
 
@@ -236,6 +243,48 @@ def _jitter() -> float:
 def _names(nodes: str | Sequence[str]) -> str | Sequence[str]:
     """Breakpoint nodes: `"*"`, one name, or names."""
     return nodes if isinstance(nodes, str) and nodes == "*" else [nodes] if isinstance(nodes, str) else list(nodes)
+
+
+def _kept(request: Request, graph: Graph, call: Call) -> Breakpoints:
+    """The breakpoints that the call itself brings, and whether they are to be kept.
+
+    Raises:
+        ValueError: they cannot be kept, or name nodes that the graph does not have.
+    """
+    given = {"before": call.interrupt_before, "after": call.interrupt_after}
+    own = {kind: _names(nodes) for kind, nodes in given.items() if nodes is not None}
+    if call.keep_breakpoints is not None:
+        if request.parent is not None or not request.stores:
+            where = "has no checkpointer" if request.parent is None else "runs inside a node"
+            raise ValueError(
+                f"keep_breakpoints={call.keep_breakpoints!r}: breakpoints are kept with the thread of a root graph, but "
+                f"graph {graph.name!r} {where}; leave it out, or compile the graph with a checkpointer and call it directly"
+            )
+        unknown = [name for nodes in own.values() for name in nodes if name != "*" and name not in graph.program.nodes]
+        if call.keep_breakpoints and unknown:
+            raise ValueError(f"breakpoint at unknown node {unknown[0]!r}; the nodes are {list(graph.program.nodes)!r}")
+    return own, call.keep_breakpoints
+
+
+def _set_breakpoints(run: Run) -> None:
+    """Where a root run stops: what the call says, else what its thread keeps, else what the graph was compiled with."""
+    own, keep = run.request.breakpoints
+    kept: dict[str, Any] = pause.kept_breakpoints(run)
+    if keep is not None:
+        kept = {kind: nodes for kind, nodes in {**kept, **own}.items() if nodes} if keep else {}
+    run.remember(pause.BREAKPOINTS, kept or None)
+    if kept.get("before") and not own.get("before"):
+        run.request.interrupt_before = kept["before"]
+    if kept.get("after") and not own.get("after"):
+        run.request.interrupt_after = kept["after"]
+    for name in {name for nodes in kept.values() for name in nodes}:
+        if name != "*" and name not in run.program.nodes:
+            run.notice(
+                "unknown-breakpoint",
+                name,
+                f"thread {run.request.thread_id!r} keeps a breakpoint at node {name!r}, which this graph does not have; it "
+                f"never stops there: call with keep_breakpoints=False, or keep others",
+            )
 
 
 def check_config(graph: Graph, config: Mapping[str, Any], around: RunState | None = None) -> None:
@@ -419,6 +468,8 @@ def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, val
     run = Run(graph.program, request, loaded)
     around = request.parent_run
     if around is None:
+        if pause.BREAKPOINTS in run.facts or run.pending or request.breakpoints[1] is not None:
+            _set_breakpoints(run)
         if request.key is not None:
             run.notice(
                 "misplaced-key",
@@ -435,15 +486,15 @@ def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, val
             run.replaying = value is None
             run.moved_past = not loaded.is_head
             if run.replaying and request.seeds:
-                run.origin = Origin("", loaded.checkpoint_id, loaded.rev, max(id_ for _, id_ in request.seeds.values()))
+                run.stood = Stood("", loaded.checkpoint_id, loaded.rev, max(id_ for _, id_ in request.seeds.values()))
         return run
     run.continues = loaded.parents.get(around.ns) == around.checkpoint_id
     if request.checkpoint_id is not None:
         # The caller named this nested checkpoint: it continues, and what came after it is run again.
         run.continues = True
         run.replaying = around.replayed
-        if around.origin is not None:
-            run.origin = Origin(loaded.checkpoint_ns, loaded.checkpoint_id, loaded.rev, around.origin.as_of)
+        if around.stood is not None:
+            run.stood = Stood(loaded.checkpoint_ns, loaded.checkpoint_id, loaded.rev, around.stood.as_of)
         if loaded.checkpoint_ns != request.ns:
             run.transplant()
     return run
@@ -461,8 +512,8 @@ def _start_of(request: Request) -> places.Looked[LoadedCheckpoint]:
         return found  # an earlier attempt of this very task left it
     seeds = around.root.request.seeds
     seed = seeds.pop(_seeded(request, around, seeds), None) if seeds else None
-    if seed is None and around.origin is not None and around.replaying:
-        seed = yield from _stood(request, around, around.origin)
+    if seed is None and around.stood is not None and around.replaying:
+        seed = yield from _stood_at(request, around, around.stood)
         if seed is None:
             found = yield "load", (), load_arguments(request)  # the saver remembers what was asked for last
     if seed is not None:
@@ -513,19 +564,19 @@ def _seeded(request: Request, around: RunState, seeds: Mapping[str, Any]) -> str
     return next((name for name in (own, *former) if name in seeds), own)
 
 
-def _stood(request: Request, around: RunState, origin: Origin) -> places.Looked[tuple[str, str] | None]:
+def _stood_at(request: Request, around: RunState, then: Stood) -> places.Looked[tuple[str, str] | None]:
     """Where a nested run of a replayed superstep stood when the addressed checkpoint was made: namespace, checkpoint id."""
     assert request.parent is not None
     ns = request.ns
     if not request.stable_ns:
-        ns = namespace.nested_ns(around.origin_ns_of(request.parent.task), request.call_number, request.key)
-    under = {"claim": around.claim, "up_rev": origin.rev}
+        ns = namespace.nested_ns(around.stood_ns_of(request.parent.task), request.call_number, request.key)
+    under = {"claim": around.claim, "up_rev": then.rev}
     stood: LoadedCheckpoint = yield "load", (address(request, ns),), under
-    while stood.checkpoint_id is not None and stood.checkpoint_id > origin.as_of:
+    while stood.checkpoint_id is not None and stood.checkpoint_id > then.as_of:
         if stood.parent_id is None:
             return None
         stood = yield "load", (address(request, ns, stood.parent_id),), under
-    if stood.checkpoint_id is None or stood.parents.get(origin.ns) != origin.checkpoint_id:
+    if stood.checkpoint_id is None or stood.parents.get(then.ns) != then.checkpoint_id:
         return None
     return ns, stood.checkpoint_id
 
@@ -555,6 +606,13 @@ def hold_of(request: Request, loop: Any = None) -> Hold:
     assert request.thread_id is not None
     hold = request.hold = Hold(request.saver.holders, request.thread_id, request.run_id, loop)
     return hold
+
+
+def rest(request: Request) -> None:
+    """A nested run may stand still from here on, as a stream does between two chunks: nobody waits for its questions."""
+    if request.parent is not None:
+        request.parent.questions.going_on.discard(request)
+        request.parent.questions.stir()
 
 
 def enter(request: Request, load_: Callable[[], LoadedCheckpoint] | None = None) -> LoadedCheckpoint | None:
@@ -764,24 +822,6 @@ def is_live(request: Request) -> bool:
     return bool(request.outlets) and (
         not LIVE.isdisjoint(request.modes) or any(outlet.subgraphs for outlet in request.outlets)
     )
-
-
-class waiting:
-    """While a body waits for a nested run it does not count against `max_concurrency` (D12)."""
-
-    __slots__ = ("gate", "scope")
-
-    def __init__(self, run: Run) -> None:
-        self.scope = run.request.parent
-        self.gate = run.request.gate if self.scope is not None else None
-
-    def __enter__(self) -> None:
-        if self.gate is not None:
-            self.gate.step_out(self.scope)
-
-    def __exit__(self, *error: object) -> None:
-        if self.gate is not None:
-            self.gate.step_in(self.scope)
 
 
 def gather(

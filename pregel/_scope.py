@@ -16,10 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
+from operator import itemgetter
 from threading import Lock
 from typing import Any, Protocol
 
-from pregel.errors import AttemptClosedError
+from pregel.errors import AttemptClosedError, Interrupt
 
 _counting = Lock()
 
@@ -35,7 +36,7 @@ class Host(Protocol):
         """The task's `Runtime`, built on first use."""
         ...
 
-    def ask(self, scope: TaskScope, value: Any, response_schema: Any) -> Any:
+    def ask(self, scope: TaskScope, value: Any, response_schema: Any, deadline: Any = None) -> Any:
         """The answer to the task's next question; raises `GraphInterrupt` when there is none yet."""
         ...
 
@@ -70,6 +71,48 @@ class Host(Protocol):
         ...
 
 
+class Questions:
+    """What one attempt asks, itself and through nested runs, and which nested runs it has going on.
+
+    A body may ask several things at once: two nested runs side by side, two threads. Only one `GraphInterrupt` leaves it,
+    so the others are noted here. Appending, adding and popping are one operation each: any thread may.
+    """
+
+    __slots__ = ("_wakers", "asked", "going_on", "refused")
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[tuple[int, int, str], tuple[Interrupt, ...]]] = []
+        """Questions with their place: 0 and the number of the body's own one, 1 and the number and key of a nested run,
+        or 2 and the number of a called task."""
+        self.going_on: set[Any] = set()
+        """Nested runs (their requests) that are driven right now; not streams, which may be at rest for ever."""
+        self.refused: BaseException | None = None
+        """What a nested run raised because an answer did not fit."""
+        self._wakers: list[Callable[[], None]] = []
+
+    def in_order(self, first: tuple[Interrupt, ...]) -> tuple[Interrupt, ...]:
+        """All questions, each once: those of `first` that nobody noted, then by place, whoever asked earlier."""
+        known = {question.id: question for _, several in sorted(self.asked, key=_place) for question in several}
+        return (*(question for question in first if question.id not in known), *known.values())
+
+    def when_alone(self, wake: Callable[[], None]) -> None:
+        """Call `wake` once no nested run is going on; perhaps at once, perhaps on another thread."""
+        self._wakers.append(wake)
+        self.stir()
+
+    def stir(self) -> None:
+        """A nested run has ended: wake who waits, if it was the last."""
+        while not self.going_on and self._wakers:
+            try:
+                wake = self._wakers.pop()
+            except IndexError:  # taken by another thread
+                return
+            wake()
+
+
+_place = itemgetter(0)
+
+
 class TaskScope:
     """One attempt of one task."""
 
@@ -89,9 +132,13 @@ class TaskScope:
         "lent",
         "moved_at",
         "parent",
+        "questions_",
         "task",
         "writes",
     )
+
+    questions_: Questions
+    """Set when the first is needed."""
 
     def __init__(self, host: Any, task: Any, parent: TaskScope | None, attempt: int = 1) -> None:
         self.host = host
@@ -168,10 +215,24 @@ class TaskScope:
                 )
             scope = scope.parent
 
-    def ask(self, value: Any, response_schema: Any = None) -> Any:
-        """The answer to a question, or `GraphInterrupt`."""
+    def ask(self, value: Any, response_schema: Any = None, deadline: Any = None) -> Any:
+        """The answer to a question, or `GraphInterrupt`. `deadline`: a `pregel.types.Deadline`, if it has one."""
         self.check()
-        return self.host.ask(self, value, response_schema)
+        return self.host.ask(self, value, response_schema, deadline)
+
+    @property
+    def questions(self) -> Questions:
+        """What this attempt asks; made when first needed."""
+        try:
+            return self.questions_
+        except AttributeError:
+            self.questions_ = made = Questions()
+            return made
+
+    @property
+    def has_questions(self) -> bool:
+        """Did it ask anything, or start a nested run?"""
+        return hasattr(self, "questions_")
 
     def emit(self, value: Any) -> None:
         """Emit a chunk of mode custom; nothing happens when nobody listens."""

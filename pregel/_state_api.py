@@ -368,6 +368,14 @@ def _edited(address: Address, work: edit.Edit) -> tuple[list[StepCommit], Runnab
     assert loaded is not None
     # What a value holds that no node returned is the caller's own affair (D42).
     run.notices = [notice for notice in run.notices if notice.code not in ("unknown-key", "goto-and-edge")]
+    if address.ns and ":" not in address.ns and not places.is_stateful(address.graphs):
+        run.notice(
+            "unread-namespace",
+            address.ns,
+            f"the update of namespace {address.ns!r} is stored, but no run reads it: each run of graph "
+            f"{address.graph.name!r} there has a namespace with its task id; pass the config that "
+            f"get_state(config, subgraphs=True).tasks[...].state has, or compile it with checkpointer=True",
+        )
     run.warn()
     up_rev = address.up_rev(loaded)
     for commit in work.commits:

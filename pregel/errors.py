@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from checkpoint.base import EmptyChannelError, LoadedCheckpoint
+from pregel.constants import MISSING
 
 __all__ = [
     "AttemptClosedError",
@@ -28,6 +30,7 @@ __all__ = [
     "GraphInterrupt",
     "GraphRecursionError",
     "Interrupt",
+    "InvalidAnswerError",
     "InvalidUpdateError",
     "NodeCancelledError",
     "NodeError",
@@ -43,6 +46,7 @@ __all__ = [
     "TaskNotFound",
     "UnknownInterruptError",
     "closest",
+    "is_invalid_resume",
     "nearest",
     "place_of",
     "shown",
@@ -57,22 +61,47 @@ class Interrupt:
     """A question that a node asks (`interrupt(value)`), as users see it.
 
     `id` is 32 hex characters, the same for the same question across re-runs and processes; `response_schema` is the JSON
-    schema of the expected answer, or None when anything will do. It is left out of `repr` and of events when unset (D50).
+    schema of the expected answer, or None when anything will do. What is unset is left out of `repr` and of events (D50).
     """
 
     value: Any
     id: str = PLACEHOLDER_ID
     response_schema: dict[str, Any] | None = None
+    expires: datetime | None = field(default=None, kw_only=True)
+    """When `default` begins to count as the answer, or, without one, since when the question is overdue. UTC."""
+    default: Any = field(default=MISSING, kw_only=True, compare=False)
+    """The answer from `expires` on; `pregel.constants.MISSING` if there is none."""
+    asked_at: datetime | None = field(default=None, kw_only=True, compare=False, repr=False)
+    """When the question came up first, UTC; None if it was stored by another library."""
+    checked: bool = field(default=False, kw_only=True, compare=False, repr=False)
+    """Was `response_schema` given as a JSON schema? Then an answer is checked before the node runs; if it was given as a
+    type, in the node, since only the node knows the type."""
+
+    task_ns: str = field(default="", kw_only=True, compare=False, repr=False)
+    """Address of the task that asks, for whoever looks for it (`pregel.pending`); empty if it is not known."""
 
     def __repr__(self) -> str:
-        schema = "" if self.response_schema is None else f", response_schema={self.response_schema!r}"
-        return f"Interrupt(value={self.value!r}, id={self.id!r}{schema})"
+        more = "" if self.response_schema is None else f", response_schema={self.response_schema!r}"
+        more += "" if self.expires is None else f", expires={self.expires!r}"
+        more += "" if self.default is MISSING else f", default={self.default!r}"
+        return f"Interrupt(value={self.value!r}, id={self.id!r}{more})"
+
+    @property
+    def is_typed(self) -> bool:
+        """Can only the node tell whether an answer fits?"""
+        return self.response_schema is not None and not self.checked
+
+    def has_expired(self, now: float) -> bool:
+        """Does the default count as the answer at this time (Unix seconds)?"""
+        return self.default is not MISSING and self.expires is not None and now >= self.expires.timestamp()
 
     def as_event(self) -> dict[str, Any]:
         """The form in `tasks` and `checkpoints` events."""
         event = {"value": self.value, "id": self.id}
         if self.response_schema is not None:
             event["response_schema"] = self.response_schema
+        if self.expires is not None:
+            event["expires"] = self.expires.isoformat()
         return event
 
 
@@ -406,7 +435,8 @@ class NodeError:
 class UnknownInterruptError(Exception):
     """A resume that answers no pending question, or does not say which one. Nothing was stored.
 
-    `reason` is `"not_pending"`, `"empty_map"` or `"ambiguous"`.
+    Raised under `compile(strict=True)`, and always for an answer that comes after its question's default has taken over.
+    `reason` is `"not_pending"`, `"empty_map"`, `"ambiguous"` or `"expired"`.
     """
 
     def __init__(
@@ -424,6 +454,29 @@ class UnknownInterruptError(Exception):
             "pending_ids": self.pending_ids,
         }
         return partial(UnknownInterruptError, *self.args, **ids), ()
+
+
+class InvalidAnswerError(ValueError):
+    """An answer that does not fit the JSON schema of its question. Nothing was stored; the question can be answered again.
+
+    An answer that does not fit a *type* is refused by pydantic's own `ValidationError`. `is_invalid_resume` knows both.
+    """
+
+    def __init__(self, message: str, *, interrupt_id: str, node: str, problem: str) -> None:
+        super().__init__(message)
+        self.interrupt_id = interrupt_id
+        self.node = node
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        parts = {"interrupt_id": self.interrupt_id, "node": self.node, "problem": self.problem}
+        return partial(InvalidAnswerError, *self.args, **parts), ()
+
+
+def is_invalid_resume(error: BaseException) -> bool:
+    """Was an answer refused because it does not fit its question's `response_schema`? Then nothing of it was stored, and
+    the question can be answered again; `error.interrupt_id` names it."""
+    return isinstance(error, ValueError) and isinstance(getattr(error, "interrupt_id", None), str)
 
 
 class NodeInterrupt(GraphInterrupt):

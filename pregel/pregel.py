@@ -461,6 +461,7 @@ class Pregel(_launch.Graph):
         output_keys: str | Sequence[str] | None = None,
         interrupt_before: str | Sequence[str] | None = None,
         interrupt_after: str | Sequence[str] | None = None,
+        keep_breakpoints: bool | None = None,
         durability: Durability | Every | None = None,
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
@@ -477,6 +478,10 @@ class Pregel(_launch.Graph):
             `"__interrupt__"`. `version="v2"`: a `GraphOutput`. Another mode, or a list of modes: the list of chunks.
 
         Args:
+            interrupt_before: nodes to stop before, `"*"` for all, instead of those that the graph was compiled with.
+            interrupt_after: nodes to stop after.
+            keep_breakpoints: True: the two above are stored with the thread and hold for its later calls too, until
+                others are kept or given. False: those stored with the thread are forgotten, from this call on.
             on_conflict: what to do while another run holds the thread; as the graph was compiled if None. `"raise"`:
                 refuse. `"wait"`: wait for its end. `"fork"`: run beside it, on a branch that never becomes the newest;
                 `GraphOutput.config` of `version="v2"` names it.
@@ -499,6 +504,7 @@ class Pregel(_launch.Graph):
         call.context = context
         call.output_keys = output_keys
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
+        call.keep_breakpoints = keep_breakpoints
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
@@ -529,6 +535,7 @@ class Pregel(_launch.Graph):
         output_keys: str | Sequence[str] | None = None,
         interrupt_before: str | Sequence[str] | None = None,
         interrupt_after: str | Sequence[str] | None = None,
+        keep_breakpoints: bool | None = None,
         durability: Durability | Every | None = None,
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
@@ -559,6 +566,7 @@ class Pregel(_launch.Graph):
         call.context = context
         call.output_keys = self.stream_channels_asis if output_keys is None else output_keys
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
+        call.keep_breakpoints = keep_breakpoints
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
@@ -575,6 +583,7 @@ class Pregel(_launch.Graph):
         except Exception:
             yield from view.chunks()
             raise
+        _launch.rest(driver.run.request)
         hold = driver.hold
         try:
             goes_on = True
@@ -643,8 +652,12 @@ class Pregel(_launch.Graph):
     def _enter(self, call: _launch.Call, value: Any, *, live: bool = False) -> SyncDriver:
         """A driver for one call, with the state it starts from."""
         request = _launch.request_for(self, call, value)
-        loaded = _launch.enter(request)
-        run = _launch.run_for(self, request, loaded, value)
+        try:
+            loaded = _launch.enter(request)
+            run = _launch.run_for(self, request, loaded, value)
+        except BaseException:
+            _launch.rest(request)
+            raise
         return SyncDriver(
             run,
             request.saver,
@@ -657,14 +670,13 @@ class Pregel(_launch.Graph):
     def _as_node(self, input: Any) -> Any:
         """Run nested, as the node of another graph."""
         driver = self._enter(_launch.Call(None), input)
-        with _launch.waiting(driver.run):
-            try:
-                driver.begin(input)
-                driver.drive()
-            except BaseException as error:
-                driver.abort(error)
-                raise
-            driver.close()
+        try:
+            driver.begin(input)
+            driver.drive()
+        except BaseException as error:
+            driver.abort(error)
+            raise
+        driver.close()
         failure = driver.run.outcome()
         if failure is not None:
             raise failure
@@ -708,6 +720,7 @@ class Pregel(_launch.Graph):
         output_keys: str | Sequence[str] | None = None,
         interrupt_before: str | Sequence[str] | None = None,
         interrupt_after: str | Sequence[str] | None = None,
+        keep_breakpoints: bool | None = None,
         durability: Durability | Every | None = None,
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
@@ -722,6 +735,7 @@ class Pregel(_launch.Graph):
         call.context = context
         call.output_keys = output_keys
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
+        call.keep_breakpoints = keep_breakpoints
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
@@ -752,6 +766,7 @@ class Pregel(_launch.Graph):
         output_keys: str | Sequence[str] | None = None,
         interrupt_before: str | Sequence[str] | None = None,
         interrupt_after: str | Sequence[str] | None = None,
+        keep_breakpoints: bool | None = None,
         durability: Durability | Every | None = None,
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
@@ -769,6 +784,7 @@ class Pregel(_launch.Graph):
         call.context = context
         call.output_keys = self.stream_channels_asis if output_keys is None else output_keys
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
+        call.keep_breakpoints = keep_breakpoints
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
@@ -786,6 +802,7 @@ class Pregel(_launch.Graph):
             for chunk in view.chunks():
                 yield chunk
             raise
+        _launch.rest(driver.run.request)
         hold = driver.hold
         try:
             goes_on = True
@@ -857,7 +874,11 @@ class Pregel(_launch.Graph):
         """Async form of `_enter`."""
         request = _launch.request_for(self, call, value)
         driver = _async_driver()
-        run = _launch.run_for(self, request, await _launch.aenter(request, driver.Alarm), value)
+        try:
+            run = _launch.run_for(self, request, await _launch.aenter(request, driver.Alarm), value)
+        except BaseException:
+            _launch.rest(request)
+            raise
         return driver.AsyncDriver(
             run,
             request.saver,
@@ -870,14 +891,13 @@ class Pregel(_launch.Graph):
     async def _as_async_node(self, input: Any) -> Any:
         """Async form of `_as_node`."""
         driver = await self._aenter(_launch.Call(None), input)
-        with _launch.waiting(driver.run):
-            try:
-                await driver.begin(input)
-                await driver.drive()
-            except BaseException as error:
-                await driver.abort(error)
-                raise
-            await driver.close()
+        try:
+            await driver.begin(input)
+            await driver.drive()
+        except BaseException as error:
+            await driver.abort(error)
+            raise
+        await driver.close()
         failure = driver.run.outcome()
         if failure is not None:
             raise failure

@@ -10,15 +10,15 @@ import math
 import warnings as std_warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import timedelta
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, cast, final
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, cast, final, overload
 
 from typing_extensions import TypedDict
 
 from checkpoint.base import BaseCheckpointSaver, CheckpointMetadata, Durability, RunnableConfig
 from checkpoint.registry import register_codec
 from pregel import _scope
-from pregel.constants import PARENT
+from pregel.constants import MISSING, PARENT
 from pregel.errors import Interrupt, shown
 from pregel.warnings import PregelDeprecationWarning
 
@@ -63,6 +63,7 @@ __all__ = [
 
 N = TypeVar("N", bound=Hashable)
 OutputT = TypeVar("OutputT")
+T = TypeVar("T")
 
 All = Literal["*"]
 """Every node that is not hidden."""
@@ -283,17 +284,106 @@ class Overwrite:
     type: Literal["__overwrite__"] = "__overwrite__"
 
 
-def interrupt(value: Any, *, response_schema: Any = None) -> Any:
+class Deadline(NamedTuple):
+    """Until when a question waits, as a node says it: seconds `after` it came up first, or `at` a Unix time."""
+
+    after: float | None
+    at: float | None
+    default: Any
+
+    @classmethod
+    def of(cls, expires: float | timedelta | datetime | None, default: Any) -> Deadline | None:
+        """From the arguments of `interrupt`.
+
+        Raises:
+            ValueError: seconds not greater than 0, a datetime without time zone, or a default that would never be used.
+            TypeError: something else.
+        """
+        if expires is None:
+            if default is MISSING:
+                return None
+            raise ValueError(
+                f"interrupt(default={shown(default)}) without expires=: say when the default is to be used, as seconds, a "
+                f"timedelta or an aware datetime"
+            )
+        if isinstance(expires, datetime):
+            if expires.utcoffset() is None:
+                raise ValueError(
+                    f"interrupt(expires={expires!r}) has no time zone; pass an aware datetime, such as "
+                    f"datetime.now(UTC) + timedelta(hours=1)"
+                )
+            return cls(None, expires.timestamp(), default)
+        if isinstance(expires, bool) or not isinstance(expires, (int, float, timedelta)):
+            raise TypeError(
+                f"interrupt(expires=...) takes seconds, a timedelta or an aware datetime, got {shown(expires)} "
+                f"({type(expires).__name__})"
+            )
+        return cls(_seconds(expires, "interrupt(expires=...)"), None, default)
+
+    def from_(self, now: float) -> datetime:
+        """The deadline of a question that comes up now."""
+        return datetime.fromtimestamp(now + self.after if self.after is not None else self.at or 0.0, UTC)
+
+
+@overload
+def interrupt(
+    value: Any,
+    *,
+    response_schema: type[T],
+    expires: float | timedelta | datetime | None = None,
+    default: Any = MISSING,
+) -> T: ...
+
+
+@overload
+def interrupt(
+    value: Any,
+    *,
+    response_schema: Any = None,
+    expires: float | timedelta | datetime | None = None,
+    default: Any = MISSING,
+) -> Any: ...
+
+
+def interrupt(
+    value: Any,
+    *,
+    response_schema: Any = None,
+    expires: float | timedelta | datetime | None = None,
+    default: Any = MISSING,
+) -> Any:
     """Ask a question: stop the run here, and return the answer when it is resumed with `Command(resume=...)`.
 
-    The node starts again from its top; earlier questions return their stored answers in call order. `response_schema`: a
-    JSON schema (shown to the caller), or a type that answers are validated against.
+    The node starts again from its top; earlier questions return their stored answers in call order.
+
+    Args:
+        value: what is asked; shown to the caller as `Interrupt.value`.
+        response_schema: what answers must look like. A type (pydantic model, dataclass, TypedDict, `int`, `list[str]`,
+            ...): the answer is validated when the node takes it, and arrives as that type. A dict: a JSON schema,
+            checked before any node runs. An answer that does not fit raises (`errors.is_invalid_resume`) and is not
+            stored.
+        expires: when the question ends: seconds from its first coming up, a timedelta, or an aware datetime. Running the
+            node again does not move it.
+        default: from then on, the answer: `invoke(None)` continues with it, and a later answer is refused. Without a
+            default the question stays open, and `pregel.pending` calls it overdue.
 
     Raises:
         GraphInterrupt: there is no answer yet; do not swallow it.
         RuntimeError: called outside of a running node.
+        ValueError: an answer that does not fit; a schema that cannot be checked, a default that does not fit, or an
+            `expires` that means nothing.
     """
-    return _scope.current("interrupt()").ask(value, response_schema)
+    scope = _scope.current("interrupt()")
+    if response_schema is not None and not isinstance(response_schema, dict):
+        response_schema = _typed_answer(response_schema)
+    return scope.ask(value, response_schema, Deadline.of(expires, default))
+
+
+def _typed_answer(type_: Any) -> Any:
+    """What checks answers against a type, imported when somebody asks for one: it loads pydantic (D36)."""
+    from pregel import _typed  # noqa: PLC0415 - a lazy door
+
+    return _typed.typed_answer(type_)
 
 
 # ---- what state APIs hand out
@@ -530,12 +620,37 @@ def _command_plain(command: Command[Any]) -> list[Any]:
 
 
 register_codec(Send, "pregel.Send", lambda s: [s.node, s.arg, s.timeout], lambda p: Send(p[0], p[1], timeout=p[2]))
-register_codec(
-    Interrupt,
-    "pregel.Interrupt",
-    lambda i: [i.value, i.id] if i.response_schema is None else [i.value, i.id, i.response_schema],
-    lambda p: Interrupt(*p),
-)
+
+
+def _interrupt_plain(asked: Interrupt) -> list[Any]:
+    """Value, id, then what there is of: schema, asker, times in microseconds, was the schema a JSON schema, default."""
+    times = _us(asked.asked_at), _us(asked.expires)
+    parts = [asked.value, asked.id, asked.response_schema, asked.task_ns, *times, asked.checked]
+    if asked.default is not MISSING:
+        return [*parts, asked.default]
+    while len(parts) > 2 and not parts[-1]:
+        parts.pop()
+    return parts
+
+
+def _us(time: datetime | None) -> int | None:
+    return None if time is None else round(time.timestamp() * 1_000_000)
+
+
+def _time(us: int | None) -> datetime | None:
+    return None if us is None else datetime.fromtimestamp(us / 1_000_000, UTC)
+
+
+def interrupt_from(parts: Sequence[Any]) -> Interrupt:
+    """A question from its stored form."""
+    absent: list[Any] = [None, None, None, "", None, None, False, MISSING]
+    value, id_, schema, task_ns, asked_at, expires, checked, default = [*parts, *absent[len(parts) :]]
+    question = Interrupt(value, id_, schema, expires=_time(expires), default=default, asked_at=_time(asked_at))
+    question.checked, question.task_ns = bool(checked), task_ns
+    return question
+
+
+register_codec(Interrupt, "pregel.Interrupt", _interrupt_plain, interrupt_from)
 register_codec(
     Command,
     "pregel.Command",

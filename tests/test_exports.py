@@ -19,9 +19,10 @@ NAMES = {
     "pregel.errors": """
         EmptyChannelError ErrorCode GraphDrained GraphRecursionError InvalidUpdateError GraphBubbleUp GraphInterrupt
         NodeCancelledError NodeError NodeInterrupt NodeTimeoutError ParentCommand EmptyInputError TaskNotFound
-        GraphChangedError Stranded
+        GraphChangedError Stranded UnknownInterruptError is_invalid_resume InvalidAnswerError
         Place place_of
     """,
+    "pregel.pending": "pending apending PendingInterrupt",
     "pregel.explanation": "Cause Explanation Lack Step StepTask Way",
     "pregel.drawing.draw": "CurveStyle Edge Graph Node NodeStyles",
     "pregel.channels": """

@@ -34,7 +34,9 @@ ROWS = (
 )
 STORAGE = tuple(f"checkpoint.{name}" for name in (*ROWS, *TOOLS))
 COMMANDS = ("checkpoint.cli", "checkpoint.__main__")
-WORDS = tuple(f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "types", "warnings", "messages"))
+WORDS = tuple(
+    f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "types", "_typed", "warnings", "messages")
+)
 PARTS = tuple(
     f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing", "explanation")
 )
@@ -44,6 +46,7 @@ FACE = (
     "pregel._turns",
     "pregel._stream",
     "pregel._places",
+    "pregel.pending",
     "pregel._launch",
     "pregel._state_api",
     "pregel._explain",
@@ -75,9 +78,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "pregel.__main__": ("pregel.demo",),
 }
 
-# The places that import late (D36): module -> what it may import inside a function. JSON schemas are the fourth: only
-# they need pydantic, and only when asked for. Spelling is the fifth: only who made a mistake needs it.
+# The places that import late (D36): module -> what it may import inside a function. JSON schemas and answers of a type
+# are two more: only they need pydantic, and only when asked for. Spelling is another: only who made a mistake needs it.
 LAZY_DOORS = {
+    "pregel.types": {"pregel._typed"},
     "pregel.graph.compile": {"pregel.graph.jsonschema"},
     "pregel.drawing.draw": {"pregel.drawing.svg"},
     "pregel.pregel": {"pregel.engine.async_driver", "pregel._jsonschema", "pregel._explain"},
@@ -219,6 +223,7 @@ def test_third_parties_stay_where_they_are_needed():
         "pregel.store.sqlite": {"typing_extensions", "aiosqlite"},
         "pregel.graph.jsonschema": {"typing_extensions", "pydantic"},
         "pregel._jsonschema": {"typing_extensions", "pydantic"},
+        "pregel._typed": {"pydantic"},
     }
     for name, tree in MODULES.items():
         roots = {target.split(".")[0] for target, _ in imports_of(name, tree)}

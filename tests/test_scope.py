@@ -26,7 +26,7 @@ class Host:
         self.asked.append("runtime")
         return ["runtime", scope]
 
-    def ask(self, scope, value, response_schema):
+    def ask(self, scope, value, response_schema, deadline=None):
         return (scope, value, response_schema)
 
     def read(self, scope, select, writes):

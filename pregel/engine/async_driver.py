@@ -36,8 +36,8 @@ from pregel.engine.program import Write
 from pregel.engine.snapshot import into_lane, note_edited, note_unstored, salvage
 from pregel.engine.stranded import before_resume
 from pregel.engine.task import Task, acall, acall_routers, call, call_node, in_context, paced
-from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, workers
-from pregel.errors import AttemptClosedError
+from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, linger, workers
+from pregel.errors import AttemptClosedError, GraphInterrupt
 
 
 class Inbox:
@@ -117,6 +117,7 @@ class AsyncDriver:
         self.step_timeout = step_timeout
         self.inline = inline and gate is None and step_timeout is None
         self.fence = run.request.parent
+        self.stepped_out = False
         self.hold = run.request.hold
         self.forks = saver is not None and run.root.request.forks
         """Does the run go on in a lane when it loses its thread? Then every write is waited for."""
@@ -149,6 +150,10 @@ class AsyncDriver:
 
     async def begin(self, value: Any) -> None:
         """Start the run; returns when its input or answers are stored."""
+        if self.gate is not None and self.fence is not None:
+            # From here to the close the body that called may wait for this run: it takes no place meanwhile (D12).
+            self.gate.step_out(self.fence)
+            self.stepped_out = True
         if self.run.taken_over is not None:
             await self.look_below(value)
         commits = self.run.start(value)
@@ -193,6 +198,7 @@ class AsyncDriver:
                         if run.notices:
                             self.run.warn()
                     except BaseException as error:
+                        await self.linger(scope, error)
                         scope.close()
                         if self.pumping is not None:
                             await self.take_back()
@@ -299,6 +305,11 @@ class AsyncDriver:
                 raise
         finally:
             run.spawner = run.keeper = None
+            if self.fence is not None:
+                run.leave()
+                if self.stepped_out and self.gate is not None:
+                    self.stepped_out = False
+                    self.gate.step_in(self.fence)
             if hold is not None:
                 try:
                     if may_store and run.claim is not None and run.claim.lease is not None and self.saver is not None:
@@ -397,6 +408,7 @@ class AsyncDriver:
             if not scope.closed:
                 writes = context.run(call, scope)
         except BaseException as error:  # noqa: BLE001 - the run decides what an error means
+            linger(scope, error)
             failure = error
         gate = self.gate
         if gate is not None and failure is None:
@@ -409,15 +421,27 @@ class AsyncDriver:
         """Run one attempt of an async body, or of a sync one whose routers are async."""
         if delay:
             await asyncio.sleep(delay)
-        if not scope.task.node.needs_worker:
-            if "custom" in self.run.sees:
-                written_: list[Write] = await paced(acall(scope), self.run, self.room)
-                return written_
-            return await acall(scope)
-        result, writes = await self.off_loop(scope, partial(call_node, scope))
-        await acall_routers(scope, result, writes)
+        try:
+            if not scope.task.node.needs_worker:
+                if "custom" in self.run.sees:
+                    written_: list[Write] = await paced(acall(scope), self.run, self.room)
+                    return written_
+                return await acall(scope)
+            result, writes = await self.off_loop(scope, partial(call_node, scope))
+            await acall_routers(scope, result, writes)
+        except GraphInterrupt as error:
+            await self.linger(scope, error)
+            raise
         written: list[Write] = writes
         return written
+
+    async def linger(self, scope: TaskScope, error: BaseException) -> None:
+        """A body was left by a question: wait for the nested runs that it has going on beside, which may ask too."""
+        if not isinstance(error, GraphInterrupt) or not scope.has_questions or not scope.questions.going_on:
+            return
+        alarm = Alarm()
+        scope.questions.when_alone(alarm.ring)
+        await alarm.sleep(None)
 
     async def off_loop(self, scope: TaskScope, function: Callable[[], Any]) -> Any:
         """The result of a sync function, called on a worker in the current context."""

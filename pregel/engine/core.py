@@ -38,8 +38,10 @@ from pregel.errors import (
     GraphDrained,
     GraphInterrupt,
     GraphRecursionError,
+    Interrupt,
     ParentCommand,
     StoredFailure,
+    is_invalid_resume,
 )
 
 
@@ -156,17 +158,23 @@ class Run(RunState):
         if task.settled:
             raise EngineBug(f"task {task.name!r} of step {self.step} settled twice")
         if isinstance(error, (GraphBubbleUp, GraphChangedError)):
+            scope = task.scope
             self._settled(task)
             if isinstance(error, GraphInterrupt):
-                self._pause(task, error)
+                self._pause(task, pause.all_asked(scope, error), scope)
             else:
                 self.bubble = self.bubble or error
             return None
         if not isinstance(error, Exception):
             self._settled(task)
+            self._keep_answers(task)
             self.failure = error
             raise error
         notes.of_task(self, error, task)
+        if is_invalid_resume(error):
+            self._settled(task)
+            self._refuse(task, error)
+            return None
         policies = task.node.retry_policy or self.request.retry_policy
         if policies and self.failure is None:
             try:
@@ -187,6 +195,8 @@ class Run(RunState):
         child.call_index = index
         if self.pending:
             entry.reapply(self, [child])
+            if child.settled and child.interrupts:
+                scope.questions.asked.append(((2, index, ""), child.interrupts))
         self.tasks.append(child)
         if not child.settled:
             child.start_over()
@@ -216,6 +226,10 @@ class Run(RunState):
             self._end("failed")
             return None
         if self.interrupts or self.waiting:
+            if self.refused is not None:
+                self.failure = self.refused
+                self._end("failed")
+                return None
             self._end("interrupted")
             view.interrupted(self)
             return None
@@ -267,6 +281,8 @@ class Run(RunState):
         is_torn = self.phase == "committing"
         self.phase = "done"
         for task in self.tasks:
+            if not task.settled and not is_torn:
+                self._keep_answers(task)
             # No cycles are left for the collector: an error knows the frames that know the run.
             task.scope = task.error = task.future = None
         self.tasks = []
@@ -289,7 +305,10 @@ class Run(RunState):
         if not request.deferred:
             return snapshot.rows(self, held) if held else None
         if is_torn:
+            self.open_runs = []
             return None
+        if self.sub_open:
+            snapshot.relink(self)
         if request.parent_run is None:
             for run, writes, is_parked in self._still_open():
                 if not is_parked and (made := snapshot.final(run, writes)) is not None:
@@ -308,6 +327,20 @@ class Run(RunState):
                 self.root.parked.append(made)
         request.parent_run.open_runs.append(Unstored(self, held, request.stable_ns))
         return None
+
+    def leave(self) -> None:
+        """Nested run, after `close`: it is over, and the task that started it hears what it asks."""
+        request = self.request
+        scope = request.parent
+        if scope is None:
+            return
+        questions = scope.questions
+        if self.status == "interrupted" and self.interrupts:
+            questions.asked.append(((1, request.call_number, request.key or ""), tuple(self.interrupts)))
+        if self.refused is not None:
+            questions.refused = self.refused
+        questions.going_on.discard(request)
+        questions.stir()
 
     def outcome(self) -> BaseException | None:
         """What the run ends with besides its values: the exception to raise, or None. Asked once: the run lets go of it."""
@@ -352,9 +385,9 @@ class Run(RunState):
         """The `Runtime` of the scope's task."""
         return self.request.runtime(self, scope)
 
-    def ask(self, scope: TaskScope, value: Any, response_schema: Any) -> Any:
+    def ask(self, scope: TaskScope, value: Any, response_schema: Any, deadline: Any = None) -> Any:
         """The answer to the task's next question, or `GraphInterrupt`."""
-        return pause.ask(self, scope, value, response_schema)
+        return pause.ask(self, scope, value, response_schema, deadline)
 
     def read(self, scope: TaskScope, select: str | list[str], writes: list[Write] | None) -> Any:
         """Channel values as the step began, or with the given writes applied to copies."""
@@ -414,21 +447,58 @@ class Run(RunState):
         task.scope = None
         self.unsettled -= 1
 
-    def _pause(self, task: Task, error: GraphInterrupt) -> None:
+    def _pause(self, task: Task, questions: tuple[Interrupt, ...], scope: TaskScope | None) -> None:
         """A node asks; or a nested run stopped at a breakpoint, and there is no question."""
-        task.interrupts = error.interrupts
+        if scope is not None and scope.has_questions and scope.questions.refused is not None:
+            # One of its nested runs was given an answer that does not fit: what is stored of the others stays as it is.
+            self._refuse(task, scope.questions.refused)
+            return
+        task.interrupts = questions
         called = task.call_index >= 0
-        if not error.interrupts:
+        if not questions:
             if not called:
                 self.waiting.append(task)
             return
         if not called:
-            self.interrupts += error.interrupts
+            self.interrupts += questions
         if self.stores:
-            self._hold(task, INTERRUPT, list(error.interrupts))
+            self._hold(task, INTERRUPT, list(questions))
             self._hold_answers(task)
-        if not called:
+        if called:
+            self._pass_on(task)
+        else:
             view.paused(self, task)
+
+    def _pass_on(self, child: Task) -> None:
+        """A called task asks: so does the one that called it, also if it was left by another question already."""
+        caller, parent = child.caller, child.parent
+        if caller is None or parent is None:
+            return
+        caller.questions.asked.append(((2, child.call_index, ""), child.interrupts))
+        if not parent.settled or not parent.interrupts:
+            return
+        known = {question.id for question in parent.interrupts}
+        late = tuple(question for question in child.interrupts if question.id not in known)
+        if late:
+            earlier, parent.interrupts = parent.interrupts, late
+            if parent.call_index < 0:
+                self.interrupts += late
+                view.paused(self, parent)
+            parent.interrupts = earlier + late
+            if self.stores:
+                self._hold(parent, INTERRUPT, list(parent.interrupts))
+            if parent.call_index >= 0:
+                self._pass_on(parent)
+
+    def _refuse(self, task: Task, error: BaseException) -> None:
+        """An answer does not fit its question. Nothing of it is stored; the question stays open as it was."""
+        task.error = error
+        self._keep_answers(task)
+        if self.sees:
+            view.failed(self, task)
+        if task.call_index < 0:
+            self.refused = self.refused or error
+            self.waiting.append(task)
 
     def _fail(self, task: Task, error: Exception) -> Effect | None:
         """No further try: hand the failure to the node's handler, or let it end the run."""
@@ -436,6 +506,7 @@ class Run(RunState):
         handler = entry.handler_of(self, task.node)
         if self.stores:
             self._hold(task, ERROR, error)
+            self._keep_answers(task)
         if self.sees:
             view.failed(self, task)
         task.settled = True
@@ -476,15 +547,23 @@ class Run(RunState):
     def _hold(self, task: Task, channel: str, value: Any) -> None:
         self.held.append(self._row(task, WRITES_IDX_MAP[channel], [(channel, value)]))
 
-    def _hold_answers(self, task: Task) -> None:
+    def _hold_answers(self, task: Task, provisional: Sequence[int] = ()) -> None:
         if task.answers:
-            self._hold(task, RESUME, list(task.answers))
+            self._hold(task, RESUME, pause.answers_plain(task.answers, provisional))
         if task.took_loose:
             # It was given once and is used up: a later question must not find it (engine.md 11.2).
             task.took_loose = False
             self.held.append(
                 TaskWrites(self.rev, self.checkpoint_id, NULL_TASK_ID, "", WRITES_IDX_MAP[RESUME], [(RESUME, None)])
             )
+
+    def _keep_answers(self, task: Task) -> None:
+        """The task has not finished, and will run again: what it was answered it is not asked again."""
+        if self.stores and (task.answers or task.took_loose or self.answers.taken):
+            self._hold_answers(task, pause.provisional(self, task))
+            left = pause.left_open(self, task)
+            if left is not None:
+                self._hold(task, INTERRUPT, left)
 
     def _still_open(self) -> list[Unstored]:
         """Nested runs of the open superstep, of tasks that did not finish: a finished one does not run again."""

@@ -13,7 +13,7 @@ from typing import Any
 from checkpoint.base import StepCommit, TaskWrites
 from pregel._scope import TaskScope, enter
 from pregel.constants import COPY, END, INPUT
-from pregel.engine import entry, plan, snapshot
+from pregel.engine import entry, pause, plan, snapshot
 from pregel.engine.apply import apply_tasks, apply_writes
 from pregel.engine.core import Run, count_of
 from pregel.engine.origin import originate
@@ -49,6 +49,8 @@ class Edit:
         self.run = run
         run.sign()
         self.commits: list[StepCommit] = []
+        # What the thread was told since its newest checkpoint is in a row of that one, which this edit leaves behind.
+        run.remember(pause.BREAKPOINTS, pause.kept_breakpoints(run) or None)
 
     def prepare(self, updates: Sequence[StateUpdate]) -> list[tuple[Task, Any]]:
         """The tasks that an ordinary superstep stands for, with the value that each is to have returned; [] for the special

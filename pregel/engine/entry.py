@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from checkpoint.base import SCHEDULED, StepCommit, TaskWrites
+from checkpoint.base import SCHEDULED, WRITES_IDX_MAP, StepCommit, TaskWrites
 from pregel.constants import (
     END,
     ERROR,
@@ -22,13 +22,23 @@ from pregel.constants import (
     START,
     TASKS,
 )
-from pregel.engine import pause, plan, redeploy, snapshot, view
+from pregel.engine import answer as fit
+from pregel.engine import namespace, pause, plan, redeploy, snapshot, view
 from pregel.engine.apply import apply_tasks, apply_writes
 from pregel.engine.origin import originate
 from pregel.engine.program import Node, Program, Write
 from pregel.engine.state import Answers, RunState
 from pregel.engine.task import Task
-from pregel.errors import EmptyInputError, InvalidUpdateError, NodeError, StoredFailure, nearest, shown
+from pregel.errors import (
+    EmptyInputError,
+    Interrupt,
+    InvalidUpdateError,
+    NodeError,
+    StoredFailure,
+    UnknownInterruptError,
+    nearest,
+    shown,
+)
 from pregel.types import Command, Send
 
 
@@ -163,6 +173,11 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
             rows.append(_null_row(run, 0, given, nulls))
     elif not run.replaying and request.parent_run is None:
         run.answers = pause.stored_answers(run.pending)
+    if run.pending and not run.replaying:
+        pause.adopt(run, now=request.clock())
+    if pause.BREAKPOINTS in run.facts_changed and not run.replaying:
+        # The run may come to its end without a checkpoint that says so.
+        rows.append(_null_row(run, WRITES_IDX_MAP[INTERRUPT], [(INTERRUPT, run.facts[pause.BREAKPOINTS])]))
     run.resumed = True
     if run.moved_past:
         originate(run)
@@ -298,50 +313,120 @@ def _answers(run: RunState, command: Command[Any]) -> list[TaskWrites]:
 
     Raises:
         RuntimeError: one bare answer, several pending questions.
+        UnknownInterruptError: strict, and an answer belongs to no question; or its question's default has taken over.
+        InvalidAnswerError: an answer does not fit the JSON schema of its question.
     """
     value = command.resume
+    earlier = run.answers = pause.stored_answers(run.pending)
     if value is None:
-        run.answers = pause.stored_answers(run.pending)
         return []
-    earlier = pause.stored_answers(run.pending)
-    open_ids = list(dict.fromkeys(q.id for questions in pause.pending(run.pending).values() for q in questions))
-    if value == {} and isinstance(value, dict):
-        run.answers = earlier
+    questions = pause.open_questions(run.pending)
+    by_name = pause.is_id_map(value)
+    if not questions:
+        _answers_nothing(run, value, by_name=by_name)
+    if by_name:
+        by_id, bare = dict(value), None
+        unknown = [id_ for id_ in value if id_ not in questions and id_ not in earlier.by_id]
+        if questions and unknown:
+            _no_such_question(run, unknown, questions)
+    elif isinstance(value, dict) and not value:
+        if questions and run.request.strict:
+            raise _unanswered("it is an empty map", questions, reason="empty_map")
         return []
-    bare = None
-    if pause.is_id_map(value):
-        unknown = [id_ for id_ in value if id_ not in open_ids and id_ not in earlier.by_id]
-        if unknown:
-            run.notice(
-                "unknown-interrupt",
-                "resume",
-                f"Command(resume=...) answers interrupt {unknown[0]!r}, which is not pending; pending are {open_ids!r}",
-            )
-        by_id = dict(value)
-    elif len(open_ids) > 1:
-        raise RuntimeError(
-            f"{len(open_ids)} interrupts are pending ({', '.join(open_ids)}); say which one the answer is for: "
-            f"Command(resume={{interrupt_id: value}})"
-        )
-    elif open_ids:
-        bare = open_ids[0]
+    elif len(questions) > 1:
+        raise _ambiguous(run, questions)
+    elif questions:
+        (bare,) = questions
         by_id = {bare: value}
     else:
-        if not plan.open_tasks(run):
-            state = "has finished" if run.versions else "is empty"
-            run.notice(
-                "unasked-resume",
-                "resume",
-                f"Command(resume=...) answers nothing: thread {run.request.thread_id!r} {state}, so no interrupt and no "
-                f"breakpoint is pending; check the thread_id, or pass an input",
-            )
         run.answers = Answers(loose=value)
         if run.versions and run.stores:
             return [_null_row(run, -4, [(RESUME, value)])]
         return []
+    _check_answers(run, by_id, questions)
     # An answer that was stored and not asked for yet stays with the new ones: the row is replaced as a whole.
     run.answers = Answers({**earlier.by_id, **by_id}, bare=bare)
-    return [_null_row(run, -4, [(RESUME, dict(run.answers.by_id))])]
+    run.answers.anew = by_id
+    # What only the node can check is stored when it has: with the node's outcome.
+    lasting = {id_: a for id_, a in run.answers.by_id.items() if id_ not in questions or not questions[id_].is_typed}
+    return [_null_row(run, -4, [(RESUME, lasting)])] if lasting else []
+
+
+def _check_answers(run: RunState, by_id: dict[str, Any], questions: dict[str, Interrupt]) -> None:
+    """Refuse answers that come too late, or do not fit the JSON schema of their question.
+
+    Raises:
+        UnknownInterruptError: the question's default has taken over.
+        InvalidAnswerError: a JSON schema says no.
+    """
+    now = run.request.clock()
+    for id_, answer in by_id.items():
+        question = questions.get(id_)
+        if question is None:
+            continue
+        if question.has_expired(now):
+            raise UnknownInterruptError(
+                f"Command(resume=...) answers interrupt {id_!r} ({shown(question.value)}) too late: since "
+                f"{question.expires} its default {shown(question.default)} is the answer; nothing was stored; go on with "
+                f"invoke(None)",
+                reason="expired",
+                interrupt_ids=[id_],
+                pending_ids=list(questions),
+            )
+        if question.checked and question.response_schema is not None:
+            wrong = fit.problem(question.response_schema, answer)
+            if wrong is not None:
+                raise pause.refusal(id_, namespace.around(question.task_ns)[1], wrong)
+
+
+def _listed(questions: dict[str, Interrupt]) -> str:
+    return ", ".join(f"{id_} ({shown(question.value, 60)})" for id_, question in questions.items()) or "none"
+
+
+def _unanswered(why: str, questions: dict[str, Interrupt], *, reason: str, ids: Sequence[str] = ()) -> Exception:
+    """Strict: a resume that answers nothing, or does not say what."""
+    return UnknownInterruptError(
+        f"Command(resume=...) answers nothing: {why}; pending are: {_listed(questions)}; nothing was stored",
+        reason=reason,
+        interrupt_ids=ids,
+        pending_ids=list(questions),
+    )
+
+
+def _answers_nothing(run: RunState, value: Any, *, by_name: bool) -> None:
+    """No question is pending. On a breakpoint any answer means "go on" (D49); elsewhere it is probably a mistake."""
+    if plan.open_tasks(run):
+        return
+    state = "has finished" if run.versions else "is empty"
+    why = f"thread {run.request.thread_id!r} {state}, so no interrupt and no breakpoint is pending"
+    if run.request.strict:
+        raise _unanswered(why, {}, reason="not_pending", ids=list(value) if by_name else ())
+    run.notice(
+        "unasked-resume",
+        "resume",
+        f"Command(resume=...) answers nothing: {why}; check the thread_id, or pass an input",
+    )
+
+
+def _no_such_question(run: RunState, unknown: Sequence[str], questions: dict[str, Interrupt]) -> None:
+    why = f"interrupt {', '.join(map(repr, unknown))} is not pending"
+    if run.request.strict:
+        raise _unanswered(why, questions, reason="not_pending", ids=unknown)
+    run.notice(
+        "unknown-interrupt",
+        "resume",
+        f"Command(resume=...) has an answer that nobody waits for: {why}; pending are: {_listed(questions)}",
+    )
+
+
+def _ambiguous(run: RunState, questions: dict[str, Interrupt]) -> Exception:
+    text = (
+        f"{len(questions)} interrupts are pending: {_listed(questions)}; say which one the answer is for: "
+        f"Command(resume={{interrupt_id: value}})"
+    )
+    if run.request.strict:
+        return UnknownInterruptError(text, reason="ambiguous", pending_ids=list(questions))
+    return RuntimeError(text)
 
 
 def reapply(run: RunState, tasks: Sequence[Task]) -> None:
@@ -370,8 +455,9 @@ def reapply(run: RunState, tasks: Sequence[Task]) -> None:
                 loose -= 1
                 continue
             task.settled = True
-            run.waiting.append(task)
-            run.interrupts += task.interrupts
+            if task.call_index < 0:  # else its caller asks for it
+                run.waiting.append(task)
+                run.interrupts += task.interrupts
 
 
 def restore_task(task: Task, entries: Sequence[TaskWrites]) -> None:
@@ -385,7 +471,7 @@ def restore_task(task: Task, entries: Sequence[TaskWrites]) -> None:
             if channel == INTERRUPT:
                 task.interrupts = tuple(value)
             elif channel == RESUME:
-                task.answers = list(value) if value is not None else None
+                pause.restore_answers(task, value)
             elif channel == ERROR:
                 task.error = value
             elif channel in (SCHEDULED, ERROR_SOURCE_NODE):

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pregel.engine.task import Task
-from pregel.errors import NodeCancelledError, NodeTimeoutError
+from pregel.errors import GraphInterrupt, NodeCancelledError, NodeTimeoutError, is_invalid_resume
 
 
 def own_error(task: Task, error: BaseException) -> BaseException:
-    """A body that raises CancelledError itself has failed: nobody cancelled it (engine.md 8.2)."""
+    """A body that raises CancelledError itself has failed: nobody cancelled it (engine.md 8.2). One whose asyncio task
+    group ends in nothing but questions asks them; one whose group was given an answer that does not fit was given that."""
+    if isinstance(error, BaseExceptionGroup):
+        return _asked_together(error)
     if type(error).__name__ == "CancelledError" and type(error).__module__.startswith(("asyncio", "concurrent")):
         failure = NodeCancelledError(task.name)
         failure.__cause__ = error
         return failure
     return error
+
+
+def _asked_together(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    questions, rest = group.split(GraphInterrupt)
+    refused, failures = (None, None) if rest is None else rest.split(is_invalid_resume)
+    if failures is not None:
+        return group
+    if refused is not None:
+        return _leaves(refused)[0]
+    return GraphInterrupt([question for leaf in _leaves(questions) for question in leaf.args[0]])
+
+
+def _leaves(group: Any) -> list[BaseException]:
+    if not isinstance(group, BaseExceptionGroup):
+        return [group]
+    return [leaf for part in group.exceptions for leaf in _leaves(part)]
 
 
 def deadline_of(task: Task) -> float | None:

@@ -85,6 +85,16 @@ def names_of(ns: str) -> tuple[str, ...]:
     return tuple(s.partition(NS_END)[0] for s in ns.split(NS_SEP) if s and not s.isdecimal())
 
 
+def around(task: str) -> tuple[str, str]:
+    """The namespace of the graph, and the name of the node, of the task at an address that `task_ns` made, or of a nested
+    run of it."""
+    segments = task.split(NS_SEP)
+    while segments and segments[-1].isdecimal():
+        segments.pop()
+    name = segments.pop().partition(NS_END)[0] if segments else ""
+    return NS_SEP.join(segments), split_key(name)[0]
+
+
 def parent_ns(ns: str) -> str:
     """Namespace of the graph around the one at `ns` (amendments II.2, 6.1): drop trailing counters, the last named
     segment, then the counters that trail now stay, since they belong to the graph that is left."""

@@ -93,6 +93,14 @@ def final(run: RunState, held: Sequence[TaskWrites]) -> StepCommit | None:
     return commit(run, held)
 
 
+def relink(run: RunState) -> None:
+    """Nested runs that ended in the open superstep of this one, perhaps below others of which nothing is stored: whoever
+    closes the superstep finds them under it."""
+    for other in run.root.parked:
+        if run.sub_open.get(other.checkpoint_ns) == other.rev:
+            other.up_rev = run.rev
+
+
 def unlink(made: StepCommit) -> None:
     """Nested checkpoints that worked under one of this run that is not stored belong to none."""
     stored = {rev for commit in (made, *made.others) for rev in (commit.rev, commit.parent_rev)}

@@ -12,7 +12,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from typing import Any, Literal, NamedTuple
 
@@ -54,7 +54,7 @@ class Answers:
     taking are one dict or list operation, so any thread may.
     """
 
-    __slots__ = ("bare", "by_id", "given", "loose")
+    __slots__ = ("anew", "bare", "by_id", "given", "loose", "open", "taken")
 
     def __init__(self, by_id: Mapping[str, Any] | None = None, loose: Any = MISSING, bare: str | None = None) -> None:
         self.by_id: dict[str, Any] = dict(by_id or {})
@@ -63,6 +63,12 @@ class Answers:
         """The id that a bare answer was given; its question has another one now if the nested state was edited since."""
         self.given = bool(by_id) or loose is not MISSING
         """Did the resume answer anything? Then unanswered tasks wait (D43)."""
+        self.open: dict[str, Interrupt] = {}
+        """Interrupt id -> the question as it was asked first: when it came up, and when it ends, never changes."""
+        self.anew: Collection[str] = ()
+        """Ids that this resume answers, as opposed to what was stored by an earlier one."""
+        self.taken: set[str] = set()
+        """Ids of questions that have got their answer in this run."""
 
 
 class Channels(dict[str, BaseChannel[Any, Any, Any]]):
@@ -82,10 +88,15 @@ class Channels(dict[str, BaseChannel[Any, Any, Any]]):
         return channel
 
 
+Breakpoints = tuple[dict[str, str | Sequence[str]], bool | None]
+"""Nodes to stop at by "before" and "after", as a call gives them, and whether the thread is to keep (or forget) them."""
+
+
 class Request:
     """What one caller asked one run to do; filled by `pregel.pregel`, read by everybody, changed by nobody."""
 
     __slots__ = (
+        "breakpoints",
         "call_number",
         "called",
         "caller",
@@ -185,6 +196,7 @@ class Request:
     output_keys: str | Sequence[str]
     interrupt_before: str | Sequence[str]
     interrupt_after: str | Sequence[str]
+    breakpoints: Breakpoints
     copiers: Mapping[type, Callable[[Any], Any]]
     retry_policy: Sequence[Any]
     strict: bool
@@ -210,7 +222,7 @@ class Request:
         return self.ns_
 
 
-class Origin(NamedTuple):
+class Stood(NamedTuple):
     """Where a run of a replayed superstep stood when the checkpoint was made that the caller addressed."""
 
     ns: str
@@ -313,7 +325,6 @@ class RunState:
         "notices",
         "occupied",
         "open_runs",
-        "origin",
         "outlets",
         "parent_id",
         "parent_rev",
@@ -322,6 +333,7 @@ class RunState:
         "phase",
         "program",
         "ready",
+        "refused",
         "replayed",
         "replaying",
         "request",
@@ -335,6 +347,7 @@ class RunState:
         "starved",
         "status",
         "step",
+        "stood",
         "stop",
         "stores",
         "sub",
@@ -371,7 +384,7 @@ class RunState:
         close theirs. They are stored only if it is not closed: then they are what a resume goes on from."""
         self.occupied: dict[str, Stay] = {}
         """Root run: stable namespace -> the last nested run in it."""
-        self.origin: Origin | None = None
+        self.stood: Stood | None = None
         """Replay of an addressed nested checkpoint: where this run stood then."""
         self.tasks: list[Task] = []
         """Tasks of the current step in planned order; handlers and called tasks are appended."""
@@ -387,6 +400,8 @@ class RunState:
         """Control flow on its way to the parent graph."""
         self.interrupts: list[Interrupt] = []
         """Questions of this run, in the order in which they came up."""
+        self.refused: BaseException | None = None
+        """What a task raised because an answer did not fit its question; the question stays open."""
         self.emitted: Any = MISSING
         """The last values payload; MISSING if there was none; `LATER` if it is what the channels hold now."""
         self.changed: dict[str, Known | None] = {}
@@ -607,17 +622,17 @@ class RunState:
             around = around.request.parent_run
         return None
 
-    def origin_ns_of(self, task: Task) -> str:
+    def stood_ns_of(self, task: Task) -> str:
         """The namespace that a task of a replayed superstep had when it ran first."""
-        origin = self.origin
-        assert origin is not None
-        return self._origin_of(task, origin)[1]
+        stood = self.stood
+        assert stood is not None
+        return self._stood_of(task, stood)[1]
 
-    def _origin_of(self, task: Task, origin: Origin) -> tuple[str, str]:
+    def _stood_of(self, task: Task, stood: Stood) -> tuple[str, str]:
         """Id and namespace that a task had in the superstep that is replayed."""
-        parent_id, around = None, origin.ns
+        parent_id, around = None, stood.ns
         if task.parent is not None:
-            parent_id, parent_ns = self._origin_of(task.parent, origin)
+            parent_id, parent_ns = self._stood_of(task.parent, stood)
             if task.call_index >= 0:
                 around = parent_ns
         former = self.taken_over.addresses.get(task.name) if self.taken_over is not None else None
@@ -625,7 +640,7 @@ class RunState:
             # It ran first in another version of the graph.
             task = copy(task)
             task.node = task.node.known_as(former)
-        id_ = task_id(origin.checkpoint_id, origin.ns, task, parent_id)
+        id_ = task_id(stood.checkpoint_id, stood.ns, task, parent_id)
         return id_, namespace.task_ns(around, task.node.address, id_)
 
     def parents(self) -> dict[str, str]:

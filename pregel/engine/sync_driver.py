@@ -42,7 +42,7 @@ from pregel.engine.program import Write
 from pregel.engine.snapshot import into_lane, note_edited, note_unstored, salvage
 from pregel.engine.stranded import before_resume
 from pregel.engine.task import Task, call
-from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, here, wait_for, workers
+from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, here, linger, wait_for, workers
 from pregel.errors import AttemptClosedError
 
 
@@ -70,6 +70,7 @@ class SyncDriver:
         self.helping = False
         """Is a step being started whose bodies this thread may run? (Later attempts and handlers go to workers.)"""
         self.fence = run.request.parent
+        self.stepped_out = False
         self.hold = run.request.hold
         self.forks = saver is not None and run.root.request.forks
         """Does the run go on in a lane when it loses its thread? Then every write is waited for."""
@@ -103,6 +104,10 @@ class SyncDriver:
 
     def begin(self, value: Any) -> None:
         """Start the run; returns when its input or answers are stored."""
+        if self.gate is not None and self.fence is not None:
+            # From here to the close the body that called may wait for this run: it takes no place meanwhile (D12).
+            self.gate.step_out(self.fence)
+            self.stepped_out = True
         if self.run.taken_over is not None:
             self.look_below(value)
         commits = self.run.start(value)
@@ -146,6 +151,7 @@ class SyncDriver:
                         if run.notices:
                             self.run.warn()
                     except BaseException as error:  # noqa: BLE001 - the run decides what an error means
+                        self.linger(scope, error)
                         scope.close()
                         if self.pumping:
                             self.take_back()
@@ -239,6 +245,11 @@ class SyncDriver:
                 raise
         finally:
             run.spawner = run.keeper = None
+            if self.fence is not None:
+                run.leave()
+                if self.stepped_out and self.gate is not None:
+                    self.stepped_out = False
+                    self.gate.step_in(self.fence)
             if hold is not None:
                 try:
                     if may_store and run.claim is not None and run.claim.lease is not None and self.saver is not None:
@@ -318,6 +329,7 @@ class SyncDriver:
             if not scope.closed:
                 writes = context.run(call, scope)
         except BaseException as error:  # noqa: BLE001 - the run decides what an error means
+            self.linger(scope, error)
             failure = error
         gate = self.gate
         if gate is not None and failure is None:
@@ -325,6 +337,10 @@ class SyncDriver:
         self.inbox.put((scope, writes, failure))
         if gate is not None and self.is_closed:
             gate.end(scope)
+
+    def linger(self, scope: TaskScope, error: BaseException) -> None:
+        """A body was left by a question: wait for the nested runs that it has going on beside, which may ask too."""
+        linger(scope, error)
 
     def wait(self) -> Any:
         """The next event; None when a deadline passed or a chunk is waiting."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from _blake2 import blake2b  # hashlib's own, without loading OpenSSL
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Collection, Coroutine, Generator
 from contextvars import Context
 from dataclasses import replace
 from types import coroutine
@@ -66,6 +66,7 @@ class Task:
         "name",
         "node",
         "parent",
+        "provisional",
         "reapplied",
         "scope",
         "settled",
@@ -75,6 +76,9 @@ class Task:
         "took_loose",
         "writes",
     )
+
+    provisional: Collection[int]
+    """Numbers of answers that were stored when the task had failed or was cut off; they may be given anew."""
 
     def __init__(self, node: Node, input: Any, index: int = -1) -> None:
         self.node = node

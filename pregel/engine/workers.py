@@ -281,6 +281,15 @@ def future_type() -> type[Any]:
 _future_types: list[type[Any]] = []
 
 
+def linger(scope: TaskScope, error: BaseException) -> None:
+    """On the thread of a sync body that has ended: `linger` of the drivers."""
+    if not isinstance(error, GraphInterrupt) or not scope.has_questions or not scope.questions.going_on:
+        return
+    alone = threading.Event()
+    scope.questions.when_alone(alone.set)
+    alone.wait()
+
+
 def give_outcome(task: Any, gate: Gate | None) -> None:
     """Resolve the future of a settled child; its caller counts as running again when it was the last one."""
     if gate is not None and task.caller is not None:

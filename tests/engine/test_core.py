@@ -2,6 +2,7 @@
 
 import asyncio
 import operator
+from contextlib import suppress
 
 import pytest
 
@@ -19,6 +20,7 @@ from pregel.errors import (
     GraphInterrupt,
     GraphRecursionError,
     Interrupt,
+    InvalidAnswerError,
     InvalidUpdateError,
     NodeError,
     ParentCommand,
@@ -490,6 +492,184 @@ def test_a_loose_answer_that_was_taken_is_used_up():
     assert task.took_loose is False
 
 
+def refusal():
+    return InvalidAnswerError("no", interrupt_id="f" * 32, node="a", problem="no")
+
+
+def test_an_answer_that_does_not_fit_ends_the_run_after_its_siblings():
+    """Nothing of it is stored, and the question that is stored stays."""
+    run = started(PAIR, stores=True, modes={"tasks"})
+    run.plan()
+    error = refusal()
+    act(run, {"a": error, "b": [("y", 1)]})
+    assert (run.failure, run.refused) == (None, error)
+    assert run.commit() is None
+    match(run, phase="done", status="failed", failure=error)
+    assert rows_of(run.close()) == [(0, [("y", 1)])]
+    assert run.outcome() is error
+
+
+def test_what_was_answered_is_stored_with_a_task_that_has_not_finished():
+    """Whatever became of it; and what is left open of its questions."""
+    program = dummy_program({"a": node("x"), "b": node("x")})
+    one, two = Interrupt("1", "1" * 32), Interrupt("2", "2" * 32)
+    for error, first in [(BOOM, [ERROR]), (refusal(), []), (KeyboardInterrupt(), []), (None, [])]:
+        loaded = dummy_loaded(values={"x": 1})
+        loaded.writes = [stored(id_in(program, loaded, "a"), [(INTERRUPT, [one, two])], slot=-3)]
+        run = started(program, None, loaded)
+        task, _ = run.plan()
+        task.answers = ["yes"]
+        run.answers.taken.add(one.id)
+        run.open(task)
+        if error is not None:
+            with suppress(KeyboardInterrupt):
+                run.settle(task, error)
+        rows = [writes[0] for _, writes in rows_of(run.close())]
+        assert [channel for channel, _ in rows] == [*first, RESUME, INTERRUPT]
+        assert rows[-2:] == [(RESUME, ["yes"]), (INTERRUPT, [two])]
+
+
+def nested_in(outer, call_number=0, **fields):
+    """A nested run of the first task of a run whose step is open."""
+    task = outer.tasks[0]
+    scope = task.scope or outer.open(task)
+    return scope, started(parent=scope, parent_run=outer, ns_=None, call_number=call_number, **fields)
+
+
+def test_what_nested_runs_ask_is_asked_by_the_task_that_started_them():
+    outer = started(PAIR, stores=True)
+    outer.plan()
+    questions = [Interrupt(n, n * 32) for n in "12"]
+    for number in (1, 0):
+        scope, run = nested_in(outer, number)
+        scope.questions.going_on.add(run.request)
+        run.plan()
+        act(run, {"a": GraphInterrupt([questions[number]])})
+        run.commit()
+        run.close()
+        woken = []
+        scope.questions.when_alone(lambda woken=woken: woken.append(True))
+        assert woken == []
+        run.leave()
+        assert woken == [True]
+    outer.settle(outer.tasks[0], GraphInterrupt([questions[1]]))
+    match(outer, interrupts=questions)
+    assert rows_of(outer.flush()) == [(-3, [(INTERRUPT, questions)])]
+
+
+def test_a_nested_run_that_refused_an_answer_refuses_it_for_its_task():
+    outer = started(PAIR, stores=True)
+    outer.plan()
+    _, run = nested_in(outer)
+    run.plan()
+    error = refusal()
+    act(run, {"a": error})
+    run.commit()
+    run.close()
+    run.leave()
+    outer.settle(outer.tasks[0], ASKS)
+    match(outer, refused=error, interrupts=[], held=[])
+
+
+def test_a_root_run_leaves_nobody():
+    run = started()
+    run.leave()
+    assert run.refused is None
+
+
+def test_what_called_tasks_ask_is_asked_by_their_caller():
+    """Also when it comes up after the caller has stopped, and through several callers."""
+    run = started(PAIR, stores=True, modes={"updates"})
+    task, _ = run.plan()
+    scope = run.open(task)
+    questions = [Interrupt(n, n * 32) for n in "123"]
+    children = []
+    for index in range(2):
+        children.append(run.call(scope, run.program.nodes["last"], None, index))
+        children[-1].caller = scope
+    inner_scope = run.open(children[1])
+    grandchild = run.call(inner_scope, run.program.nodes["last"], None, 0)
+    grandchild.caller = inner_scope
+    run.open(children[0])
+    run.settle(children[0], GraphInterrupt([questions[0]]))
+    run.settle(task, GraphInterrupt([questions[0]]))
+    assert task.interrupts == (questions[0],)
+    run.settle(children[1], GraphInterrupt([questions[1]]))
+    run.open(grandchild)
+    run.settle(grandchild, GraphInterrupt([questions[2]]))
+    assert children[1].interrupts == tuple(questions[1:])
+    assert task.interrupts == tuple(questions)
+    assert run.interrupts == questions
+    assert [[q.value for q in chunk[INTERRUPT]] for chunk in chunks_of(run).of("updates")] == [
+        ["1"],
+        ["2"],
+        ["3"],
+    ]
+
+
+def test_a_called_task_whose_question_stays_open_is_not_started():
+    loaded = dummy_loaded(values={"x": 1, "log": []})
+    probe = started(PAIR, None, loaded)
+    parent = next(task for task in probe.plan() if task.name == "a")
+    id_ = probe.id_of(called(probe, parent))
+    question = Interrupt("?", "1" * 32)
+    rows = [stored(id_, [(INTERRUPT, [question])], slot=-3)]
+    run = started(PAIR, Command(resume={"2" * 32: "other"}), dummy_loaded(values={"x": 1, "log": []}, writes=rows))
+    task = next(task for task in run.plan() if task.name == "a")
+    child = called(run, task)
+    scope = task.scope
+    match(child, settled=True, interrupts=(question,))
+    assert scope.questions.in_order(()) == (question,)
+    run.settle(task, GraphInterrupt([question]))
+    assert run.interrupts == [question]
+
+
+def test_questions_of_a_run_that_stores_nothing():
+    run = started(PAIR)
+    task, _ = run.plan()
+    scope = run.open(task)
+    children = [run.call(scope, run.program.nodes["last"], None, index) for index in range(2)]
+    for child in children:
+        child.caller = scope
+        run.open(child)
+    questions = [Interrupt(n, n * 32) for n in "12"]
+    run.settle(children[0], GraphInterrupt([questions[0]]))
+    run.settle(task, GraphInterrupt([questions[0]]))
+    run.settle(children[1], GraphInterrupt([questions[1]]))
+    match(run, interrupts=questions, held=[])
+    refusing = started(PAIR)
+    refusing.plan()
+    act(refusing, {"a": refusal(), "b": []})
+    assert refusing.commit() is None
+    match(refusing, status="failed", held=[])
+
+
+def test_a_called_task_that_refuses_an_answer_leaves_it_to_its_caller():
+    run = started(PAIR, stores=True)
+    task, _ = run.plan()
+    child = run.call(run.open(task), run.program.nodes["last"], None, 0)
+    run.open(child)
+    error = refusal()
+    run.settle(child, error)
+    match(run, refused=None, waiting=[], held=[])
+    assert child.error is error
+
+
+def test_a_called_task_that_asks_without_a_caller_or_again_adds_nothing():
+    run = started(PAIR, stores=True)
+    task, _ = run.plan()
+    scope = run.open(task)
+    child = run.call(scope, run.program.nodes["last"], None, 0)
+    run.open(child)
+    run.settle(child, ASKS)
+    run.settle(task, ASKS)
+    twin = run.call(scope, run.program.nodes["last"], None, 1)
+    twin.caller = scope
+    run.open(twin)
+    run.settle(twin, ASKS)
+    assert run.interrupts == list(ASKS.interrupts)
+
+
 def test_an_interrupted_nested_run_passes_its_questions_on():
     outer = started(PAIR)
     run = started(parent_run=outer)
@@ -691,6 +871,28 @@ def test_what_runs_below_an_open_nested_run_left_goes_up_with_it():
     act(outer, {"a": BOOM, "b": []})
     outer.commit()
     assert [other.checkpoint_ns for other in outer.close().others] == ["a:1|a:2", "a:1"]
+
+
+def test_what_a_stable_run_below_a_finished_one_left_is_found_under_the_open_step():
+    """Of the run in between nothing is stored."""
+    outer = started(PAIR, stores=True, deferred=True)
+    between = started(stores=True, deferred=True, ns="a:1", parent=outer.open(outer.plan()[0]), parent_run=outer)
+    scope = between.open(between.plan()[0])
+    stable = started(stores=True, deferred=True, stable_ns=True, ns="a|a", parent=scope, parent_run=between)
+    superstep(stable, {"a": [("y", 3)]})
+    stable.plan()
+    stable.close()
+    act(between, {"a": []})
+    between.commit()
+    between.plan()
+    between.close()
+    assert outer.sub_open == {"a|a": stable.rev}
+    act(outer, {"a": [], "b": BOOM})
+    outer.commit()
+    commit = outer.close()
+    ((ns, up_rev),) = [(other.checkpoint_ns, other.up_rev) for other in commit.others]
+    assert (ns, up_rev) == ("a|a", commit.rev)
+    assert commit.sub == {}
 
 
 def test_what_only_nested_runs_did_is_stored_too():

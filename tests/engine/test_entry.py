@@ -1,6 +1,7 @@
 """How a run begins, and what of the open step is already done."""
 
 import operator
+from datetime import UTC, datetime
 
 import pytest
 
@@ -9,7 +10,14 @@ from pregel.channels import BinaryOperatorAggregate, EphemeralValue, LastValue
 from pregel.constants import END, ERROR, ERROR_SOURCE_NODE, INTERRUPT, NO_WRITES, NULL_TASK_ID, RESUME, START, TASKS
 from pregel.engine import entry
 from pregel.engine.task import Task, interrupt_id
-from pregel.errors import EmptyInputError, GraphInterrupt, Interrupt, InvalidUpdateError
+from pregel.errors import (
+    EmptyInputError,
+    GraphInterrupt,
+    Interrupt,
+    InvalidAnswerError,
+    InvalidUpdateError,
+    UnknownInterruptError,
+)
 from pregel.types import Command, Send
 from tests.support.dummies import (
     act,
@@ -361,6 +369,65 @@ def test_an_answer_to_a_breakpoint_is_none_for_a_notice():
     assert run.notices == []
 
 
+@pytest.mark.parametrize(
+    ("resume", "reason", "ids"),
+    [({Q + "9": 1}, "not_pending", [Q + "9"]), ({}, "empty_map", []), ("?", "ambiguous", [])],
+)
+def test_strict_refuses_what_answers_nothing(resume, reason, ids):
+    with pytest.raises(UnknownInterruptError) as caught:
+        begin(PLAIN, Command(resume=resume), paused(ONE, TWO), strict=True)
+    match(caught.value, reason=reason, interrupt_ids=tuple(ids), pending_ids=(ONE, TWO))
+    assert all(part in str(caught.value) for part in (ONE, TWO, "'?'", *ids))
+
+
+@pytest.mark.parametrize("resume", ["?", {}, {ONE: 1}])
+def test_strict_where_nothing_waits(resume):
+    with pytest.raises(UnknownInterruptError) as caught:
+        begin(PLAIN, Command(resume=resume), dummy_loaded(values={}), strict=True)
+    match(caught.value, reason="not_pending", pending_ids=(), interrupt_ids=tuple(resume) if ONE in resume else ())
+    run, _ = begin(PLAIN, Command(resume=resume), dummy_loaded(values={"x": 1}), strict=True)
+    assert run.notices == []
+
+
+def asked(**fields):
+    return dummy_loaded(values={"x": 1}, writes=[stored("t1", [(INTERRUPT, [Interrupt("?", ONE, **fields)])], slot=-3)])
+
+
+def test_an_answer_to_a_json_schema_is_checked_before_it_is_stored():
+    loaded = asked(response_schema={"type": "integer"}, checked=True, task_ns="a:1")
+    for resume in ("x", {ONE: "x"}):
+        with pytest.raises(InvalidAnswerError) as caught:
+            begin(PLAIN, Command(resume=resume), loaded)
+        match(caught.value, interrupt_id=ONE, node="a")
+    _, (commit,) = begin(PLAIN, Command(resume=3), loaded)
+    assert rows_of(commit) == [(-4, [(RESUME, {ONE: 3})])]
+
+
+def test_an_answer_of_a_type_is_stored_by_its_node():
+    run, commits = begin(PLAIN, Command(resume="x"), asked(response_schema={"type": "integer"}))
+    assert (commits, run.answers.by_id) == ([], {ONE: "x"})
+
+
+def test_an_answer_that_comes_after_the_default():
+    expires = datetime.fromtimestamp(1_700_000_000.0, UTC)
+    loaded = asked(expires=expires, default="no")
+    with pytest.raises(UnknownInterruptError) as caught:
+        begin(PLAIN, Command(resume="yes"), loaded)
+    match(caught.value, reason="expired", interrupt_ids=(ONE,), pending_ids=(ONE,))
+    run, _ = begin(PLAIN, None, loaded)
+    assert run.answers.by_id == {ONE: "no"}
+    run, _ = begin(PLAIN, Command(resume="yes"), loaded, clock=lambda: 1_699_999_999.0)
+    assert run.answers.by_id == {ONE: "yes"}
+
+
+def test_breakpoints_that_a_resume_keeps_are_stored_at_once():
+    run = dummy_run(PLAIN, dummy_loaded(values={"x": 1}))
+    run.remember("breakpoints", {"before": ["a"]})
+    (commit,) = entry.begin(run, None)
+    assert rows_of(commit) == [(-3, [(INTERRUPT, {"before": ["a"]})])]
+    assert commit.writes[0].task_id == NULL_TASK_ID
+
+
 def test_answers_that_were_not_asked_for_yet_stay_with_the_new_ones():
     extra = [null([(RESUME, {TWO: "early"})], slot=-4)]
     run, (commit,) = begin(PLAIN, Command(resume={ONE: 1}), paused(ONE, extra=extra))
@@ -473,6 +540,17 @@ def test_a_task_whose_question_stays_open_waits():
     assert run.waiting == [a]
     assert run.interrupts == [QUESTION]
     assert b.settled is False
+
+
+def test_a_called_task_whose_question_stays_open_is_asked_for_by_its_caller():
+    run = dummy_run(PLAIN, paused(ONE))
+    entry.begin(run, Command(resume={ONE: 1}))
+    child = Task(PLAIN.nodes["b"], None)
+    child.parent, child.call_index = Task(PLAIN.nodes["a"], None), 0
+    run.pending = [stored(run.id_of(child), [(INTERRUPT, [Interrupt("?", TWO)])], slot=-3)]
+    entry.reapply(run, [child])
+    match(child, settled=True, interrupts=(Interrupt("?", TWO),))
+    match(run, waiting=[], interrupts=[])
 
 
 def test_a_failed_task_runs_again():

@@ -97,3 +97,19 @@ def test_names_of_knows_no_counters(ns, expected):
 )
 def test_parent_ns_keeps_the_counter_of_the_graph_that_is_left(ns, expected):
     assert namespace.parent_ns(ns) == expected
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        ("", ("", "")),
+        ("a:1", ("", "a")),
+        ("a:1|2", ("", "a")),
+        ("a:1|b:2", ("a:1", "b")),
+        ("a:1|2|b:2|3", ("a:1|2", "b")),
+        ("a|b:2", ("a", "b")),
+        ("a[k]:1|b[k]:2|1", ("a[k]:1", "b")),
+    ],
+)
+def test_the_graph_and_node_of_a_task(task, expected):
+    assert namespace.around(task) == expected

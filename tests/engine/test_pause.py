@@ -1,5 +1,7 @@
 """Questions, answers, breakpoints."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from pregel._scope import TaskScope
@@ -7,8 +9,9 @@ from pregel.constants import INTERRUPT, MISSING, RESUME, TAG_HIDDEN
 from pregel.engine import pause
 from pregel.engine.state import Answers
 from pregel.engine.task import Task, interrupt_id
-from pregel.errors import GraphInterrupt, Interrupt
-from tests.support.dummies import dummy_program, dummy_run, node, null, stored
+from pregel.errors import GraphInterrupt, Interrupt, is_invalid_resume
+from pregel.types import Deadline
+from tests.support.dummies import dummy_loaded, dummy_program, dummy_run, match, node, null, stored
 
 A, B = "a" * 32, "b" * 32
 
@@ -169,3 +172,199 @@ def test_a_breakpoint_stops_again_only_for_news(versions, seen, hit):
     run = dummy_run(dummy_program(NODES))
     run.versions, run.seen = versions, {INTERRUPT: seen}
     assert pause.breakpoint_hit(run, ["a"], [Task(run.program.nodes["a"], None)]) is hit
+
+
+# ---- what an answer must be, and until when
+
+
+class Whole:
+    """Stands for a type: whole numbers, also as text."""
+
+    schema = {"type": "integer"}
+
+    @staticmethod
+    def fitted(answer):
+        return int(answer)
+
+
+JSON = {"type": "integer"}
+
+
+@pytest.mark.parametrize(("schema", "good", "taken"), [(Whole(), "3", 3), (JSON, 3, 3)], ids=["type", "json"])
+def test_an_answer_as_its_question_wants_it(schema, good, taken):
+    run, task, scope = asking(Answers())
+    id_ = interrupt_id(run.ns_of(task), 0)
+    run.answers = Answers({id_: good})
+    assert pause.ask(run, scope, "q", schema) == taken
+    assert (task.answers, run.answers.taken) == ([good], {id_})
+    again = TaskScope(run, task, None)
+    assert pause.ask(run, again, "q", schema) == taken
+
+
+@pytest.mark.parametrize("schema", [Whole(), JSON], ids=["type", "json"])
+def test_an_answer_that_does_not_fit_is_not_taken(schema):
+    run, task, scope = asking(Answers())
+    id_ = interrupt_id(run.ns_of(task), 0)
+    run.answers = Answers({id_: "x"})
+    with pytest.raises(ValueError, match="x") as caught:
+        pause.ask(run, scope, "q", schema)
+    assert is_invalid_resume(caught.value)
+    assert caught.value.interrupt_id == id_
+    assert (task.answers, run.answers.taken) == (None, set())
+
+
+@pytest.mark.parametrize("schema", [Whole(), JSON], ids=["type", "json"])
+def test_a_stored_answer_that_does_not_fit_any_more_is_asked_again(schema):
+    run, task, scope = asking(known=["x", "y"])
+    with pytest.raises(GraphInterrupt) as caught:
+        pause.ask(run, scope, "q", schema)
+    (question,) = caught.value.interrupts
+    assert (question.id, question.response_schema) == (interrupt_id(run.ns_of(task), 0), JSON)
+    run.answers = Answers({question.id: 3})
+    assert pause.ask(run, TaskScope(run, task, None), "q", schema) == 3
+    assert task.answers == [3, "y"]
+
+
+def test_what_is_known_of_a_question():
+    run, task, scope = asking()
+    with pytest.raises(GraphInterrupt) as caught:
+        pause.ask(run, scope, "q", JSON, Deadline(60.0, None, 0))
+    (question,) = caught.value.interrupts
+    match(question, value="q", response_schema=JSON, checked=True, is_typed=False, default=0, task_ns=run.ns_of(task))
+    asked_at = datetime.fromtimestamp(run.request.clock(), UTC)
+    assert (question.asked_at, question.expires) == (asked_at, asked_at + timedelta(seconds=60))
+    assert run.answers.open == {question.id: question}
+    assert [question.has_expired(run.request.clock() + after) for after in (59, 60)] == [False, True]
+    with pytest.raises(GraphInterrupt) as caught:
+        pause.ask(run, scope, "q", Whole())
+    match(caught.value.interrupts[0], checked=False, is_typed=True, expires=None, default=MISSING)
+    assert not caught.value.interrupts[0].has_expired(1e12)
+
+
+def test_a_question_that_was_asked_before_ends_when_it_was_to_end():
+    run, task, scope = asking()
+    with pytest.raises(GraphInterrupt) as first:
+        pause.ask(run, scope, "q", None, Deadline(60.0, None, "A"))
+    now = run.request.clock()
+    run.request.clock = lambda: now + 30
+    with pytest.raises(GraphInterrupt) as again:
+        pause.ask(run, TaskScope(run, task, None), "new words", None, Deadline(90.0, None, "B"))
+    before, after = first.value.interrupts[0], again.value.interrupts[0]
+    assert (after.expires, after.asked_at, after.default) == (before.expires, before.asked_at, "B")
+
+
+@pytest.mark.parametrize("schema", [Whole(), JSON], ids=["type", "json"])
+def test_a_default_must_fit(schema):
+    run, _, scope = asking()
+    with pytest.raises(ValueError, match="'x'") as caught:
+        pause.ask(run, scope, "q", schema, Deadline(60.0, None, "x"))
+    assert not is_invalid_resume(caught.value)
+    with pytest.raises(GraphInterrupt):
+        pause.ask(run, scope, "q", schema, Deadline(60.0, None, 3))
+
+
+def test_a_schema_that_cannot_be_checked_is_not_asked():
+    run, _, scope = asking()
+    with pytest.raises(ValueError, match="nonsense"):
+        pause.ask(run, scope, "q", {"type": "nonsense"})
+    assert run.answers.open == {}
+
+
+def test_answers_to_questions_asked_side_by_side_keep_their_places():
+    run, task, scope = asking()
+    ids = [interrupt_id(run.ns_of(task), n) for n in range(2)]
+    run.answers = Answers({ids[1]: "second"})
+    with pytest.raises(GraphInterrupt):
+        pause.ask(run, scope, "q", None)
+    assert pause.ask(run, scope, "q", None) == "second"
+    assert task.answers == [MISSING, "second"]
+    pause.restore_answers(task, pause.answers_plain(task.answers))
+    run.answers = Answers({ids[0]: "first"})
+    again = TaskScope(run, task, None)
+    assert [pause.ask(run, again, "q", None) for _ in range(2)] == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "provisional"), [([], []), ([1, None], []), ([MISSING, 1], []), ([1, MISSING], []), ([1, 2], [1])]
+)
+def test_the_stored_form_of_answers(answers, provisional):
+    _, task, _ = asking()
+    plain = pause.answers_plain(answers, provisional)
+    assert isinstance(plain, dict) is (MISSING in answers or bool(provisional))
+    pause.restore_answers(task, plain)
+    assert (task.answers, getattr(task, "provisional", [])) == (answers, provisional)
+    pause.restore_answers(task, None)
+    assert task.answers is None
+
+
+def test_what_was_answered_before_a_failure_may_be_answered_anew():
+    run, task, scope = asking(known=["one", "two"])
+    ids = [interrupt_id(run.ns_of(task), n) for n in range(2)]
+    assert pause.provisional(run, task) == []
+    run.answers.taken.add(ids[1])
+    assert pause.provisional(run, task) == [1]
+    pause.restore_answers(task, pause.answers_plain(task.answers, [1]))
+    run.answers = Answers()
+    assert pause.provisional(run, task) == [1]
+    assert [pause.ask(run, TaskScope(run, task, None), "q"), pause.ask(run, scope, "q")] == ["one", "one"]
+    assert pause.ask(run, scope, "q") == "two"
+    for answers in (Answers(dict.fromkeys(ids, "new")), Answers(loose="new")):
+        task.answers, run.answers = ["one", "two"], answers
+        answers.anew = ids
+        again = TaskScope(run, task, None)
+        assert [pause.ask(run, again, "q") for _ in range(2)] == ["one", "new"]
+
+
+def test_all_that_a_body_asks():
+    _, _, scope = asking()
+    one, two, three = (Interrupt(n, 32 * n) for n in "123")
+    assert pause.all_asked(None, GraphInterrupt([one])) == (one,)
+    assert pause.all_asked(scope, GraphInterrupt([one])) == (one,)
+    scope.questions.asked += [((1, 1, ""), (three,)), ((0, 0, ""), (two,))]
+    assert pause.all_asked(scope, GraphInterrupt([three])) == (two, three)
+    assert pause.all_asked(scope, GraphInterrupt([one])) == (one, two, three)
+
+
+def test_what_is_open_in_what_was_loaded():
+    run = dummy_run()
+    past, future = (datetime.fromtimestamp(t, UTC) for t in (10, 30))
+    late = Interrupt("late", A, expires=past, default="no")
+    due = Interrupt("due", B, expires=future, default="no")
+    bare = Interrupt("bare", "c" * 32, expires=past)
+    run.pending = [stored("t1", [(INTERRUPT, [late, due])], slot=-3), stored("t2", [(INTERRUPT, [bare])], slot=-3)]
+    pause.adopt(run, now=20)
+    assert run.answers.open == {q.id: q for q in (late, due, bare)}
+    assert run.answers.by_id == {A: "no"}
+    run.answers = Answers({A: "yes"})
+    pause.adopt(run, now=20)
+    assert run.answers.by_id == {A: "yes"}
+
+
+def test_what_is_left_open_of_a_task():
+    run = dummy_run(dummy_program(NODES))
+    task = Task(run.program.nodes["a"], None)
+    one, two = Interrupt("1", A), Interrupt("2", B)
+    assert pause.left_open(run, task) is None
+    run.pending = [stored(run.id_of(task), [(INTERRUPT, [one, two])], slot=-3)]
+    assert pause.left_open(run, task) is None
+    run.answers.taken.add(A)
+    assert pause.left_open(run, task) == [two]
+
+
+def test_a_question_whose_answer_is_stored_is_not_open():
+    one, two = Interrupt("1", A), Interrupt("2", B)
+    rows = [stored("t1", [(INTERRUPT, [one, two])], slot=-3), null([(RESUME, {A: 1})], slot=-4)]
+    assert pause.pending(rows) == {"t1": (two,)}
+    assert pause.open_questions(rows) == {B: two}
+
+
+def test_breakpoints_that_a_thread_keeps():
+    loaded = dummy_loaded(values={"x": 1}, facts={"breakpoints": {"before": ["a"]}})
+    assert pause.kept_breakpoints(dummy_run()) == {}
+    assert pause.kept_breakpoints(dummy_run(loaded=loaded)) == {"before": ["a"]}
+    row = null([(INTERRUPT, None)], slot=-3)
+    assert pause.pending([row]) == {}
+    loaded.writes = [null([("x", 1)]), row, stored("t", [(INTERRUPT, [])], slot=-3)]
+    assert pause.kept_breakpoints(dummy_run(loaded=loaded)) == {}
+    loaded.is_head = False
+    assert pause.kept_breakpoints(dummy_run(loaded=loaded)) == {"before": ["a"]}

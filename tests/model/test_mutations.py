@@ -96,10 +96,10 @@ def sends_not_stored(original: Any, run: Any, *args: Any) -> Any:
     return original(run, *args)
 
 
-def any_answer(original: Any, run: Any, scope: Any, value: Any, schema: Any) -> Any:
+def any_answer(original: Any, run: Any, scope: Any, *asked: Any) -> Any:
     if run.answers.by_id and scope.task.answers is None:
         scope.task.answers = [run.answers.by_id.popitem()[1]]
-    return original(run, scope, value, schema)
+    return original(run, scope, *asked)
 
 
 def question_not_stored(original: Any, run: Any, task: Any, channel: str, value: Any) -> None:
