@@ -119,6 +119,15 @@ def null_writes(run: RunState) -> int:
     return len(sets)
 
 
+def sign(run: RunState) -> None:
+    """Leave with the next checkpoint which version of the graph makes it, and say what that version has lost."""
+    if run.stores:
+        run.sign()
+    if run.taken_over is not None:
+        for one in run.taken_over.memories:
+            run.notice("lost-memory", f"{one.ns}:{one.name}", f"thread {one.thread_id!r}: {one}")
+
+
 def begin(run: RunState, value: Any) -> list[StepCommit]:
     """Take the input, or continue. Returns the commits to store before any node starts.
 
@@ -128,11 +137,7 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
         RuntimeError: answers without a saver, or a bare answer to several pending questions.
     """
     request = run.request
-    if run.stores:
-        run.sign()
-    if run.taken_over is not None:
-        for one in run.taken_over.memories:
-            run.notice("lost-memory", f"{one.ns}:{one.name}", f"thread {one.thread_id!r}: {one}")
+    sign(run)
     nulls = null_writes(run)
     command = value if isinstance(value, Command) else None
     if command is not None:
