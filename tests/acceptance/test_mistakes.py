@@ -274,7 +274,7 @@ def test_a_resume_that_answers_nothing(colour: Colour, saver: Any, thread: Any) 
     graph = finished()
     (text,) = caught(lambda: [colour.invoke(graph, Command(resume=answer), thread) for answer in ("yes", "yes")])
     assert "'1'" in text
-    with pytest.raises(UnknownInterruptError):
+    with pytest.raises(UnknownInterruptError, match="'1'"):
         colour.invoke(finished(strict=True), Command(resume="yes"), thread)
 
 
