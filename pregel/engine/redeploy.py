@@ -26,7 +26,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_origin
 
-from checkpoint.base import WRITES_IDX_MAP, LoadedCheckpoint, TaskWrites, Version, next_version
+from checkpoint.base import WRITES_IDX_MAP, LoadedCheckpoint, TaskWrites, Version
 from pregel.constants import CONTROL_WRITES, END, INPUT, INTERRUPT, MISSING, NULL_TASK_ID, PULL, START, TASKS
 from pregel.engine import namespace
 from pregel.engine.program import Node, PregelNode, Program
@@ -206,9 +206,12 @@ class _Takeover:
     def _bump(self) -> Version:
         """A version that is newer than all others of the checkpoint."""
         if self.bumped is None:
-            # A claim that is only for looking does not know the saver's kind of version.
-            make = self.loaded.claim.make_version or next_version
-            self.bumped = make(max(self.loaded.versions.values()))
+            newest, make = max(self.loaded.versions.values()), self.loaded.claim.make_version
+            if make is not None:
+                self.bumped = make(newest)
+            else:
+                # Whoever stores text versions knows how to make them; to look at them, any greater text will do.
+                self.bumped = newest + "0" if isinstance(newest, str) else newest + 1
         return self.bumped
 
     def _miss_due(self, node: str) -> None:
