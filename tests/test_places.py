@@ -12,11 +12,10 @@ from tests.support.dummies import dummy_loaded
 
 def graph(*channels: str, checkpointer: Any = None, **nodes: list[Any]) -> Any:
     """A stand-in: channels by name, nodes by name with the graphs that they hold."""
-    return SimpleNamespace(
-        checkpointer=checkpointer,
-        channels=dict.fromkeys(channels),
-        nodes={name: SimpleNamespace(subgraphs=inner) for name, inner in nodes.items()},
-    )
+    held = {name: SimpleNamespace(subgraphs=inner) for name, inner in nodes.items()}
+    known = dict.fromkeys(channels)
+    program = SimpleNamespace(current={}, renamed_keys={}, nodes=held, channels=known)
+    return SimpleNamespace(checkpointer=checkpointer, channels=known, nodes=held, program=program)
 
 
 LEAF, OTHER, FORGETFUL, STATEFUL = graph("l"), graph("o"), graph("l", checkpointer=False), graph("l", checkpointer=True)

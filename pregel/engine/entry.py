@@ -119,6 +119,15 @@ def null_writes(run: RunState) -> int:
     return len(sets)
 
 
+def sign(run: RunState) -> None:
+    """Leave with the next checkpoint which version of the graph makes it, and say what that version has lost."""
+    if run.stores:
+        run.sign()
+    if run.taken_over is not None:
+        for one in run.taken_over.memories:
+            run.notice("lost-memory", f"{one.ns}:{one.name}", f"thread {one.thread_id!r}: {one}")
+
+
 def begin(run: RunState, value: Any) -> list[StepCommit]:
     """Take the input, or continue. Returns the commits to store before any node starts.
 
@@ -128,11 +137,7 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
         RuntimeError: answers without a saver, or a bare answer to several pending questions.
     """
     request = run.request
-    if run.stores:
-        run.sign()
-    if run.taken_over is not None:
-        for one in run.taken_over.memories:
-            run.notice("lost-memory", f"{one.ns}:{one.name}", f"thread {one.thread_id!r}: {one}")
+    sign(run)
     nulls = null_writes(run)
     command = value if isinstance(value, Command) else None
     if command is not None:
@@ -224,13 +229,16 @@ def check_change(run: RunState) -> None:
         return
     redeploy.refuse(redeploy.in_the_way(taken_over.missing, results=not run.replaying and not run.moved_past))
     for key in taken_over.unseen if plan.open_tasks(run) else ():
-        run.notice(
-            "undeclared-key",
-            key,
-            f"thread {run.request.thread_id!r} has a value of {key!r}, which this version of the graph does not declare: "
-            f"no node sees it, and it stays stored; if the key was renamed: compile(renamed_keys={{{key!r}: 'new_key'}}), "
-            f"if it is not needed any more: compile(renamed_keys={{{key!r}: None}})",
-        )
+        # A key that nothing new could be the successor of was taken out on purpose (D42); its value stays stored.
+        for new in redeploy.successors(run.program, run.channels.stored, run.versions, key)[:1]:
+            run.notice(
+                "undeclared-key",
+                key,
+                f"thread {run.request.thread_id!r} has a value of {key!r}, which this version of the graph does not "
+                f"declare: no node sees it, and it stays stored; if it was renamed, perhaps to {new!r}: "
+                f"compile(renamed_keys={{{key!r}: {new!r}}}), if it is not needed any more: "
+                f"compile(renamed_keys={{{key!r}: None}})",
+            )
 
 
 def _check(run: RunState, command: Command[Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from checkpoint.base import LoadedCheckpoint, RunnableConfig
+from checkpoint.base import LoadedCheckpoint, RunnableConfig, TaskWrites
 from pregel.engine import entry, pause, plan, redeploy, view
 from pregel.engine.program import Program
 from pregel.engine.state import Request, RunState
@@ -20,14 +20,19 @@ from pregel.types import PregelTask, StateSnapshot
 def opened(program: Program, request: Request, loaded: LoadedCheckpoint) -> tuple[RunState, list[Task]]:
     """A run as it would continue from a checkpoint, and the tasks of its open step with what is stored of them."""
     run = RunState(program, request, loaded)
+    return run, open_tasks(run, loaded.writes)
+
+
+def open_tasks(run: RunState, writes: Sequence[TaskWrites]) -> list[Task]:
+    """The tasks of the step that a loaded checkpoint opens, with what is stored of them."""
     entry.null_writes(run)
     tasks = plan.open_tasks(run)
     if run.taken_over is not None:
         # A thread that cannot go on must not look as if it had finished.
-        tasks = [*redeploy.gone_tasks(run.channels, run.taken_over, program), *tasks]
+        tasks = [*redeploy.gone_tasks(run.channels, run.taken_over, run.program), *tasks]
         tasks.sort(key=lambda task: (task.index < 0, task.index))
-    entry.restore(run, tasks, loaded.writes)
-    return run, tasks
+    entry.restore(run, tasks, writes)
+    return tasks
 
 
 def describe(

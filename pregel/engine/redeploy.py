@@ -24,9 +24,9 @@ from __future__ import annotations
 from _blake2 import blake2b
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, get_origin
 
-from checkpoint.base import WRITES_IDX_MAP, LoadedCheckpoint, TaskWrites, Version, next_version
+from checkpoint.base import WRITES_IDX_MAP, LoadedCheckpoint, TaskWrites, Version
 from pregel.constants import CONTROL_WRITES, END, INPUT, INTERRUPT, MISSING, NULL_TASK_ID, PULL, START, TASKS
 from pregel.engine import namespace
 from pregel.engine.program import Node, PregelNode, Program
@@ -102,6 +102,25 @@ def knows(program: Program, loaded: LoadedCheckpoint) -> bool:
         or (is_control(channel) and has(channel.rpartition(":")[2]))
         for channel in loaded.versions
     )
+
+
+def successors(program: Program, stored: Mapping[str, Any], versions: Mapping[str, Any], key: str) -> list[str]:
+    """State keys of which nothing is stored and that could hold the value of one that the graph does not declare."""
+    return [
+        name
+        for name, channel in program.channels.items()
+        if name not in versions and not name.startswith(NO_KEYS) and not is_control(name)
+        if _could_hold(channel, stored.get(key))
+    ]
+
+
+def _could_hold(channel: Any, value: Any) -> bool:
+    kind = getattr(channel, "typ", Any)
+    kind = get_origin(kind) or kind
+    try:
+        return isinstance(value, kind)
+    except TypeError:  # Any, a union, a TypedDict: who knows
+        return True
 
 
 # ---- taking over
@@ -187,9 +206,12 @@ class _Takeover:
     def _bump(self) -> Version:
         """A version that is newer than all others of the checkpoint."""
         if self.bumped is None:
-            # A claim that is only for looking does not know the saver's kind of version.
-            make = self.loaded.claim.make_version or next_version
-            self.bumped = make(max(self.loaded.versions.values()))
+            newest, make = max(self.loaded.versions.values()), self.loaded.claim.make_version
+            if make is not None:
+                self.bumped = make(newest)
+            else:
+                # Whoever stores text versions knows how to make them; to look at them, any greater text will do.
+                self.bumped = newest + "0" if isinstance(newest, str) else newest + 1
         return self.bumped
 
     def _miss_due(self, node: str) -> None:

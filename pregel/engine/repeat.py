@@ -34,7 +34,7 @@ from typing import Any, Literal
 
 from checkpoint.base import LoadedCheckpoint, StepCommit, TaskWrites
 from pregel.constants import INTERRUPT, PUSH, START
-from pregel.engine import entry, history, pause, plan, view
+from pregel.engine import entry, history, pause, view
 from pregel.engine.origin import ORIGIN
 from pregel.engine.program import Program
 from pregel.engine.state import Answers, Request, RunState
@@ -202,7 +202,14 @@ def _is_first(called: Called, first: str | None) -> bool:
 def has_ended(request: Request, loaded: LoadedCheckpoint) -> bool:
     """Did the run that stored a checkpoint end there by itself: finished, at a question, or at a breakpoint?"""
     copied = replace(
-        loaded, versions=dict(loaded.versions), seen={node: dict(seen) for node, seen in loaded.seen.items()}
+        loaded,
+        values=dict(loaded.values),
+        versions=dict(loaded.versions),
+        seen={node: dict(seen) for node, seen in loaded.seen.items()},
+        sub=dict(loaded.sub),
+        open_sub=dict(loaded.open_sub),
+        facts=dict(loaded.facts),
+        writes=list(loaded.writes),
     )
     run, tasks = history.opened(request.called.program, request, copied)
     return (
@@ -264,9 +271,15 @@ def stopped_after(run: RunState, made: StepCommit | None) -> None:
 
 
 def _go_on(run: RunState) -> None:
-    """Go on where the run was cut off, or find out that nothing is left to do."""
+    """Go on where the run was cut off, or find out that nothing is left to do.
+
+    Raises:
+        GraphChangedError: what is left to do needs nodes or keys that the graph has no more.
+    """
     called: Called = run.request.called
+    entry.sign(run)
     entry.null_writes(run)
+    entry.check_change(run)
     # What later calls answered is theirs: this one had come to its question before.
     run.answers = pause.stored_answers(run.pending) if called.passes and not called.passed else Answers()
     # Also if it answered nothing: what is asked already is told, and not asked again (D43).
@@ -284,13 +297,8 @@ def _go_on(run: RunState) -> None:
 
 def _tell(run: RunState) -> None:
     """The result as it was stored: values, and what the run asked."""
-    entry.null_writes(run)
-    tasks = plan.open_tasks(run)
-    stored: dict[str, list[TaskWrites]] = {}
-    for row in run.pending:
-        stored.setdefault(row.task_id, []).append(row)
+    tasks = history.open_tasks(run, run.pending)
     for task in tasks:
-        entry.restore_task(task, stored.get(run.id_of(task), ()))
         if task.interrupts:
             # Whoever answered it since was another run.
             task.writes = None

@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 from checkpoint.memory import InMemorySaver
 from pregel.channels import LastValue
 from pregel.config import RunnableConfig
-from pregel.errors import InvalidUpdateError
+from pregel.errors import GraphChangedError, InvalidUpdateError, UnknownInterruptError
 from pregel.graph import END, START, StateGraph
 from pregel.pregel import NodeBuilder, Pregel
 from pregel.types import Command, Send, interrupt
@@ -134,6 +134,7 @@ MISTAKES = {
 }
 ELSEWHERE = {
     "resume that answers nothing": "test_mistakes.py::test_a_resume_that_answers_nothing",
+    "node of a paused task gone": "test_mistakes.py::test_a_paused_node_that_is_gone",
     "two writers": "test_mistakes.py::test_two_writers_of_one_key",
     "command as input": "test_mistakes.py::test_a_command_as_input_names_nothing",
     "argument": "test_mistakes.py::test_an_argument_that_no_call_takes",
@@ -144,7 +145,7 @@ SECTIONS: dict[int, tuple[str, ...]] = {
     2: ("unknown goto", "unknown Send", "unknown result of a path", "unknown Send of a path", "command as input"),
     3: ("resume that answers nothing",),
     4: ("mistyped config key", "misplaced config key", "thread id at the top", "argument"),
-    5: (),
+    5: ("node of a paused task gone",),
     6: ("unreachable node", "dead end"),
     7: ("join that cannot go on", "join left half full"),
     8: ("goto beside an edge", "declared goto beside an edge", "two writers"),
@@ -273,8 +274,27 @@ def test_a_resume_that_answers_nothing(colour: Colour, saver: Any, thread: Any) 
     graph = finished()
     (text,) = caught(lambda: [colour.invoke(graph, Command(resume=answer), thread) for answer in ("yes", "yes")])
     assert "'1'" in text
-    with pytest.raises((PregelWarning, RuntimeError)):
+    with pytest.raises(UnknownInterruptError, match="'1'"):
         colour.invoke(finished(strict=True), Command(resume="yes"), thread)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_paused_node_that_is_gone(colour: Colour, saver: Any, thread: Any, nested: bool, strict: bool) -> None:
+    """An error in any case: an answer would be lost."""
+
+    def build(name: str, **options: Any) -> Any:
+        builder = StateGraph(Log).add_node(name, colour.node(lambda state: {"l": [interrupt("?")]}))
+        if not nested:
+            return builder.add_edge(START, name).compile(saver, **options)
+        inner = builder.add_edge(START, name).compile(**options)
+        return StateGraph(Log).add_node("sub", inner).add_edge(START, "sub").compile(saver)
+
+    colour.invoke(build("ask"), {"l": []}, thread)
+    with pytest.raises(GraphChangedError) as error:
+        colour.invoke(build("other", strict=strict), Command(resume="yes"), thread)
+    assert "'ask'" in str(error.value)
+    assert colour.invoke(build("ask"), Command(resume="yes"), thread)["l"] == ["yes"]
 
 
 # ---- configs

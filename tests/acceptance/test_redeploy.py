@@ -716,7 +716,8 @@ class New(Log, total=False):
 
 @pytest.mark.parametrize("pause", PAUSES)
 def test_a_key_that_is_gone(colour: Colour, store: Store, durability: str, pause: str) -> None:
-    """It is told, it stays stored, and it is there again when the key is declared again."""
+    """It is listed, it stays stored, and it is there again when the key is declared again. No warning: there is no new key
+    that could be the same under another name."""
     old = Version(colour, pause, state=Old)
     graph = old.build(store.saver)
     colour.update_state(graph, THREAD, {"l": [], "draft": "d"}, START)
@@ -730,8 +731,7 @@ def test_a_key_that_is_gone(colour: Colour, store: Store, durability: str, pause
     new.fails = False
     graph = new.build(store.reopen())
     assert [(one.kind, one.name, one.blocks) for one in check(colour, graph)] == [("key", "draft", False)]
-    with diagnosed("'draft'", "renamed_keys"):
-        result = go_on(colour, graph, question, durability)
+    result = go_on(colour, graph, question, durability)
     assert "draft" not in result
     assert result["l"] == WHOLE[1:]
     kept = colour.get_state(old.build(store.reopen()), THREAD).values
@@ -757,6 +757,20 @@ def test_a_key_that_was_renamed_or_is_not_needed(colour: Colour, store: Store, d
         assert colour.get_state(graph(New), config).values.get("text") == ("d" if renamed["draft"] else None)
 
 
+def test_a_key_that_may_have_been_renamed_is_told(colour: Colour, store: Store) -> None:
+    """A new key could hold the value, and nobody has said that it is not the old one."""
+
+    def graph(state: Any) -> Any:
+        builder = StateGraph(state).add_node("ask", colour.node(lambda state: {"l": [interrupt("?")]}))
+        return builder.add_edge(START, "ask").compile(checkpointer=store.reopen())
+
+    colour.invoke(graph(Old), {"l": [], "draft": "d"}, THREAD)
+    with diagnosed("'draft'", "'text'", "renamed_keys"):
+        result = colour.invoke(graph(New), Command(resume="x"), THREAD)
+    assert result == {"l": ["x"]}
+    assert colour.get_state(graph(Old), THREAD).values == {"l": ["x"], "draft": "d"}
+
+
 def test_values_of_keys_that_a_nested_graph_lost_survive_a_replay_inside_it(colour: Colour, store: Store) -> None:
     def graph(state: Any) -> Any:
         inner = StateGraph(state).add_node("i", colour.node(lambda state: {"l": ["i"]}))
@@ -768,8 +782,7 @@ def test_values_of_keys_that_a_nested_graph_lost_survive_a_replay_inside_it(colo
     new = graph(Log)
     nested = colour.get_state(new, THREAD).tasks[0].state
     (before,) = [one for one in colour.history(new, nested) if one.next == ("i",)]
-    with diagnosed("'draft'"):
-        replayed = colour.invoke(new, None, before.config)
+    replayed = colour.invoke(new, None, before.config)
     assert [question.value for question in replayed["__interrupt__"]] == ["?"]
     old = graph(Old)
     again = colour.get_state(old, THREAD, subgraphs=True).tasks[0].state

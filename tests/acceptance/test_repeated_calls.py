@@ -11,7 +11,7 @@ from checkpoint.base import CheckpointConflictError, ThreadBusyError
 from checkpoint.holders import Holders
 from checkpoint.memory import InMemorySaver
 from checkpoint.sqlite import SqliteSaver
-from pregel.errors import GraphDrained, GraphRecursionError, RunIdReusedError, RunSupersededError
+from pregel.errors import GraphChangedError, GraphDrained, GraphRecursionError, RunIdReusedError, RunSupersededError
 from pregel.graph import START, StateGraph
 from pregel.runtime import RunControl, Runtime
 from pregel.types import Command, Send, interrupt
@@ -369,8 +369,8 @@ def test_an_answer_goes_on(colour: Colour, saver: Any, durability: Any) -> None:
     assert chain(Command(resume="A"), "s") == ({"l": ["in", "a", "A", "c"]}, ["b", "c"])
 
 
-def test_the_question_is_told_also_while_its_answer_waits(colour: Colour, saver: Any, durability: Any) -> None:
-    """The run of the last answer was cut off: the calls before have nothing to do with that."""
+def test_a_task_that_failed_after_its_answers_goes_on_once(colour: Colour, saver: Any, durability: Any) -> None:
+    """The run of the last answer failed: whichever call is made again carries it on, and no answer counts twice."""
     once = Once()
 
     def b(state: Any) -> dict[str, Any]:
@@ -380,11 +380,11 @@ def test_the_question_is_told_also_while_its_answer_waits(colour: Colour, saver:
 
     chain = Chain(colour, saver, b, call={"durability": durability})
     chain(IN, "r")
-    second = chain(Command(resume="A"), "s")[0]
+    chain(Command(resume="A"), "s")
     assert chain.fails(OSError, Command(resume="B"), "t") == ["b"]
-    assert chain(Command(resume="A"), "s") == (second, [])
-    assert chain(IN, "r") == (second, [])
-    assert chain(Command(resume="B"), "t") == ({"l": ["in", "a", "A", "B", "c"]}, ["b", "c"])
+    done = {"l": ["in", "a", "A", "B", "c"]}
+    assert chain(Command(resume="A"), "s") == (done, ["b", "c"])
+    assert chain(Command(resume="B"), "t") == (done, [])
 
 
 def test_some_of_several_answers(colour: Colour, saver: Any) -> None:
@@ -565,6 +565,33 @@ def test_savers_of_four_methods(colour: Colour, kind: Any) -> None:
     assert chain(Command(resume="B"), "t") == (done, [])
     chain({"l": ["x"]})
     assert chain(Command(resume="B"), "t") == (done, [])
+
+
+# ---- another version of the graph
+
+
+def test_after_a_redeploy(colour: Colour, saver: Any) -> None:
+    """A run that was cut off in a node that is gone is not taken for one that has finished."""
+
+    def version(*names: str, b: Any = None) -> Chain:
+        chain = Chain(colour, saver)
+        builder = StateGraph(LogX)
+        for name in names:
+            node = b if name == "b" and b is not None else colour.letter(name, chain.ran)
+            builder.add_node(name, node)
+        builder.add_edge(START, "a")
+        if len(names) > 1:
+            builder.add_edge("a", names[1])
+        chain.graph = builder.compile(checkpointer=saver)
+        return chain
+
+    old = version("a", "b", b=colour.node(lambda state: {"l": [interrupt("q")]}))
+    first = old(IN, "r")[0]
+    assert version("a", "new").fails(GraphChangedError, IN, "r") == []
+    assert old(IN, "r") == (first, [])
+    assert old({"l": ["x"]}, "s")[1] == ["a"]
+    told = version("a", "new")(IN, "r")
+    assert (questions(told[0]), told[1]) == (["q"], [])
 
 
 # ---- the older rule: a run id in metadata

@@ -195,6 +195,18 @@ def test_of_two_values_the_newer_one_counts() -> None:
     assert found.addresses == {"c": "b"}
 
 
+@pytest.mark.parametrize("version", [3, 3.0, "00000003.0.5", "00000000000000000000000000000003.0.5"])
+def test_a_new_version_is_newer_whatever_kind_the_thread_has(version: Any) -> None:
+    """Also where nobody says how they are made: in a listing of a saver of the user's."""
+    loaded = left({"join:a+b:t": {"a", "b"}})
+    loaded.versions = {"join:a+b:t": version}
+    loaded.seen = {"t": {"branch:to:t": version}}
+    found = taken(edged("a", "b", "t"), loaded)
+    assert loaded.values == {"branch:to:t": None}
+    assert all(made > version for made in loaded.versions.values())
+    assert found.missing == []
+
+
 def test_what_a_node_has_seen_under_former_names() -> None:
     program = edged("b", aliases={"b": "a"})
     loaded = left({}, seen={"a": {"branch:to:a": 3, "x": 2}, "b": {"x": 4}}, gone={"branch:to:a": 3})

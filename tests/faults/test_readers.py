@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from checkpoint.sqlite import saver as saver_module
 from checkpoint.testing.faults import Record, StallAt, inject, snapshot_held, wal_frames
 from tests.checkpoint.runs import ScriptedRun, Store, config
 from tests.support.sound import assert_sound
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -76,6 +80,26 @@ def test_f38_a_writer_that_never_pauses(path: Path, folder: str) -> None:
         assert saver_module.WAL_TRIGGER < largest <= 16 * 1024 * 1024
         assert stall.struck == (folder == "stalls")
         assert run.store.load(config()).values == run.values
+
+
+def test_a_process_that_closes_takes_no_log_away(path: Path) -> None:
+    """The last to close a file folds its log back and deletes it; nobody is the last while another process has it open,
+    whatever that has opened and closed since."""
+    with SqliteSaver(path) as saver:
+        run = ScriptedRun(Store(saver, False))
+        run.step({"n": 0})
+        assert run.store.load(config()).values == {"n": 0}
+        code = f"""
+from checkpoint.sqlite import SqliteSaver
+with SqliteSaver({str(path)!r}) as saver:
+    print(saver.load({config()!r}).values)
+"""
+        for n in range(3):
+            other = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True)
+            assert other.stdout == f"{{'n': {n}}}\n"
+            assert Path(f"{path}-wal").exists()
+            run.step({"n": n + 1})
+        assert_sound(saver)
 
 
 # ---- F31
