@@ -156,9 +156,13 @@ class AsyncDriver:
             self.stepped_out = True
         if self.run.taken_over is not None:
             await self.look_below(value)
-        commits = self.run.start(value)
-        if self.run.notices:
-            self.run.warn()
+        try:
+            commits = self.run.start(value)
+            if self.run.notices:
+                self.run.warn()
+        except BaseException:
+            self.run.refuse()
+            raise
         for commit in commits:
             await self.store(commit, wait=True)
 

@@ -71,6 +71,11 @@ class Run(RunState):
             self.status = "pending"
         return commits
 
+    def refuse(self) -> None:
+        """What the run is asked to do has turned out to be a mistake: nothing of it is stored, nor what it was to answer."""
+        self.held = []
+        self.rev = 0
+
     def plan(self) -> list[Task] | None:
         """The tasks of the next superstep that must run, in planned order; None when the run is over (see `status`).
 

@@ -110,9 +110,13 @@ class SyncDriver:
             self.stepped_out = True
         if self.run.taken_over is not None:
             self.look_below(value)
-        commits = self.run.start(value)
-        if self.run.notices:
-            self.run.warn()
+        try:
+            commits = self.run.start(value)
+            if self.run.notices:
+                self.run.warn()
+        except BaseException:
+            self.run.refuse()
+            raise
         for commit in commits:
             self.store(commit, wait=True)
 

@@ -265,6 +265,22 @@ def test_a_command_as_input_names_nothing(
     assert colour.get_state(strict, thread) == stored
 
 
+def test_an_answer_in_a_call_that_strict_refuses_is_not_stored(
+    colour: Colour, saver: Any, thread: Any, durability: Any
+) -> None:
+    def ask(state: Any) -> Any:
+        return {"l": [interrupt("?")]}
+
+    graph = StateGraph(Log).add_node("ask", colour.node(ask)).add_edge(START, "ask").compile(saver, strict=True)
+    asked = colour.invoke(graph, {"l": []}, thread, durability=durability)["__interrupt__"]
+    before = colour.history(graph, thread)
+    with pytest.raises(PregelWarning, match="'nowhere'"):
+        colour.invoke(graph, Command(resume="answer", goto="nowhere"), thread, durability=durability)
+    assert colour.history(graph, thread) == before
+    assert colour.invoke(graph, None, thread, durability=durability)["__interrupt__"] == asked
+    assert colour.invoke(graph, Command(resume="later"), thread, durability=durability) == {"l": ["later"]}
+
+
 def test_a_resume_that_answers_nothing(colour: Colour, saver: Any, thread: Any) -> None:
     def finished(**options: Any) -> Any:
         graph = letters(colour, "a").add_edge(START, "a").compile(saver, **options)
