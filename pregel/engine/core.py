@@ -72,7 +72,7 @@ class Run(RunState):
         return commits
 
     def refuse(self) -> None:
-        """What the run is asked to do has turned out to be a mistake: nothing of it is stored, nor what it was to answer."""
+        """What the run is asked to do has turned out to be a mistake: nothing of it is stored, also no answer."""
         self.held = []
         self.rev = 0
 

@@ -115,11 +115,11 @@ def successors(program: Program, stored: Mapping[str, Any], versions: Mapping[st
 
 
 def _could_hold(channel: Any, value: Any) -> bool:
-    kind = getattr(channel, "typ", Any)
-    kind = get_origin(kind) or kind
+    annotated = getattr(channel, "typ", None)
+    kind = get_origin(annotated) or annotated
     try:
-        return isinstance(value, kind)
-    except TypeError:  # Any, a union, a TypedDict: who knows
+        return not isinstance(kind, type) or isinstance(value, kind)
+    except TypeError:  # a TypedDict: who knows
         return True
 
 

@@ -184,10 +184,10 @@ def nested_suite(name: str, first: int) -> None:
 NESTS = 40
 
 
-def newest_of_its_namespace(original: Any, request: Any, around: Any, origin: Any) -> Any:
+def newest_of_its_namespace(original: Any, request: Any, around: Any, then: Any) -> Any:
     ns = request.ns
     if not request.stable_ns:
-        ns = _launch.namespace.nested_ns(around.origin_ns_of(request.parent.task), request.call_number)
+        ns = _launch.namespace.nested_ns(around.stood_ns_of(request.parent.task), request.call_number, request.key)
     newest = yield "load", (_launch.address(request, ns),), {}
     return None if newest.checkpoint_id is None else (ns, newest.checkpoint_id)
 
@@ -215,7 +215,7 @@ NESTED: dict[str, tuple[str, int, Patch]] = {
     "a nested replay starts from the newest of its namespace": (
         "replayed",
         0,
-        wrapped(_launch, "_stood", newest_of_its_namespace),
+        wrapped(_launch, "_stood_at", newest_of_its_namespace),
     ),
     "a stopped replay forgets where it goes": (
         "replayed",

@@ -18,6 +18,7 @@ from typing import Any
 from checkpoint.base import LoadedCheckpoint, StepCommit
 from checkpoint.memory import InMemorySaver
 from pregel.constants import RESUME
+from pregel.errors import AttemptClosedError
 
 
 class Died(BaseException):
@@ -208,6 +209,9 @@ class FaultySaver(InMemorySaver):
         ack = self._queue.popleft()
         try:
             self._effect(ack.encoded)
+        except AttemptClosedError as error:
+            # Submitted by a body whose run has ended meanwhile: its own affair, and nobody else's.
+            ack.error = error
         except BaseException as error:
             for lost in (ack, *self._queue):
                 lost.error, lost.ended = error, True
