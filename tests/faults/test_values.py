@@ -109,7 +109,9 @@ def test_f24_a_step_that_cannot_be_closed(saver: Any, broken: str, durability: s
     assert {name: values[name] for name in ("c1", "c3")} == {"c1": ["in", "first"], "c3": 1}
     assert not {"c2", "c4"} & values.keys()
     channels = Counter(channel for _, channel, _ in found.pending_writes)
-    assert channels["c1"] >= 1
+    # Under the async API a sibling that has not settled when the step fails is dropped, and runs again.
+    is_kept = channels["c1"] >= 1
+    assert is_kept or (is_async and broken != "reducer")
     if broken == "reducer":
         assert any("c5" in note for note in [str(caught.value), *getattr(caught.value, "__notes__", ())])
     else:
@@ -123,7 +125,7 @@ def test_f24_a_step_that_cannot_be_closed(saver: Any, broken: str, durability: s
         "c4": ["b"],
         "c5": ["bad"],
     }
-    assert world.begun == {"first": 1, "good": 1, "bad": 1 if broken == "reducer" else 2}
+    assert world.begun == {"first": 1, "good": 1 if is_kept else 2, "bad": 1 if broken == "reducer" else 2}
     if isinstance(saver, SqliteSaver):
         assert_sound(saver)
 
