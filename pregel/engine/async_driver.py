@@ -747,10 +747,13 @@ class AsyncDriver:
                 await saver.awrite([encoded], durability=self.durability)
         except BaseException as error:
             if not self.may_fork(error):
-                self.broken = True
                 note_unstored(self.run, commit, error)
                 if encoded is None and isinstance(error, Exception):
+                    # The saver is as it was: of results alone, what siblings still bring can be stored.
+                    self.broken = commit.kind != "tasks"
                     await self.store_salvage(commit)
+                else:
+                    self.broken = True
                 raise
             encoded = await self.fork(commit)
         if encoded.edited:

@@ -208,7 +208,14 @@ class SyncDriver:
             if run.unsettled:
                 if self.limited:
                     self.expire(time.monotonic())  # there may be a chunk, and no need to wait, for ever
-                self.store_held()
+                try:
+                    self.store_held()
+                except Exception as error:
+                    if self.broken:
+                        raise
+                    # A result that cannot be stored: as if its node had failed. What its siblings do is kept.
+                    run.failure = run.failure or error
+                    self.withdraw()
                 return True
         self.jobs.clear()
         return False
@@ -589,10 +596,13 @@ class SyncDriver:
                 saver.write([encoded], durability=self.durability)
         except BaseException as error:
             if not self.may_fork(error):
-                self.broken = True
                 note_unstored(self.run, commit, error)
                 if encoded is None and isinstance(error, Exception):
+                    # The saver is as it was: of results alone, what siblings still bring can be stored.
+                    self.broken = commit.kind != "tasks"
                     self.store_salvage(commit)
+                else:
+                    self.broken = True
                 raise
             encoded = self.fork(commit)
         if encoded.edited:
