@@ -126,8 +126,7 @@ def edit_after(config: RunnableConfig, found: LoadedCheckpoint, root_rev: int) -
     it was made. `root_rev`: of the checkpoint that the root run starts from.
     """
     newest: LoadedCheckpoint = yield "load", (config,), {}
-    # With durability `exit` an edit may not know its root checkpoint; an older one was made on another branch.
-    if newest.source != "update" or newest.rev < root_rev or newest.up_rev not in (None, root_rev):
+    if newest.source != "update" or newest.up_rev not in (None, root_rev):
         return None
     edit = newest
     while edit.parent_id != found.checkpoint_id:
