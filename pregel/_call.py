@@ -389,16 +389,28 @@ def return_annotation(subject: Any) -> Any:
     return _resolved(found[0].__annotations__.get("return"), found[0])
 
 
-def returns(subject: Any) -> Any:
-    """The resolved return annotation, `NoneType` for None; MISSING if absent or not resolvable."""
+def returns(subject: Any, texts: dict[Any, Any] | None = None) -> Any:
+    """The resolved return annotation, `NoneType` for None; MISSING if absent or not resolvable.
+
+    `texts` remembers what text meant in the same place before: evaluating it costs more than all the rest.
+    """
     found = _function_of(subject)
     written = MISSING if found is None else found[0].__annotations__.get("return", MISSING)
     if found is None or written is MISSING:
         return MISSING
     if written is None or (isinstance(written, str) and written == "None"):
         return types.NoneType
+    place = None
+    if texts is not None and isinstance(written, str):
+        code = found[0].__code__
+        place = written, id(found[0].__globals__), code if code.co_freevars else None
+        if place in texts:
+            return texts[place]
     resolved = _resolved(written, found[0])
-    return MISSING if resolved is None else resolved
+    resolved = MISSING if resolved is None else resolved
+    if texts is not None and place is not None:
+        texts[place] = resolved
+    return resolved
 
 
 def annotations_of(subject: Any, seen: Container[int] = (), texts: set[Any] | None = None) -> list[Any]:

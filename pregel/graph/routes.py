@@ -60,7 +60,7 @@ class Routes:
         held: Node -> the compiled graphs that it is or names; for who asks about `goals`.
     """
 
-    __slots__ = ("_below", "_branches", "_edges", "_goals", "_held", "_named", "joins", "nodes")
+    __slots__ = ("_below", "_branches", "_edges", "_goals", "_held", "_named", "_texts", "joins", "nodes")
 
     def __init__(
         self,
@@ -82,6 +82,7 @@ class Routes:
         self._goals: dict[str, frozenset[str] | None] = {}
         self._below: dict[str, set[str]] = {}
         self._named: dict[int, tuple[Any, frozenset[str] | None]] = {}
+        self._texts: dict[Any, Any] = {}
         """By `id` of an annotation, which is kept: where a value of that type may go."""
 
     def beside(self, source: str) -> tuple[str, ...]:
@@ -106,7 +107,7 @@ class Routes:
         """Where the Commands that a callable returns may go, by its return annotation; None: anywhere."""
         if is_graph(subject):
             return frozenset()  # its own functions are looked at one by one
-        annotation = returns(subject)
+        annotation = returns(subject, self._texts)
         if annotation is MISSING or is_runnable(subject):
             return None
         # Functions of one module mostly return the same few types.
