@@ -21,6 +21,7 @@ __all__ = [
     "EmbeddingsFunc",
     "ensure_embeddings",
     "get_text_at_path",
+    "indexed_texts",
     "text_fields",
     "tokenize_path",
 ]
@@ -148,6 +149,14 @@ def text_fields(index: Mapping[str, Any] | None) -> list[list[str]]:
     if not index:
         return []
     return [tokenize_path(path) for path in index.get("fields") or index.get("text_fields") or ["$"]]
+
+
+def indexed_texts(value: Any, index: Any, fields: list[list[str]]) -> list[str]:
+    """The texts of a value that are embedded, in order: those of `fields`, or of the paths that its put names instead."""
+    if value is None or index is False:
+        return []
+    paths = fields if index is None else [tokenize_path(path) for path in index]
+    return [text for tokens in paths for text in get_text_at_path(value, tokens)]
 
 
 def get_text_at_path(obj: Any, path: str | list[str]) -> list[str]:

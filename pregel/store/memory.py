@@ -39,7 +39,7 @@ from pregel.store.base import (
     checked_ops,
     matches_conditions,
 )
-from pregel.store.embed import ensure_embeddings, get_text_at_path, text_fields, tokenize_path
+from pregel.store.embed import ensure_embeddings, indexed_texts, text_fields
 from pregel.store.filters import matches_filter
 
 __all__ = ["InMemoryStore"]
@@ -167,15 +167,9 @@ class InMemoryStore(BaseStore):
         checked = [_with_own_value(op) if isinstance(op, PutOp) else op for op in checked_ops(ops)]
         if self.embeddings is None:
             return _Batch(checked, [[] for _ in checked], [], [])
-        texts = [self._texts(op) if isinstance(op, PutOp) else [] for op in checked]
+        texts = [indexed_texts(op.value, op.index, self._fields) if isinstance(op, PutOp) else [] for op in checked]
         queries = [op.query for op in checked if isinstance(op, SearchOp) and op.query]
         return _Batch(checked, texts, list(dict.fromkeys(chain(*texts))), list(dict.fromkeys(queries)))
-
-    def _texts(self, op: PutOp) -> list[str]:
-        if op.value is None or op.index is False:
-            return []
-        fields = self._fields if op.index is None else [tokenize_path(path) for path in op.index]
-        return [text for tokens in fields for text in get_text_at_path(op.value, tokens)]
 
     def _carry_out(
         self, batch: _Batch, documents: Sequence[Iterable[float]], queries: Sequence[Iterable[float]]

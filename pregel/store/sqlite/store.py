@@ -26,7 +26,7 @@ from checkpoint.serde.msgpack import Serde
 from checkpoint.workers import Worker
 from pregel.errors import shown
 from pregel.store.base import BaseStore, IndexConfig, Op, PutOp, Result, SearchOp, TTLConfig, checked_ops
-from pregel.store.embed import ensure_embeddings, get_text_at_path, text_fields, tokenize_path
+from pregel.store.embed import ensure_embeddings, indexed_texts, text_fields
 from pregel.store.sqlite import vectors
 from pregel.store.sqlite.core import Batch, Put, Search, Step
 from pregel.store.sqlite.schema import StoreOpenError, set_up
@@ -186,15 +186,13 @@ class SqliteStore(BaseStore):
         checked = checked_ops(ops)
         if self.embeddings is None:
             return checked, {}, []
-        texts = {at: self._texts(op) for at, op in enumerate(checked) if isinstance(op, PutOp) and op.value is not None}
+        texts = {
+            at: indexed_texts(op.value, op.index, self._fields)
+            for at, op in enumerate(checked)
+            if isinstance(op, PutOp)
+        }
         queries = [op.query for op in checked if isinstance(op, SearchOp) and op.query]
         return checked, texts, list(dict.fromkeys(queries))
-
-    def _texts(self, op: PutOp) -> list[str]:
-        if op.index is False:
-            return []
-        fields = self._fields if op.index is None else [tokenize_path(path) for path in op.index]
-        return [text for tokens in fields for text in get_text_at_path(op.value, tokens)]
 
     def _steps(self, ops: Sequence[Op], stored: dict[int, Sequence[bytes]], queries: dict[str, bytes]) -> list[Step]:
         """The operations with everything done that could fail."""
