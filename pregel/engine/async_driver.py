@@ -28,6 +28,7 @@ from checkpoint.base import (
     ThreadDeletedError,
 )
 from pregel._scope import TaskScope
+from pregel.engine import calls
 from pregel.engine.core import Run
 from pregel.engine.effects import HAND_BACK, Effect, Recorded, Retry, Spawned, Start
 from pregel.engine.limits import deadline_of, own_error, timed_out
@@ -609,11 +610,10 @@ class AsyncDriver:
         """Start a child task; returns an asyncio future on the loop, a `concurrent.futures` one in a worker."""
         on_loop = asyncio._get_running_loop() is self.loop
         future: Any = self.loop.create_future() if on_loop else future_type()()
-        index = scope.calls
-        scope.calls += 1
+        call = calls.keyed(self.run, scope, node, argument)
         if self.gate is not None:
             self.gate.step_out(scope)
-        event = Spawned(scope, node, argument, index, future, copy_context())
+        event = Spawned(scope, node, calls.own_arguments(self.run, argument), call, future, copy_context())
         if on_loop:
             self.start_child(event)
             self.lend()
@@ -646,7 +646,7 @@ class AsyncDriver:
         if self.pumping is not None and self.pumping.done():
             self.pumping.result()
         future: Any = self.loop.create_future() if on_loop else future_type()()
-        self.hand_over(Spawned(scope, None, row, -1, future, None))
+        self.hand_over(Spawned(scope, None, row, None, future, None))
         return future
 
     def hand_over(self, event: Spawned) -> None:
@@ -666,12 +666,12 @@ class AsyncDriver:
 
     def start_child(self, event: Spawned) -> None:
         """Make the child's task and start it; one with a stored result is settled at the next turn."""
-        child = self.run.call(event.scope, event.node, event.argument, event.index)
-        child.future = event.future
-        child.caller = event.scope
+        child = self.call_child(event)
         if child.settled:
             self.inbox.put(child)
             return
+        if child.scope is not None:
+            return  # an earlier attempt of the caller started it, and it is still running
         scope = self.run.open(child)
         if child.timeout is not None:
             child.started_at = scope.moved_at = time.monotonic()
@@ -684,6 +684,16 @@ class AsyncDriver:
             launch()
         else:
             self.gate.enter(partial(self.inbox.put_from_thread, launch))
+
+    def call_child(self, event: Spawned) -> Task:
+        """The task of a call, with the future that its caller waits for."""
+        assert event.call is not None
+        child = self.run.call(event.scope, event.node, event.argument, *event.call)
+        if child.future is not None:
+            abandon_future(child.future)
+        child.future = event.future
+        child.caller = event.scope
+        return child
 
     async def store_kept(self, event: Spawned) -> None:
         """Store what a body recorded, then let it go on."""

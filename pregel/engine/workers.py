@@ -25,7 +25,7 @@ from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from pregel._scope import TaskScope
-from pregel.constants import RETURN
+from pregel.constants import MISSING, RETURN
 from pregel.errors import AttemptClosedError, GraphInterrupt
 
 FIRST: Final = 2
@@ -262,6 +262,9 @@ def future_type() -> type[Any]:
 
             job: Job | None = None
 
+            def cancel(self) -> bool:
+                return False  # a task that was called runs: its result may be stored already
+
             def result(self, timeout: float | None = None) -> Any:
                 self._help(timeout)
                 return super().result(timeout)
@@ -292,17 +295,25 @@ def linger(scope: TaskScope, error: BaseException) -> None:
 
 def give_outcome(task: Any, gate: Gate | None) -> None:
     """Resolve the future of a settled child; its caller counts as running again when it was the last one."""
-    if gate is not None and task.caller is not None:
-        gate.step_in(task.caller)
+    if task.caller is not None:
+        task.caller.call_ended()
+        if gate is not None:
+            gate.step_in(task.caller)
     future = task.future
     if future.done():
         return
-    if task.error is not None:
-        future.set_exception(task.error)
-    elif task.writes is not None:
-        future.set_result(next((value for channel, value in task.writes if channel == RETURN), None))
-    else:
-        future.set_exception(GraphInterrupt(task.interrupts))
+    if task.writes is not None:
+        try:
+            value, task.outcome = task.outcome, MISSING
+        except AttributeError:
+            value = MISSING
+        if value is MISSING:
+            value = next((value for channel, value in task.writes if channel == RETURN), None)
+        future.set_result(value)
+        return
+    future.set_exception(GraphInterrupt(task.interrupts) if task.error is None else task.error)
+    if hasattr(future, "get_loop"):
+        future.exception()  # a caller may never look, and then a loop would complain
 
 
 def abandon_future(future: Any) -> None:
