@@ -799,14 +799,23 @@ def namespace_above(ns: str) -> str:
     return "|".join(segments[:-1])
 
 
+def namespaces_above(ns: str) -> Iterator[str]:
+    """The namespaces that the graph around a nested one may have, nearest first: tasks that tasks call have segments too,
+    and no graph of their own."""
+    while ns:
+        ns = namespace_above(ns)
+        yield ns
+
+
 def is_above(ns: str, nested: str) -> bool:
     """Can one namespace be that of the graph around a nested one?
 
     A stable namespace has no task ids in it, so each call of the graph around it may have a namespace of its own; and it
     keeps the names that nodes had when it was begun, while those around it have later ones.
     """
-    above = namespace_above(nested)
-    return ns == above or (":" not in nested and _depth(ns) == _depth(above))
+    if ":" in nested:
+        return ns in namespaces_above(nested)
+    return _depth(ns) < _depth(nested)
 
 
 def _depth(ns: str) -> int:

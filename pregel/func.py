@@ -117,7 +117,7 @@ class TaskFunction(Generic[P, T]):
         )
         _register_types(func)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> SyncAsyncFuture[T]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> SyncAsyncFuture[T]:
         """Start a task; returns its future at once. In a sync run, and in a thread of an async one, that is a
         `concurrent.futures.Future`, on an event loop an asyncio one.
 

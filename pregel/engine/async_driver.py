@@ -212,6 +212,8 @@ class AsyncDriver:
                         ):
                             raise
                         if not await self.again(run.settle(task, own_error(task, error)), inline=True):
+                            if run.failure is not None:
+                                self.withdraw()
                             break
                     else:
                         scope.closed = True
@@ -558,7 +560,7 @@ class AsyncDriver:
         self.starts.clear()
         for body, scope in list(self.bodies.items()):
             task = scope.task
-            if not task.settled and task.call_index < 0 and not body.done():
+            if not task.settled and not body.done():
                 scope.close()
                 body.cancel()
                 self.run.drop(task)

@@ -245,7 +245,7 @@ def _otherwise(run: RunState, recalled: Recalled, scope: TaskScope, child: Task)
 def changed(caller: Task, child: Task, which: str, outcome: str) -> str:
     """What is said of a call that was made before and has other arguments now."""
     return (
-        f"node {caller.name!r} ran again and called task {child.name!r} ({which}) with other arguments than before, now with "
+        f"node {caller.name!r} ran again and called task {child.name!r} ({which}) with other arguments than before: "
         f"{shown(child.input)}; {outcome}; make what the arguments depend on (the time, a random number, a model's "
         f"answer) a task of its own, whose result is kept"
     )

@@ -224,7 +224,7 @@ class Run(RunState):
             child.arg = argument
         if self.pending:
             calls.recall(self, scope, child)
-            if child.settled and child.interrupts:
+            if child.settled and child.writes is None and child.interrupts:
                 scope.questions.asked.append(((2, index, ""), child.interrupts))
         self.tasks.append(child)
         if not child.settled:
