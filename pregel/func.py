@@ -294,7 +294,7 @@ class entrypoint(Generic[ContextT]):
         self.retry_policy = retry_policy
         self.timeout = TimeoutPolicy.coerce(timeout)
 
-    @dataclass(frozen=True, kw_only=True, slots=True)
+    @dataclass(frozen=True, kw_only=True)
     class final(Generic[R, S]):
         """What an entrypoint returns if the next run is to get something else than the caller."""
 

@@ -713,7 +713,7 @@ def test_an_attempt_that_edits_previous_leaves_it_to_the_next(colour, memory, th
         (previous or []).append("edited")
         if len(attempts) == 2:
             raise OSError
-        return seen + [x]
+        return [*seen, x]
 
     colour.invoke(flow, 1, thread)
     assert colour.invoke(flow, 2, thread) == [1, 2]
