@@ -610,6 +610,8 @@ class AsyncDriver:
 
     def spawn(self, scope: TaskScope, node: Any, argument: Any) -> Any:
         """Start a child task; returns an asyncio future on the loop, a `concurrent.futures` one in a worker."""
+        if self.pumping is not None and self.pumping.done():
+            self.pumping.result()
         on_loop = asyncio._get_running_loop() is self.loop
         future: Any = self.loop.create_future() if on_loop else future_type()()
         call = calls.keyed(self.run, scope, node, argument)
@@ -720,6 +722,7 @@ class AsyncDriver:
     async def pump(self) -> None:
         """Settle the children of an inline body until it has ended: the driver itself is awaiting that body."""
         events = self.inbox.events
+        event = None
         try:
             while True:
                 await self.wait()
@@ -728,7 +731,9 @@ class AsyncDriver:
                     if event is HAND_BACK:
                         return
                     await self.handle(event)
-        except Exception as error:
+        except BaseException as error:
+            if isinstance(event, Spawned) and not event.future.done():
+                event.future.set_exception(error)
             for task in self.run.tasks:
                 if task.future is not None and not task.future.done():
                     task.future.set_exception(error)
@@ -736,6 +741,7 @@ class AsyncDriver:
 
     async def take_back(self) -> None:
         """The inline body has ended: settle its remaining children at the barrier."""
+        self.inlined = None  # a child that calls another one now must not start a second pump
         pump, self.pumping = self.pumping, None
         assert pump is not None
         self.inbox.put(HAND_BACK)

@@ -29,7 +29,7 @@ from typing import Any, Final
 from checkpoint import registry
 from checkpoint.base import TaskWrites
 from pregel._scope import TaskScope
-from pregel.constants import INTERRUPT, PUSH, RETURN
+from pregel.constants import PUSH, RETURN
 from pregel.engine import entry, plan
 from pregel.engine.program import Node
 from pregel.engine.state import RunState
@@ -46,7 +46,7 @@ BY_TEXT: Final = frozenset(
     {"datetime", "decimal", "fractions", "uuid", "pathlib", "pathlib._local", "ipaddress", "zoneinfo"}
 )
 """Modules whose values are told by their `repr`."""
-_ROW: Final = re.compile(r"(\d{10}), 0{9}1, ([01]), (.*)", re.DOTALL)
+_ROW: Final = re.compile(r"(\d{10}), 0{9}1, ([01]), ([-\da-f]{17}), (.*)", re.DOTALL)
 
 
 # ---- the key
@@ -159,39 +159,47 @@ class Recalled:
     def __init__(self, pending: Sequence[TaskWrites]) -> None:
         self.pending = pending
         self.by_task: dict[str, list[TaskWrites]] = {}
-        self.by_caller: dict[str, dict[int, Stored]] | None = None
-        """Text of the caller's path -> number of the call -> what is stored of it. Made when a call is not found."""
+        self.by_caller: dict[str, list[Stored]] | None = None
+        """What tells the caller -> what is stored of the tasks that it called. Made when a call is not found."""
         self.claims: dict[str, TaskScope] = {}
         """Id of a stored called task -> the attempt that has called it again."""
         for row in pending:
             self.by_task.setdefault(row.task_id, []).append(row)
 
-    def of(self, caller: Task) -> dict[int, Stored]:
+    def of(self, caller_id: str) -> list[Stored]:
         """What is stored of the tasks that this one called."""
         if self.by_caller is None:
             self.by_caller = {}
-            for row in self.pending:
-                if row.path.startswith(f"~{PUSH}, ") and (found := _ROW.search(row.path)) is not None:
-                    around = row.path[len(PUSH) + 3 : found.start() - 2]
-                    stored = self.by_caller.setdefault(around, {})
-                    stored[int(found[1])] = Stored(row.task_id, found[3], found[2] == "1")
-        return self.by_caller.get(caller.path_text, {})
+            for id_, rows in self.by_task.items():
+                found = _ROW.search(rows[0].path) if rows[0].path.startswith(f"~{PUSH}, ") else None
+                if found is not None:
+                    stored = Stored(id_, int(found[1]), found[2] == "1", found[4])
+                    self.by_caller.setdefault(found[3], []).append(stored)
+        return self.by_caller.get(_told(caller_id), [])
 
 
 class Stored:
     """A called task of which something is stored."""
 
-    __slots__ = ("id_", "in_line", "name")
+    __slots__ = ("id_", "in_line", "index", "name")
 
-    def __init__(self, id_: str, name: str, in_line: bool) -> None:
+    def __init__(self, id_: str, index: int, in_line: bool, name: str) -> None:
         self.id_ = id_
-        self.name = name
+        self.index = index
         self.in_line = in_line
+        self.name = name
 
 
-def row_path(task: Task) -> str:
-    """The path of a called task as its rows have it: also whether it was called in line, and its name."""
-    return f"{path_text(task.path)}, {int(task.in_line)}, {task.node.address}"
+def row_path(run: RunState, task: Task) -> str:
+    """The path of a called task as its rows have it. After the path itself, for who looks for calls that have changed:
+    whether it was called in line, what tells its caller, and its name."""
+    assert task.parent is not None
+    return f"{path_text(task.path)}, {int(task.in_line)}, {_told(run.id_of(task.parent))}, {task.node.address}"
+
+
+def _told(task_id: str) -> str:
+    """The half of a task id that tells it from others of its step."""
+    return task_id[19:]
 
 
 def recall(run: RunState, scope: TaskScope, child: Task) -> None:
@@ -200,46 +208,55 @@ def recall(run: RunState, scope: TaskScope, child: Task) -> None:
     if recalled is None or recalled.pending is not run.pending:
         recalled = run.recalled = Recalled(run.pending)
     id_ = run.id_of(child)
-    if id_ not in recalled.by_task or recalled.claims.get(id_) is scope:
-        id_ = _otherwise(run, recalled, scope, child)
-        if id_ is None:
+    if id_ not in recalled.by_task:
+        if child.key is None or run.replaying or run.moved_past:
             return
-        child.id_ = id_
+        by_place = copy(child)
+        by_place.key = by_place.id_ = None
+        former = run.id_of(by_place)
+        if former not in recalled.by_task or former in recalled.claims:
+            _find_changed(run, recalled, scope, child)
+            return
+        id_ = child.id_ = former
     recalled.claims[id_] = scope
     entry.reapply(run, [child], recalled.by_task)
 
 
-def _otherwise(run: RunState, recalled: Recalled, scope: TaskScope, child: Task) -> str | None:
-    """The id of what is stored of a call that is not found by its key; None if it is a call that was not made before.
+def _find_changed(run: RunState, recalled: Recalled, scope: TaskScope, child: Task) -> None:
+    """A call is not found by its key. Was it made before, with other arguments?
 
-    One that waits for an answer is known by its place as well, like a question of the body itself, as long as the body
-    makes one call after the other: else a prompt that a clock is in could never be answered. What it did before, it does
-    again.
+    That is sure as long as the body makes one call after the other: then the n-th one is the n-th. What it did runs again;
+    but what its question was answered it is told, like a body that asks itself: a prompt that a clock is in could never
+    be answered otherwise.
     """
-    if child.key is None or run.replaying or run.moved_past:
-        return None
-    by_place = copy(child)
-    by_place.key = by_place.id_ = None
-    former = run.id_of(by_place)
-    if former in recalled.by_task and former not in recalled.claims:
-        return former
-    before = recalled.of(child.parent).get(child.call_index) if child.parent is not None else None
-    if before is None or before.name != child.node.address or before.id_ in recalled.claims:
-        return None
-    if not (before.in_line and child.in_line):
-        return None
-    rows = recalled.by_task[before.id_]
-    has_result = any(channel == RETURN for row in rows if row.slot == 0 for channel, _ in row.writes)
-    asks = any(channel == INTERRUPT for row in rows for channel, _ in row.writes)
-    if not has_result and not asks:
-        return None
-    outcome = "it runs again" if has_result else "the answer to its question is used"
-    text = changed(scope.task, child, f"call {child.call_index}", outcome)
-    if run.request.strict:
-        child.error, child.settled = PregelWarning(text), True
-        return None
-    run.notice("changed-call", f"{scope.task.name}:{child.name}", text)
-    return None if has_result else before.id_
+    assert child.parent is not None
+    if not child.in_line:
+        return
+    for stored in recalled.of(run.id_of(child.parent)):
+        is_it = stored.index == child.call_index and stored.name == child.node.address and stored.in_line
+        if not is_it or stored.id_ in recalled.claims:
+            continue
+        before = copy(child)
+        before.id_ = stored.id_
+        entry.restore_task(before, recalled.by_task[stored.id_])
+        known = list(before.answers or ())
+        own = run.ns_of(before)
+        for question in before.interrupts if before.writes is None else ():
+            if question.id not in run.answers.by_id or question.task_ns != own:
+                break
+            known.append(run.answers.by_id[question.id])
+        if before.writes is None and not known:
+            continue
+        recalled.claims[stored.id_] = scope
+        outcome = "it runs again" if before.writes is not None else "the answers to its questions are used"
+        text = changed(scope.task, child, f"call {child.call_index}", outcome)
+        if run.request.strict:
+            child.error, child.settled = PregelWarning(text), True
+            return
+        run.notice("changed-call", f"{scope.task.name}:{child.name}", text)
+        if before.writes is None:
+            child.answers = known
+            return
 
 
 def changed(caller: Task, child: Task, which: str, outcome: str) -> str:
@@ -262,28 +279,37 @@ def report(run: RunState) -> None:
     for child in run.tasks:
         if child.call_index < 0 or child.parent is None or child.reapplied or run.id_of(child) in recalled.by_task:
             continue
-        for stored in recalled.of(child.parent).values():
-            if stored.name == child.node.address and stored.id_ not in recalled.claims:
+        for stored in recalled.of(run.id_of(child.parent)):
+            has_result = any(row.slot == 0 for row in recalled.by_task[stored.id_])
+            if has_result and stored.name == child.node.address and stored.id_ not in recalled.claims:
                 text = changed(child.parent, child, f"call {child.call_index}", "it has run again")
                 run.notice("changed-call", f"{child.parent.name}:{child.name}", text)
                 break
     run.recalled = None
 
 
-def earlier(run: RunState, scope: TaskScope, node: Node, key: str) -> Task | None:
-    """A retry of a body makes a call that an earlier attempt of it has made: the task, finished or still running.
-
-    None if there is none, or it failed.
-    """
+def made_before(run: RunState, scope: TaskScope, node: Node, key: str) -> Task | None:
+    """A body that ran before in this run makes a call that it has made then: the task of that call, however it ended."""
     calls = scope.calls
     if calls.made is None:  # at the first call of the attempt, so these are calls of earlier ones
-        caller = scope.task
-        calls.made = {
-            (task.node.address, task.key): task for task in run.tasks if task.parent is caller and task.call_index >= 0
-        }
+        callers = []
+        caller: Task | None = scope.task
+        while caller is not None:
+            callers.append(caller)
+            caller = getattr(caller, "former", None)
+        calls.made = {}
+        for task in run.tasks if len(callers) > 1 or scope.attempt > 1 else ():
+            if task.call_index >= 0 and task.parent in callers:
+                calls.made[task.node.address, task.key] = task
     found: Task | None = calls.made.get((node.address, key))
-    if found is None or (found.settled and found.writes is None):
-        return None
-    if found.settled:
-        found.outcome = plan.own_copy(run, next((v for channel, v in found.writes or () if channel == RETURN), None))
     return found
+
+
+def is_of_use(run: RunState, task: Task) -> bool:
+    """Has a task of an earlier attempt finished, or is it still running? Then its result is taken."""
+    if not task.settled:
+        return True
+    if task.writes is None:
+        return False
+    task.outcome = plan.own_copy(run, next((v for channel, v in task.writes if channel == RETURN), None))
+    return True

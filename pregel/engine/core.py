@@ -214,9 +214,11 @@ class Run(RunState):
     ) -> Task:
         """A task calls a task: the child, settled already if its result is stored. If an earlier attempt of the caller
         has called it, that one, finished or still running."""
-        if scope.attempt > 1 and key is not None and (made := calls.earlier(self, scope, node, key)) is not None:
-            return made
+        former = None if key is None else calls.made_before(self, scope, node, key)
+        if former is not None and calls.is_of_use(self, former):
+            return former
         child = Task(node, argument)
+        child.former = former
         child.parent = scope.task
         child.call_index, child.key, child.in_line = index, key, in_line
         if node.retry_policy or self.request.retry_policy:
@@ -576,7 +578,7 @@ class Run(RunState):
 
     def _row(self, task: Task, slot: int, writes: Sequence[Write]) -> TaskWrites:
         checkpoint_id = self.checkpoint_id_ or self.checkpoint_id
-        path = task.path_text if task.call_index < 0 else calls.row_path(task)
+        path = task.path_text if task.call_index < 0 else calls.row_path(self, task)
         return TaskWrites(self.rev, checkpoint_id, task.id_ or self.id_of(task), path, slot, writes)
 
     def _hold(self, task: Task, channel: str, value: Any) -> None:

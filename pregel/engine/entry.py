@@ -325,6 +325,7 @@ def _answers(run: RunState, command: Command[Any]) -> list[TaskWrites]:
         return []
     questions = pause.open_questions(run.pending)
     by_name = pause.is_id_map(value)
+    shown_ = pause.shown_questions(run.pending) if len(questions) > 1 and not by_name else questions
     if not questions:
         _answers_nothing(run, value, by_name=by_name)
     if by_name:
@@ -336,10 +337,10 @@ def _answers(run: RunState, command: Command[Any]) -> list[TaskWrites]:
         if questions and run.request.strict:
             raise _unanswered("it is an empty map", questions, reason="empty_map")
         return []
-    elif len(questions) > 1:
-        raise _ambiguous(run, questions)
+    elif len(shown_) > 1:
+        raise _ambiguous(run, shown_)
     elif questions:
-        (bare,) = questions
+        (bare,) = shown_
         by_id = {bare: value}
     else:
         run.answers = Answers(loose=value)

@@ -470,6 +470,8 @@ class SyncDriver:
                 f"task {node.name!r} is async, and was called in a sync run, which has no event loop for it; run the graph "
                 f"with ainvoke or astream, or give it a sync function"
             )
+        if self.pump_error is not None:
+            raise self.pump_error
         future = future_type()()
         call = calls.keyed(self.run, scope, node, argument)
         if self.gate is not None:
@@ -570,11 +572,14 @@ class SyncDriver:
     def pump(self) -> None:
         """Own the run while an inline body runs: settle its children until the body has ended."""
         here.is_worker = True
+        event = None
         try:
             while (event := self.wait()) is not HAND_BACK:
                 self.handle(event)
         except BaseException as error:  # noqa: BLE001 - carried to the driver's thread
             self.pump_error = error
+            if isinstance(event, Spawned) and not event.future.done():
+                event.future.set_exception(error)
             for task in self.run.tasks:
                 if task.future is not None and not task.future.done():
                     task.future.set_exception(error)

@@ -57,6 +57,7 @@ class Task:
         "error",
         "error_of",
         "first_attempt_at",
+        "former",
         "future",
         "handled",
         "id_",
@@ -82,6 +83,8 @@ class Task:
 
     arg: Any
     """For a called task that may be tried again: its arguments, which no attempt gets."""
+    former: Task | None
+    """For a called task: the one of the same call of an earlier attempt of the caller, which has failed."""
     in_line: bool
     """For a called task: had its caller waited for all that it called before?"""
     key: str | None

@@ -311,7 +311,9 @@ def give_outcome(task: Any, gate: Gate | None) -> None:
             value = next((value for channel, value in task.writes if channel == RETURN), None)
         future.set_result(value)
         return
-    future.set_exception(GraphInterrupt(task.interrupts) if task.error is None else task.error)
+    # One whose question stays open may have failed before it was asked.
+    asks = task.interrupts or task.error is None
+    future.set_exception(GraphInterrupt(task.interrupts) if asks else task.error)
     if hasattr(future, "get_loop"):
         future.exception()  # a caller may never look, and then a loop would complain
 
