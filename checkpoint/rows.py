@@ -366,7 +366,9 @@ def check_above(rows: Rows, thread_id: str, ns: str, found: Found) -> None:
     """Raise if the checkpoint of the namespace above is gone, to which a nested one belongs."""
     row = found.row
     up_rev = row.up_rev
-    if up_rev is None or any(rows.exists(thread_id, above, up_rev) for above in namespaces_above(ns)):
+    if up_rev is None:
+        return
+    if any(rows.exists(thread_id, above, up_rev) for above in namespaces_above(ns)):
         return
     # What a stable namespace belongs to may be the namespace of one call.
     if ":" in ns or not rows.exists(thread_id, None, row.up_rev):

@@ -99,7 +99,7 @@ class TaskFunction(Generic[P, T]):
         call = _prepared(func, "task", name)
         functools.update_wrapper(cast("Callable[..., Any]", self), func)
         self.__name__ = call.name
-        self.func = func
+        self.func: Callable[P, Any] = func
         self.retry_policy = retry_policy
         self.cache_policy = cache_policy
         self.timeout = TimeoutPolicy.coerce(timeout)
@@ -239,14 +239,13 @@ def _with_arguments(call: Call) -> Call:
     def run(input: Any, **more: Any) -> Any:
         return function(*input[0], **input[1], **more)
 
-    inject: Injector | None = None
     wanted = injected(function)
-    if wanted:
 
-        def inject(scope: TaskScope) -> dict[str, Any]:
-            args, keywords = scope.task.input
-            return {name: get(scope) for name, place, get in wanted if name not in keywords and not place < len(args)}
+    def fill(scope: TaskScope) -> dict[str, Any]:
+        args, keywords = scope.task.input
+        return {name: get(scope) for name, place, get in wanted if name not in keywords and not place < len(args)}
 
+    inject: Injector | None = fill if wanted else None
     is_async = call.afn is not None
     return Call(call.name, None if is_async else run, run if is_async else None, inject, call.subject)
 

@@ -39,7 +39,7 @@ from tests.support.savers import Died
 from tests.support.scenarios import Colour, Log
 
 NAMES = ("a", "b")
-CALLS = 60
+CALLS = 200
 """A program that needs more calls does not come to an end."""
 
 
