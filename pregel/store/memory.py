@@ -39,7 +39,7 @@ from pregel.store.base import (
     checked_ops,
     matches_conditions,
 )
-from pregel.store.embed import ensure_embeddings, indexed_texts, text_fields
+from pregel.store.base.embed import ensure_embeddings, indexed_texts, text_fields
 from pregel.store.filters import matches_filter
 
 __all__ = ["InMemoryStore"]

@@ -1,6 +1,7 @@
 """`AsyncSqliteStore`: a store in a SQLite file for programs that await everything, or bring an aiosqlite connection.
 
-Decides which file is meant by such a connection, and how the methods that are plain in `SqliteStore` are awaited.
+Decides which file is meant by such a connection, and how the methods that are plain in `SqliteStore` are awaited. What
+calls at the same moment have to do with each other is in `pregel.store.base.batch`.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from checkpoint.serde.msgpack import Serde
 from checkpoint.workers import Worker
 from pregel.errors import shown
 from pregel.store.base import BaseStore, IndexConfig, Op, PutOp, Result, SearchOp, TTLConfig, checked_ops
-from pregel.store.embed import ensure_embeddings, indexed_texts, text_fields
+from pregel.store.base.embed import ensure_embeddings, indexed_texts, text_fields
 from pregel.store.sqlite import vectors
 from pregel.store.sqlite.core import Batch, Put, Search, Step
 from pregel.store.sqlite.schema import StoreOpenError, set_up

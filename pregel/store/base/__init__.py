@@ -2,7 +2,8 @@
 
 Decides what an operation means and what it may ask; how the public methods of both colours become operations; which
 namespaces are names. Does not know where items are kept: a store implements `batch` and `abatch`, nothing else. What a
-filter means is in `filters`, what is embedded in `embed`; their public names are exported here as well.
+filter means is in `pregel.store.filters`, what is embedded in `embed`; their public names are exported here as well.
+`batch` has the base class of stores whose async calls are carried out together.
 
 Invariants, of every store of ours
 1. A batch is checked as a whole before it changes anything, and applied in order: an operation sees those before it.
@@ -22,7 +23,7 @@ from typing_extensions import TypedDict
 
 from checkpoint.registry import register_codec
 from pregel.errors import shown
-from pregel.store.embed import (
+from pregel.store.base.embed import (
     AEmbeddingsFunc,
     Embeddings,
     EmbeddingsFunc,
@@ -373,7 +374,7 @@ class BaseStore(ABC):
 
     async def aget(self, namespace: tuple[str, ...], key: str, *, refresh_ttl: bool | None = None) -> Item | None:
         """Async form of `get`."""
-        return cast("Item | None", (await self.abatch([_get_op(self, namespace, key, refresh_ttl)]))[0])
+        return cast("Item | None", await self._acarry_out(_get_op(self, namespace, key, refresh_ttl)))
 
     async def asearch(
         self,
@@ -388,7 +389,7 @@ class BaseStore(ABC):
     ) -> list[SearchItem]:
         """Async form of `search`."""
         op = _search_op(self, namespace_prefix, filter, limit, offset, query, refresh_ttl)
-        return cast("list[SearchItem]", (await self.abatch([op]))[0])
+        return cast("list[SearchItem]", await self._acarry_out(op))
 
     async def aput(
         self,
@@ -401,11 +402,11 @@ class BaseStore(ABC):
         if_version: int | None = None,
     ) -> None:
         """Async form of `put`."""
-        await self.abatch([_put_op(self, namespace, key, value, index, ttl, if_version)])
+        await self._acarry_out(_put_op(self, namespace, key, value, index, ttl, if_version))
 
     async def adelete(self, namespace: tuple[str, ...], key: str, *, if_version: int | None = None) -> None:
         """Async form of `delete`."""
-        await self.abatch([_delete_op(namespace, key, if_version)])
+        await self._acarry_out(_delete_op(namespace, key, if_version))
 
     async def alist_namespaces(
         self,
@@ -418,7 +419,11 @@ class BaseStore(ABC):
     ) -> list[tuple[str, ...]]:
         """Async form of `list_namespaces`."""
         op = _list_namespaces_op(prefix, suffix, max_depth, limit, offset)
-        return cast("list[tuple[str, ...]]", (await self.abatch([op]))[0])
+        return cast("list[tuple[str, ...]]", await self._acarry_out(op))
+
+    async def _acarry_out(self, op: Op) -> Result:
+        """One operation of an async method; stores that put them together override this."""
+        return (await self.abatch([op]))[0]
 
 
 def validate_op_namespace(op: Op) -> None:

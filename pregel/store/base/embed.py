@@ -7,6 +7,7 @@ no measure of similarity. Invariant: under the async API a plain function never 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import json
 from abc import ABC, abstractmethod
@@ -19,6 +20,7 @@ __all__ = [
     "AEmbeddingsFunc",
     "Embeddings",
     "EmbeddingsFunc",
+    "EmbeddingsLambda",
     "ensure_embeddings",
     "get_text_at_path",
     "indexed_texts",
@@ -54,21 +56,35 @@ class Embeddings(ABC):
 def ensure_embeddings(embed: Embeddings | EmbeddingsFunc | AEmbeddingsFunc | str | None) -> Embeddings:
     """Make embeddings of an object with `embed_documents` and `embed_query`, or of a function from texts to vectors.
 
-    An object that has the async methods too is returned as it is.
+    An object that has the async methods too is returned as it is. A text names a provider and its model, such as
+    `"openai:text-embedding-3-small"`, and is left to the package `langchain`, which the program has to bring.
 
     Raises:
-        ValueError: neither of these; names of providers cannot be loaded.
+        ValueError: neither of these.
+        ImportError: a text, and no `langchain`.
     """
+    if isinstance(embed, str) and embed:
+        return ensure_embeddings(_of_provider(embed))
     if hasattr(embed, "embed_documents") and hasattr(embed, "embed_query"):
         whole = hasattr(embed, "aembed_documents") and hasattr(embed, "aembed_query")
         return embed if whole else _ObjectEmbeddings(embed)  # type: ignore[return-value]
     if callable(embed):
-        return _FunctionEmbeddings(embed)
+        return EmbeddingsLambda(embed)
     raise ValueError(
         f"index got embed={shown(embed)}, which cannot embed texts; expected a function from a list of texts to a list "
-        f"of vectors, or an object with embed_documents() and embed_query(); a provider's name is not enough, pass the "
-        f"provider's object"
+        f"of vectors, or an object with embed_documents() and embed_query()"
     )
+
+
+def _of_provider(name: str) -> Any:
+    try:
+        langchain = importlib.import_module("langchain.embeddings")
+    except ImportError as error:
+        raise ImportError(
+            f"index got embed={shown(name)}, the name of a provider, which only the package langchain can load, and that is "
+            f"not installed; install it, or pass a function from a list of texts to a list of vectors"
+        ) from error
+    return langchain.init_embeddings(name)
 
 
 class _ObjectEmbeddings(Embeddings):
@@ -86,8 +102,8 @@ class _ObjectEmbeddings(Embeddings):
         return vector
 
 
-class _FunctionEmbeddings(Embeddings):
-    """A function, plain or async, for both kinds of text."""
+class EmbeddingsLambda(Embeddings):
+    """A function, plain or async, for both kinds of text. An async one serves the async methods only."""
 
     def __init__(self, function: Callable[[Sequence[str]], Any]) -> None:
         self._function = function
