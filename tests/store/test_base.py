@@ -585,7 +585,7 @@ def test_whole_embeddings_stay_themselves() -> None:
 
 def test_a_providers_name_is_left_to_langchain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "langchain.embeddings", None)
-    with pytest.raises(ImportError, match="langchain"):
+    with pytest.raises(ValueError, match="langchain"):
         ensure_embeddings("provider:model")
     half = Half()
     module = SimpleNamespace(init_embeddings={"provider:model": half}.__getitem__)

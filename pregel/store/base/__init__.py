@@ -17,7 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast
 
 from typing_extensions import TypedDict
 
@@ -27,6 +27,7 @@ from pregel.store.base.embed import (
     AEmbeddingsFunc,
     Embeddings,
     EmbeddingsFunc,
+    Measure,
     ensure_embeddings,
     get_text_at_path,
     tokenize_path,
@@ -256,7 +257,6 @@ class PutOp(NamedTuple):
 
 
 Op: TypeAlias = GetOp | SearchOp | PutOp | ListNamespacesOp
-AnyOp = TypeVar("AnyOp", GetOp, SearchOp, PutOp, ListNamespacesOp)
 Result: TypeAlias = Item | list[Item] | list[SearchItem] | list[tuple[str, ...]] | None
 
 
@@ -277,11 +277,14 @@ class IndexConfig(TypedDict, total=False):
     """How items are found by meaning."""
 
     dims: int
-    """Length of a vector; for stores whose schema needs it."""
+    """Length of a vector. Stores of ours learn it from the first vector instead."""
     embed: Embeddings | EmbeddingsFunc | AEmbeddingsFunc | str
     """Required: see `ensure_embeddings`."""
     fields: list[str] | None
     """Paths to embed (`get_text_at_path`). Default `["$"]`, the whole value. `text_fields` is another name for it."""
+    text_fields: list[str] | None
+    distance_type: Measure
+    """How near two vectors are. Default `"cosine"`."""
 
 
 class BaseStore(ABC):
@@ -447,7 +450,7 @@ def checked_ops(ops: Iterable[Op]) -> list[Op]:
     Raises:
         InvalidNamespaceError: a label is empty, holds a dot, or is not text.
         TypeError: a value is neither a mapping nor None.
-        ValueError: an operation is none; a filter or a condition means nothing.
+        ValueError: an operation is none; a filter, a condition, a number or a path means nothing.
     """
     return [_normal(op) for op in ops]
 
@@ -457,14 +460,10 @@ def _normal(op: Op) -> Op:
     if isinstance(op, GetOp):
         return GetOp(tuple(op.namespace), str(op.key), op.refresh_ttl)
     if isinstance(op, PutOp):
-        if op.value is not None and not isinstance(op.value, Mapping):
-            raise TypeError(
-                f"put of key {shown(op.key)} in {shown(op.namespace)} got {shown(op.value)} "
-                f"({type(op.value).__name__}); a store keeps mappings, wrap it: {{'value': ...}}"
-            )
+        _check_put(op)
         return op._replace(namespace=tuple(op.namespace), key=str(op.key))
     if isinstance(op, SearchOp):
-        check_filter(op.filter or {})
+        _check_search(op)
         return op._replace(namespace_prefix=tuple(op.namespace_prefix))
     if not isinstance(op, ListNamespacesOp):
         raise ValueError(
@@ -475,7 +474,47 @@ def _normal(op: Op) -> Op:
             raise ValueError(
                 f"condition on namespaces has match_type={shown(condition.match_type)}; expected 'prefix' or 'suffix'"
             )
+    _check_numbers("list_namespaces", limit=op.limit, offset=op.offset, max_depth=op.max_depth or 0)
     return op
+
+
+def _check_put(op: PutOp) -> None:
+    place = f"put of key {shown(op.key)} in {shown(op.namespace)}"
+    if op.value is not None and not isinstance(op.value, Mapping):
+        raise TypeError(
+            f"{place} got {shown(op.value)} ({type(op.value).__name__}); a store keeps mappings, wrap it: {{'value': ...}}"
+        )
+    if op.ttl is not None and (isinstance(op.ttl, bool) or not isinstance(op.ttl, (int, float)) or op.ttl != op.ttl):
+        raise ValueError(f"{place} got ttl={shown(op.ttl)}; expected a number of minutes, or None for ever")
+    version = op.if_version
+    if version is not None and (isinstance(version, bool) or not isinstance(version, int) or version < 0):
+        raise ValueError(
+            f"{place} got if_version={shown(version)}; expected a version from 1 on, 0 for no item, or None"
+        )
+    index: Any = op.index  # of the tuple's field, not of its method
+    if not (index is None or index is False or (isinstance(index, (list, tuple)) and all(map(_is_text, index)))):
+        raise ValueError(
+            f"{place} got index={shown(index)}; expected a list of paths, False for none, or None for those of the store"
+        )
+
+
+def _check_search(op: SearchOp) -> None:
+    if op.filter is not None and not isinstance(op.filter, Mapping):
+        raise ValueError(f"search got filter={shown(op.filter)}; expected a mapping from fields to conditions")
+    check_filter(op.filter or {})
+    if op.query is not None and not isinstance(op.query, str):
+        raise ValueError(f"search got query={shown(op.query)} ({type(op.query).__name__}); expected text")
+    _check_numbers("search", limit=op.limit, offset=op.offset)
+
+
+def _check_numbers(place: str, **numbers: int) -> None:
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise ValueError(f"{place} got {name}={shown(number)} ({type(number).__name__}); expected an integer")
+
+
+def _is_text(path: Any) -> bool:
+    return isinstance(path, str)
 
 
 def matches_conditions(namespace: tuple[str, ...], conditions: Iterable[MatchCondition]) -> bool:
@@ -489,12 +528,17 @@ def _matches(namespace: tuple[str, ...], match_type: NamespaceMatchType, path: N
     return surplus >= 0 and all(want in ("*", label) for want, label in zip(path, labels, strict=False))
 
 
-def _checked(op: AnyOp) -> AnyOp:
-    validate_op_namespace(op)
-    return op
+def _labels(namespace: Iterable[str]) -> tuple[str, ...]:
+    _check_labels(namespace)
+    return tuple(namespace)
 
 
 def _check_labels(labels: Iterable[str]) -> None:
+    if isinstance(labels, str) or not isinstance(labels, Iterable):
+        # A text would be taken for as many labels as it has characters.
+        raise InvalidNamespaceError(
+            f"namespace is {shown(labels)} ({type(labels).__name__}); expected a tuple of labels, such as ('memories',)"
+        )
     for label in labels:
         if not isinstance(label, str) or not label or "." in label:
             raise InvalidNamespaceError(
@@ -508,7 +552,7 @@ def _check_labels(labels: Iterable[str]) -> None:
 
 
 def _get_op(store: BaseStore, namespace: tuple[str, ...], key: str, refresh_ttl: bool | None) -> GetOp:
-    return _checked(GetOp(tuple(namespace), str(key), _refreshes(store, refresh_ttl)))
+    return GetOp(_labels(namespace), str(key), _refreshes(store, refresh_ttl))
 
 
 def _search_op(
@@ -521,7 +565,7 @@ def _search_op(
     refresh_ttl: bool | None,
 ) -> SearchOp:
     refreshes = _refreshes(store, refresh_ttl)
-    return _checked(SearchOp(tuple(namespace_prefix), filter, limit, offset, query, refreshes))
+    return SearchOp(_labels(namespace_prefix), filter, limit, offset, query, refreshes)
 
 
 def _put_op(
@@ -533,7 +577,7 @@ def _put_op(
     ttl: float | NotProvided | None,
     if_version: int | None,
 ) -> PutOp:
-    labels = tuple(namespace)
+    labels = _labels(namespace)
     if not labels:
         raise InvalidNamespaceError(
             f"put of key {shown(key)} got an empty namespace; expected at least one label, such as ('memories',)"
@@ -549,7 +593,7 @@ def _put_op(
             f"put of key {shown(key)} got ttl={ttl!r}, but {type(store).__name__} knows no time to live; use a "
             f"store that does, or leave ttl out"
         )
-    return _checked(PutOp(labels, str(key), value, index, ttl, if_version))
+    return PutOp(labels, str(key), value, index, ttl, if_version)
 
 
 def _refreshes(store: BaseStore, refresh_ttl: bool | None) -> bool:
@@ -559,7 +603,7 @@ def _refreshes(store: BaseStore, refresh_ttl: bool | None) -> bool:
 
 
 def _delete_op(namespace: tuple[str, ...], key: str, if_version: int | None) -> PutOp:
-    return _checked(PutOp(tuple(namespace), str(key), None, if_version=if_version))
+    return PutOp(_labels(namespace), str(key), None, if_version=if_version)
 
 
 def _list_namespaces_op(
@@ -567,10 +611,10 @@ def _list_namespaces_op(
 ) -> ListNamespacesOp:
     conditions = []
     if prefix:
-        conditions.append(MatchCondition("prefix", tuple(prefix)))
+        conditions.append(MatchCondition("prefix", _labels(prefix)))
     if suffix:
-        conditions.append(MatchCondition("suffix", tuple(suffix)))
-    return _checked(ListNamespacesOp(tuple(conditions), max_depth, limit, offset))
+        conditions.append(MatchCondition("suffix", _labels(suffix)))
+    return ListNamespacesOp(tuple(conditions), max_depth, limit, offset)
 
 
 def _as_date(date: datetime | str) -> datetime:

@@ -17,13 +17,13 @@ Invariants
 from __future__ import annotations
 
 import asyncio
-import copy
 import weakref
 from collections.abc import Iterable, Sequence
 from contextvars import Context
 from typing import Any, ClassVar
 
 from pregel.store.base import BaseStore, GetOp, Op, PutOp, Result
+from pregel.store.base.copies import own_result
 
 __all__ = ["AsyncBatchedBaseStore", "refuse_on_a_loop"]
 
@@ -166,7 +166,7 @@ class _Group:
         """Each caller has its own result: items are theirs to change."""
         for n, call in enumerate(self.calls):
             if not call.future.done():
-                call.future.set_result(result if n == 0 else copy.deepcopy(result))
+                call.future.set_result(result if n == 0 else own_result(result))
 
 
 def refuse_on_a_loop(store: BaseStore) -> None:

@@ -12,7 +12,7 @@ import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final, Literal, get_args
 
 from pregel.errors import shown
 
@@ -21,9 +21,11 @@ __all__ = [
     "Embeddings",
     "EmbeddingsFunc",
     "EmbeddingsLambda",
+    "Measure",
     "ensure_embeddings",
     "get_text_at_path",
     "indexed_texts",
+    "measure_of",
     "text_fields",
     "tokenize_path",
 ]
@@ -31,6 +33,9 @@ __all__ = [
 EmbeddingsFunc = Callable[[Sequence[str]], list[list[float]]]
 """Texts to vectors, in order."""
 AEmbeddingsFunc = Callable[[Sequence[str]], Awaitable[list[list[float]]]]
+Measure = Literal["cosine", "inner_product", "l2"]
+"""How near two vectors are, higher is nearer: cosine, inner product, or the distance (below 0)."""
+MEASURES: Final[tuple[Measure, ...]] = get_args(Measure)
 
 
 class Embeddings(ABC):
@@ -60,8 +65,7 @@ def ensure_embeddings(embed: Embeddings | EmbeddingsFunc | AEmbeddingsFunc | str
     `"openai:text-embedding-3-small"`, and is left to the package `langchain`, which the program has to bring.
 
     Raises:
-        ValueError: neither of these.
-        ImportError: a text, and no `langchain`.
+        ValueError: neither of these; or a text, and no `langchain`.
     """
     if isinstance(embed, str) and embed:
         return ensure_embeddings(_of_provider(embed))
@@ -80,9 +84,9 @@ def _of_provider(name: str) -> Any:
     try:
         langchain = importlib.import_module("langchain.embeddings")
     except ImportError as error:
-        raise ImportError(
-            f"index got embed={shown(name)}, the name of a provider, which only the package langchain can load, and that is "
-            f"not installed; install it, or pass a function from a list of texts to a list of vectors"
+        raise ValueError(
+            f"index got embed={shown(name)}, the name of a provider, which only the package langchain can load, and that "
+            f"is not installed; install it, or pass a function from a list of texts to a list of vectors"
         ) from error
     return langchain.init_embeddings(name)
 
@@ -112,6 +116,7 @@ class EmbeddingsLambda(Embeddings):
         )
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """See `Embeddings`. Raises `ValueError` for an async function."""
         if self._is_async:
             raise ValueError(
                 f"embedding function {shown(self._function)} is async and was needed by a sync method of a store; use "
@@ -121,15 +126,18 @@ class EmbeddingsLambda(Embeddings):
         return vectors
 
     def embed_query(self, text: str) -> list[float]:
+        """See `Embeddings`. Raises `ValueError` for an async function."""
         return self.embed_documents([text])[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Async form of `embed_documents`, for both kinds of function."""
         if not self._is_async:
             return await super().aembed_documents(texts)
         vectors: list[list[float]] = await self._function(texts)
         return vectors
 
     async def aembed_query(self, text: str) -> list[float]:
+        """Async form of `embed_query`, for both kinds of function."""
         return (await self.aembed_documents([text]))[0]
 
 
@@ -165,6 +173,14 @@ def text_fields(index: Mapping[str, Any] | None) -> list[list[str]]:
     if not index:
         return []
     return [tokenize_path(path) for path in index.get("fields") or index.get("text_fields") or ["$"]]
+
+
+def measure_of(index: Mapping[str, Any] | None) -> Measure:
+    """The measure that an index config names. Raises `ValueError` if there is none of that name."""
+    measure: Measure = (index or {}).get("distance_type") or "cosine"
+    if measure not in MEASURES:
+        raise ValueError(f"index got distance_type={shown(measure)}; expected one of {', '.join(MEASURES)}")
+    return measure
 
 
 def indexed_texts(value: Any, index: Any, fields: list[list[str]]) -> list[str]:

@@ -6,23 +6,27 @@ calls at the same moment have to do with each other is in `pregel.store.base.bat
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sqlite3
 from collections.abc import Iterable
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from checkpoint.workers import Worker
-from pregel.store.base import BaseStore, IndexConfig, Op, Result, TTLConfig
-from pregel.store.sqlite.schema import StoreOpenError
+from pregel.store.base import IndexConfig, Op, Result, TTLConfig
+from pregel.store.base.batch import AsyncBatchedBaseStore, refuse_on_a_loop
+from pregel.store.sqlite.schema import StoreClosedError, StoreOpenError
 from pregel.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
     import aiosqlite
 
 
-class AsyncSqliteStore(BaseStore):
-    """As `SqliteStore`, with coroutines for setting up and sweeping. The plain methods work, too, and block their thread.
+class AsyncSqliteStore(AsyncBatchedBaseStore):
+    """As `SqliteStore`, with coroutines for setting up and sweeping, and with async calls of one moment put together into
+    one transaction (`AsyncBatchedBaseStore`). Plain methods are for threads that run no event loop.
 
     Args:
         conn: a path, or an aiosqlite connection to a file: the store opens its own connection to that file, and leaves the
@@ -35,6 +39,13 @@ class AsyncSqliteStore(BaseStore):
     """
 
     supports_ttl = True
+    shared_errors: ClassVar[tuple[type[BaseException], ...]] = (
+        sqlite3.OperationalError,
+        StoreOpenError,
+        StoreClosedError,
+        OSError,
+    )
+    """The file is locked, the disk is full, and the like."""
 
     def __init__(
         self,
@@ -43,6 +54,7 @@ class AsyncSqliteStore(BaseStore):
         index: IndexConfig | None = None,
         ttl: TTLConfig | None = None,
     ) -> None:
+        super().__init__()
         self.conn = conn
         self.index_config = index
         self.ttl_config = ttl
@@ -63,8 +75,10 @@ class AsyncSqliteStore(BaseStore):
         """As `SqliteStore.batch`.
 
         Raises:
+            asyncio.InvalidStateError: an event loop runs on this thread.
             RuntimeError: the store was made of a connection, and no coroutine of it has run yet.
         """
+        refuse_on_a_loop(self)
         if self._store is None:
             raise RuntimeError("AsyncSqliteStore of a connection: await setup() before its plain methods are called")
         return self._store.batch(ops)
@@ -84,9 +98,9 @@ class AsyncSqliteStore(BaseStore):
         n_swept: int = await self._worker.post(store.sweep_ttl).shielded()
         return n_swept
 
-    async def start_ttl_sweeper(self, sweep_interval_minutes: float | None = None) -> None:
+    async def start_ttl_sweeper(self, sweep_interval_minutes: float | None = None) -> asyncio.Future[None]:
         """As `SqliteStore.start_ttl_sweeper`."""
-        (await self._opened()).start_ttl_sweeper(sweep_interval_minutes)
+        return asyncio.wrap_future((await self._opened()).start_ttl_sweeper(sweep_interval_minutes))
 
     async def stop_ttl_sweeper(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - as the plain form
         """As `SqliteStore.stop_ttl_sweeper`."""
