@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from checkpoint.serde.msgpack import Serde
 from checkpoint.workers import Worker
 from pregel.store.base import IndexConfig, Op, Result, TTLConfig
 from pregel.store.base.batch import AsyncBatchedBaseStore, refuse_on_a_loop
@@ -33,6 +35,8 @@ class AsyncSqliteStore(AsyncBatchedBaseStore):
             given one alone.
         index: see `SqliteStore`, as for the rest.
         ttl: see there.
+        serde: see there.
+        clock: see there.
 
     Raises:
         ImportError: see there. `StoreOpenError` is raised by the first operation.
@@ -53,16 +57,20 @@ class AsyncSqliteStore(AsyncBatchedBaseStore):
         *,
         index: IndexConfig | None = None,
         ttl: TTLConfig | None = None,
+        serde: Serde | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__()
         self.conn = conn
         self.index_config = index
         self.ttl_config = ttl
+        self._serde = serde
+        self._clock = clock
         self._worker = Worker("pregel-store-setup")
         # A path can be opened at once; whose connection it is only a coroutine can ask.
         self._store: SqliteStore | None = None
         if isinstance(conn, (str, os.PathLike)):
-            self._store = SqliteStore(conn, index=index, ttl=ttl)
+            self._store = self._made(conn)
 
     @classmethod
     def from_conn_string(
@@ -132,5 +140,8 @@ class AsyncSqliteStore(AsyncBatchedBaseStore):
                     "AsyncSqliteStore got a connection to a database in memory, which nobody else can open; give it the "
                     "path ':memory:' instead"
                 )
-            self._store = SqliteStore(path, index=self.index_config, ttl=self.ttl_config)
+            self._store = self._made(path)
         return self._store
+
+    def _made(self, path: str | os.PathLike[str]) -> SqliteStore:
+        return SqliteStore(path, index=self.index_config, ttl=self.ttl_config, serde=self._serde, clock=self._clock)
