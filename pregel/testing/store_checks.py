@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -170,7 +170,7 @@ def namespaces_are_listed(s: Subject) -> None:
     for space in [("b",), ("a", "x", "1"), ("a", "y", "1"), ("a", "y", "2"), ("c", "y")]:
         s.put(space, "k", {"n": 1})
     a = [("a", "x", "1"), ("a", "y", "1"), ("a", "y", "2")]
-    table: list[tuple[dict[str, Any], list[tuple[str, ...]]]] = [
+    table: list[tuple[dict[str, Any], Sequence[tuple[str, ...]]]] = [
         ({}, [*a, ("b",), ("c", "y")]),
         ({"prefix": ("a",)}, a),
         ({"prefix": ("a", "y")}, a[1:]),
@@ -187,7 +187,7 @@ def namespaces_are_listed(s: Subject) -> None:
         ({"prefix": ("nowhere",)}, []),
     ]
     for wanted, found in table:
-        same([tuple(space) for space in s.list_namespaces(**wanted)], found, f"list_namespaces({wanted!r})")
+        same([tuple(space) for space in s.list_namespaces(**wanted)], [*found], f"list_namespaces({wanted!r})")
 
 
 @check("base")
