@@ -4,10 +4,11 @@ import asyncio
 import copy
 import math
 import pickle
+import sys
 import threading
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ from pregel.store.base import (
     tokenize_path,
     validate_op_namespace,
 )
-from pregel.store.embed import text_fields
+from pregel.store.base.embed import text_fields
 from pregel.store.filters import check_filter, matches_filter
 from tests.support.scenarios import Colour
 
@@ -582,7 +583,18 @@ def test_whole_embeddings_stay_themselves() -> None:
     assert ensure_embeddings(whole) is whole
 
 
-@pytest.mark.parametrize("embed", [None, "provider:model", 5], ids=repr)
+def test_a_providers_name_is_left_to_langchain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "langchain.embeddings", None)
+    with pytest.raises(ValueError, match="langchain"):
+        ensure_embeddings("provider:model")
+    half = Half()
+    module = SimpleNamespace(init_embeddings={"provider:model": half}.__getitem__)
+    monkeypatch.setitem(sys.modules, "langchain", SimpleNamespace(embeddings=module))
+    monkeypatch.setitem(sys.modules, "langchain.embeddings", module)
+    assert ensure_embeddings("provider:model").embed_query("abc") == half.embed_query("abc")
+
+
+@pytest.mark.parametrize("embed", [None, "", 5], ids=repr)
 def test_what_cannot_embed_is_refused(embed: Any) -> None:
     with pytest.raises(ValueError, match="embed"):
         ensure_embeddings(embed)
