@@ -438,19 +438,38 @@ def as_langchain(messages: list[Any], library: ModuleType) -> list[Any]:
 
 
 def messages_in(values: Iterable[Any]) -> list[Any]:
-    """Return the message objects among `values`, and in the lists and tuples among them; nothing deeper is searched.
+    """Return the messages among `values`, and in the lists and tuples among them; nothing deeper is searched.
 
-    Only a `Message` or an object of langchain-core counts: of a dict, a pair or a string it is the reducer that decides.
+    A `Message`, an object of langchain-core, and a dict with a known `role` and `content`. Of other dicts, of pairs and
+    strings only a reducer knows whether they are meant as messages.
     """
-    library = sys.modules.get("langchain_core.messages")
-    kinds = (Message,) if library is None else (Message, library.BaseMessage)
+    base = getattr(sys.modules.get("langchain_core.messages"), "BaseMessage", None)
+    kinds = (Message,) if base is None else (Message, base)
     found: list[Any] = []
     for value in values:
-        if isinstance(value, kinds):
+        if isinstance(value, kinds) or _is_plain_message(value):
             found.append(value)
         elif isinstance(value, (list, tuple)):
-            found += [item for item in value if isinstance(item, kinds)]
+            found += [item for item in value if isinstance(item, kinds) or _is_plain_message(item)]
     return found
+
+
+def _is_plain_message(value: object) -> bool:
+    return type(value) is dict and "role" in value and is_message(value)
+
+
+def coerced(value: Any, current: Any) -> Any:
+    """Return what a reducer of messages makes of a written `value`, before ids: messages of the kind that the `current`
+    list has. What is none stays as it is: it is for the reducer to complain."""
+    written: list[Any] = value if isinstance(value, list) else [value]
+    if all(isinstance(message, Message) or _is_message_object(message) for message in written):
+        return value
+    library = langchain_in_use(written, current if isinstance(current, list) else [])
+    try:
+        full = [as_message(message) for message in written]
+        return full if library is None else as_langchain(full, library)
+    except (ValueError, KeyError, NotImplementedError):
+        return value
 
 
 def give_id(message: Any, identity: str) -> None:

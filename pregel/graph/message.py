@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, cast, overload
 
 from typing_extensions import TypedDict
 
+from pregel import _scope
 from pregel.errors import shown
 from pregel.graph.state import StateGraph
 from pregel.messages import (
@@ -25,6 +26,7 @@ from pregel.messages import (
     RemoveMessage,
     as_langchain,
     as_message,
+    convert_to_messages,
     give_id,
     langchain_in_use,
     message_id,
@@ -33,7 +35,7 @@ from pregel.messages import (
 )
 from pregel.warnings import PregelDeprecationWarning
 
-__all__ = ["REMOVE_ALL_MESSAGES", "MessageGraph", "MessagesState", "RemoveMessage", "add_messages"]
+__all__ = ["REMOVE_ALL_MESSAGES", "MessageGraph", "MessagesState", "RemoveMessage", "add_messages", "push_message"]
 
 Messages = Any
 """One message-like value or a list of them; see `pregel.messages.convert_to_messages`."""
@@ -101,6 +103,40 @@ def add_messages(left: Any = None, right: Any = None, *, format: str | None = No
         id_of = message_id
     merged = _merge(old, new, id_of)
     return merged if format is None else _in_openai_form(merged, library)
+
+
+# A channel with this reducer takes strings, pairs and dicts for messages; stream mode `messages` shows them as such.
+vars(add_messages)["takes_messages"] = True
+
+
+def push_message(message: Any, *, state_key: str | None = "messages") -> Any:
+    """Show a message in stream mode `messages` at once, and write it to the state.
+
+    It is shown whether or not one with its id was; when the node returns one with this id, that is not shown again.
+
+    Args:
+        message: A message of any kind that `convert_to_messages` takes, with an id.
+        state_key: Key with the reducer `add_messages`, None to show it only.
+
+    Returns:
+        The message.
+
+    Raises:
+        ValueError: it has no id, or is none.
+        NotImplementedError: it is no message.
+        RuntimeError: outside of a running node.
+    """
+    (said,) = convert_to_messages([message])
+    if message_id(said) is None:
+        raise ValueError(
+            f"push_message got {shown(said)} without an id; give it one, so that it can be told from others: "
+            f"push_message({{'role': 'assistant', 'content': '...', 'id': '...'}})"
+        )
+    scope = _scope.current("push_message()")
+    scope.say(said)
+    if state_key is not None:
+        scope.write(state_key, said)
+    return said
 
 
 def _merge(old: list[Any], new: list[Any], id_of: Callable[[Any], Any]) -> list[Any]:
