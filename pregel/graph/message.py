@@ -9,6 +9,7 @@ store an append as an append; one on the left that lacks an id is replaced by a 
 
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from copy import copy
 from functools import partial
 from operator import attrgetter, itemgetter
@@ -74,7 +75,8 @@ def add_messages(left: Any = None, right: Any = None, *, format: str | None = No
             text and images are OpenAI's.
 
     Returns:
-        A new list. Costs one pass over `left` at C speed and O(len(right)).
+        A new list. Appending to a long list that was returned here before costs a copy of it and O(len(right));
+        anything else one more pass over `left`, at C speed.
 
     Raises:
         ValueError: One side is None, `format` is unknown, a `RemoveMessage` names an unknown id, or a dict is none.
@@ -91,6 +93,11 @@ def add_messages(left: Any = None, right: Any = None, *, format: str | None = No
         raise ValueError(f"add_messages got format={shown(format)}; expected {OPENAI!r} or None")
     old: list[Any] = left if isinstance(left, list) else [left]
     new: list[Any] = right if isinstance(right, list) else [right]
+    grown = _growing.pop(id(old), None) if format is None else None
+    if grown is not None and grown.is_known(old):
+        appended = grown.append(new)
+        if appended is not None:
+            return appended
     library = langchain_in_use(old, new)
     if library is not None:
         old, new = as_langchain(old, library), as_langchain(new, library)
@@ -102,7 +109,11 @@ def add_messages(left: Any = None, right: Any = None, *, format: str | None = No
             new = [as_message(message) for message in new]
         id_of = message_id
     merged = _merge(old, new, id_of)
-    return merged if format is None else _in_openai_form(merged, library)
+    if format is not None:
+        return _in_openai_form(merged, library)
+    if len(merged) >= LONG:
+        Growing(merged, library, id_of).remember(counts=grown is not None)
+    return merged
 
 
 # A channel with this reducer takes strings, pairs and dicts for messages; stream mode `messages` shows them as such.
@@ -184,6 +195,77 @@ def _with_ids(messages: list[Any], id_of: Callable[[Any], Any]) -> tuple[list[An
 
 
 _ID_KEY = itemgetter("id")
+
+
+# ---- lists that grow
+
+
+class Growing:
+    """What is known of a long list that `add_messages` returned, so that appending to it need not look at it again.
+
+    Ids count as they were when the list was merged, which is what a store has of it: a message whose id was edited in
+    place, and which is not returned, is still known by the old one. One that is returned is looked at anew.
+    """
+
+    __slots__ = ("id_of", "ids", "library", "listed", "messages", "objects")
+
+    def __init__(self, listed: list[Any], library: Any, id_of: Callable[[Any], Any]) -> None:
+        self.listed = listed
+        """The list that was returned; held, so that its address is not another's."""
+        self.messages: list[Any] = []
+        """What was in it: it is the caller's, who may edit it."""
+        self.library = library
+        self.id_of = id_of
+        self.ids: set[Any] = set()
+        self.objects: set[int] = set()
+        """Addresses of its messages."""
+
+    def remember(self, *, counts: bool) -> None:
+        """Be found by the next call. `counts`: the list has grown before, so it is worth to know what is in it."""
+        if counts:
+            self.messages = list(self.listed)
+            self.ids = set(map(self.id_of, self.messages))
+            self.objects = set(map(id, self.messages))
+        _growing[id(self.listed)] = self
+        if len(_growing) > MAX_GROWING:
+            with suppress(StopIteration, RuntimeError):  # another thread was faster, or is at it
+                _growing.pop(next(iter(_growing)), None)
+
+    def is_known(self, listed: list[Any]) -> bool:
+        """Is it this list, with what was in it when it was returned?"""
+        return self.listed is listed and self.messages == listed
+
+    def append(self, messages: list[Any]) -> list[Any] | None:
+        """The list with these messages behind it, or None if that may not be all that they ask for."""
+        new = self._of_its_kind(messages)
+        if new is None or any(id(message) in self.objects or message_type(message) == "remove" for message in new):
+            return None
+        for message in new:
+            if self.id_of(message) is None:
+                give_id(message, new_id())
+        ids = set(map(self.id_of, new))
+        if len(ids) < len(new) or not self.ids.isdisjoint(ids):
+            return None
+        self.listed = [*self.listed, *new]
+        self.messages += new
+        self.ids |= ids
+        self.objects.update(map(id, new))
+        self.remember(counts=False)
+        return self.listed
+
+    def _of_its_kind(self, messages: list[Any]) -> list[Any] | None:
+        if self.library is not None:
+            return as_langchain(messages, self.library)
+        if langchain_in_use(messages) is not None:
+            return None
+        return messages if OURS.issuperset(map(type, messages)) else [as_message(message) for message in messages]
+
+
+LONG = 256
+"""From so many messages on a list is remembered: looking at a shorter one costs a few microseconds."""
+MAX_GROWING = 8
+"""Lists that are remembered, by address; the oldest is forgotten. They are held in memory until then."""
+_growing: dict[int, Growing] = {}
 
 
 def _copy_with_id(message: Any) -> Any:

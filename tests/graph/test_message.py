@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pregel.channels import BinaryOperatorAggregate
 from pregel.graph import START
+from pregel.graph import message as module
 from pregel.graph.message import REMOVE_ALL_MESSAGES, MessageGraph, MessagesState, add_messages
 from pregel.messages import Message, RemoveMessage
 
@@ -157,6 +158,71 @@ def test_against_a_slow_model(left: list[Message], right: list[Message]) -> None
     merged = add_messages(left, right)
     assert len(merged) == len(expected)
     assert all(map(is_, merged, expected))
+
+
+# ---- long lists that grow
+
+
+MANY = st.lists(st.one_of(MESSAGES, st.builds(RemoveMessage, IDS)), max_size=3)
+EDITS = st.sampled_from(["none", "id returned", "appended by hand", "replaced by hand", "a plain dict", "forked"])
+
+
+@given(st.lists(st.tuples(MANY, EDITS), max_size=8))
+def test_growing_is_merging(rounds: list[tuple[list[Message], str]]) -> None:
+    """What is remembered of a list changes nothing, whatever is done to it meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "LONG", 0)
+        patch.setattr(module, "MAX_GROWING", 3)
+        grown: list[Any] = add_messages([], [])
+        for number, (right, edit) in enumerate(rounds):
+            before = list(grown)
+            if edit == "id returned" and grown:
+                grown[-1].id = f"e{number}"
+                right = [*right, grown[-1]]
+            elif edit == "appended by hand":
+                grown.append(said("hand", f"h{number}"))
+            elif edit == "replaced by hand" and grown:
+                grown[0] = said("hand", f"h{number}")
+            elif edit == "a plain dict":
+                right = [*right, {"role": "user", "content": "d", "id": f"d{number}"}]  # type: ignore[list-item]
+            copied = list(grown)
+            try:
+                expected = add_messages(copied, right)
+            except ValueError:
+                with pytest.raises(ValueError, match="RemoveMessage"):
+                    add_messages(grown, right)
+                grown = before
+                continue
+            merged = add_messages(grown, right)
+            assert list(grown) == copied
+            assert merged == expected
+            if edit == "forked":
+                assert add_messages(grown, right) == expected
+            grown = merged
+
+
+def test_appending_to_a_long_list_looks_at_none_of_its_messages() -> None:
+    looked: list[str] = []
+
+    class Watched:
+        type = "human"
+
+        def __init__(self, identity: str) -> None:
+            self.content, self._id = identity, identity
+
+        @property
+        def id(self) -> str:
+            looked.append(self._id)
+            return self._id
+
+    grown = add_messages([], [Watched(str(number)) for number in range(module.LONG)])
+    grown = add_messages(grown, [said("second", "second")])
+    looked.clear()
+    for number in range(10):
+        grown = add_messages(grown, [said("new", f"n{number}")])
+    assert looked == []
+    assert len(grown) == module.LONG + 11
+    assert len(module._growing) <= module.MAX_GROWING
 
 
 def test_what_stays_is_the_same_object() -> None:
