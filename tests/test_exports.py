@@ -39,6 +39,7 @@ NAMES = {
     "pregel.pregel": "Pregel NodeBuilder",
     "pregel.runtime": "Runtime RunControl ExecutionInfo get_runtime",
     "pregel.config": "get_config get_store get_stream_writer",
+    "pregel.tokens": "MessageWriter get_message_writer stream_message astream_message delta_of",
     "pregel.messages": "Message",
     "pregel.cache.base": "BaseCache FullKey Namespace",
     "pregel.cache.memory": "InMemoryCache",

@@ -36,7 +36,18 @@ STORAGE = tuple(f"checkpoint.{name}" for name in (*ROWS, *TOOLS))
 COMMANDS = ("checkpoint.cli", "checkpoint.__main__")
 WORDS = tuple(
     f"pregel.{name}"
-    for name in ("constants", "errors", "_scope", "_call", "_langchain", "types", "_typed", "warnings", "messages")
+    for name in (
+        "constants",
+        "errors",
+        "_scope",
+        "_call",
+        "_langchain",
+        "types",
+        "_typed",
+        "warnings",
+        "messages",
+        "tokens",
+    )
 )
 PARTS = tuple(
     f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing", "explanation")
