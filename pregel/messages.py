@@ -19,13 +19,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+from _blake2 import blake2b  # hashlib's own, without loading OpenSSL
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from checkpoint.registry import register_codec
 from pregel.errors import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
     from types import ModuleType
 
 __all__ = [
@@ -485,6 +486,17 @@ def new_id() -> str:
     bits = int.from_bytes(os.urandom(16)) & ~(0xF << 76 | 0x3 << 62) | 4 << 76 | 2 << 62
     text = f"{bits:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def made_id(text: str, taken: Container[Any] = ()) -> str:
+    """Return an id that is made of `text`, the same whenever it is asked for; not one that is `taken`."""
+    seed, again = text, 0
+    while True:
+        made = blake2b(seed.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+        if made not in taken:
+            return made
+        again += 1
+        seed = f"{text}|{again}"
 
 
 register_codec(Message, "pregel.Message", dict, Message)

@@ -8,7 +8,7 @@ store an append as an append; one on the left that lacks an id is replaced by a 
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import copy
 from functools import partial
@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, cast, overload
 from typing_extensions import TypedDict
 
 from pregel import _scope
+from pregel.constants import MISSING
 from pregel.errors import shown
 from pregel.graph.state import StateGraph
 from pregel.messages import (
@@ -30,13 +31,22 @@ from pregel.messages import (
     convert_to_messages,
     give_id,
     langchain_in_use,
+    made_id,
     message_id,
     message_type,
     new_id,
 )
 from pregel.warnings import PregelDeprecationWarning
 
-__all__ = ["REMOVE_ALL_MESSAGES", "MessageGraph", "MessagesState", "RemoveMessage", "add_messages", "push_message"]
+__all__ = [
+    "REMOVE_ALL_MESSAGES",
+    "MessageGraph",
+    "MessagesState",
+    "RemoveMessage",
+    "add_messages",
+    "messages_delta_reducer",
+    "push_message",
+]
 
 Messages = Any
 """One message-like value or a list of them; see `pregel.messages.convert_to_messages`."""
@@ -190,11 +200,78 @@ def _with_ids(messages: list[Any], id_of: Callable[[Any], Any]) -> tuple[list[An
     if None not in ids:
         return list(messages), ids
     # Copies: these messages may be stored already, and an edit in place would never reach the store.
-    complete = [message if i is not None else _copy_with_id(message) for message, i in zip(messages, ids, strict=True)]
+    complete = [
+        message if i is not None else _copy_with_id(message, new_id())[0]
+        for message, i in zip(messages, ids, strict=True)
+    ]
     return complete, list(map(id_of, complete))
 
 
 _ID_KEY = itemgetter("id")
+
+
+# ---- for a channel that folds all writes of a step at once
+
+
+def messages_delta_reducer(state: list[Any], writes: Sequence[Any]) -> list[Any]:
+    """Merge what a step wrote into a list of messages by id: `Annotated[list, DeltaChannel(messages_delta_reducer)]`.
+
+    Differs from `add_messages` where a `DeltaChannel` asks for it, whose writes may be folded again in other groups: a
+    `RemoveMessage` takes effect at once and does nothing if its id is not there, `REMOVE_ALL_MESSAGES` means nothing, and
+    a message without an id gets one made of its place and content, the same whenever it is folded.
+
+    Args:
+        state: The list so far. Not edited.
+        writes: A list is several messages, everything else one: a tuple is a pair of role and content.
+
+    Returns:
+        A new list.
+
+    Raises:
+        ValueError: A dict is no message.
+        NotImplementedError: Something else is none.
+    """
+    written = [message for write in writes for message in (write if isinstance(write, list) else [write])]
+    library = langchain_in_use(state, written)
+    old = convert_to_messages(state) if library is None else as_langchain(state, library)
+    new = convert_to_messages(written) if library is None else as_langchain(written, library)
+    merged: list[Any] = []
+    position: dict[Any, int] = {}
+    n_gone = 0
+    for message in old:
+        identity = message_id(message)
+        if identity is None:
+            message, identity = _copy_with_id(message, made_id(_told(message, len(merged)), position))
+        position[identity] = len(merged)
+        merged.append(message)
+    for message in new:
+        identity = message_id(message)
+        at = position.get(identity)
+        if message_type(message) == "remove":
+            if at is not None:
+                merged[at] = MISSING
+                n_gone += 1
+                del position[identity]
+        elif at is not None:
+            merged[at] = message
+        else:
+            if identity is None:
+                identity = made_id(_told(message, len(merged) - n_gone), position)
+                give_id(message, identity)
+            position[identity] = len(merged)
+            merged.append(message)
+    return [message for message in merged if message is not MISSING] if n_gone else merged
+
+
+def _told(message: Any, place: int) -> str:
+    """What an id is made of: the message and its place in the list, which replaying the writes gives again."""
+    content = message["content"] if isinstance(message, dict) else message.content
+    return f"{place}|{message_type(message)}|{content!r}"
+
+
+vars(messages_delta_reducer)["takes_messages"] = True
+_messages_delta_reducer = messages_delta_reducer
+"""The name that LangGraph has for it."""
 
 
 # ---- lists that grow
@@ -268,10 +345,10 @@ MAX_GROWING = 8
 _growing: dict[int, Growing] = {}
 
 
-def _copy_with_id(message: Any) -> Any:
+def _copy_with_id(message: Any, identity: str) -> tuple[Any, str]:
     twin = message.model_copy() if hasattr(message, "model_copy") else copy(message)
-    give_id(twin, new_id())
-    return twin
+    give_id(twin, identity)
+    return twin, identity
 
 
 # ---- format="langchain-openai"
