@@ -37,24 +37,81 @@ INTERNAL_TAG: Final = "seq:step"
 class Lend:
     """An injector that puts the task's config where the library looks for it, then injects what the body asks for."""
 
-    __slots__ = ("inject",)
+    __slots__ = ("inject", "lend")
 
-    def __init__(self, inject: Callable[[TaskScope], dict[str, Any]] | None) -> None:
+    def __init__(self, inject: Callable[[TaskScope], dict[str, Any]] | None, variable: Any) -> None:
         self.inject = inject
+        self.lend: Callable[[Any], object] = variable.set
 
     def __call__(self, scope: TaskScope) -> dict[str, Any]:
-        # Absent while another thread is in the middle of importing it.
-        variable = getattr(modules.get(RUNNABLES), "var_child_runnable_config", None)
-        if variable is not None:
-            variable.set(scope.config)
+        self.lend(Lent(scope))
         return {} if self.inject is None else self.inject(scope)
+
+
+class Lent(dict[str, Any]):
+    """The config of a task, made when somebody looks into it: most bodies call no runnable."""
+
+    __slots__ = ("_scope",)
+
+    def __init__(self, scope: TaskScope) -> None:
+        self._scope: TaskScope | None = scope
+
+    def made(self) -> Lent:
+        """Itself, filled."""
+        scope, self._scope = self._scope, None
+        if scope is not None:
+            dict.update(self, scope.config)
+        return self
+
+    def __len__(self) -> int:
+        return dict.__len__(self.made())
+
+    def __iter__(self) -> Any:  # also what makes dict(self) and {**self} ask
+        return dict.__iter__(self.made())
+
+    def __getitem__(self, key: str) -> Any:
+        return dict.__getitem__(self.made(), key)
+
+    def __contains__(self, key: object) -> bool:
+        return dict.__contains__(self.made(), key)
+
+    def __eq__(self, other: object) -> bool:
+        return dict.__eq__(self.made(), other)
+
+    __hash__ = None
+
+    def __or__(self, other: Any) -> Any:
+        return dict.__or__(dict(self.made()), other)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """As of a dict."""
+        return dict.get(self.made(), key, default)
+
+    def keys(self) -> Any:
+        """As of a dict."""
+        return dict.keys(self.made())
+
+    def items(self) -> Any:
+        """As of a dict."""
+        return dict.items(self.made())
+
+    def values(self) -> Any:
+        """As of a dict."""
+        return dict.values(self.made())
+
+    def copy(self) -> dict[str, Any]:
+        """A plain dict."""
+        return dict(self.made())
 
 
 def lend_to(node: Any) -> None:
     """Have the bodies of a compiled node, and its routers, find their config; once is enough."""
+    variable = getattr(modules.get(RUNNABLES), "var_child_runnable_config", None)
+    if variable is None:  # another thread is in the middle of importing it
+        return
     for taker in (*([] if node.spec.bound is None else [node]), *(router.call for router in node.routers)):
         if type(taker.inject) is not Lend:
-            taker.inject = Lend(taker.inject)
+            taker.inject = Lend(taker.inject, variable)
 
 
 # ---- tokens

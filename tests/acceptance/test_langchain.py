@@ -369,3 +369,53 @@ class _Bare:
 
     async def ainvoke(self, messages: Any) -> Any:
         return await self.model.ainvoke(messages)
+
+
+def test_a_graph_called_in_a_chain_hears_the_chains_callbacks(colour: Colour, lc: Library) -> None:
+    seen: list[tuple[str, str | None]] = []
+
+    class Handler(lc.BaseCallbackHandler):  # type: ignore[name-defined, misc]
+        def on_chat_model_start(self, serialized: Any, messages: Any, **more: Any) -> None:
+            seen.append((more["metadata"]["langgraph_node"], more["metadata"].get("who")))
+            assert more["parent_run_id"] is not None
+
+    graph = one(asks(colour, lc.model("a b")))
+    chain = lc.RunnableLambda(lambda text: {"messages": text}) | lc.RunnableLambda(
+        graph.invoke, **({"afunc": graph.ainvoke} if colour.is_async else {})
+    )
+    config = {"callbacks": [Handler()], "metadata": {"who": "chain"}}
+    assert colour.invoke(chain, "hi", config)["messages"][-1].content == "a b"
+    assert seen == [("n", "chain")]
+
+
+def test_a_config_of_the_bodys_own_adds_to_the_tasks(colour: Colour, lc: Library) -> None:
+    model = lc.model("a", "b").with_config(metadata={"own": 1}, tags=["own"])
+    ((_, about),) = colour.stream(one(asks(colour, model)), HELLO, {"tags": ["run"]}, stream_mode="messages")
+    assert about["langgraph_node"] == "n"
+    assert about["own"] == 1
+    assert sorted(about["tags"]) == ["own", "run"]
+    deaf = one(asks(colour, model.with_config(callbacks=[lc.BaseCallbackHandler()])))
+    assert shown(colour, deaf) == [("AIMessage", "b")]  # callbacks of its own replace the task's, as in the library
+
+
+def test_the_lent_config_reads_like_a_dict(colour: Colour, lc: Library) -> None:
+    from langchain_core.runnables.config import var_child_runnable_config as variable
+
+    seen: list[Any] = []
+
+    def node(state: MessagesState, config: Any) -> Any:
+        lent = variable.get()
+        for plain in (dict(lent), {**lent}, lent.copy(), lent | {}, dict(lent.items())):
+            assert plain == config
+            assert type(plain) is dict
+        assert lent == config
+        assert "tags" in lent
+        assert list(lent) == list(lent.keys()) == list(config)
+        assert lent["configurable"] is lent.get("configurable") is config["configurable"]
+        assert len(list(lent.values())) == len(lent) == len(config)
+        seen.append(lent)
+        return {}
+
+    node.__annotations__.pop("config")
+    colour.invoke(one(colour.node(node)), HELLO)
+    assert len(seen) == 1

@@ -11,7 +11,7 @@ from checkpoint.memory import InMemorySaver
 from pregel.channels import LastValue, Topic
 from pregel.constants import TAG_HIDDEN
 from pregel.graph import START, MessagesState, StateGraph, add_messages
-from pregel.graph.message import push_message
+from pregel.graph.message import MessageGraph, push_message
 from pregel.messages import Message
 from pregel.pregel import NodeBuilder, Pregel
 from pregel.types import Command, interrupt
@@ -221,6 +221,33 @@ def test_a_resumed_run_shows_what_is_said_after_the_question(colour: Colour) -> 
     assert shown(colour, graph, config=config) == [("n0", "before")]
     chunks = colour.stream(graph, Command(resume="after"), config, stream_mode="messages")
     assert [message.content for message, _ in chunks] == ["after"]
+
+
+@pytest.mark.parametrize(("subgraphs", "texts"), [(True, [["before"], ["after"]]), (False, [[], ["before", "after"]])])
+def test_a_resumed_nested_graph(colour: Colour, subgraphs: bool, texts: list[list[str]]) -> None:
+    """What the nested graph said before the question is no news to who saw it, and news to who did not."""
+    inner = graph_of(
+        colour,
+        lambda state: {"messages": [ai("before", "b")]},
+        lambda state: {"messages": [ai(interrupt("?"), "c")]},
+    )
+    outer = graph_of(colour, inner, checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "t"}}
+    found = []
+    for given in (HELLO, Command(resume="after")):
+        chunks = colour.stream(outer, given, config, stream_mode="messages", subgraphs=subgraphs)
+        found.append([(chunk[1] if subgraphs else chunk)[0].content for chunk in chunks])
+    assert found == texts
+
+
+def test_a_graph_whose_state_is_the_list(colour: Colour) -> None:
+    with pytest.deprecated_call():
+        builder = MessageGraph()
+    builder.add_node("bot", colour.node(lambda messages: [*messages, ("ai", f"re: {messages[-1].content}")]))
+    chunks = colour.stream(builder.add_edge(START, "bot").compile(), ["hey"], stream_mode=["messages", "values"])
+    ((message, _),) = [payload for mode, payload in chunks if mode == "messages"]
+    assert message.content == "re: hey"
+    assert chunks[-1][1][-1] == message
 
 
 # ---- push_message
