@@ -20,8 +20,8 @@ from checkpoint import ids
 from checkpoint.adapter import adapt
 from checkpoint.base import LoadedCheckpoint, RunnableConfig, get_checkpoint_metadata
 from checkpoint.holders import Hold
+from pregel import _langchain, _scope
 from pregel import _places as places
-from pregel import _scope
 from pregel import _turns as turns
 from pregel import config as configs
 from pregel._scope import TaskScope
@@ -170,6 +170,9 @@ def request_for(graph: Graph, call: Call, value: Any = None) -> Request:
     request.new_id = ids.checkpoint_id
     request.runtime = runtime_of
     program = graph.program
+    if _langchain.RUNNABLES in _langchain.modules:
+        for node in program.nodes.values():
+            _langchain.lend_to(node)
     keys = call.output_keys
     if keys is None:
         keys = program.output_channels

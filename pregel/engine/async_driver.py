@@ -430,7 +430,7 @@ class AsyncDriver:
             await asyncio.sleep(delay)
         try:
             if not scope.task.node.needs_worker:
-                if "custom" in self.run.sees:
+                if "custom" in self.run.sees or "messages" in self.run.sees:
                     written_: list[Write] = await paced(acall(scope), self.run, self.room)
                     return written_
                 return await acall(scope)

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from checkpoint.base import SCHEDULED, WRITES_IDX_MAP, StepCommit, TaskWrites, Version
+from pregel import _langchain
 from pregel._scope import TaskScope
 from pregel.constants import ERROR, INTERRUPT, NULL_TASK_ID, RESUME, RETURN, START
 from pregel.engine import entry, joins, namespace, notes, occupancy, origin, pause, plan, repeat, retry, snapshot, view
@@ -405,8 +406,15 @@ class Run(RunState):
             for outlet in self.outlets:
                 outlet.offer(chunk, scope.check)
 
+    def say(self, scope: TaskScope, message: Any, about: dict[str, Any] | None, *, once: bool) -> None:
+        """A chunk of mode messages that a running body shows, to everybody who listens, each when he has room for it."""
+        if "messages" in self.sees:
+            view.said(self, scope, message, about, once=once)
+
     def spawn(self, scope: TaskScope, node: Any, argument: Any) -> Any:
         """Start a child task of the scope's task; returns its future."""
+        if _langchain.RUNNABLES in _langchain.modules:
+            _langchain.lend_to(node)
         if self.spawner is None:
             raise EngineBug("the run has no driver that could start a task")
         return self.spawner(scope, node, argument)
