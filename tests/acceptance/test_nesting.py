@@ -689,6 +689,112 @@ def test_a_step_that_is_dropped_is_not_remembered(root: Stage, drop: str) -> Non
     assert root.run(Command(resume="A"))["l"] == ["four", 0, "i", 0, "i", 0, "i", "A"]
 
 
+def chain_of(stage: Stage, *names: str, setting: str = "default") -> Any:
+    """Nodes one after the other, to be nested; the last one asks a question of its name."""
+    builder, before = StateGraph(Log), START
+    for name in names:
+        node = stage.colour.letter(name, stage.calls) if name != names[-1] else asking_as(stage, name)
+        builder.add_node(name, node).add_edge(before, name)
+        before = name
+    return builder.compile(checkpointer=SETTINGS[setting])  # type: ignore[arg-type]
+
+
+def asking_as(stage: Stage, name: str) -> Any:
+    def ask(state: Log) -> dict[str, Any]:
+        stage.calls.append(name)
+        return {"l": [interrupt(name)]}
+
+    return stage.colour.node(ask)
+
+
+def nested_states(stage: Stage, next_: str) -> list[Any]:
+    """Of the nested runs of the open superstep: where each of them was before `next_`."""
+    (task,) = stage.colour.get_state(stage.graph, stage.root).tasks
+    found = []
+    for nested in task.states or (task.state,):
+        place = nested["configurable"] if isinstance(nested, dict) else nested.config["configurable"]
+        config = {"configurable": {k: place[k] for k in ("thread_id", "checkpoint_ns")}}
+        found.append(next(e for e in stage.colour.history(stage.graph, config) if e.next == (next_,)))
+    return found
+
+
+@pytest.mark.parametrize("setting", ["default", "stateful"])
+def test_a_replay_that_stops_before_it_comes_there_still_comes_there(root: Stage, setting: str) -> None:
+    """Also where the thread stands on a fork already: the node around asks first, then calls the graph."""
+    root.durability = "async" if root.durability == "exit" else root.durability
+
+    def build() -> StateGraph[Any]:
+        inner = chain_of(root, "i", "j", "k", setting=setting)
+
+        def node(state: Log) -> Any:
+            first = interrupt("first")
+            found = yield inner, {"l": [first]}
+            return {"l": found["l"]}
+
+        return StateGraph(Log).add_node("n", root.colour.script(node)).add_edge(START, "n")
+
+    root.put_on(build)
+    root.run({"l": []})
+    root.run(Command(resume="A"))
+    assert root.ran() == ["i", "j", "k"]
+    for _ in range(2):  # the second time the newest checkpoint of the thread is a fork
+        (before,) = nested_states(root, "j")
+        asked = root.run(None, before.config)
+        assert [question.value for question in asked["__interrupt__"]] == ["first"]
+        root.run(Command(resume="B"))
+        assert root.ran() == ["j", "k"]
+    assert root.run(Command(resume="K"))["l"] == ["A", "i", "j", "K"]
+
+
+@pytest.mark.parametrize("setting", ["default", "stateful"])
+def test_what_is_done_after_an_edit_of_an_old_superstep_is_done_once(root: Stage, setting: str) -> None:
+    """The thread has gone on from there: the run on the edit belongs to a branch of its own, and is found on it."""
+    root.durability = "async" if root.durability == "exit" else root.durability
+
+    def build() -> StateGraph[Any]:
+        inner = StateGraph(Log).add_node("i", root.colour.letter("i", root.calls)).add_edge(START, "i")
+        inner.add_node("j", root.colour.letter("j", root.calls)).add_edge("i", "j")
+        inner.add_node("k", asking_as(root, "k")).add_edge("i", "k")
+        return as_node(root, inner.compile(checkpointer=SETTINGS[setting]))  # type: ignore[arg-type]
+
+    root.put_on(build)
+    root.run({"l": []})
+    (before,) = nested_states(root, "i")
+    root.colour.update_state(root.graph, root.root, {"l": ["elsewhere"]}, "n")
+    config = root.colour.update_state(root.graph, before.config, {"l": ["edit"]}, "i")
+    root.ran()
+    root.run(None, config)
+    assert root.ran() == ["j", "k"]
+    assert root.run(Command(resume="K"))["l"] == ["edit", "j", "K"]
+    assert root.ran() == ["k"]
+
+
+@pytest.mark.parametrize("setting", ["default", "stateful"])
+@pytest.mark.parametrize(("addressed", "first"), [(True, []), (False, ["one"])])
+def test_an_edit_that_is_addressed_sees_no_edit_beside_it(
+    root: Stage, setting: str, addressed: bool, first: list[str]
+) -> None:
+    """Two nested runs wait side by side, and each is edited. What is addressed is one line of checkpoints, which the other
+    edit is not on; a call that addresses none goes on with both."""
+    root.durability = "async" if root.durability == "exit" else root.durability
+
+    def build() -> StateGraph[Any]:
+        builder = StateGraph(Log)
+        for name in ("m", "n"):
+            builder.add_node(name, chain_of(root, "i", "q", setting=setting)).add_edge(START, name)
+        return builder
+
+    root.put_on(build)
+    root.run({"l": []})
+    config = None
+    for task, edit in zip(root.colour.get_state(root.graph, root.root).tasks, ("one", "two"), strict=True):
+        config = root.colour.update_state(root.graph, task.state, {"l": [edit]}, "i")
+    root.run(None, config if addressed else None)
+    asked = root.colour.get_state(root.graph, root.root).interrupts
+    result = root.run(Command(resume={question.id: "A" for question in asked}))
+    assert result["l"] == ["i", *first, "A", "i", "two", "A"]
+
+
 class Own(InMemorySaver):
     """A saver that a program made its own: it is driven through its public methods."""
 
