@@ -529,7 +529,9 @@ def _start_of(request: Request) -> places.Looked[LoadedCheckpoint]:
             found = yield "load", (), load_arguments(request)  # the saver remembers what was asked for last
     if seed is not None:
         named: LoadedCheckpoint = yield "load", (address(request, *seed),), {"claim": found.claim}
-        if named.checkpoint_id is not None and around.stood is not None:
+        # On the branch of the replay it may have gone on already: then what comes did not run when that was made.
+        goes_on = is_open and again and found.source != "fork"
+        if named.checkpoint_id is not None and around.stood is not None and not goes_on:
             request.stood = Stood(named.checkpoint_ns, named.checkpoint_id, named.rev, around.stood.as_of)
         if is_open and again:
             found = yield "load", (), load_arguments(request)
@@ -591,7 +593,7 @@ def _seed_of(request: Request, around: RunState) -> tuple[str, str] | None:
     if not seeds:
         return None
     name = _seeded(request, around, seeds)
-    if name not in seeds:
+    if name not in seeds or (around.stood is None and around.root.stood is not None):
         return None
     if around.stood is not None and not request.stable_ns:
         # Of several tasks of one node: the one that it belonged to. A node that was renamed is known by its names alone.

@@ -571,9 +571,16 @@ class Run(RunState):
                 self._hold(task, INTERRUPT, left)
 
     def _still_open(self) -> list[Unstored]:
-        """Nested runs of the open superstep, of tasks that did not finish: a finished one does not run again."""
+        """Nested runs of the open superstep that are to be stored: of tasks that did not finish, since a finished one does
+        not run again; and those that alone know where runs below them ended that this call has not made."""
         runs, self.open_runs = self.open_runs, []
-        return [left for left in runs if left.run.request.parent.task.writes is None]  # type: ignore[union-attr]
+        made = {other.rev for other in self.root.parked}
+        return [
+            left
+            for left in runs
+            if left.run.request.parent.task.writes is None  # type: ignore[union-attr]
+            or (not left.is_parked and not made.issuperset({**left.run.sub, **left.run.sub_changed}.values()))
+        ]
 
     def _take_held(self) -> list[TaskWrites]:
         held = self.held

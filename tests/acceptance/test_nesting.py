@@ -16,7 +16,7 @@ import pytest
 from checkpoint.memory import InMemorySaver
 from checkpoint.sqlite import SqliteSaver
 from pregel.errors import ErrorCode
-from pregel.graph import START, StateGraph
+from pregel.graph import END, START, StateGraph
 from pregel.types import Command, Overwrite, RetryPolicy, Send, interrupt
 from pregel.warnings import PregelWarning
 from tests.support.scenarios import Colour, Log, diagnosed, path_of, refused
@@ -495,6 +495,34 @@ def test_a_retried_node_goes_on_with_its_nested_run(root: Stage, how: str, setti
         assert root.ran() == ["bad", "bad", "i"]
 
 
+@pytest.mark.parametrize("setting", ["default", "stateful"])
+def test_a_retried_node_does_not_repeat_what_its_resumed_run_has_done(root: Stage, setting: str) -> None:
+    """What woke the nested run's nodes when it was stored is used up when it has ended."""
+    failing = [True]
+
+    def build() -> StateGraph[Any]:
+        builder = StateGraph(Log).add_node("i", root.colour.letter("i", root.calls)).add_edge(START, "i")
+        builder.add_node("q", asking(root)).add_edge(START, "q")
+        builder.add_node("z", lambda state: None).add_edge("i", "z")
+        inner = builder.compile(checkpointer=SETTINGS[setting])  # type: ignore[arg-type]
+
+        def node(state: Log) -> Any:
+            found = yield inner, {"l": ["in"]}
+            if failing:
+                failing.clear()
+                raise ValueError("once")
+            return found
+
+        policy = RetryPolicy(initial_interval=0.0, jitter=False, retry_on=ValueError)
+        return StateGraph(Log).add_node("n", root.colour.script(node), retry_policy=policy).add_edge(START, "n")
+
+    root.put_on(build)
+    root.run({"l": []})
+    assert root.ran() == ["i", "q"]
+    assert root.run(Command(resume="A")) == {"l": ["in", "i", "A"]}
+    assert root.ran() == ["q"]
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_failed_nested_run_is_continued_by_the_next_call(root: Stage, way: str, setting: str) -> None:
     build, per_call, _ = WAYS[way]
@@ -793,6 +821,73 @@ def test_an_edit_that_is_addressed_sees_no_edit_beside_it(
     asked = root.colour.get_state(root.graph, root.root).interrupts
     result = root.run(Command(resume={question.id: "A" for question in asked}))
     assert result["l"] == ["i", *first, "A", "i", "two", "A"]
+
+
+def test_what_is_replayed_is_replayed_once(root: Stage) -> None:
+    """A node comes by twice. The replay of a nested checkpoint of its first time stops and goes on: its second time calls
+    the graph from its start."""
+    root.durability = "async" if root.durability == "exit" else root.durability
+
+    def build() -> StateGraph[Any]:
+        inner = chain_of(root, "i", "k")
+
+        def node(state: Log) -> Any:
+            first = interrupt("q")
+            found = yield inner, {"l": [first]}
+            return {"l": found["l"]}
+
+        middle = StateGraph(Log).add_node("m", root.colour.script(node)).add_edge(START, "m")
+        middle.add_conditional_edges("m", lambda state: "m" if len(state["l"]) < 4 else END, ["m", END])
+        return as_node(root, middle.compile())
+
+    def replies(*answers: str) -> Any:
+        return [root.run(Command(resume=one)) for one in answers][-1]
+
+    root.put_on(build)
+    root.run({"l": []})
+    replies("A")
+    (task,) = root.colour.get_state(root.graph, root.root, subgraphs=True).tasks
+    nested = task.state.tasks[0].state
+    assert nested.next == ("k",)
+    final = replies("K", "B", "L")
+    assert final == {"l": ["A", "i", "K", "B", "i", "L"]}
+    root.ran()
+    root.run(None, nested.config)
+    replies("A", "K")
+    assert root.ran() == ["k", "k"]
+    assert replies("B", "L") == final
+    assert root.ran() == ["i", "k", "k"]
+
+
+def test_where_a_stateful_graph_ended_outlives_the_replay_of_what_came_after(root: Stage) -> None:
+    """It is not run again, and the graph around it ends while its sibling waits."""
+    asks = [True]
+
+    def ask(state: Log) -> dict[str, Any]:
+        return {"l": [interrupt("q") if asks else "A"]}
+
+    def build() -> StateGraph[Any]:
+        middle = StateGraph(Log).add_node("s", calling(root.colour, inner_of(root, "stateful")))
+        middle.add_node("q", root.colour.node(ask)).add_edge(START, "s").add_edge("s", "q")
+        builder = StateGraph(Log).add_node("n", middle.compile()).add_edge(START, "n")
+        return builder.add_node("p", asking_as(root, "p")).add_edge(START, "p")
+
+    def answer(*names: str) -> Any:
+        asked = root.colour.get_state(root.graph, root.root).interrupts
+        return root.run(Command(resume={question.id: "A" for question in asked if question.value in names}))
+
+    root.put_on(build)
+    root.run({"l": []})
+    nested = root.colour.get_state(root.graph, root.root, subgraphs=True).tasks[0].state
+    assert nested.next == ("q",)
+    assert answer("p", "q")["l"] == [0, "i", "A", "A"]
+    root.ran()
+    asks.clear()
+    root.run(None, nested.config)
+    assert answer("p")["l"] == [0, "i", "A", "A"]
+    assert "i" not in root.ran()
+    root.run({"l": Overwrite([])})
+    assert answer("p")["l"] == [0, "i", 0, "i", "A", "A"]
 
 
 class Own(InMemorySaver):

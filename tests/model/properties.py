@@ -163,8 +163,7 @@ def forked(nest: Nest, way: Way, place: Shelf) -> bool:
         for spot_ in before:
             assert after[spot_] == before[spot_], (spot, "changed", spot_)
         assert again.world.breaches == []
-        # The second fork finds the first one's edit where both are of nested runs of one superstep.
-        wanted = None if number else edited(journey, spot, edit, node)
+        wanted = edited(journey, spot, edit, node)
         found = again.values()
         assert wanted in (None, found), (spot, edit, node)
     return True
