@@ -890,6 +890,34 @@ def test_where_a_stateful_graph_ended_outlives_the_replay_of_what_came_after(roo
     assert answer("p")["l"] == [0, "i", 0, "i", "A", "A"]
 
 
+@pytest.mark.parametrize("beside", [False, True])
+def test_where_a_stateful_graph_left_for_its_parent_is_remembered(root: Stage, beside: bool) -> None:
+    """It asked before, alone or beside another question; its sibling waits still."""
+
+    def leave(state: Log) -> Any:
+        return Command(graph=Command.PARENT, update={"l": [*state["l"], interrupt("q")]})
+
+    def build() -> StateGraph[Any]:
+        middle = StateGraph(Log).add_node("i", root.colour.letter("i", root.calls)).add_edge(START, "i")
+        middle.add_node("q", root.colour.node(leave)).add_edge("i", "q")
+        if beside:
+            middle.add_node("r", asking_as(root, "r")).add_edge("i", "r")
+        builder = StateGraph(Log).add_node("n", middle.compile(checkpointer=True)).add_edge(START, "n")
+        return builder.add_node("p", asking_as(root, "p")).add_edge(START, "p")
+
+    def answer(name: str) -> Any:
+        asked = root.colour.get_state(root.graph, root.root).interrupts
+        return root.run(Command(resume={question.id: "A" for question in asked if question.value == name}))
+
+    root.put_on(build)
+    root.run({"l": []})
+    answer("q")
+    assert answer("p") == {"l": ["i", "A", "A"]}
+    root.run({"l": Overwrite([])})
+    answer("q")
+    assert answer("p") == {"l": ["i", "i", "A", "A"]}
+
+
 class Own(InMemorySaver):
     """A saver that a program made its own: it is driven through its public methods."""
 
