@@ -96,6 +96,7 @@ class Request:
     """What one caller asked one run to do; filled by `pregel.pregel`, read by everybody, changed by nobody."""
 
     __slots__ = (
+        "as_of",
         "breakpoints",
         "call_number",
         "called",
@@ -173,6 +174,8 @@ class Request:
     seeds: dict[str, tuple[str, str]]
     """Root run: namespace without task ids -> (namespace, checkpoint id) of nested checkpoints that the caller addressed.
     The nested run of the task that had this namespace starts from there (D25)."""
+    as_of: str
+    """Root run with `seeds`: id of the newest checkpoint that what they address has seen, as `Stood.as_of`."""
     stood: Stood | None
     """Nested run of a replayed superstep: where it stood then."""
     run_id: str | None
@@ -233,7 +236,7 @@ class Stood(NamedTuple):
     checkpoint_id: str
     rev: int
     as_of: str
-    """The addressed checkpoint: ids sort by time, and what is newer had not happened yet."""
+    """The addressed checkpoint, or what it is an edit of: ids sort by time, and what is newer had not happened yet."""
 
 
 class Unstored(NamedTuple):
