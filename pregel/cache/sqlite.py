@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 from checkpoint.workers import Worker
 from pregel.cache.base import BaseCache, FullKey, Namespace, Typed, decoded, encoded, packed
@@ -44,6 +44,8 @@ class SqliteCache(BaseCache[ValueT], Generic[ValueT]):
         max_bytes: most bytes of their values, likewise.
         clock: seconds since the epoch.
     """
+
+    is_shared: ClassVar[bool] = True
 
     def __init__(
         self,
