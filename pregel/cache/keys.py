@@ -1,8 +1,8 @@
 """What an entry of a graph's cache is found by: which function, in which place, on which input.
 
 Decides when two calls are the same call: same graph, node, code and input. Inputs are hashed, by what pickling would take
-of them; nothing is pickled, and no object is made from stored bytes. Equal in every process of one Python version, so a cache
-in a file serves the next process as well. Knows no cache, run or saver.
+of them; nothing is pickled, and no object is made from stored bytes. Equal in every process of one Python version, so a
+cache in a file serves the next process as well. Knows no cache, run or saver.
 
 Invariants
 1. Two functions never share an entry. What a function closes over counts, with the content it had when this process first

@@ -22,6 +22,7 @@ from itertools import chain
 from types import TracebackType
 from typing import Any, Final, Self
 
+from checkpoint.files import make_private
 from checkpoint.serde.msgpack import Serde
 from checkpoint.workers import Worker
 from pregel.errors import shown
@@ -274,6 +275,8 @@ class _Sweeper(threading.Thread):
 
 def _opened(path: str) -> sqlite3.Connection:
     try:
+        if path not in ("", ":memory:"):
+            make_private(path)
         conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         conn.execute("PRAGMA journal_mode = WAL")
         conn.execute("PRAGMA synchronous = FULL")
