@@ -188,7 +188,7 @@ class TimeoutPolicy:
         return cls(run_timeout=run, idle_timeout=idle, refresh_on=value.refresh_on)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: with them `CachePolicy[str](...)` fails in Python 3.11
 class CachePolicy(Generic[N]):
     """Reuse of a node's writes for an equal input. `ttl` in seconds, None for ever.
 

@@ -295,7 +295,7 @@ class _Hasher:
         if isinstance(value, types.MethodType):
             return _sized(b"m", self.frozen(value.__func__, depth) + self.frozen(value.__self__, depth))
         if isinstance(value, functools.partial):
-            parts = (value.func, value.args, dict(value.keywords))
+            parts = (value.func, value.args, tuple(sorted(value.keywords.items())))
             return _sized(b"p", b"".join([self.frozen(part, depth) for part in parts]))
         if isinstance(value, type):
             return _sized(b"c", _named(value))
@@ -329,14 +329,14 @@ class _Hasher:
                 cells.append(self.frozen(cell.cell_contents, depth))
             except ValueError:  # not assigned yet
                 cells.append(b"-")
-        defaults = (function.__defaults__ or (), dict(function.__kwdefaults__ or {}))
+        defaults = (function.__defaults__ or (), tuple(sorted((function.__kwdefaults__ or {}).items())))
         parts = [_named(function), _code(function.__code__), *cells, *[self.frozen(part, depth) for part in defaults]]
         return _sized(b"F", b"".join(parts))
 
 
 def parts_of(node: Any) -> list[Any]:
     """What of a node (`PregelNode`) makes its writes: what runs, and what is made of the result."""
-    return [node.bound, _shape(node.write), [_shape(router) for router in node.routers]]
+    return [node.bound, _shape(node.write), *[_shape(router) for router in node.routers]]
 
 
 def _shape(writer: Any) -> Any:

@@ -106,7 +106,7 @@ class StateWriter:
     @property
     def shape(self) -> tuple[Any, ...]:
         """What it makes of a result, as data: equal for writers that make the same of it (`cache.keys`)."""
-        return type(self), sorted(self.known), self.static
+        return type(self), tuple(sorted(self.known)), self.static
 
     def __call__(self, result: Any, scope: TaskScope, writes: list[Write]) -> None:
         """Append the writes of `result`: updates, gotos, static edges.
