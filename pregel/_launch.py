@@ -59,6 +59,8 @@ class Graph:
     name: str
     checkpointer: Any
     store: Any
+    cache: Any
+    cache_policy: Any
     context_schema: Any
     config: Mapping[str, Any] | None
     retry_policy: Sequence[Any]
@@ -162,6 +164,7 @@ def request_for(graph: Graph, call: Call, value: Any = None) -> Request:
     request.interrupt_after = _names(call.interrupt_after or graph.interrupt_after_nodes)
     request.breakpoints = _kept(request, graph, call)
     request.retry_policy = graph.retry_policy
+    _set_cache(request, graph)
     request.copiers = NO_COPIES if graph.isolate == "off" else COPIERS
     request.strict = graph.strict
     request.clock = clock
@@ -209,6 +212,22 @@ def request_for(graph: Graph, call: Call, value: Any = None) -> Request:
     if parent is not None:
         parent.questions.going_on.add(request)
     return request
+
+
+def _set_cache(request: Request, graph: Graph) -> None:
+    """The graph's own cache, or the one of the graph around it."""
+    cache, around = graph.cache, request.parent_run
+    if cache is None and around is not None and around.request.caching is not None:
+        cache = around.request.caching.cache
+    if cache is not None:
+        request.caching = _flights().Caching(cache, graph.cache_policy, graph.name)
+
+
+def _flights() -> Any:
+    """What looks into caches, imported when a graph has one: it loads asyncio (D36)."""
+    from pregel.engine import flights  # noqa: PLC0415 - a lazy door
+
+    return flights
 
 
 def _set_turn(request: Request, graph: Graph, call: Call) -> None:
@@ -471,7 +490,8 @@ def load_arguments(request: Request) -> dict[str, Any]:
 
 def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, value: Any) -> Run:
     """The run of a request that starts from what was loaded."""
-    run = Run(graph.program, request, loaded)
+    kind = Run if request.caching is None else request.caching.run
+    run: Run = kind(graph.program, request, loaded)
     around = request.parent_run
     if around is None:
         if pause.BREAKPOINTS in run.facts or run.pending or request.breakpoints[1] is not None:

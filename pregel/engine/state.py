@@ -29,7 +29,7 @@ from pregel.errors import Interrupt
 from pregel.types import Every
 from pregel.warnings import Notice, emit
 
-Phase = Literal["new", "idle", "running", "committing", "done"]
+Phase = Literal["new", "idle", "asking", "running", "committing", "done"]
 Status = Literal[
     "input",
     "pending",
@@ -98,6 +98,7 @@ class Request:
     __slots__ = (
         "as_of",
         "breakpoints",
+        "caching",
         "call_number",
         "called",
         "caller",
@@ -143,6 +144,8 @@ class Request:
     )
 
     def __init__(self) -> None:
+        self.caching: Any = None
+        """What looks into the cache and keeps (`flights.Caching`); None without a cache."""
         self.called: Any = None
         """The call that the root run is for, if it has a run id of its own (`engine.repeat.Called`)."""
         self.turn: Any = None
