@@ -17,6 +17,7 @@ from checkpoint.base import RunnableConfig
 from pregel import _launch, _scope, _state_api
 from pregel import config as configs
 from pregel._call import Call, is_graph, prepare
+from pregel._policies import retry_policies
 from pregel._scope import TaskScope
 from pregel._stream import BUFFER, AsyncChunkStream, ChunkStream, Outlet
 from pregel._turns import OnConflict, Turn
@@ -159,7 +160,7 @@ class NodeBuilder:
 
     def add_retry_policies(self, *policies: RetryPolicy) -> Self:
         """Add retry policies; the first that matches a failure decides."""
-        self._retry += policies
+        self._retry += retry_policies(policies, "add_retry_policies")
         return self
 
     def add_cache_policy(self, policy: CachePolicy[Any]) -> Self:
@@ -297,7 +298,7 @@ class Pregel(_launch.Graph):
                 "cache= is not supported yet: nodes with a cache policy run every time; leave it out"
             )
         self.cache = cache
-        self.retry_policy = (retry_policy,) if isinstance(retry_policy, RetryPolicy) else tuple(retry_policy)
+        self.retry_policy = retry_policies(retry_policy, "Pregel")
         self.cache_policy = cache_policy
         self.context_schema = context_schema
         self.config = dict(config) if config else None

@@ -35,7 +35,7 @@ ROWS = (
 STORAGE = tuple(f"checkpoint.{name}" for name in (*ROWS, *TOOLS))
 COMMANDS = ("checkpoint.cli", "checkpoint.__main__")
 WORDS = tuple(
-    f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "types", "_typed", "warnings", "messages")
+    f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "_policies", "types", "_typed", "warnings", "messages")
 )
 PARTS = tuple(
     f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing", "explanation")
