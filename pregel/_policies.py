@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, NamedTuple, NoReturn
-
-from typing_extensions import Self
+from typing import Any, Final, NamedTuple, NoReturn, Self
 
 from pregel.errors import shown
 
@@ -90,9 +88,7 @@ class RetryPolicy(_RetryFields):
         if not isinstance(jitter, bool):
             _refuse_type("jitter", jitter, "True or False")
         _check_retry_on(retry_on)
-        return super().__new__(
-            cls, initial_interval, backoff_factor, max_interval, max_attempts, jitter, retry_on
-        )
+        return super().__new__(cls, initial_interval, backoff_factor, max_interval, max_attempts, jitter, retry_on)
 
     @classmethod
     def _make(cls, iterable: Iterable[Any]) -> Self:

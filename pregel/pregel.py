@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from copy import copy
+from datetime import datetime, timedelta
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Self
@@ -467,6 +468,8 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        deadline: float | timedelta | datetime | None = None,
+        max_steps: int | None = None,
         run_id: str | UUID | None = None,
         key: str | None = None,
         version: str = "v1",
@@ -487,6 +490,9 @@ class Pregel(_launch.Graph):
                 refuse. `"wait"`: wait for its end. `"fork"`: run beside it, on a branch that never becomes the newest;
                 `GraphOutput.config` of `version="v2"` names it.
             timeout: seconds to wait. None: as long as it takes (wait), not at all (fork).
+            deadline: seconds from now, a timedelta or an aware datetime by which the run is over. What is not done by then
+                is ended where it is and stays pending; no node runs on the caller's own thread.
+            max_steps: supersteps that this call may run, those of nested graphs included.
             run_id: a str or UUID that makes the call safe to repeat: the input is applied once, however often the same
                 call is made, and the run's result returned (docs/retrying.md). `config["run_id"]` means the same.
             key: inside a node, the name of this nested run among those of the node: it keeps its namespace whatever the
@@ -494,7 +500,8 @@ class Pregel(_launch.Graph):
 
         Raises:
             Exception: whatever a node raises, with a note that names the node.
-            GraphRecursionError: the step limit was reached.
+            GraphRecursionError: the step limit, or `max_steps`, was reached.
+            DeadlineExceededError: the run was not over by its deadline.
             EmptyInputError: there is nothing to do.
             ThreadBusyError: another run holds the thread; nothing was run.
             CheckpointConflictError: another process, or a newer run, took the thread meanwhile; nothing more is stored.
@@ -509,6 +516,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.deadline, call.max_steps = deadline, max_steps
         call.run_id = run_id
         call.key = key
         if stream_mode != "values" or print_mode or more or self.debug:
@@ -541,6 +549,8 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        deadline: float | timedelta | datetime | None = None,
+        max_steps: int | None = None,
         run_id: str | UUID | None = None,
         key: str | None = None,
         subgraphs: bool = False,
@@ -571,6 +581,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.deadline, call.max_steps = deadline, max_steps
         call.run_id = run_id
         call.key = key
         view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version, buffer)
@@ -663,7 +674,7 @@ class Pregel(_launch.Graph):
             run,
             request.saver,
             request.durability,
-            inline=not (live or _launch.is_live(request)),
+            inline=not (live or request.prompt or _launch.is_live(request)),
             gate=request.gate,
             step_timeout=self.step_timeout,
         )
@@ -726,6 +737,8 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - of the waiting for the thread only
+        deadline: float | timedelta | datetime | None = None,
+        max_steps: int | None = None,
         run_id: str | UUID | None = None,
         key: str | None = None,
         version: str = "v1",
@@ -740,6 +753,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.deadline, call.max_steps = deadline, max_steps
         call.run_id = run_id
         call.key = key
         if stream_mode != "values" or print_mode or more or self.debug:
@@ -772,6 +786,8 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        deadline: float | timedelta | datetime | None = None,
+        max_steps: int | None = None,
         run_id: str | UUID | None = None,
         key: str | None = None,
         subgraphs: bool = False,
@@ -789,6 +805,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.deadline, call.max_steps = deadline, max_steps
         call.run_id = run_id
         call.key = key
         view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version, buffer)
@@ -884,7 +901,7 @@ class Pregel(_launch.Graph):
             run,
             request.saver,
             request.durability,
-            inline=not (live or _launch.is_live(request)),
+            inline=not (live or request.prompt or _launch.is_live(request)),
             gate=request.gate,
             step_timeout=self.step_timeout,
         )

@@ -102,14 +102,22 @@ class Every:
             not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1
         ):
             raise ValueError(f"Every(steps={self.steps!r}): it must be an int of at least 1")
-        _seconds(self.seconds, "Every(seconds=)")
+        seconds(self.seconds, "Every(seconds=)")
 
 
-def _seconds(value: float | timedelta | None, name: str) -> float | None:
+def seconds(value: float | timedelta | None, name: str) -> float | None:
+    """A time of more than nothing, in seconds; None for None.
+
+    Raises:
+        ValueError: it is not greater than 0, or endless.
+        TypeError: it is no time.
+    """
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float, timedelta)):
-        raise TypeError(f"{name} is {shown(value)} ({type(value).__name__}); expected seconds as a number, or a timedelta")
+        raise TypeError(
+            f"{name} is {shown(value)} ({type(value).__name__}); expected seconds as a number, or a timedelta"
+        )
     number = value.total_seconds() if isinstance(value, timedelta) else float(value)
     if not number > 0 or math.isinf(number):
         raise ValueError(f"{name} must be greater than 0 seconds, got {shown(value)}; leave it out for no limit")
@@ -136,8 +144,8 @@ class TimeoutPolicy:
         """Refuse limits that mean nothing."""
         if self.refresh_on not in ("auto", "heartbeat"):
             raise ValueError(f"refresh_on must be 'auto' or 'heartbeat', got {shown(self.refresh_on)}")
-        _seconds(self.run_timeout, "run_timeout")
-        _seconds(self.idle_timeout, "idle_timeout")
+        seconds(self.run_timeout, "run_timeout")
+        seconds(self.idle_timeout, "idle_timeout")
 
     @classmethod
     def coerce(cls, value: float | timedelta | TimeoutPolicy | None) -> TimeoutPolicy | None:
@@ -150,8 +158,8 @@ class TimeoutPolicy:
         if value is None:
             return None
         if not isinstance(value, TimeoutPolicy):
-            return cls(run_timeout=_seconds(value, "run_timeout"))
-        run, idle = _seconds(value.run_timeout, "run_timeout"), _seconds(value.idle_timeout, "idle_timeout")
+            return cls(run_timeout=seconds(value, "run_timeout"))
+        run, idle = seconds(value.run_timeout, "run_timeout"), seconds(value.idle_timeout, "idle_timeout")
         if run is None and idle is None:
             return None
         if run is value.run_timeout and idle is value.idle_timeout:
@@ -289,7 +297,7 @@ class Deadline(NamedTuple):
                 f"interrupt(expires=...) takes seconds, a timedelta or an aware datetime, got {shown(expires)} "
                 f"({type(expires).__name__})"
             )
-        return cls(_seconds(expires, "interrupt(expires=...)"), None, default)
+        return cls(seconds(expires, "interrupt(expires=...)"), None, default)
 
     def from_(self, now: float) -> datetime:
         """The deadline of a question that comes up now."""
