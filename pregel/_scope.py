@@ -47,6 +47,9 @@ class Host(Protocol):
     def custom(self, scope: TaskScope, value: Any) -> None:
         """Emit a chunk of mode custom."""
 
+    def say(self, scope: TaskScope, message: Any, about: dict[str, Any] | None, *, once: bool) -> None:
+        """Emit a chunk of mode messages; `once`: not if those who listen know it by its id."""
+
     def notice(self, code: str, place: str, text: str) -> None:
         """Record a warning for the driver to emit."""
 
@@ -239,6 +242,13 @@ class TaskScope:
         self.check()
         self.progress()
         self.host.custom(self, value)
+
+    def say(self, message: Any, about: dict[str, Any] | None = None, *, once: bool = False) -> None:
+        """Emit a chunk of mode messages; nothing happens when nobody listens. `about`: its metadata, if not the task's;
+        `once`: not if it was shown before."""
+        self.check()
+        self._progress()
+        self.host.say(self, message, about, once=once)
 
     def beat(self) -> None:
         """Count as progress for an idle timeout, of this attempt and of those that it runs inside of."""

@@ -204,7 +204,9 @@ class AsyncDriver:
             if run.notices:
                 self.run.warn()
             if tasks is None:
-                return False
+                if run.phase != "asking":
+                    return False
+                tasks = await self.look_up()
             if self.acks:
                 await self.keep_up()
             if len(tasks) == 1 and self.inline and tasks[0].timeout is None and not tasks[0].node.needs_worker:
@@ -250,6 +252,14 @@ class AsyncDriver:
         if commit is not None:
             await self.store(commit)
         return run.phase == "idle"
+
+    async def look_up(self) -> list[Task]:
+        """Ask the cache for the results of the planned tasks; returns the tasks that must run."""
+        run = self.run
+        left: list[Task] = await run.request.caching.alook_up(run)
+        if run.notices:
+            run.warn()
+        return left
 
     async def barrier(self) -> bool:
         """Wait for an outcome and settle it, with all that have arrived; is anything still running?"""
@@ -470,7 +480,7 @@ class AsyncDriver:
             self.inbox.put(None)  # whoever waits for events does not know of this limit yet
         try:
             if not scope.task.node.needs_worker:
-                if "custom" in self.run.sees:
+                if "custom" in self.run.sees or "messages" in self.run.sees:
                     written_: list[Write] = await paced(acall(scope), self.run, self.room)
                     return written_
                 return await acall(scope)
