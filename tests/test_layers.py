@@ -75,6 +75,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(FACE, (*BASE, *WORDS, *PARTS, *KEEPERS, *DRIVERS, "pregel.engine", *FACE)),
     "pregel.graph": FRONT,
     "pregel.func": FRONT,
+    # Kits know the contracts they check, and no implementation.
+    "pregel.testing": (*BASE, *WORDS, *KEEPERS, "checkpoint.testing", "checkpoint.workers"),
     "pregel": (*FRONT, "pregel.graph", "pregel.func"),
     "pregel.demo": (*FRONT, "pregel.graph", *STORAGE),
     "pregel.__main__": ("pregel.demo",),
