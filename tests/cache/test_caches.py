@@ -389,3 +389,18 @@ def test_an_answer_under_another_key_is_a_miss(colour: Colour, tmp_path: Path) -
         cache._conn.execute("UPDATE cache_entries SET key = CASE key WHEN 'k' THEN 'x' ELSE 'k' END")
         assert calls.has(KEY, (("a", "b"), "x")) == [None, None]
         assert cache._conn.execute("SELECT count(*) FROM cache_entries").fetchone() == (0,)
+
+
+def test_who_was_overtaken_between_asking_and_computing_asks_again(colour: Colour) -> None:
+    """A first look that missed says nothing of now: another thread may have come and gone."""
+
+    class Overtaken(InMemoryCache[Any]):
+        def get(self, keys: Any) -> Any:
+            found = super().get(keys)
+            self.set({KEY: ("theirs", None)})
+            return found
+
+    def compute() -> str:
+        raise AssertionError("it is there")
+
+    assert Calls(colour, Overtaken()).get_or_compute(KEY, compute) == "theirs"
