@@ -204,7 +204,8 @@ class _Hasher:
             self._inside.discard(id(value))
 
     def _inner(self, value: Any, depth: int) -> bytes:
-        if type(value) is tuple or type(value) is frozenset:
+        kind = type(value)
+        if kind is tuple or kind is frozenset or (not self.is_code and (kind is dict or kind is list or kind is set)):
             return self._container(value, depth)
         runs = self._runs(value, depth)
         if runs is not None:
