@@ -35,10 +35,24 @@ ROWS = (
 STORAGE = tuple(f"checkpoint.{name}" for name in (*ROWS, *TOOLS))
 COMMANDS = ("checkpoint.cli", "checkpoint.__main__")
 WORDS = tuple(
-    f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "types", "_typed", "warnings", "messages")
+    f"pregel.{name}"
+    for name in (
+        "constants",
+        "errors",
+        "_scope",
+        "_call",
+        "_policies",
+        "_langchain",
+        "types",
+        "_typed",
+        "warnings",
+        "messages",
+        "tokens",
+    )
 )
 PARTS = tuple(
-    f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing", "explanation")
+    f"pregel.{name}"
+    for name in ("channels", "managed", "callbacks", "runtime", "_signals", "config", "drawing", "explanation")
 )
 KEEPERS = ("pregel.store", "pregel.cache")
 DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "once", "flights", "sync_driver", "async_driver"))
@@ -86,6 +100,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 # are two more: only they need pydantic, and only when asked for. Spelling is another: only who made a mistake needs it.
 LAZY_DOORS = {
     "pregel.types": {"pregel._typed"},
+    "pregel.runtime": {"pregel._signals"},
     "pregel.graph.compile": {"pregel.graph.jsonschema"},
     "pregel.drawing.draw": {"pregel.drawing.svg"},
     "pregel.pregel": {"pregel.engine.async_driver", "pregel._jsonschema", "pregel._explain"},

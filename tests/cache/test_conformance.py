@@ -8,7 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,24 +66,34 @@ class TestRedisCache(ConformanceSuite):
         return RedisCache(Server(clock))
 
 
+def served(program: str, place: Path) -> Generator[int, None, None]:
+    """The port of a server on loopback, while it runs; nothing if the port was taken meanwhile."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(place)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            if any("Ready to accept connections" in line for line in server.stdout):
+                yield port
+        finally:
+            server.terminate()
+
+
 @pytest.fixture(scope="module")
 def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     program = shutil.which("redis-server")
     if program is None:
         pytest.skip("there is no redis-server on this machine")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    place = tmp_path_factory.mktemp("redis")
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(place)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None
-            while "Ready to accept connections" not in (line := server.stdout.readline()):
-                assert line, "the server has ended"
+    for _ in range(5):
+        server = served(program, tmp_path_factory.mktemp("redis"))
+        port = next(server, None)
+        if port is not None:
             yield port
-        finally:
-            server.terminate()
+            server.close()
+            return
+    raise RuntimeError("redis-server did not start")
 
 
 def test_redis_on_a_real_server(redis_port: int) -> None:
