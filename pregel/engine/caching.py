@@ -99,7 +99,8 @@ class CachingRun(LimitedRun):
     def call(self, scope: TaskScope, node: Node, argument: Any, index: int) -> Task:
         """A task calls a task, whose body will look into the cache."""
         child = super().call(scope, node, argument, index)
-        if not child.settled and self.request.caching.policy(child) is not None and not child.answers:
+        has_policy = not child.settled and self.request.caching.policy(child) is not None
+        if has_policy and not (self.pending and self.id_of(child) in self._asked()):
             child.node = self.request.caching.keeping(child.node)
         return child
 
