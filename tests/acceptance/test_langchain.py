@@ -125,6 +125,18 @@ def test_parallel_tasks_and_sends_are_told_apart(colour: Colour, lc: Library) ->
     assert found == {("__pregel_push", n, False): f"said {n}" for n in range(3)}
 
 
+def test_calls_in_threads_of_the_library(lc: Library) -> None:
+    def node(state: MessagesState) -> Any:
+        model = lc.RunnableLambda(lambda text: lc.model(text).invoke(text))
+        return {"messages": model.batch(["a b", "c d", "e f"])}
+
+    found: dict[str, str] = {}
+    for message, about in one(node).stream(HELLO, stream_mode="messages"):
+        assert about["langgraph_node"] == "n"
+        found[message.id] = found.get(message.id, "") + message.content
+    assert sorted(found.values()) == ["a b", "c d", "e f"]
+
+
 def test_tools_and_chains_pass_it_on(colour: Colour, lc: Library) -> None:
     @lc.tool
     def look(query: str) -> str:
