@@ -799,6 +799,11 @@ def namespace_above(ns: str) -> str:
     return "|".join(segments[:-1])
 
 
+def says_something(value: Any) -> bool:
+    """Of a stored error, or of stored questions: is there one, or was it taken back?"""
+    return value is not None and not (isinstance(value, (list, tuple)) and not value)
+
+
 def is_above(ns: str, nested: str) -> bool:
     """Can one namespace be that of the graph around a nested one?
 

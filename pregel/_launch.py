@@ -59,6 +59,8 @@ class Graph:
     name: str
     checkpointer: Any
     store: Any
+    cache: Any
+    cache_policy: Any
     context_schema: Any
     config: Mapping[str, Any] | None
     retry_policy: Sequence[Any]
@@ -162,6 +164,7 @@ def request_for(graph: Graph, call: Call, value: Any = None) -> Request:
     request.interrupt_after = _names(call.interrupt_after or graph.interrupt_after_nodes)
     request.breakpoints = _kept(request, graph, call)
     request.retry_policy = graph.retry_policy
+    _set_cache(request, graph)
     request.copiers = NO_COPIES if graph.isolate == "off" else COPIERS
     request.strict = graph.strict
     request.clock = clock
@@ -209,6 +212,22 @@ def request_for(graph: Graph, call: Call, value: Any = None) -> Request:
     if parent is not None:
         parent.questions.going_on.add(request)
     return request
+
+
+def _set_cache(request: Request, graph: Graph) -> None:
+    """The graph's own cache, or the one of the graph around it."""
+    cache, around = graph.cache, request.parent_run
+    if cache is None and around is not None and around.request.caching is not None:
+        cache = around.request.caching.cache
+    if cache is not None:
+        request.caching = _flights().Caching(cache, graph.cache_policy, graph.name)
+
+
+def _flights() -> Any:
+    """What looks into caches, imported when a graph has one: it loads asyncio (D36)."""
+    from pregel.engine import flights  # noqa: PLC0415 - a lazy door
+
+    return flights
 
 
 def _set_turn(request: Request, graph: Graph, call: Call) -> None:
@@ -471,7 +490,8 @@ def load_arguments(request: Request) -> dict[str, Any]:
 
 def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, value: Any) -> Run:
     """The run of a request that starts from what was loaded."""
-    run = Run(graph.program, request, loaded)
+    kind = Run if request.caching is None else request.caching.run
+    run: Run = kind(graph.program, request, loaded)
     around = request.parent_run
     if around is None:
         if pause.BREAKPOINTS in run.facts or run.pending or request.breakpoints[1] is not None:
@@ -492,15 +512,15 @@ def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, val
             run.replaying = value is None
             run.moved_past = not loaded.is_head
             if run.replaying and request.seeds:
-                run.stood = Stood("", loaded.checkpoint_id, loaded.rev, max(id_ for _, id_ in request.seeds.values()))
+                run.stood = Stood("", loaded.checkpoint_id, loaded.rev, request.as_of)
                 addressed = [[name, *seed] for name, seed in request.seeds.items()]
-                run.remember(REPLAYED, [loaded.checkpoint_id, loaded.rev, addressed])
+                run.remember(REPLAYED, [loaded.checkpoint_id, loaded.rev, addressed, request.as_of])
         elif loaded.source == "fork" and REPLAYED in loaded.facts and (value is None or isinstance(value, Command)):
-            id_, rev, addressed = loaded.facts[REPLAYED]
+            id_, rev, addressed, as_of = loaded.facts[REPLAYED]
             if id_ == loaded.parent_id:
                 # The replay of a nested checkpoint was stopped before it came there: it goes on.
                 request.seeds = {name: (ns, nested_id) for name, ns, nested_id in addressed}
-                run.stood = Stood("", id_, rev, max(nested_id for _, _, nested_id in addressed))
+                run.stood = Stood("", id_, rev, as_of)
         return run
     run.continues = loaded.parents.get(around.ns) == around.checkpoint_id
     run.stood = request.stood
@@ -515,8 +535,10 @@ def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, val
 
 def _start_of(request: Request) -> places.Looked[LoadedCheckpoint]:
     """The state that a run starts from, asked of the saver."""
-    found: LoadedCheckpoint = yield "load", (), load_arguments(request)
     around = request.parent_run
+    if request.seeds:
+        request.as_of = yield from _as_of(request)
+    found: LoadedCheckpoint = yield "load", (), load_arguments(request)
     if around is None:
         return found if request.called is None else (yield from _recalled(request, found))
     config = address(request, request.ns)
@@ -530,7 +552,9 @@ def _start_of(request: Request) -> places.Looked[LoadedCheckpoint]:
             found = yield "load", (), load_arguments(request)  # the saver remembers what was asked for last
     if seed is not None:
         named: LoadedCheckpoint = yield "load", (address(request, *seed),), {"claim": found.claim}
-        if named.checkpoint_id is not None and around.stood is not None:
+        # On the branch of the replay it may have gone on already: then what comes did not run when that was made.
+        goes_on = is_open and again and found.source != "fork"
+        if named.checkpoint_id is not None and around.stood is not None and not goes_on:
             request.stood = Stood(named.checkpoint_ns, named.checkpoint_id, named.rev, around.stood.as_of)
         if is_open and again:
             found = yield "load", (), load_arguments(request)
@@ -545,6 +569,19 @@ def _start_of(request: Request) -> places.Looked[LoadedCheckpoint]:
         if edit is not None:
             found = yield "load", (address(request, request.ns, edit),), {"claim": found.claim}
     return found
+
+
+def _as_of(request: Request) -> places.Looked[str]:
+    """The newest of the nested checkpoints that a call addresses, which says what had happened beside it by then.
+
+    An edit stands where what it was made of stood: the runs beside it may have gone on before it was made, and may have
+    been edited themselves.
+    """
+    ns, newest = max(request.seeds.values(), key=lambda seed: seed[1])
+    stood: LoadedCheckpoint = yield "load", (address(request, ns, newest),), {}
+    while stood.source == "update" and stood.parent_id is not None:
+        stood = yield "load", (address(request, ns, stood.parent_id),), {}
+    return max([id_ for _, id_ in request.seeds.values() if id_ != newest] + [stood.checkpoint_id or newest])
 
 
 def _recalled(request: Request, head: LoadedCheckpoint) -> places.Looked[LoadedCheckpoint]:
@@ -579,7 +616,7 @@ def _seed_of(request: Request, around: RunState) -> tuple[str, str] | None:
     if not seeds:
         return None
     name = _seeded(request, around, seeds)
-    if name not in seeds:
+    if name not in seeds or (around.stood is None and around.root.stood is not None):
         return None
     if around.stood is not None and not request.stable_ns:
         # Of several tasks of one node: the one that it belonged to. A node that was renamed is known by its names alone.

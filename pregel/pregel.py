@@ -20,12 +20,13 @@ from pregel._call import Call, is_graph, prepare
 from pregel._scope import TaskScope
 from pregel._stream import BUFFER, AsyncChunkStream, ChunkStream, Outlet
 from pregel._turns import OnConflict, Turn
+from pregel.cache.keys import namespace_of
 from pregel.channels import BaseChannel, Topic
 from pregel.constants import END, RESERVED, START, TASKS
 from pregel.drawing.draw import Graph, NodeInfo, build_channel_graph
 from pregel.engine.program import PregelNode, Program, Returned, Write
 from pregel.engine.sync_driver import SyncDriver
-from pregel.errors import InvalidUpdateError, Stranded, shown
+from pregel.errors import InvalidUpdateError, Stranded, nearest, shown
 from pregel.managed import ManagedValue
 from pregel.runtime import RunControl
 from pregel.types import (
@@ -41,6 +42,7 @@ from pregel.types import (
     TimeoutPolicy,
     ensure_valid_checkpointer,
 )
+from pregel.warnings import Notice, emit
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -60,6 +62,11 @@ class ChannelWrite:
 
     def __init__(self, entries: Sequence[tuple[str, Any, bool, Callable[[Any], Any] | None]]) -> None:
         self.entries = list(entries)
+
+    @property
+    def shape(self) -> list[tuple[str, Any, bool, Any]]:
+        """What it makes of a result, as data (`cache.keys`)."""
+        return self.entries
 
     def __call__(self, result: Any, scope: TaskScope, writes: list[Write]) -> None:
         for channel, value, skip_none, mapper in self.entries:
@@ -209,6 +216,16 @@ def _checked(entry: Any) -> tuple[str, Any, bool, Callable[[Any], Any] | None]:
     return channel, value, skip_none, mapper
 
 
+def _checked_cache(cache: Any) -> Any:
+    missing = [name for name in ("get", "aget", "set", "aset", "clear", "aclear") if not hasattr(cache, name)]
+    if cache is not None and missing:
+        raise TypeError(
+            f"cache= is {shown(cache)} ({type(cache).__name__}), which has no {', '.join(missing)}; expected a cache such "
+            f"as pregel.cache.memory.InMemoryCache()"
+        )
+    return cache
+
+
 def _sequence(steps: Sequence[Call]) -> Call | None:
     """Several steps as one call: each gets the output of the one before, and its own injected arguments."""
     if len(steps) < 2:
@@ -233,6 +250,7 @@ def _sequence(steps: Sequence[Call]) -> Call | None:
                 value = step.fn(value, **extra)
         return value
 
+    vars(run)["steps"] = vars(arun)["steps"] = steps  # what tells this sequence from others (`cache.keys`)
     fn = run if all(step.fn is not None for step in steps) else None
     return Call(name, fn, arun if any(step.afn is not None for step in steps) else None, arguments, steps[0].subject)
 
@@ -292,11 +310,7 @@ class Pregel(_launch.Graph):
         self.debug = bool(debug)
         self.checkpointer = ensure_valid_checkpointer(checkpointer)
         self.store = store
-        if cache is not None:
-            raise NotImplementedError(
-                "cache= is not supported yet: nodes with a cache policy run every time; leave it out"
-            )
-        self.cache = cache
+        self.cache = _checked_cache(cache)
         self.retry_policy = (retry_policy,) if isinstance(retry_policy, RetryPolicy) else tuple(retry_policy)
         self.cache_policy = cache_policy
         self.context_schema = context_schema
@@ -1101,6 +1115,49 @@ class Pregel(_launch.Graph):
         for item in self.get_subgraphs(namespace, recurse=recurse):
             yield item
 
+    # ---- cache
+
+    def clear_cache(self, nodes: Sequence[str] | None = None) -> None:
+        """Forget the cached results of nodes, None for all; also inside nested graphs that have no cache of their own.
+
+        Results of called tasks are not touched: `task.clear_cache(cache)`.
+
+        Raises:
+            ValueError: the graph has no cache.
+        """
+        namespaces = self._cache_namespaces(nodes)
+        self.cache.clear(namespaces)
+
+    async def aclear_cache(self, nodes: Sequence[str] | None = None) -> None:
+        """Async form of `clear_cache`."""
+        namespaces = self._cache_namespaces(nodes)
+        await self.cache.aclear(namespaces)
+
+    def _cache_namespaces(self, nodes: Sequence[str] | None) -> list[tuple[str, ...]]:
+        if self.cache is None:
+            raise ValueError(
+                f"No cache is set for this graph. Cannot clear cache. Compile graph {self.name!r} with cache=..., or call "
+                f"clear() of the cache itself"
+            )
+        names = list(self.nodes) if nodes is None else [nodes] if isinstance(nodes, str) else list(nodes)
+        unknown = [name for name in names if name not in self.nodes]
+        places = [
+            Notice(
+                "unknown-node",
+                f"clear_cache:{name}",
+                f"clear_cache of graph {self.name!r} names {name!r}, which is not a node of it, so nothing of it is "
+                f"forgotten; {nearest(name, self.nodes)}",
+            )
+            for name in unknown
+        ]
+        emit(places, self.program.warned, strict=self.strict)
+        found: dict[tuple[str, ...], None] = {}
+        for name in names:
+            node = self.nodes.get(name)
+            if node is not None:
+                found.update(dict.fromkeys(_cached_under(name, node, set())))
+        return list(found)
+
     # ---- pictures
 
     def get_graph(self, config: Any = None, *, xray: bool | int = False) -> Graph:
@@ -1198,6 +1255,17 @@ class Pregel(_launch.Graph):
         if isinstance(names, str):
             return getattr(self.channels[names], kind)
         return {name: getattr(self.channels[name], kind) for name in names}
+
+
+def _cached_under(name: str, node: PregelNode, seen: set[int]) -> Iterator[tuple[str, ...]]:
+    """Namespaces of a node in its graph's cache, and of those of nested graphs that use the same."""
+    if node.bound is not None:
+        yield namespace_of(name, node.bound.subject)
+    for graph in node.subgraphs:
+        if id(graph) not in seen and isinstance(graph, Pregel) and graph.cache is None:
+            seen.add(id(graph))
+            for inner, below in graph.nodes.items():
+                yield from _cached_under(inner, below, seen)
 
 
 def _explain() -> Any:

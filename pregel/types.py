@@ -188,15 +188,29 @@ class TimeoutPolicy:
         return cls(run_timeout=run, idle_timeout=idle, refresh_on=value.refresh_on)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: with them `CachePolicy[str](...)` fails in Python 3.11
 class CachePolicy(Generic[N]):
     """Reuse of a node's writes for an equal input. `ttl` in seconds, None for ever.
 
-    `key_func` maps the node's input to text or bytes; None: a key is made from the input itself.
+    `key_func` maps the node's input (a task's arguments) to text or bytes; it runs before the node does, for async nodes
+    on the event loop. None: a key is made from the input itself.
+
+    Raises:
+        TypeError: `key_func` cannot be called, or `ttl` is no number.
+        ValueError: `ttl` is not greater than 0.
     """
 
     key_func: Callable[..., str | bytes] | None = None
     ttl: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would only fail in a run."""
+        if self.key_func is not None and not callable(self.key_func):
+            raise TypeError(f"CachePolicy(key_func={shown(self.key_func)}): it must be a function of the node's input")
+        if self.ttl is not None and (isinstance(self.ttl, bool) or not isinstance(self.ttl, (int, float))):
+            raise TypeError(f"CachePolicy(ttl={shown(self.ttl)}): it must be a number of seconds, or None for ever")
+        if self.ttl is not None and not self.ttl > 0:
+            raise ValueError(f"CachePolicy(ttl={self.ttl!r}): it must be greater than 0 seconds; leave out the policy")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

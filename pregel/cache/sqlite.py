@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
+from checkpoint.files import make_private
 from checkpoint.workers import Worker
 from pregel.cache.base import BaseCache, FullKey, Namespace, Typed, decoded, encoded, packed
 
@@ -35,7 +36,7 @@ _TABLE: Final = (
 
 
 class SqliteCache(BaseCache[ValueT], Generic[ValueT]):
-    """A cache in a SQLite file. Safe to use from several threads, event loops and processes.
+    """A cache in a SQLite file, which only its owner may read. Safe to use from several threads, loops and processes.
 
     Args:
         path: of the file, which is made if it is missing; it may be that of a saver or a store.
@@ -44,6 +45,8 @@ class SqliteCache(BaseCache[ValueT], Generic[ValueT]):
         max_bytes: most bytes of their values, likewise.
         clock: seconds since the epoch.
     """
+
+    is_shared: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -62,9 +65,12 @@ class SqliteCache(BaseCache[ValueT], Generic[ValueT]):
         self._lock = threading.RLock()
         self._worker = Worker("pregel-cache")
         self._n_sets = 0
+        if self.path not in ("", ":memory:"):
+            make_private(self.path)
         self._conn = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
             self._conn.execute("PRAGMA journal_mode = WAL")
+            self._conn.execute("PRAGMA trusted_schema = OFF")
             self._conn.execute("PRAGMA synchronous = OFF" if self.path == ":memory:" else "PRAGMA synchronous = NORMAL")
             for statement in _TABLE:
                 self._conn.execute(statement)

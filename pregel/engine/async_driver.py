@@ -189,7 +189,9 @@ class AsyncDriver:
             if run.notices:
                 self.run.warn()
             if tasks is None:
-                return False
+                if run.phase != "asking":
+                    return False
+                tasks = await self.look_up()
             if self.acks:
                 await self.keep_up()
             if len(tasks) == 1 and self.inline and tasks[0].timeout is None and not tasks[0].node.needs_worker:
@@ -235,6 +237,14 @@ class AsyncDriver:
         if commit is not None:
             await self.store(commit)
         return run.phase == "idle"
+
+    async def look_up(self) -> list[Task]:
+        """Ask the cache for the results of the planned tasks; returns the tasks that must run."""
+        run = self.run
+        left: list[Task] = await run.request.caching.alook_up(run)
+        if run.notices:
+            run.warn()
+        return left
 
     async def barrier(self) -> bool:
         """Wait for an outcome and settle it, with all that have arrived; is anything still running?"""

@@ -286,6 +286,8 @@ class Run(RunState):
         """
         is_torn = self.phase == "committing"
         self.phase = "done"
+        if self.stores and self.request.stable_ns and isinstance(self.bubble, ParentCommand):
+            self._take_back()
         for task in self.tasks:
             if not task.settled and not is_torn:
                 self._keep_answers(task)
@@ -578,10 +580,30 @@ class Run(RunState):
             if left is not None:
                 self._hold(task, INTERRUPT, left)
 
+    def _take_back(self) -> None:
+        """The run has left for the graph around it: questions and errors of its open step are nobody's any more. Else the
+        one that goes on from what is stored would take it for unfinished, and forget where it ended."""
+        slots = WRITES_IDX_MAP[ERROR], WRITES_IDX_MAP[INTERRUPT]
+        self.held = [entry for entry in self.held if entry.slot not in slots]
+        taken_back = {(e.task_id, e.path, e.slot) for e in self.pending if e.slot in slots and not pause.is_null(e.task_id)}
+        for task in self.tasks:
+            if task.interrupts or task.error is not None:
+                taken_back |= {(self.id_of(task), task.path_text, slot) for slot in slots}
+        for id_, path, slot in sorted(taken_back):
+            write = (ERROR, None) if slot == WRITES_IDX_MAP[ERROR] else (INTERRUPT, [])
+            self.held.append(TaskWrites(self.rev, self.checkpoint_id, id_, path, slot, [write]))
+
     def _still_open(self) -> list[Unstored]:
-        """Nested runs of the open superstep, of tasks that did not finish: a finished one does not run again."""
+        """Nested runs of the open superstep that are to be stored: of tasks that did not finish, since a finished one does
+        not run again; and those that alone know where runs below them ended that this call has not made."""
         runs, self.open_runs = self.open_runs, []
-        return [left for left in runs if left.run.request.parent.task.writes is None]  # type: ignore[union-attr]
+        made = {other.rev for other in self.root.parked}
+        return [
+            left
+            for left in runs
+            if left.run.request.parent.task.writes is None  # type: ignore[union-attr]
+            or (not left.is_parked and not made.issuperset({**left.run.sub, **left.run.sub_changed}.values()))
+        ]
 
     def _take_held(self) -> list[TaskWrites]:
         held = self.held

@@ -154,6 +154,7 @@ class Node:
         "inject",
         "is_error_handler",
         "is_inert",
+        "kept_as",
         "mapper",
         "metadata",
         "name",
@@ -213,6 +214,8 @@ class Node:
         self.is_error_handler = spec.is_error_handler
         self.subgraphs = spec.subgraphs
         self.aliases = spec.aliases
+        self.kept_as: dict[Any, Any] | None = None
+        """What a cache knows the node by, once one was asked (`flights.Caching`)."""
         self.address = name
         """What ids, paths and namespaces of its tasks call it: a former name for tasks that were stored under that."""
 

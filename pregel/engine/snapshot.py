@@ -254,9 +254,11 @@ def into_lane(run: RunState, commits: Sequence[StepCommit]) -> None:
 def kept(run: RunState, held: Sequence[TaskWrites] = ()) -> LoadedCheckpoint:
     """The state of a run as its next run would load it, whose commits are not stored yet. `held`: of its open step."""
     assert run.claim is not None
-    values = {
-        name: channel.dump() for name, channel in run.channels.items() if channel.tracked and name in run.versions
-    }
+    # What was loaded and has been looked at since is what its channel says: it may have been cleared.
+    values = {name: value for name, value in run.channels.stored.items() if name not in run.channels}
+    for name, channel in run.channels.items():
+        if channel.tracked and name in run.versions and (value := channel.dump()) is not MISSING:
+            values[name] = value
     return LoadedCheckpoint(
         run.claim,
         run.ns,
@@ -267,7 +269,7 @@ def kept(run: RunState, held: Sequence[TaskWrites] = ()) -> LoadedCheckpoint:
         source=run.source,
         step=run.made_step,
         parents=run.parents(),
-        values={**run.channels.stored, **{n: v for n, v in values.items() if v is not MISSING}},
+        values=values,
         versions=dict(run.versions),
         seen={node: dict(seen) for node, seen in run.seen.items()},
         updated_channels=run.updated,

@@ -29,7 +29,7 @@ from pregel.errors import Interrupt
 from pregel.types import Every
 from pregel.warnings import Notice, emit
 
-Phase = Literal["new", "idle", "running", "committing", "done"]
+Phase = Literal["new", "idle", "asking", "running", "committing", "done"]
 Status = Literal[
     "input",
     "pending",
@@ -96,7 +96,9 @@ class Request:
     """What one caller asked one run to do; filled by `pregel.pregel`, read by everybody, changed by nobody."""
 
     __slots__ = (
+        "as_of",
         "breakpoints",
+        "caching",
         "call_number",
         "called",
         "caller",
@@ -142,6 +144,8 @@ class Request:
     )
 
     def __init__(self) -> None:
+        self.caching: Any = None
+        """What looks into the cache and keeps (`flights.Caching`); None without a cache."""
         self.called: Any = None
         """The call that the root run is for, if it has a run id of its own (`engine.repeat.Called`)."""
         self.turn: Any = None
@@ -173,6 +177,8 @@ class Request:
     seeds: dict[str, tuple[str, str]]
     """Root run: namespace without task ids -> (namespace, checkpoint id) of nested checkpoints that the caller addressed.
     The nested run of the task that had this namespace starts from there (D25)."""
+    as_of: str
+    """Root run with `seeds`: id of the newest checkpoint that what they address has seen, as `Stood.as_of`."""
     stood: Stood | None
     """Nested run of a replayed superstep: where it stood then."""
     run_id: str | None
@@ -233,7 +239,7 @@ class Stood(NamedTuple):
     checkpoint_id: str
     rev: int
     as_of: str
-    """The addressed checkpoint: ids sort by time, and what is newer had not happened yet."""
+    """The addressed checkpoint, or what it is an edit of: ids sort by time, and what is newer had not happened yet."""
 
 
 class Unstored(NamedTuple):

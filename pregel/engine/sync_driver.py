@@ -143,7 +143,9 @@ class SyncDriver:
             if run.notices:
                 self.run.warn()
             if tasks is None:
-                return False
+                if run.phase != "asking":
+                    return False
+                tasks = self.look_up()
             if self.acks:
                 self.keep_up()
             if len(tasks) == 1 and self.inline and tasks[0].timeout is None:
@@ -184,6 +186,14 @@ class SyncDriver:
         if commit is not None:
             self.store(commit)
         return run.phase == "idle"
+
+    def look_up(self) -> list[Task]:
+        """Ask the cache for the results of the planned tasks; returns the tasks that must run."""
+        run = self.run
+        left: list[Task] = run.request.caching.look_up(run)
+        if run.notices:
+            run.warn()
+        return left
 
     def barrier(self) -> bool:
         """Wait for an outcome and settle it, with all that have arrived; is anything still running?"""

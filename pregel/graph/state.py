@@ -393,7 +393,8 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
         Args:
             checkpointer: keeps the state of threads. None: none, or the parent graph's; True: the parent's, with state
                 that outlives one call; False: never any.
-            cache: where nodes with a cache policy keep results; refused until there are caches.
+            cache: where nodes with a cache policy keep results, such as `pregel.cache.memory.InMemoryCache()`; nested
+                graphs without one use it too (docs/caching.md).
             store: key-value store, `runtime.store`.
             interrupt_before: nodes to stop before, or `"*"` for all.
             interrupt_after: nodes to stop after, or `"*"` for all.

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import fnmatch
+import os
 import shutil
 import socket
 import subprocess
@@ -389,3 +390,25 @@ def test_a_real_server(colour: Colour, tmp_path: Path) -> None:
                 assert client.keys() == [b"a"]
         finally:
             server.terminate()
+
+
+# ---- files
+
+
+def test_only_the_owner_reads_a_file(tmp_path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        with SqliteCache[Any](tmp_path / "cache") as cache:
+            cache.set({KEY: (1, None)})
+            modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    finally:
+        os.umask(umask)
+    assert modes == {"cache": 0o600, "cache-wal": 0o600, "cache-shm": 0o600}
+
+
+def test_a_cache_in_memory_makes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with SqliteCache[Any](":memory:") as cache:
+        cache.set({KEY: (1, None)})
+        assert cache.get([KEY]) == {KEY: 1}
+    assert not [*tmp_path.iterdir()]
