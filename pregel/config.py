@@ -32,10 +32,12 @@ ARGUMENTS: Final = frozenset(
     {
         "context",
         "control",
+        "deadline",
         "debug",
         "durability",
         "interrupt_after",
         "interrupt_before",
+        "max_steps",
         "on_conflict",
         "output_keys",
         "print_mode",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from copy import copy
+from datetime import datetime, timedelta
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Self
@@ -17,6 +18,7 @@ from checkpoint.base import RunnableConfig
 from pregel import _launch, _scope, _state_api
 from pregel import config as configs
 from pregel._call import Call, is_graph, prepare
+from pregel._policies import retry_policies
 from pregel._scope import TaskScope
 from pregel._stream import BUFFER, AsyncChunkStream, ChunkStream, Outlet
 from pregel._turns import OnConflict, Turn
@@ -166,7 +168,7 @@ class NodeBuilder:
 
     def add_retry_policies(self, *policies: RetryPolicy) -> Self:
         """Add retry policies; the first that matches a failure decides."""
-        self._retry += policies
+        self._retry += retry_policies(policies, "add_retry_policies")
         return self
 
     def add_cache_policy(self, policy: CachePolicy[Any]) -> Self:
@@ -311,7 +313,7 @@ class Pregel(_launch.Graph):
         self.checkpointer = ensure_valid_checkpointer(checkpointer)
         self.store = store
         self.cache = _checked_cache(cache)
-        self.retry_policy = (retry_policy,) if isinstance(retry_policy, RetryPolicy) else tuple(retry_policy)
+        self.retry_policy = retry_policies(retry_policy, "Pregel")
         self.cache_policy = cache_policy
         self.context_schema = context_schema
         self.config = dict(config) if config else None
@@ -480,6 +482,8 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        deadline: float | timedelta | datetime | None = None,
+        max_steps: int | None = None,
         run_id: str | UUID | None = None,
         key: str | None = None,
         version: str = "v1",
@@ -500,6 +504,9 @@ class Pregel(_launch.Graph):
                 refuse. `"wait"`: wait for its end. `"fork"`: run beside it, on a branch that never becomes the newest;
                 `GraphOutput.config` of `version="v2"` names it.
             timeout: seconds to wait. None: as long as it takes (wait), not at all (fork).
+            deadline: seconds from now, a timedelta or an aware datetime by which the run is over. What is not done by then
+                is ended where it is and stays pending; no node runs on the caller's own thread.
+            max_steps: supersteps that this call may run, those of nested graphs included.
             run_id: a str or UUID that makes the call safe to repeat: the input is applied once, however often the same
                 call is made, and the run's result returned (docs/retrying.md). `config["run_id"]` means the same.
             key: inside a node, the name of this nested run among those of the node: it keeps its namespace whatever the
@@ -507,7 +514,8 @@ class Pregel(_launch.Graph):
 
         Raises:
             Exception: whatever a node raises, with a note that names the node.
-            GraphRecursionError: the step limit was reached.
+            GraphRecursionError: the step limit, or `max_steps`, was reached.
+            DeadlineExceededError: the run was not over by its deadline.
             EmptyInputError: there is nothing to do.
             ThreadBusyError: another run holds the thread; nothing was run.
             CheckpointConflictError: another process, or a newer run, took the thread meanwhile; nothing more is stored.
@@ -522,6 +530,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.deadline, call.max_steps = deadline, max_steps
         call.run_id = run_id
         call.key = key
         if stream_mode != "values" or print_mode or more or self.debug:
@@ -554,6 +563,8 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        deadline: float | timedelta | datetime | None = None,
+        max_steps: int | None = None,
         run_id: str | UUID | None = None,
         key: str | None = None,
         subgraphs: bool = False,
@@ -584,6 +595,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.deadline, call.max_steps = deadline, max_steps
         call.run_id = run_id
         call.key = key
         view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version, buffer)
@@ -676,7 +688,7 @@ class Pregel(_launch.Graph):
             run,
             request.saver,
             request.durability,
-            inline=not (live or _launch.is_live(request)),
+            inline=not (live or request.prompt or _launch.is_live(request)),
             gate=request.gate,
             step_timeout=self.step_timeout,
         )
@@ -739,6 +751,8 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - of the waiting for the thread only
+        deadline: float | timedelta | datetime | None = None,
+        max_steps: int | None = None,
         run_id: str | UUID | None = None,
         key: str | None = None,
         version: str = "v1",
@@ -753,6 +767,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.deadline, call.max_steps = deadline, max_steps
         call.run_id = run_id
         call.key = key
         if stream_mode != "values" or print_mode or more or self.debug:
@@ -785,6 +800,8 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        deadline: float | timedelta | datetime | None = None,
+        max_steps: int | None = None,
         run_id: str | UUID | None = None,
         key: str | None = None,
         subgraphs: bool = False,
@@ -802,6 +819,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.deadline, call.max_steps = deadline, max_steps
         call.run_id = run_id
         call.key = key
         view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version, buffer)
@@ -897,7 +915,7 @@ class Pregel(_launch.Graph):
             run,
             request.saver,
             request.durability,
-            inline=not (live or _launch.is_live(request)),
+            inline=not (live or request.prompt or _launch.is_live(request)),
             gate=request.gate,
             step_timeout=self.step_timeout,
         )

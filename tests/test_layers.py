@@ -41,6 +41,7 @@ WORDS = tuple(
         "errors",
         "_scope",
         "_call",
+        "_policies",
         "_langchain",
         "types",
         "_typed",
@@ -50,7 +51,8 @@ WORDS = tuple(
     )
 )
 PARTS = tuple(
-    f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing", "explanation")
+    f"pregel.{name}"
+    for name in ("channels", "managed", "callbacks", "runtime", "_signals", "config", "drawing", "explanation")
 )
 KEEPERS = ("pregel.store", "pregel.cache")
 DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "once", "flights", "sync_driver", "async_driver"))
@@ -98,6 +100,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 # are two more: only they need pydantic, and only when asked for. Spelling is another: only who made a mistake needs it.
 LAZY_DOORS = {
     "pregel.types": {"pregel._typed"},
+    "pregel.runtime": {"pregel._signals"},
     "pregel.graph.compile": {"pregel.graph.jsonschema"},
     "pregel.drawing.draw": {"pregel.drawing.svg"},
     "pregel.pregel": {"pregel.engine.async_driver", "pregel._jsonschema", "pregel._explain"},

@@ -40,7 +40,8 @@ answer.py (does an answer fit?), retry.py (try again?), origin.py (what makes tw
 view.py (chunks, output values, configs), history.py (snapshots of stored states),
 edit.py (`update_state`), joins.py (edges with several sources), program.py (the compiled graph), namespace.py (addresses of
 nested runs), occupancy.py (who runs in a shared one), effects.py (what a driver may be asked besides storing), notes.py
-(where an error happened, and how to go on), reasons.py (why stored tasks ran, for `explain`).
+(where an error happened, and how to go on), limits.py and limited.py (time limits of an attempt; of a run, and its
+supersteps), reasons.py (why stored tasks ran, for `explain`).
 
 Invariants
 

@@ -20,7 +20,7 @@ from checkpoint.base import LoadedCheckpoint
 from pregel._scope import TaskScope
 from pregel.constants import INTERRUPT, RESUME, RETURN, TASKS
 from pregel.engine import snapshot, view
-from pregel.engine.core import Run
+from pregel.engine.limited import LimitedRun
 from pregel.engine.program import Node, Program, Write
 from pregel.engine.state import Request
 from pregel.engine.task import Task
@@ -29,8 +29,8 @@ Key = tuple[tuple[str, ...], str]
 """Namespace and key of an entry."""
 
 
-class CachingRun(Run):
-    """One run of one graph that has a cache."""
+class CachingRun(LimitedRun):
+    """One run of one graph that has a cache, with limits or without."""
 
     __slots__ = ("heard", "planned", "served", "wanted")
 

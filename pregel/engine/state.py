@@ -37,6 +37,8 @@ Status = Literal[
     "interrupt_before",
     "interrupt_after",
     "out_of_steps",
+    "out_of_time",
+    "out_of_budget",
     "draining",
     "interrupted",
     "failed",
@@ -119,15 +121,18 @@ class Request:
         "jitter",
         "key",
         "limit",
+        "limits",
         "modes",
         "monotonic",
         "new_id",
         "ns_",
         "outlets",
         "output_keys",
+        "own_limits",
         "pace",
         "parent",
         "parent_run",
+        "prompt",
         "retry_policy",
         "run_id",
         "runtime",
@@ -157,6 +162,12 @@ class Request:
         self.stood = None
         self.forks = False
         """Root run: does it go on in a lane if it loses its thread?"""
+        self.limits: Any = None
+        """What the call, or one around it, allows its run and those nested in it (`engine.limited.Limits`)."""
+        self.own_limits: Any = None
+        """The same, if it is this call that says so."""
+        self.prompt = False
+        """May the run have to end in the middle of a body, because of a deadline?"""
 
     config: Mapping[str, Any]
     """Merged: ambient, bound, given."""
@@ -323,6 +334,7 @@ class RunState:
         "facts_changed",
         "failure",
         "finished",
+        "has_put_off",
         "held",
         "interrupts",
         "is_fresh",
@@ -403,6 +415,8 @@ class RunState:
         """Tasks of the current step in planned order; handlers and called tasks are appended."""
         self.ready: list[str] = []
         """Names of the tasks that the step limit kept from running."""
+        self.has_put_off = False
+        """Does a task of the step stay pending because the run was asked to stop while it waited for its next attempt?"""
         self.starved: list[str] = []
         """Nodes that were due and had nothing to read."""
         self.waiting: list[Task] = []

@@ -539,7 +539,7 @@ def test_what_is_never_stored_is_not_kept(colour: Colour, cache: Any) -> None:
 def test_an_entry_that_is_something_else_is_a_miss(colour: Colour, entry: Any) -> None:
     class Odd(InMemoryCache[Any]):
         def get(self, keys: Any) -> Any:
-            return {key: entry for key in keys}
+            return dict.fromkeys(keys, entry)
 
     calls: list[Any] = []
     graph = single(counting(colour, calls)).compile(cache=Odd())
