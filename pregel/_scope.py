@@ -247,7 +247,7 @@ class TaskScope:
         """Emit a chunk of mode messages; nothing happens when nobody listens. `about`: its metadata, if not the task's;
         `once`: not if it was shown before."""
         self.check()
-        self._progress()
+        self.progress()
         self.host.say(self, message, about, once=once)
 
     def beat(self) -> None:

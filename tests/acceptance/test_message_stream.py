@@ -135,6 +135,24 @@ def test_plain_dicts_elsewhere_stay_as_they_are_and_an_echo_is_no_news(colour: C
     assert [type(one) for one in chunks[-1][1]["other"]] == [dict, dict]
 
 
+def test_listening_changes_nothing_that_others_see(colour: Colour, thread: Any) -> None:
+    def chunks(*modes: str) -> list[Any]:
+        graph = graph_of(
+            colour,
+            lambda state: {"messages": [("ai", "said"), {"role": "user", "content": "d"}]},
+            checkpointer=InMemorySaver(),
+        )
+        found = colour.stream(graph, HELLO, thread, stream_mode=[*modes, "updates", "tasks"])
+        for _, payload in found:
+            if isinstance(payload, dict):
+                payload.pop("id", None)
+        return [chunk for chunk in found if chunk[0] != "messages" and "input" not in chunk[1]]
+
+    alone = chunks()
+    assert alone == chunks("messages")
+    assert [type(one) for one in alone[0][1]["n0"]["messages"]] == [tuple, dict]
+
+
 @pytest.mark.parametrize("bad", [("bogus", "x"), {"role": "tool", "content": "no id"}, 3])
 def test_what_is_no_message_is_the_reducers_to_refuse(colour: Colour, bad: Any) -> None:
     graph = graph_of(colour, lambda state: {"messages": [bad]})
