@@ -104,6 +104,17 @@ class Lent(dict[str, Any]):
         return dict(self.made())
 
 
+def lend_to_all(nodes: dict[str, Any]) -> None:
+    """Have the bodies of a compiled graph find their config: in order, so the last one tells whether all do."""
+    for node in reversed(nodes.values()):
+        if node.spec.bound is not None:
+            if type(node.inject) is Lend:
+                return
+            break
+    for node in nodes.values():
+        lend_to(node)
+
+
 def lend_to(node: Any) -> None:
     """Have the bodies of a compiled node, and its routers, find their config; once is enough."""
     variable = getattr(modules.get(RUNNABLES), "var_child_runnable_config", None)

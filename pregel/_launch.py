@@ -182,8 +182,7 @@ def request_for(graph: Graph, call: Call, value: Any = None) -> Request:
     request.runtime = runtime_of
     program = graph.program
     if _langchain.RUNNABLES in _langchain.modules:
-        for node in program.nodes.values():
-            _langchain.lend_to(node)
+        _langchain.lend_to_all(program.nodes)
     keys = call.output_keys
     if keys is None:
         keys = program.output_channels

@@ -500,4 +500,21 @@ def made_id(text: str, taken: Container[Any] = ()) -> str:
 
 
 register_codec(Message, "pregel.Message", dict, Message)
-register_codec(RemoveMessage, "pregel.RemoveMessage", lambda message: message["id"], RemoveMessage)
+
+
+def _pack_removal(message: RemoveMessage) -> Any:
+    plain = dict(message)
+    identity = plain.get("id")
+    bare = isinstance(identity, str) and plain == {"role": "remove", "content": "", "id": identity}
+    return identity if bare else plain
+
+
+def _unpack_removal(stored: Any) -> RemoveMessage:
+    if not isinstance(stored, dict):
+        return RemoveMessage(stored)
+    removal = RemoveMessage.__new__(RemoveMessage)
+    dict.update(removal, stored)
+    return removal
+
+
+register_codec(RemoveMessage, "pregel.RemoveMessage", _pack_removal, _unpack_removal)

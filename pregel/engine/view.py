@@ -158,11 +158,12 @@ def finished(run: RunState, task: Task) -> None:
     """A task finished."""
     if task.node.hidden:
         return
-    if "messages" in run.sees:
-        _spoken(run, task)
+    meant = _spoken(run, task) if "messages" in run.sees else {}
     if "updates" in run.sees:
         run.emit("updates", _update(run, task))
     task_result(run, task)
+    for at, value in meant.items():
+        _rewrite(run, task, at, value)
 
 
 def failed(run: RunState, task: Task) -> None:
@@ -249,11 +250,15 @@ def _heard(run: RunState, tasks: Sequence[Task]) -> None:
             outlet.spoken.update(given)
 
 
-def _spoken(run: RunState, task: Task) -> None:
+def _spoken(run: RunState, task: Task) -> dict[int, Any]:
     """The messages that a task returned, each once to every caller. One without an id gets one here, made of the task's,
-    so that the chunk and the state agree, and a task that runs again says the same."""
+    so that the chunk and the state agree, and a task that runs again says the same.
+
+    Returns the writes that are to be replaced, by their place: texts, pairs and dicts cannot be given an id.
+    """
     path = namespace.path_of(run.ns)
     number = 0
+    replaced: dict[int, Any] = {}
     given: set[int] | None = None
     for at, (channel, value) in enumerate(task.writes or ()):
         meant = value
@@ -261,7 +266,7 @@ def _spoken(run: RunState, task: Task) -> None:
             current = run.channels[channel]
             meant = coerced(value, current.get() if current.is_available() else None)
             if meant is not value:
-                _rewrite(run, task, at, meant)
+                replaced[at] = meant
         for message in messages_in([meant]):
             if type(message) is dict:  # in a channel that knows nothing of ids: it stays as it is
                 if given is None:
@@ -274,10 +279,12 @@ def _spoken(run: RunState, task: Task) -> None:
                 give_id(message, digest([run.id_of(task), "message", str(number)]))
             number += 1
             _show(run, task, path, message)
+    return replaced
 
 
 def _rewrite(run: RunState, task: Task, at: int, value: Any) -> None:
-    """Put messages in the place of what stands for them: only so do the ids that are shown arrive in the state."""
+    """Put messages in the place of what stands for them: only so do the ids that are shown arrive in the state. Chunks of
+    other modes have what the task wrote, whatever else is listened to."""
     writes = task.writes
     assert writes is not None
     before = writes[at]

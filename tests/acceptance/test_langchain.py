@@ -13,7 +13,7 @@ from checkpoint.memory import InMemorySaver
 from pregel.channels import LastValue
 from pregel.constants import TAG_NOSTREAM
 from pregel.errors import AttemptClosedError
-from pregel.graph import START, MessagesState, StateGraph
+from pregel.graph import END, START, MessagesState, StateGraph
 from pregel.graph.message import push_message
 from pregel.pregel import NodeBuilder, Pregel
 from pregel.types import Command, Send, interrupt
@@ -123,6 +123,18 @@ def test_parallel_tasks_and_sends_are_told_apart(colour: Colour, lc: Library) ->
     for message, about in chunks:
         found[about["langgraph_path"]] = found.get(about["langgraph_path"], "") + message.content
     assert found == {("__pregel_push", n, False): f"said {n}" for n in range(3)}
+
+
+def test_calls_in_threads_of_the_library(lc: Library) -> None:
+    def node(state: MessagesState) -> Any:
+        model = lc.RunnableLambda(lambda text: lc.model(text).invoke(text))
+        return {"messages": model.batch(["a b", "c d", "e f"])}
+
+    found: dict[str, str] = {}
+    for message, about in one(node).stream(HELLO, stream_mode="messages"):
+        assert about["langgraph_node"] == "n"
+        found[message.id] = found.get(message.id, "") + message.content
+    assert sorted(found.values()) == ["a b", "c d", "e f"]
 
 
 def test_tools_and_chains_pass_it_on(colour: Colour, lc: Library) -> None:
@@ -419,3 +431,44 @@ def test_the_lent_config_reads_like_a_dict(colour: Colour, lc: Library) -> None:
     node.__annotations__.pop("config")
     colour.invoke(one(colour.node(node)), HELLO)
     assert len(seen) == 1
+
+
+def test_an_agent_with_tools(colour: Colour, lc: Library, saver: Any) -> None:
+    """A whole program of the library's parts: model, tools, a question in between, and what a reader sees of it."""
+
+    @lc.tool
+    def weather(city: str) -> str:
+        """Look up the weather."""
+        return f"sunny in {city}, {interrupt('allowed?')}"
+
+    call = {"name": "weather", "args": {"city": "Oslo"}, "id": "c1", "type": "tool_call"}
+    model = lc.model(
+        lc.AIMessage("", id="a1", tool_calls=[call]), lc.AIMessage("It is", id="a2"), disable_streaming=True
+    )
+
+    def tools(state: MessagesState) -> Any:
+        return {"messages": [weather.invoke(one) for one in state["messages"][-1].tool_calls]}
+
+    def more(state: MessagesState) -> str:
+        return "tools" if state["messages"][-1].tool_calls else END
+
+    def graph() -> Any:
+        builder = StateGraph(MessagesState).add_node("model", asks(colour, model)).add_node("tools", colour.node(tools))
+        builder.add_edge(START, "model").add_conditional_edges("model", more, ["tools", END]).add_edge("tools", "model")
+        return builder.compile(checkpointer=saver)
+
+    config = {"configurable": {"thread_id": "t"}}
+    assert shown(colour, graph(), {"messages": "weather?"}, config) == [("AIMessage", "")]
+    answer = Command(resume="checked")
+    assert shown(colour, graph(), answer, config) == [
+        ("ToolMessage", "sunny in Oslo, checked"),
+        ("AIMessage", "It is"),
+    ]
+    stored = colour.get_state(graph(), config).values["messages"]
+    assert [(type(message).__name__, message.content) for message in stored] == [
+        ("HumanMessage", "weather?"),
+        ("AIMessage", ""),
+        ("ToolMessage", "sunny in Oslo, checked"),
+        ("AIMessage", "It is"),
+    ]
+    assert stored[2].tool_call_id == "c1"
