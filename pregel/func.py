@@ -37,6 +37,7 @@ from pregel._call import (
     written_return,
 )
 from pregel._scope import TaskScope
+from pregel.cache.keys import namespace_of
 from pregel.channels import EphemeralValue, LastValue
 from pregel.constants import END, MISSING, PREVIOUS, RETURN, START
 from pregel.errors import shown
@@ -135,6 +136,14 @@ class TaskFunction(Generic[P, T]):
                 f"contextvars.copy_context().run"
             )
         return cast("SyncAsyncFuture[T]", scope.spawn(self._node, (args, kwargs)))
+
+    def clear_cache(self, cache: BaseCache[Any]) -> None:
+        """Forget what the cache has of this task, for all arguments."""
+        cache.clear([namespace_of(self.__name__, self.func)])
+
+    async def aclear_cache(self, cache: BaseCache[Any]) -> None:
+        """Async form of `clear_cache`."""
+        await cache.aclear([namespace_of(self.__name__, self.func)])
 
     def __repr__(self) -> str:
         return f"<task {self.__name__!r}>"

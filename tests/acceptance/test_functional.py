@@ -16,13 +16,14 @@ import pytest
 
 from checkpoint.memory import InMemorySaver
 from checkpoint.sqlite import SqliteSaver
+from pregel.cache.memory import InMemoryCache
 from pregel.config import get_stream_writer
 from pregel.errors import EmptyInputError, NodeTimeoutError
 from pregel.func import entrypoint, task
 from pregel.graph import START, StateGraph
 from pregel.runtime import Runtime
 from pregel.store.memory import InMemoryStore
-from pregel.types import Command, RetryPolicy, interrupt
+from pregel.types import CachePolicy, Command, RetryPolicy, interrupt
 from pregel.warnings import PregelWarning
 from tests.support.scenarios import Gate, Log, diagnosed, path_of, steps
 
@@ -852,6 +853,67 @@ def test_an_async_task_in_a_sync_run():
         return "went on"
 
     assert flow.invoke(0) == "went on"
+
+
+# ---- results that are not computed again
+
+
+def test_cached_tasks(colour, memory):
+    """Over threads, resumes and runs; the entrypoint's policy is that of tasks without one, and its own."""
+    ran = []
+    cache = InMemoryCache()
+
+    @task(cache_policy=CachePolicy())
+    @colour.node
+    def slow(n):
+        ran.append(n)
+        return n * 2
+
+    @task
+    @colour.node
+    def other(n):
+        ran.append(("other", n))
+        return n
+
+    @entrypoint(memory, cache=cache)
+    @colour.script
+    def flow(x):
+        results = yield [slow(x), slow(x + 1), other(x)]
+        return [*results, interrupt("?")]
+
+    for number in range(3):
+        thread = {"configurable": {"thread_id": str(number)}}
+        colour.invoke(flow, 1, thread)
+        assert colour.invoke(flow, Command(resume="!"), thread) == [2, 4, 1, "!"]
+    assert sorted(n for n in ran if isinstance(n, int)) == [1, 2]
+    assert ran.count(("other", 1)) == 3
+    chunks = colour.stream(flow, 1, {"configurable": {"thread_id": "4"}})
+    assert {"slow": 2, "__metadata__": {"cached": True}} in chunks
+    slow.clear_cache(cache)
+    colour.invoke(flow, 1, {"configurable": {"thread_id": "5"}})
+    assert ran.count(1) == 2
+    asyncio.run(slow.aclear_cache(cache))
+    colour.invoke(flow, 1, {"configurable": {"thread_id": "6"}})
+    assert ran.count(1) == 3
+
+
+def test_a_cached_entrypoint(colour):
+    ran = []
+
+    @task
+    @colour.node
+    def work(n):
+        ran.append(n)
+        return n
+
+    @entrypoint(cache=InMemoryCache(), cache_policy=CachePolicy())
+    @colour.script
+    def flow(x):
+        ran.append("flow")
+        return sum((yield [work(1), work(x)]))
+
+    assert [colour.invoke(flow, x) for x in (2, 2, 3)] == [3, 3, 4]
+    assert (ran.count("flow"), ran.count(1), ran.count(2), ran.count(3)) == (2, 1, 1, 1)
 
 
 # ---- what is injected
