@@ -278,6 +278,7 @@ class entrypoint(Generic[ContextT]):
         retry_policy: of the entrypoint, and of tasks that have none. A further attempt finds the results of the tasks
             that have finished.
         timeout: seconds, timedelta or policy: the limit of one attempt.
+        strict: what is a `PregelWarning` otherwise is raised.
     """
 
     def __init__(
@@ -289,6 +290,8 @@ class entrypoint(Generic[ContextT]):
         cache_policy: CachePolicy[Any] | None = None,
         retry_policy: Policies = None,
         timeout: Limit = None,
+        *,
+        strict: bool = False,
         **former: Unpack[_FormerEntrypoint],
     ) -> None:
         given = cast("dict[str, Any]", former)
@@ -301,6 +304,7 @@ class entrypoint(Generic[ContextT]):
         self.cache_policy = cache_policy
         self.retry_policy = retry_policy
         self.timeout = TimeoutPolicy.coerce(timeout)
+        self.strict = strict
 
     @dataclass(frozen=True, kw_only=True)
     class final(Generic[R, S]):
@@ -354,6 +358,7 @@ class entrypoint(Generic[ContextT]):
             cache_policy=self.cache_policy,
             retry_policy=_tuple(self.retry_policy),
             context_schema=self.context_schema,
+            strict=self.strict,
         )
 
 

@@ -184,7 +184,8 @@ def test_a_call_with_other_arguments_runs(colour, memory, thread, batch):
     assert ran == [1, 2, 3]
 
 
-def test_strict_refuses_a_call_with_other_arguments(colour, memory, thread):
+@pytest.mark.parametrize("is_node", [False, True])
+def test_strict_refuses_a_call_with_other_arguments(colour, memory, thread, is_node):
     numbers = [1]
     ran = []
 
@@ -194,12 +195,15 @@ def test_strict_refuses_a_call_with_other_arguments(colour, memory, thread):
         ran.append(n)
         return n * 2
 
-    @colour.script
-    def act(state):
+    def body(state):
         result = yield double(numbers[0])
         return {"l": [interrupt(result)]}
 
-    graph = StateGraph(Log).add_node("act", act).add_edge(START, "act").compile(memory, strict=True)
+    if is_node:
+        graph = StateGraph(Log).add_node("act", colour.script(body)).add_edge(START, "act")
+        graph = graph.compile(memory, strict=True)
+    else:
+        graph = entrypoint(memory, strict=True)(colour.script(body))
     colour.invoke(graph, {"l": []}, thread)
     numbers[0] = 2
     with pytest.raises(PregelWarning, match="double"):
