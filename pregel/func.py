@@ -135,7 +135,8 @@ class TaskFunction(Generic[P, T]):
                 f"another task, call {self.__name__}.func to run just the function, and start own threads with "
                 f"contextvars.copy_context().run"
             )
-        return cast("SyncAsyncFuture[T]", scope.spawn(self._node, (args, kwargs)))
+        future: SyncAsyncFuture[T] = scope.spawn(self._node, (args, kwargs))
+        return future
 
     def clear_cache(self, cache: BaseCache[Any]) -> None:
         """Forget what the cache has of this task, for all arguments."""

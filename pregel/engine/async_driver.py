@@ -472,6 +472,7 @@ class AsyncDriver:
         if gate is not None and failure is None:
             gate.end(scope)
         self.inbox.put_from_thread((scope, writes, failure))
+        del failure  # it knows this frame
         if gate is not None and self.is_closed:
             gate.end(scope)
 

@@ -33,7 +33,7 @@ from pregel.constants import PUSH, RETURN
 from pregel.engine import entry, plan
 from pregel.engine.program import Node
 from pregel.engine.state import RunState
-from pregel.engine.task import Task, path_text
+from pregel.engine.task import Task
 from pregel.errors import shown
 from pregel.warnings import PregelWarning
 
@@ -194,7 +194,7 @@ def row_path(run: RunState, task: Task) -> str:
     """The path of a called task as its rows have it. After the path itself, for who looks for calls that have changed:
     whether it was called in line, what tells its caller, and its name."""
     assert task.parent is not None
-    return f"{path_text(task.path)}, {int(task.in_line)}, {_told(run.id_of(task.parent))}, {task.node.address}"
+    return f"{task.path_text}, {int(task.in_line)}, {_told(run.id_of(task.parent))}, {task.node.address}"
 
 
 def _told(task_id: str) -> str:

@@ -373,6 +373,7 @@ class SyncDriver:
         if gate is not None and failure is None:
             gate.end(scope)
         self.inbox.put((scope, writes, failure))
+        del failure  # it knows this frame
         if gate is not None and self.is_closed:
             gate.end(scope)
 

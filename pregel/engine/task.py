@@ -149,7 +149,11 @@ class Task:
     @property
     def path_text(self) -> str:
         """The path as text, which is also the key of the order in which writes are applied."""
-        return self.node.path_text if self.index < 0 and self.parent is None else path_text(self.path)
+        if self.parent is None:
+            return self.node.path_text if self.index < 0 else path_text(self.path)
+        if self.call_index >= 0:  # spelled out: there may be many
+            return f"~{PUSH}, {self.parent.path_text}, {self.call_index:010d}, {True:010d}"
+        return path_text(self.path)
 
     @property
     def place_text(self) -> str:

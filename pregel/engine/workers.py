@@ -267,7 +267,10 @@ def future_type() -> type[Any]:
 
             def result(self, timeout: float | None = None) -> Any:
                 self._help(timeout)
-                return super().result(timeout)
+                try:
+                    return super().result(timeout)
+                finally:
+                    del self  # what is raised knows this frame, and the future what is raised
 
             def exception(self, timeout: float | None = None) -> BaseException | None:
                 self._help(timeout)
@@ -299,7 +302,11 @@ def give_outcome(task: Any, gate: Gate | None) -> None:
         task.caller.call_ended()
         if gate is not None:
             gate.step_in(task.caller)
-    future = task.future
+    # An error knows the frames that know the task, and a future the job that does: no cycles are left for the collector.
+    future, task.future = task.future, None
+    error, task.error = task.error, None
+    if hasattr(future, "job"):
+        future.job = None
     if future.done():
         return
     if task.writes is not None:
@@ -312,8 +319,7 @@ def give_outcome(task: Any, gate: Gate | None) -> None:
         future.set_result(value)
         return
     # One whose question stays open may have failed before it was asked.
-    asks = task.interrupts or task.error is None
-    future.set_exception(GraphInterrupt(task.interrupts) if asks else task.error)
+    future.set_exception(GraphInterrupt(task.interrupts) if task.interrupts or error is None else error)
     if hasattr(future, "get_loop"):
         future.exception()  # a caller may never look, and then a loop would complain
 

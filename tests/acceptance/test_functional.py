@@ -6,6 +6,7 @@ Decides what such programs return, show, store and run again. Bodies are written
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from concurrent.futures import Future
@@ -651,6 +652,44 @@ def test_limits_of_time(colour):
             return error.node
 
     assert colour.invoke(flow, 0) == "hang"
+
+
+def test_nothing_is_left_for_the_collector(colour):
+    """No cycles through tasks, futures, errors and runs."""
+
+    @task
+    @colour.node
+    def work(n):
+        if n == 0:
+            raise OSError
+        return n
+
+    @entrypoint()
+    @colour.script
+    def flow(x):
+        try:
+            yield work(0)
+        except OSError:
+            return (yield [work(1), work(2)])
+
+    async def run(times):
+        for _ in range(times):
+            if colour.is_async:
+                await flow.ainvoke(0)
+            else:
+                flow.invoke(0)
+
+    async def measure():
+        await run(3)
+        gc.collect()
+        gc.disable()
+        try:
+            await run(10)
+            return gc.collect()
+        finally:
+            gc.enable()
+
+    assert asyncio.run(measure()) <= 10
 
 
 # ---- an entrypoint
