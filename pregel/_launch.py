@@ -7,6 +7,7 @@ which namespace (engine.md 6.1, 6.2, 9.1; D34). Runs nothing; both colours of `p
 from __future__ import annotations
 
 import random
+import sys
 import time
 import warnings
 from _queue import SimpleQueue
@@ -32,6 +33,7 @@ from pregel.engine import namespace, occupancy, pause, repeat, snapshot, view
 from pregel.engine.core import Run, count_of
 from pregel.engine.occupancy import Step
 from pregel.engine.program import Program
+from pregel.engine.report import REPORTS
 from pregel.engine.state import Breakpoints, Pace, Request, RunState, Stood
 from pregel.engine.task import COPIERS, NO_COPIES
 from pregel.engine.workers import Gate, Job, wait_for, workers
@@ -203,9 +205,34 @@ def request_for(graph: Graph, call: Call, value: Any = None) -> Request:
         outlets += (call.outlet,)
     request.outlets = outlets
     request.modes = frozenset().union(*(outlet.modes for outlet in outlets)) if outlets else NOTHING
+    if config.get("callbacks"):
+        _set_observer(request, graph, call)
     if parent is not None:
         parent.questions.going_on.add(request)
     return request
+
+
+def _set_observer(request: Request, graph: Graph, call: Call) -> None:
+    """Whom the run reports to: the handlers in its config that are ours. Without their module there are none."""
+    callbacks = sys.modules.get("pregel.callbacks")
+    handlers = callbacks.handlers_in(request.config["callbacks"]) if callbacks is not None else ()
+    if callbacks is None or not handlers:
+        return
+    around = None if request.parent_run is None else request.parent_run.request.observer
+    config = request.config
+    # Name and id are not inherited: of a nested run they are what the call itself or its graph brings.
+    own = config if request.parent_run is None else {**(graph.config or {}), **(call.config or {})}
+    request.observer = callbacks.Observer(
+        handlers,
+        name=own.get("run_name") or graph.name,
+        run_id=callbacks.run_uuid(_own_run_id(call, own)),
+        parent_run_id=None if around is None else around.run_id,
+        parent_task_id=None if request.parent is None else request.parent_run.id_of(request.parent.task),  # type: ignore[union-attr]
+        thread_id=request.thread_id,
+        tags=tuple(config.get("tags") or ()),
+        metadata=dict(config.get("metadata") or {}),
+    )
+    request.modes |= {REPORTS}
 
 
 def _set_turn(request: Request, graph: Graph, call: Call) -> None:

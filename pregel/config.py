@@ -135,12 +135,22 @@ def _whereto(key: Any, value: Any) -> str:
 
 
 def _callbacks(one: Any, other: Any) -> Any:
-    """Two lists of handlers become one; a manager object of another library is kept as it is."""
+    """Handlers of two configs together, each once. A manager object of another library stays one: a copy that has them
+    all. A single handler counts as a list of one."""
+    if isinstance(other, tuple) or not (isinstance(other, list) or hasattr(other, "handlers")):
+        other = list(other) if isinstance(other, tuple) else [other]
     if one is None:
         return other
     if isinstance(one, list) and isinstance(other, list):
         return [*one, *(handler for handler in other if handler not in one)]
-    return other
+    manager, more = (other, one) if isinstance(one, list) else (one, getattr(other, "handlers", other))
+    if not hasattr(manager, "copy") or not hasattr(manager, "add_handler"):
+        return other
+    manager = manager.copy()
+    for handler in more:
+        if handler not in manager.handlers:
+            manager.add_handler(handler)
+    return manager
 
 
 def inherited(ambient: Mapping[str, Any]) -> dict[str, Any]:

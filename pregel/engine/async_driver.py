@@ -159,7 +159,7 @@ class AsyncDriver:
         try:
             commits = self.run.start(value)
             if self.run.notices:
-                self.run.warn()
+                await self.tell()
         except BaseException:
             self.run.refuse()
             raise
@@ -187,7 +187,7 @@ class AsyncDriver:
                 self.fence.check()
             tasks = run.plan()
             if run.notices:
-                self.run.warn()
+                await self.tell()
             if tasks is None:
                 return False
             if self.acks:
@@ -200,7 +200,7 @@ class AsyncDriver:
                     try:
                         writes = await in_context(acall(scope), copy_context())
                         if run.notices:
-                            self.run.warn()
+                            await self.tell()
                     except BaseException as error:
                         await self.linger(scope, error)
                         scope.close()
@@ -231,7 +231,7 @@ class AsyncDriver:
             self.fence.check()
         commit = run.commit()
         if run.notices:
-            self.run.warn()
+            await self.tell()
         if commit is not None:
             await self.store(commit)
         return run.phase == "idle"
@@ -245,6 +245,8 @@ class AsyncDriver:
             while events:
                 await self.handle(events.popleft())
             if run.unsettled:
+                if run.notices:
+                    await self.tell()
                 await self.store_held()
                 return True
         return False
@@ -273,11 +275,11 @@ class AsyncDriver:
         while await self.advance():
             pass
 
-    async def close(self, *, quiet: bool = False) -> None:
+    async def close(self, *, quiet: bool = False, error: BaseException | None = None) -> None:
         """Store what is left, wait until everything is stored; async bodies that still run are cancelled and awaited.
 
         Whoever is cancelled while he waits for that does not wait for bodies any longer, but for what is being stored.
-        `quiet`: the caller has walked away, or was cancelled: a lost claim is not reported.
+        `quiet`: the caller has walked away, or was cancelled: a lost claim is not reported. `error`: what has ended the run.
         """
         run = self.run
         self.is_closed = True
@@ -304,8 +306,9 @@ class AsyncDriver:
             commit = None if self.broken else run.close()
             if may_store and (commit is not None or self.acks):
                 cancelled = await to_the_end(self.store_rest(commit)) or cancelled
-        except CheckpointConflictError:
-            if not quiet:
+        except BaseException as failed:
+            if not quiet or not isinstance(failed, CheckpointConflictError):
+                error = error or failed
                 raise
         finally:
             run.spawner = run.keeper = None
@@ -322,8 +325,22 @@ class AsyncDriver:
                             await self.saver.arelease(run.claim)
                 finally:
                     hold.release()
+            if run.request.observer is not None:
+                await self.tell_end(error or cancelled)
         if cancelled is not None:
             raise cancelled
+
+    async def tell(self) -> None:
+        """Tell those who observe the run what has happened in it, and emit its warnings."""
+        observer = self.run.request.observer
+        if observer is not None:
+            await observer.atell(self.run.take_reports())
+        self.run.warn()
+
+    async def tell_end(self, error: BaseException | None) -> None:
+        """Tell those who observe the run that it is over: by this error, if any."""
+        self.run.end(error)
+        await self.run.request.observer.atell(self.run.take_reports(), quiet=error is not None)
 
     def leave_bodies(self) -> None:
         """Nobody waits for running bodies any more: let others have their threads and their places."""
@@ -346,7 +363,7 @@ class AsyncDriver:
             self.broken = True
         self.run.place(error)
         try:
-            await self.close(quiet=not isinstance(error, Exception))
+            await self.close(quiet=not isinstance(error, Exception), error=error)
         finally:
             self.run.outcome()
 
@@ -501,6 +518,8 @@ class AsyncDriver:
                 await self.store_kept(event)
             else:
                 self.start_child(event)
+                if self.run.notices:
+                    await self.tell()
             return
         if isinstance(event, Task):
             await self.resolve(event)
@@ -516,7 +535,7 @@ class AsyncDriver:
         if error is None:
             try:
                 if run.notices:
-                    self.run.warn()
+                    await self.tell()
             except Exception as warning:  # noqa: BLE001 - a warning that is an error fails the task
                 error = warning
         scope.close()
@@ -533,6 +552,8 @@ class AsyncDriver:
     async def again(self, effect: Effect | None, *, inline: bool = False) -> bool:
         """Do what a failure asks for: another attempt (True if the caller's loop is to make it), or its handler."""
         if isinstance(effect, Retry):
+            if self.run.notices:
+                await self.tell()
             if inline:
                 await asyncio.sleep(effect.after)
             else:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from checkpoint.base import SCHEDULED, WRITES_IDX_MAP, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
 from pregel.constants import ERROR, INTERRUPT, NULL_TASK_ID, RESUME, RETURN, START
-from pregel.engine import entry, joins, namespace, notes, occupancy, origin, pause, plan, repeat, retry, snapshot, view
+from pregel.engine import entry, joins, namespace, notes, occupancy, origin, pause, plan, repeat, report, retry, snapshot, view
 from pregel.engine.apply import apply_tasks
 from pregel.engine.effects import Effect, Retry, Start
 from pregel.engine.program import Node, Write
@@ -62,6 +62,9 @@ class Run(RunState):
         """
         if self.phase != "new":
             self._misplaced("new")
+        observed = report.REPORTS in self.sees
+        if observed:
+            report.begins(self, input)
         self.replayed = self.replaying
         if self.pending and self.request.parent_run is None:
             repeat.keep_answered(self)
@@ -69,6 +72,8 @@ class Run(RunState):
         if self.phase == "new":
             self.phase = "idle"
             self.status = "pending"
+        if observed:
+            report.resumes(self)
         return commits
 
     def refuse(self) -> None:
@@ -143,7 +148,7 @@ class Run(RunState):
             self.held.append(self._row(task, 0, writes))
             if task.answers:
                 self._hold_answers(task)
-        if self.sees and self.failure is None:
+        if self.sees:
             view.finished(self, task)
 
     def record(self, id_: str, path: str, value: Any) -> None:
@@ -169,11 +174,15 @@ class Run(RunState):
                 self._pause(task, pause.all_asked(scope, error), scope)
             else:
                 self.bubble = self.bubble or error
+                if report.REPORTS in self.sees:
+                    report.task_ends(self, task, "left")
             return None
         if not isinstance(error, Exception):
             self._settled(task)
             self._keep_answers(task)
             self.failure = error
+            if report.REPORTS in self.sees:
+                report.task_ends(self, task, "failed", error=error)
             raise error
         notes.of_task(self, error, task)
         if is_invalid_resume(error):
@@ -190,6 +199,8 @@ class Run(RunState):
                 task.attempt += 1
                 if task.is_pull:
                     task.input = plan.read_input(self, task.node)
+                if report.REPORTS in self.sees:
+                    report.retries(self, task, error, wait)
                 return Retry(task, wait)
         return self._fail(task, error)
 
@@ -365,6 +376,12 @@ class Run(RunState):
             return GraphInterrupt(self.interrupts)
         return None
 
+    def end(self, error: BaseException | None) -> None:
+        """After `close`: report how the run ended. `error`: what is to be raised, if that is not the run's own outcome."""
+        if error is None:
+            error = self.failure = self.outcome()
+        report.ends(self, error, view.result)
+
     def place(self, error: BaseException) -> None:
         """An error that no task raised leaves the run: say on it where it came up, and how to go on."""
         notes.of_run(self, error)
@@ -461,6 +478,8 @@ class Run(RunState):
         task.interrupts = questions
         called = task.call_index >= 0
         if not questions:
+            if report.REPORTS in self.sees:
+                report.task_ends(self, task, "interrupted")
             if not called:
                 self.waiting.append(task)
             return
@@ -470,6 +489,8 @@ class Run(RunState):
             self._hold(task, INTERRUPT, list(questions))
             self._hold_answers(task)
         if called:
+            if report.REPORTS in self.sees:
+                report.task_ends(self, task, "interrupted")
             self._pass_on(task)
         else:
             view.paused(self, task)
@@ -585,6 +606,8 @@ class Run(RunState):
 
     def _emit_values(self, tasks: Sequence[Task]) -> None:
         """Show the output values, if a task wrote an output key that changed (engine.md 3.6)."""
+        if report.REPORTS in self.sees:
+            report.step_ends(self, "done")
         keys = self.request.output_keys
         if isinstance(keys, str):
             keys = (keys,)

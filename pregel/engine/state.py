@@ -121,6 +121,7 @@ class Request:
         "monotonic",
         "new_id",
         "ns_",
+        "observer",
         "outlets",
         "output_keys",
         "pace",
@@ -153,6 +154,8 @@ class Request:
         self.stood = None
         self.forks = False
         """Root run: does it go on in a lane if it loses its thread?"""
+        self.observer: Any = None
+        """Whom the run reports to (`callbacks.Observer`), if anybody observes it."""
 
     config: Mapping[str, Any]
     """Merged: ambient, bound, given."""
@@ -377,7 +380,8 @@ class RunState:
         """Stream modes that somebody listens to."""
         self.phase: Phase = "new"
         self.status: Status = "input"
-        self.notices: list[Notice] = []
+        self.notices: list[Any] = []
+        """What the run has to say, for the driver to say: warnings (`Notice`), and reports to those who observe it."""
         self.held: list[TaskWrites] = []
         """Writes of settled tasks that are not stored yet."""
         self.parked: list[StepCommit] = []
@@ -672,6 +676,12 @@ class RunState:
     def notice(self, code: str, place: str, text: str) -> None:
         """Record a warning for the driver to emit."""
         self.notices.append(Notice(code, place, text))
+
+    def take_reports(self) -> list[Any]:
+        """What is to be told to those who observe the run (`report.Report`), in order; the warnings stay."""
+        said, self.notices = self.notices, []
+        self.notices += [notice for notice in said if isinstance(notice, Notice)]
+        return [report for report in said if not isinstance(report, Notice)]
 
     def warn(self) -> None:
         """Emit what was recorded; called by the driver, where the user's stack is."""
