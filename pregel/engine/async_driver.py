@@ -279,7 +279,8 @@ class AsyncDriver:
         """Store what is left, wait until everything is stored; async bodies that still run are cancelled and awaited.
 
         Whoever is cancelled while he waits for that does not wait for bodies any longer, but for what is being stored.
-        `quiet`: the caller has walked away, or was cancelled: a lost claim is not reported. `error`: what has ended the run.
+        `quiet`: the caller has walked away, or was cancelled: a lost claim is not reported. `error`: what has ended the
+        run.
         """
         run = self.run
         self.is_closed = True
@@ -339,8 +340,8 @@ class AsyncDriver:
 
     async def tell_end(self, error: BaseException | None) -> None:
         """Tell those who observe the run that it is over: by this error, if any."""
-        self.run.end(error)
-        await self.run.request.observer.atell(self.run.take_reports(), quiet=error is not None)
+        fails = self.run.end(error)
+        await self.run.request.observer.atell(self.run.take_reports(), quiet=fails)
 
     def leave_bodies(self) -> None:
         """Nobody waits for running bodies any more: let others have their threads and their places."""
@@ -353,6 +354,8 @@ class AsyncDriver:
             for event in self.inbox.events:
                 if isinstance(event, tuple):
                     self.gate.end(event[0])
+                elif isinstance(event, partial) and event.func == self.launch:
+                    self.gate.end(event.args[0])  # it was let in, but is not started any more
 
     async def abort(self, error: BaseException) -> None:
         """Close a run that an error has left: what its tasks wrote is stored, and the run lets go of the error.
@@ -408,8 +411,13 @@ class AsyncDriver:
             launch()
         else:
             # A place may be given back by a worker's thread: the start always goes through the inbox.
-            start = self.starts[task] = partial(self.inbox.put_from_thread, launch)
+            start = self.starts[task] = partial(self.admit, launch)
             self.gate.enter(start)
+
+    def admit(self, launch: partial[None]) -> None:
+        """The gate lets a body in; on any thread. It is started on the loop, if the run is not over by then."""
+        with suppress(RuntimeError):  # the loop is closed: so are all runs that share the gate
+            self.loop.call_soon_threadsafe(_let_in, self, launch)
 
     def launch(self, scope: TaskScope, context: Context, delay: float) -> None:
         """Start one attempt."""
@@ -704,7 +712,7 @@ class AsyncDriver:
         if self.gate is None:
             launch()
         else:
-            self.gate.enter(partial(self.inbox.put_from_thread, launch))
+            self.gate.enter(partial(self.admit, launch))
 
     async def store_kept(self, event: Spawned) -> None:
         """Store what a body recorded, then let it go on."""
@@ -858,6 +866,14 @@ def count_cancels() -> int:
     """How often the current asyncio task was asked to stop."""
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
+
+
+def _let_in(driver: AsyncDriver, launch: partial[None]) -> None:
+    """The gate has let a body in; if nobody starts it any more, others may have its place."""
+    if driver.is_closed and driver.gate is not None:
+        driver.gate.end(launch.args[0])
+    else:
+        driver.inbox.put(launch)
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, *call: Any) -> None:
