@@ -279,7 +279,16 @@ class GraphCallbackHandler:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
 
-_FOREIGN: Final = ("on_llm_", "on_chain_", "on_tool_", "on_agent_", "on_retriever_", "on_text", "on_retry", "on_custom_")
+_FOREIGN: Final = (
+    "on_llm_",
+    "on_chain_",
+    "on_tool_",
+    "on_agent_",
+    "on_retriever_",
+    "on_text",
+    "on_retry",
+    "on_custom_",
+)
 
 
 def _nothing(*args: object, **kwargs: object) -> None:
@@ -331,17 +340,19 @@ def run_uuid(given: Any) -> UUID:
 class Observer:
     """The handlers of one run, and what of it has begun for them."""
 
-    __slots__ = ("enters", "handlers", "run", "run_id", "step", "tasks")
+    __slots__ = ("enters", "handlers", "is_over", "run", "run_id", "step", "tasks")
 
     def __init__(self, handlers: Sequence[GraphCallbackHandler], *, run_id: UUID, **run: Any) -> None:
         self.handlers = handlers
         self.run_id = run_id
         self.run = {"run_id": run_id, **run}
         """The fields that all events of the run share."""
+        self.is_over = False
+        """Was the end of the run told? Kept by the run, as are the next two."""
         self.step: int | None = None
-        """The superstep that has begun; kept by the run that reports."""
+        """The superstep that has begun."""
         self.tasks: dict[Any, dict[str, Any]] = {}
-        """Tasks that have begun, with the fields of their events; kept by the run that reports."""
+        """Tasks that have begun, with the fields of their events."""
         self.enters = [h for h in handlers if type(h).enter_task is not GraphCallbackHandler.enter_task]
         """Those that want to be called inside of bodies."""
 
@@ -406,7 +417,7 @@ class Observer:
         for handler in self.enters:
             try:
                 handler.enter_task(event)
-            except Exception as error:  # noqa: BLE001 - a handler's own, whatever it is
+            except Exception as error:
                 if _failed(handler, "enter_task", error) is not None:
                     raise
 

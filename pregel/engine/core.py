@@ -24,7 +24,21 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from checkpoint.base import SCHEDULED, WRITES_IDX_MAP, StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
 from pregel.constants import ERROR, INTERRUPT, NULL_TASK_ID, RESUME, RETURN, START
-from pregel.engine import entry, joins, namespace, notes, occupancy, origin, pause, plan, repeat, report, retry, snapshot, view
+from pregel.engine import (
+    entry,
+    joins,
+    namespace,
+    notes,
+    occupancy,
+    origin,
+    pause,
+    plan,
+    repeat,
+    report,
+    retry,
+    snapshot,
+    view,
+)
 from pregel.engine.apply import apply_tasks
 from pregel.engine.effects import Effect, Retry, Start
 from pregel.engine.program import Node, Write
@@ -376,11 +390,13 @@ class Run(RunState):
             return GraphInterrupt(self.interrupts)
         return None
 
-    def end(self, error: BaseException | None) -> None:
-        """After `close`: report how the run ended. `error`: what is to be raised, if that is not the run's own outcome."""
+    def end(self, error: BaseException | None) -> bool:
+        """After `close`: report how the run ended. `error`: what is to be raised, if that is not the run's own outcome.
+        Is a failure on its way to the caller?"""
         if error is None:
             error = self.failure = self.outcome()
         report.ends(self, error, view.result)
+        return error is not None and not isinstance(error, GraphBubbleUp)
 
     def place(self, error: BaseException) -> None:
         """An error that no task raised leaves the run: say on it where it came up, and how to go on."""

@@ -21,7 +21,11 @@ REPORTS: Final = "reports"
 """The mode of `RunState.sees` that asks for reports. No stream can ask for it."""
 STATUSES: Final = {"interrupted": "interrupted", "draining": "drained", "failed": "failed", "pending": "failed"}
 """Status of a run -> of the event that it ended, where they differ."""
-STOPPED: Final = {"interrupted": "pending", "interrupt_before": "interrupt_before", "interrupt_after": "interrupt_after"}
+STOPPED: Final = {
+    "interrupted": "pending",
+    "interrupt_before": "interrupt_before",
+    "interrupt_after": "interrupt_after",
+}
 """Status of a run that asks or stops -> what LangGraph calls it."""
 
 
@@ -77,6 +81,7 @@ def starts(run: RunState, tasks: Iterable[Task]) -> None:
         tell(run, "on_superstep_start", step=run.step, tasks=tuple(task.name for task in tasks))
     for task in tasks:
         observer.tasks[task] = facts = {
+            "checkpoint_ns": namespace.path_of(run.ns),
             "step": run.step,
             "task_id": run.id_of(task),
             "name": task.name,
@@ -128,7 +133,12 @@ def step_ends(run: RunState, status: str) -> None:
 
 
 def ends(run: RunState, error: BaseException | None, result: Callable[[RunState], Any]) -> None:
-    """The run is over, with its result, or this error if it is to be raised; all that is stored of it is stored."""
+    """The run is over, with its result, or this error if it is to be raised; all that is stored of it is stored. Told
+    once: what a handler raises then ends the run again."""
+    observer = run.request.observer
+    if observer.is_over:
+        return
+    observer.is_over = True
     if isinstance(error, GraphDrained):
         status = "drained"
     elif isinstance(error, GeneratorExit):

@@ -285,8 +285,8 @@ class SyncDriver:
 
     def tell_end(self, error: BaseException | None) -> None:
         """Tell those who observe the run that it is over: by this error, if any."""
-        self.run.end(error)
-        self.run.request.observer.tell(self.run.take_reports(), quiet=error is not None)
+        fails = self.run.end(error)
+        self.run.request.observer.tell(self.run.take_reports(), quiet=fails)
 
     def leave_bodies(self) -> None:
         """Nobody waits for running bodies any more: let others have their threads and their places."""

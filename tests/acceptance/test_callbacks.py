@@ -21,7 +21,8 @@ from pregel.callbacks import (
     RunEvent,
     TaskEvent,
 )
-from pregel.errors import GraphRecursionError
+from pregel.config import RunnableConfig
+from pregel.errors import EmptyInputError, GraphRecursionError
 from pregel.graph import START, StateGraph
 from pregel.types import Command, RetryPolicy, Send, TracePolicy, interrupt, omit_payload
 from tests.support.driving import child
@@ -58,7 +59,7 @@ class Witness(GraphCallbackHandler):
         found = []
         for name, event in self.events:
             if not names or name in names:
-                what = getattr(event, "name", None) or getattr(event, "step", None)
+                what = getattr(event, "name", getattr(event, "step", None))
                 found.append((name.removeprefix("on_"), what, getattr(event, "status", None)))
         return found
 
@@ -203,7 +204,7 @@ def test_a_node_sees_the_callbacks_and_handlers_of_others_are_left_alone(colour)
     foreign = SimpleNamespace()
     seen = []
 
-    def look(state: Any, config: Any) -> None:
+    def look(state: Any, config: RunnableConfig) -> None:
         seen.append(config["callbacks"])
 
     graph = StateGraph(Log).add_node("n", colour.node(look)).add_edge(START, "n").compile()
@@ -235,7 +236,7 @@ def test_what_a_run_tells(colour, memory, witness):
     assert witness.said() == [
         ("run_start", "outer", None),
         ("checkpoint", -1, None),
-        ("checkpoint", None, None),
+        ("checkpoint", 0, None),
         ("superstep_start", 1, None),
         ("task_start", "f", None),
         ("task_retry", "f", None),
@@ -246,7 +247,7 @@ def test_what_a_run_tells(colour, memory, witness):
         ("task_start", "sub", None),
         ("run_start", "inner", None),
         ("checkpoint", -1, None),
-        ("checkpoint", None, None),
+        ("checkpoint", 0, None),
         ("superstep_start", 1, None),
         ("task_start", "i", None),
         ("task_end", "i", "done"),
@@ -267,7 +268,7 @@ def test_what_a_run_tells(colour, memory, witness):
     (again,) = witness.of("on_task_retry")
     assert (again.attempt, again.retry_after, type(again.error)) == (1, 0.0, OSError)
     assert (fickle_end.attempt, fickle_end.output, fickle_end.input) == (2, {"l": ["f"]}, IN)
-    sub_start = [event for event in witness.of("on_task_start") if event.name == "sub"][0]
+    sub_start = next(event for event in witness.of("on_task_start") if event.name == "sub")
     assert inside.parent_task_id == sub_start.task_id
     assert witness.of("on_run_end")[-1].output == value
     history = [snapshot.config["configurable"]["checkpoint_id"] for snapshot in colour.history(graph, config())]
@@ -297,13 +298,15 @@ def test_a_failure(colour):
 
 @ours
 def test_errors_that_are_no_nodes(colour, memory):
-    graph = StateGraph(Log).add_node("n", colour.letter("n")).add_edge(START, "n").add_edge("n", "n").compile()
+    builder = StateGraph(Log).add_node("n", colour.letter("n")).add_edge(START, "n").add_edge("n", "n")
+    graph = builder.compile(checkpointer=memory)
     witness = Witness()
     _, error = colour.outcome(graph, IN, config(witness, recursion_limit=2))
     assert isinstance(error, GraphRecursionError)
     assert witness.of("on_run_error")[0].error is error
     witness.events.clear()
-    colour.outcome(graph, {"unknown": 1}, config(witness))
+    _, error = colour.outcome(graph, None, config(witness, thread="new"))
+    assert isinstance(error, EmptyInputError)
     assert [name for name, _ in witness.events] == ["on_run_start", "on_run_error"]
 
 
