@@ -38,7 +38,7 @@ WORDS = tuple(
     f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "types", "_typed", "warnings", "messages")
 )
 PARTS = tuple(
-    f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing", "explanation")
+    f"pregel.{name}" for name in ("channels", "managed", "callbacks", "otel", "runtime", "config", "drawing", "explanation")
 )
 KEEPERS = ("pregel.store", "pregel.cache")
 DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "once", "sync_driver", "async_driver"))
@@ -220,6 +220,7 @@ def test_third_parties_stay_where_they_are_needed():
         "checkpoint.compat": {"typing_extensions", "ormsgpack"},
         "checkpoint.sqlite": {"typing_extensions", "aiosqlite"},
         "pregel": {"typing_extensions"},
+        "pregel.otel": {"opentelemetry"},
         "pregel.store.sqlite": {"typing_extensions", "aiosqlite"},
         "pregel.graph.jsonschema": {"typing_extensions", "pydantic"},
         "pregel._jsonschema": {"typing_extensions", "pydantic"},
