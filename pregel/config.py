@@ -161,6 +161,13 @@ def inherited(ambient: Mapping[str, Any]) -> dict[str, Any]:
     return taken
 
 
+def without_tags(config: Mapping[str, Any] | None, known: Collection[str] | None) -> Mapping[str, Any] | None:
+    """A config without the tags that are known already: those of the run around are not repeated."""
+    if not known or not config or not config.get("tags"):
+        return config
+    return {**config, "tags": [tag for tag in config["tags"] if tag not in known]}
+
+
 def addresses(config: Mapping[str, Any] | None) -> bool:
     """Does the config name a thread or checkpoint of its own?"""
     configurable = (config or {}).get("configurable")

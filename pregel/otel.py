@@ -107,12 +107,20 @@ class OpenTelemetryHandler(GraphCallbackHandler):
     def on_interrupt(self, event: GraphInterruptEvent) -> None:
         """An event of the run's span."""
         ids = tuple(question.id for question in event.interrupts)
-        attributes = {"pregel.status": event.status, "pregel.checkpoint_id": event.checkpoint_id, "pregel.interrupts": ids}
+        attributes = {
+            "pregel.status": event.status,
+            "pregel.checkpoint_id": event.checkpoint_id,
+            "pregel.interrupts": ids,
+        }
         self._note(event.run_id, "pregel.interrupt", attributes)
 
     def on_checkpoint(self, event: CheckpointEvent) -> None:
         """An event of the run's span."""
-        attributes = {"pregel.checkpoint_id": event.checkpoint_id, "pregel.step": event.step, "pregel.source": event.source}
+        attributes = {
+            "pregel.checkpoint_id": event.checkpoint_id,
+            "pregel.step": event.step,
+            "pregel.source": event.source,
+        }
         self._note(event.run_id, "pregel.checkpoint", attributes, event.at)
 
     # ---- supersteps

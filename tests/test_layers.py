@@ -38,7 +38,8 @@ WORDS = tuple(
     f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "types", "_typed", "warnings", "messages")
 )
 PARTS = tuple(
-    f"pregel.{name}" for name in ("channels", "managed", "callbacks", "otel", "runtime", "config", "drawing", "explanation")
+    f"pregel.{name}"
+    for name in ("channels", "managed", "callbacks", "otel", "runtime", "config", "drawing", "explanation")
 )
 KEEPERS = ("pregel.store", "pregel.cache")
 DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "once", "sync_driver", "async_driver"))

@@ -411,6 +411,8 @@ def metadata(run: RunState, task: Task) -> dict[str, Any]:
     for key in PROPAGATED:
         if key in request.configurable and key not in found and request.configurable[key] is not None:
             found[key] = request.configurable[key]
+    if request.parent is not None:
+        found.setdefault("checkpoint_ns", run.ns)
     found.update(
         langgraph_step=run.step,
         langgraph_node=task.name,

@@ -199,7 +199,9 @@ def test_values_are_recorded_on_request_as_the_policy_says(colour, record_values
     traced = Traced(record_values=record_values)
     policy = TracePolicy(process_inputs=omit_payload, process_outputs=lambda value: "out")
     builder = StateGraph(Log).add_node("hidden", colour.letter("hidden"), trace_policy=policy)
-    builder.add_node("open", colour.letter("open"), metadata={"m": 1}).add_edge(START, "hidden").add_edge("hidden", "open")
+    builder.add_node("open", colour.letter("open"), metadata={"m": 1}).add_edge(START, "hidden").add_edge(
+        "hidden", "open"
+    )
     colour.invoke(builder.compile(name="g"), {"l": ["x" * 9000]}, traced.config(tags=["t"], metadata={"k": "v"}))
     values = {
         name: (span.attributes.get("pregel.input"), span.attributes.get("pregel.output"))
