@@ -135,7 +135,7 @@ class TaskEvent:
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     status: str | None = None
-    """At the end: "done", "interrupted" (it asks), "left" (by a `Command` for the graph around), "failed", or "abandoned":
+    """At the end: "done", "cached" (a cache had its result), "interrupted" (it asks), "left" (by a `Command` for the graph around), "failed", or "abandoned":
     nobody waits for it any more."""
     interrupts: tuple[Interrupt, ...] = ()
     error: BaseException | None = None

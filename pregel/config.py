@@ -32,10 +32,12 @@ ARGUMENTS: Final = frozenset(
     {
         "context",
         "control",
+        "deadline",
         "debug",
         "durability",
         "interrupt_after",
         "interrupt_before",
+        "max_steps",
         "on_conflict",
         "output_keys",
         "print_mode",
@@ -135,8 +137,8 @@ def _whereto(key: Any, value: Any) -> str:
 
 
 def _callbacks(one: Any, other: Any) -> Any:
-    """Handlers of two configs together, each once. A manager object of another library stays one: a copy that has them
-    all. A single handler counts as a list of one."""
+    """Handlers of two configs together, each once. A manager object of another library stays one: a copy, to which the
+    handlers that it lacks are added. A single handler counts as a list of one."""
     if isinstance(other, tuple) or not (isinstance(other, list) or hasattr(other, "handlers")):
         other = list(other) if isinstance(other, tuple) else [other]
     if one is None:
@@ -149,7 +151,7 @@ def _callbacks(one: Any, other: Any) -> Any:
     manager = manager.copy()
     for handler in more:
         if handler not in manager.handlers:
-            manager.add_handler(handler)
+            manager.add_handler(handler, True)
     return manager
 
 

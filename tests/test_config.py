@@ -63,7 +63,7 @@ def test_callbacks():
         def copy(self):
             return Growing(*self.handlers)
 
-        def add_handler(self, handler):
+        def add_handler(self, handler, inherit):
             self.handlers.append(handler)
 
     one, other, manager = object(), object(), Manager()
