@@ -36,6 +36,7 @@ from pregel.engine import (
     pause,
     plan,
     repeat,
+    report,
     retry,
     snapshot,
     view,
@@ -77,6 +78,9 @@ class Run(RunState):
         """
         if self.phase != "new":
             self._misplaced("new")
+        observed = report.REPORTS in self.sees
+        if observed:
+            report.begins(self, input)
         self.replayed = self.replaying
         if self.pending and self.request.parent_run is None:
             repeat.keep_answered(self)
@@ -84,6 +88,8 @@ class Run(RunState):
         if self.phase == "new":
             self.phase = "idle"
             self.status = "pending"
+        if observed:
+            report.resumes(self)
         return commits
 
     def refuse(self) -> None:
@@ -196,11 +202,15 @@ class Run(RunState):
                 self._pause(task, pause.all_asked(scope, error), scope)
             else:
                 self.bubble = self.bubble or error
+                if report.REPORTS in self.sees:
+                    report.task_ends(self, task, "left")
             return None
         if not isinstance(error, Exception):
             self._settled(task)
             self._keep_answers(task)
             self.failure = error
+            if report.REPORTS in self.sees:
+                report.task_ends(self, task, "failed", error=error)
             raise error
         notes.of_task(self, error, task)
         if is_invalid_resume(error):
@@ -219,6 +229,8 @@ class Run(RunState):
                     task.input = plan.read_input(self, task.node)
                 elif task.call_index >= 0:
                     task.input = calls.own_arguments(self, task.arg)
+                if report.REPORTS in self.sees:
+                    report.retries(self, task, error, wait)
                 return Retry(task, wait, error)
         return self._fail(task, error)
 
@@ -410,6 +422,14 @@ class Run(RunState):
             return GraphInterrupt(self.interrupts)
         return None
 
+    def end(self, error: BaseException | None) -> bool:
+        """After `close`: report how the run ended. `error`: what is to be raised, if that is not the run's own outcome.
+        Is a failure on its way to the caller?"""
+        if error is None:
+            error = self.failure = self.outcome()
+        report.ends(self, error, view.result)
+        return error is not None and not isinstance(error, GraphBubbleUp)
+
     @property
     def cut_at(self) -> float | None:
         """When the run ends wherever it is; never (`LimitedRun` says otherwise)."""
@@ -525,6 +545,8 @@ class Run(RunState):
         task.interrupts = questions
         called = task.call_index >= 0
         if not questions:
+            if report.REPORTS in self.sees:
+                report.task_ends(self, task, "interrupted")
             if not called:
                 self.waiting.append(task)
             return
@@ -534,6 +556,8 @@ class Run(RunState):
             self._hold(task, INTERRUPT, list(questions))
             self._hold_answers(task)
         if called:
+            if report.REPORTS in self.sees:
+                report.task_ends(self, task, "interrupted")
             self._pass_on(task)
         else:
             view.paused(self, task)
@@ -672,6 +696,8 @@ class Run(RunState):
 
     def _emit_values(self, tasks: Sequence[Task]) -> None:
         """Show the output values, if a task wrote an output key that changed (engine.md 3.6)."""
+        if report.REPORTS in self.sees:
+            report.step_ends(self, "done")
         keys = self.request.output_keys
         if isinstance(keys, str):
             keys = (keys,)
