@@ -143,7 +143,7 @@ def cached(steps: int, *, is_async: bool, hits: bool, cache: object) -> Callable
         return None if hits else {"n": state["n"] + 1}
 
     async def acount(state):
-        return count(state)
+        return None if hits else {"n": state["n"] + 1}
 
     builder = StateGraph(State)
     for name in ("a", "b"):
