@@ -267,7 +267,8 @@ class _Hasher:
             raise _Unfit(value, f"has no content to go by ({error})") from error
         if isinstance(reduced, str):
             return _sized(b"g", _text(str(getattr(value, "__module__", None))) + _text(reduced))
-        maker, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
+        taken: tuple[Any, ...] = (*reduced, None, None, None)[:5]
+        maker, arguments, state, items, pairs = taken
         slots = None
         if type(state) is tuple and len(state) == 2 and isinstance(state[1], dict):
             state, slots = state
