@@ -2,8 +2,10 @@
 costs a result."""
 
 import asyncio
+import contextlib
 import functools
 import operator
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from typing_extensions import TypedDict
 
 from pregel.cache.base import BaseCache
 from pregel.cache.memory import InMemoryCache
+from pregel.cache.redis import RedisCache
 from pregel.cache.sqlite import SqliteCache
 from pregel.channels import EphemeralValue, LastValue, UntrackedValue
 from pregel.errors import NodeError
@@ -23,6 +26,7 @@ from pregel.graph.state import CompiledStateGraph
 from pregel.pregel import NodeBuilder, Pregel
 from pregel.types import CachePolicy, Command, RetryPolicy, Send, StreamWriter, interrupt
 from pregel.warnings import PregelWarning
+from tests.cache.test_caches import Clock, Server
 from tests.support.scenarios import Colour, Log, LogX, diagnosed, refused
 from tests.support.stages import Stage
 
@@ -487,6 +491,38 @@ def test_a_cache_that_fails_costs_no_result(colour: Colour, broken: tuple[str, .
     cache.broken = ()
     assert [colour.invoke(graph, {"l": []}) for _ in range(2)] == [{"l": ["a"]}] * 2
     assert len(calls) == (4 if "set" in broken else 3)
+
+
+def test_a_server_that_is_down(colour: Colour) -> None:
+    calls: list[Any] = []
+    server = Server(Clock())
+    graph = single(counting(colour, calls)).compile(cache=RedisCache(server))
+    server.is_down = True
+    for _ in range(2):
+        with diagnosed("RedisCache", "no route to host"):
+            assert colour.invoke(graph, {"l": []}) == {"l": ["a"]}
+    server.is_down = False
+    assert [colour.invoke(graph, {"l": []}) for _ in range(2)] == [{"l": ["a"]}] * 2
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("damage", ["dropped", "closed"])
+def test_a_file_that_is_damaged_while_it_is_open(colour: Colour, tmp_path: Path, damage: str) -> None:
+    calls: list[Any] = []
+    cache = SqliteCache[Any](tmp_path / "cache")
+    graph = single(counting(colour, calls)).compile(cache=cache)
+    colour.invoke(graph, {"l": []})
+    if damage == "dropped":
+        cache._conn.execute("DROP TABLE cache_entries")
+    else:
+        cache.close()
+    try:
+        with diagnosed("SqliteCache"):
+            assert colour.invoke(graph, {"l": []}) == {"l": ["a"]}
+        assert len(calls) == 2
+    finally:
+        with contextlib.suppress(sqlite3.Error):
+            cache.close()
 
 
 def test_under_strict_it_is_an_error(colour: Colour) -> None:
