@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import functools
 import operator
+import random
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -894,3 +895,82 @@ def test_clearing(colour: Colour) -> None:
     graph.cache = None
     with refused(ValueError, "No cache is set"):
         clear()
+
+
+# ---- any program
+
+
+class Tree:
+    """A graph that sends to itself in deeper graphs, with equal tasks everywhere, failures, and one cache for all."""
+
+    def __init__(self, colour: Colour, seed: int) -> None:
+        self.colour = colour
+        self.random = random.Random(seed)
+        self.depth = self.random.randint(0, 2)
+        self.ran: list[Any] = []
+        """(depth, x) of every leaf that was computed to its end."""
+
+    def width(self, depth: int, x: int) -> int:
+        return (7 * depth + 3 * x) % 6 + 2
+
+    def result(self, x: int, depth: int) -> list[Any]:
+        inputs = [(i, (x + i) % 3) for i in range(self.width(depth, x))]
+        return [self.result(y, depth - 1) if depth and i % 2 else y for i, y in inputs]
+
+    def build(self, depth: int, **options: Any) -> Any:
+        def leaf(state: Any) -> dict[str, Any]:
+            if self.random.random() < 0.1:
+                raise ConnectionError
+            self.ran.append((depth, state["x"]))
+            return {"l": [state["x"]]}
+
+        def fan(state: Any) -> list[Send]:
+            return [
+                Send("sub" if depth and i % 2 else "leaf", {"x": (state["x"] + i) % 3})
+                for i in range(self.width(depth, state["x"]))
+            ]
+
+        policies: Any = {
+            "cache_policy": FOREVER,
+            "retry_policy": RetryPolicy(initial_interval=0, jitter=False, max_attempts=30),
+        }
+        builder = StateGraph(LogX).add_node("leaf", self.colour.node(leaf), **policies)
+        if depth:
+            inner = self.build(depth - 1, name=f"depth {depth - 1}")
+
+            def sub(state: Any) -> Any:
+                found = yield inner, {"l": [], "x": state["x"]}
+                return {"l": [found["l"]]}
+
+            builder.add_node("sub", self.colour.script(sub), **policies)
+        builder.add_conditional_edges(START, fan, ["leaf", "sub"] if depth else ["leaf"])
+        return builder.compile(**options)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_program_gives_what_it_gives_without_a_cache(colour: Colour, seed: int) -> None:
+    """Four runs at once, any limit; nothing is computed twice, and nobody waits for ever."""
+    tree = Tree(colour, seed)
+    graph = tree.build(tree.depth, cache=InMemoryCache())
+    limit = tree.random.choice([None, 1, 2, 5])
+    config: Any = {} if limit is None else {"max_concurrency": limit}
+    inputs = [tree.random.randint(0, 2) for _ in range(4)]
+    found: dict[int, Any] = {}
+
+    def run(index: int) -> None:
+        found[index] = graph.invoke({"l": [], "x": inputs[index]}, config)["l"]
+
+    async def main() -> None:
+        runs = [graph.ainvoke({"l": [], "x": x}, config) for x in inputs]
+        found.update(enumerate(outcome["l"] for outcome in await asyncio.gather(*runs)))
+
+    if colour.is_async:
+        asyncio.run(main())
+    else:
+        threads = [threading.Thread(target=run, args=(index,), daemon=True) for index in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert [found.get(index) for index in range(4)] == [tree.result(x, tree.depth) for x in inputs]
+    assert len(tree.ran) == len(set(tree.ran))
