@@ -20,6 +20,7 @@ import functools
 import itertools
 import os
 import struct
+import threading
 import types
 import weakref
 from _blake2 import blake2b  # hashlib's own, without loading OpenSSL
@@ -223,7 +224,7 @@ class _Hasher:
                 if self._n_seen > MAX_SEEN:
                     raise _Unfit(value, "holds too much")
                 content = self._content(value, depth)
-            except _Unfit:
+            except Exception:  # noqa: BLE001 - it has no content, or another thread is changing it
                 self.is_local = not self.explicit
                 content = b"" if self.explicit else _process + next(_numbers).to_bytes(8, "big")
             known = _meet(value, self.explicit, Identity(_hash(_named(type(value)) + content), self.is_local))
@@ -366,6 +367,7 @@ _codes: Final[weakref.WeakKeyDictionary[types.CodeType, bytes]] = weakref.WeakKe
 _first: Final[dict[tuple[int, bool], tuple[Callable[[], Any], Identity]]] = {}
 _held: Final[dict[tuple[int, bool], None]] = {}
 """Entries of `_first` that keep what they are about alive, in order."""
+_holding: Final = threading.Lock()
 
 
 def _met(value: Any, explicit: bool) -> Identity | None:
@@ -381,11 +383,12 @@ def _meet(value: Any, explicit: bool, identity: Identity) -> Identity:
         alive = weakref.ref(value, functools.partial(_forget, key))
     except TypeError:  # lists and dicts: kept alive, so that no other one gets their address
         alive = functools.partial(_same, value)
-        _held[key] = None
-        if len(_held) > MAX_HELD:
-            oldest = next(iter(_held), key)
-            _held.pop(oldest, None)
-            _first.pop(oldest, None)
+        with _holding:
+            _held[key] = None
+            if len(_held) > MAX_HELD:
+                oldest = next(iter(_held))
+                del _held[oldest]
+                _first.pop(oldest, None)
     return _first.setdefault(key, (alive, identity))[1]
 
 

@@ -239,3 +239,38 @@ def test_other_processes_make_the_same_keys() -> None:
     }
     assert len(outputs) == 1
     assert outputs.pop().startswith("False ")
+
+
+def test_what_another_thread_changes_meanwhile_counts_as_itself() -> None:
+    class Restless(dict[Any, Any]):
+        def items(self) -> Any:
+            for item in super().items():
+                self[len(self)] = 1
+                yield item
+
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            return Restless, (), None, None, self.items()
+
+    held = Restless(a=1)
+    first = identity(recursive(held))
+    assert first.is_local
+    assert identity(recursive(held)) == first
+
+
+def test_threads_that_meet_many_things_at_once() -> None:
+    errors: list[BaseException] = []
+
+    def meet(me: int) -> None:
+        try:
+            for n in range(keys.MAX_HELD):
+                identity(recursive([me, n]))
+        except BaseException as error:  # noqa: BLE001 - asserted below
+            errors.append(error)
+
+    threads = [threading.Thread(target=meet, args=(me,)) for me in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert len(keys._held) <= keys.MAX_HELD
