@@ -20,6 +20,7 @@ import functools
 import itertools
 import os
 import struct
+import sys
 import threading
 import types
 import weakref
@@ -38,6 +39,8 @@ NAMELESS: Final = "__dynamic__"
 MAX_DEPTH: Final = 64
 MAX_SEEN: Final = 20_000
 """Parts of a function's surroundings that are looked at; one that holds on to more counts as itself."""
+MAX_COPIED: Final = 1_000_000
+"""Bytes of an array that a function holds on to; a larger one counts as itself."""
 MAX_HELD: Final = 512
 """Containers that are remembered by what they held when they were met first, and kept alive for it."""
 DIGEST_BYTES: Final = 16
@@ -223,7 +226,7 @@ class _Hasher:
             try:
                 if self._n_seen > MAX_SEEN:
                     raise _Unfit(value, "holds too much")
-                content = self._content(value, depth)
+                content = self._content(value, depth) if _is_light(value) else _array(value)
             except Exception:  # noqa: BLE001 - it has no content, or another thread is changing it
                 self.is_local = not self.explicit
                 content = b"" if self.explicit else _process + next(_numbers).to_bytes(8, "big")
@@ -360,6 +363,30 @@ def _code(code: types.CodeType) -> bytes:
 
 
 _codes: Final[weakref.WeakKeyDictionary[types.CodeType, bytes]] = weakref.WeakKeyDictionary()
+
+
+def _is_light(value: Any) -> bool:
+    """Does an object only say what it holds when it is asked for its content, as most do? Others, such as models with
+    weights, make a copy of all of it."""
+    kind = type(value)
+    for method in (kind.__reduce_ex__, kind.__reduce__):
+        owner = getattr(method, "__objclass__", method)
+        if str(owner.__module__).partition(".")[0] not in sys.stdlib_module_names:
+            return False
+    return True
+
+
+def _array(value: Any) -> bytes:
+    """The bytes of a small array, told by what arrays have.
+
+    Raises:
+        _Unfit: it is none, or a large one.
+    """
+    n_bytes = getattr(value, "nbytes", None)
+    if not isinstance(n_bytes, int) or n_bytes > MAX_COPIED or not hasattr(value, "tobytes"):
+        raise _Unfit(value, "holds too much")
+    kind = f"{getattr(value, 'dtype', None)} {getattr(value, 'shape', None)}"
+    return _sized(b"y", _text(kind) + value.tobytes())
 
 
 # ---- what can change, as it was first met

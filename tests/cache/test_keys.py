@@ -257,6 +257,26 @@ def test_what_another_thread_changes_meanwhile_counts_as_itself() -> None:
     assert identity(recursive(held)) == first
 
 
+def test_what_would_make_a_copy_of_itself_counts_as_itself() -> None:
+    class Weights:
+        def __reduce__(self) -> Any:
+            raise AssertionError("nobody asks")
+
+    assert identity(recursive(Weights())).is_local
+    for array, is_local in ((numpy.arange(10), False), (numpy.zeros(10**6), True)):
+        assert identity(recursive(array)).is_local == is_local
+    for light in (
+        Model(),
+        Colour.RED,
+        Point(1),
+        Pair(1, 2),
+        datetime.date(2026, 1, 1),
+        collections.deque("a"),
+        Path("a"),
+    ):
+        assert not identity(recursive(light)).is_local, light
+
+
 def test_threads_that_meet_many_things_at_once() -> None:
     errors: list[BaseException] = []
 
