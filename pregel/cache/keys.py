@@ -383,9 +383,11 @@ def _array(value: Any) -> bytes:
         _Unfit: it is none, or a large one.
     """
     n_bytes = getattr(value, "nbytes", None)
-    if not isinstance(n_bytes, int) or n_bytes > MAX_COPIED or not hasattr(value, "tobytes"):
+    dtype = getattr(value, "dtype", None)
+    has_objects = getattr(dtype, "hasobject", True)
+    if has_objects or not isinstance(n_bytes, int) or n_bytes > MAX_COPIED or not hasattr(value, "tobytes"):
         raise _Unfit(value, "holds too much")
-    kind = f"{getattr(value, 'dtype', None)} {getattr(value, 'shape', None)}"
+    kind = f"{dtype} {getattr(value, 'shape', None)}"
     return _sized(b"y", _text(kind) + value.tobytes())
 
 

@@ -257,13 +257,17 @@ def test_what_another_thread_changes_meanwhile_counts_as_itself() -> None:
     assert identity(recursive(held)) == first
 
 
+class Client:
+    pass
+
+
 def test_what_would_make_a_copy_of_itself_counts_as_itself() -> None:
     class Weights:
         def __reduce__(self) -> Any:
             raise AssertionError("nobody asks")
 
     assert identity(recursive(Weights())).is_local
-    for array, is_local in ((numpy.arange(10), False), (numpy.zeros(10**6), True)):
+    for array, is_local in ((numpy.arange(10), False), (numpy.zeros(10**6), True), (numpy.array([Client]), True)):
         assert identity(recursive(array)).is_local == is_local
     for light in (
         Model(),
