@@ -23,6 +23,7 @@ from checkpoint.memory import InMemorySaver
 from checkpoint.sqlite import SqliteSaver
 from pregel.cache.memory import InMemoryCache
 from pregel.errors import GraphRecursionError
+from pregel.func import entrypoint, task
 from pregel.graph import END, START, StateGraph
 from pregel.types import CachePolicy
 
@@ -134,6 +135,36 @@ def test_nothing_is_built_that_nobody_asked_for(is_async):
         if cost and (any(name in where for name in builders) or any(word in where for word in words))
     ]
     assert not built
+
+
+@COLOURS
+def test_what_a_called_task_costs(is_async):
+    """Nobody stores, listens or asks. What workers do is not counted here."""
+
+    async def aone(x):
+        return x
+
+    def one(x):
+        return x
+
+    called = task(aone if is_async else one)
+
+    async def aflow(n):
+        return len(await asyncio.gather(*[called(i) for i in range(n)]))
+
+    def flow(n):
+        return len([future.result() for future in [called(i) for i in range(n)]])
+
+    graph = entrypoint()(aflow if is_async else flow)
+
+    def frames(n):
+        def run():
+            assert (asyncio.run(graph.ainvoke(n)) if is_async else graph.invoke(n)) == n
+
+        run()
+        return sum(count for (kind, _), count in profile(run).items() if kind == "call")
+
+    assert (frames(220) - frames(20)) / 200 <= (75 if is_async else 60)
 
 
 def cached(steps: int, *, is_async: bool, hits: bool, cache: object) -> Callable[[], None]:

@@ -32,6 +32,7 @@ NAMES = {
     "pregel.managed": "IsLastStep RemainingSteps",
     "pregel.managed.base": "ManagedValue",
     "pregel.managed.is_last_step": "IsLastStep RemainingSteps",
+    "pregel.func": "entrypoint task",
     "pregel.graph": "START END StateGraph add_messages MessagesState MessageGraph",
     "pregel.graph.state": "StateGraph CompiledStateGraph",
     "pregel.graph.message": "add_messages MessagesState MessageGraph push_message REMOVE_ALL_MESSAGES",

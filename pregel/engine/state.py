@@ -356,6 +356,7 @@ class RunState:
         "phase",
         "program",
         "ready",
+        "recalled",
         "refused",
         "replayed",
         "replaying",
@@ -463,6 +464,8 @@ class RunState:
         """Set by the driver: starts a child task, returns its future."""
         self.keeper: Any = None
         """The driver, as far as running tasks record results with it (`once`, `keep`); None when it is over."""
+        self.recalled: Any = None
+        """What is stored of called tasks of the open step (`calls.Recalled`); None until one is called again."""
         self.kept: Kept | None = None
         """What tasks of the current step recorded; None until one does."""
         self.loaded = loaded
