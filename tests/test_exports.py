@@ -44,7 +44,7 @@ NAMES = {
     "pregel.messages": "Message",
     "pregel.cache.base": "BaseCache FullKey Namespace",
     "pregel.cache.memory": "InMemoryCache",
-    "pregel.cache.sqlite": "SqliteCache",
+    "pregel.cache.sqlite": "CacheOpenError SqliteCache",
     "pregel.cache.redis": "RedisCache",
     "pregel.testing.cache": "CAPABILITIES CHECKS ConformanceError ConformanceSuite Report Result run_conformance",
     "pregel.store.base": """
