@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -477,7 +478,10 @@ def test_the_page_shows_what_happens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = (Path(__file__).parents[2] / "docs" / "store.md").read_text()
-    code, shown = (page.split(f"```{kind}\n")[1].split("```")[0] for kind in ("python", "text"))
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "docs/store.md", "exec"), {})
-    assert capsys.readouterr().out == shown
+    names: dict[str, Any] = {"__name__": "page"}
+    pairs = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", page, re.DOTALL)
+    assert len(pairs) == page.count("```python")
+    for code, shown in pairs:
+        exec(compile(code, "docs/store.md", "exec", dont_inherit=True), names)
+        assert capsys.readouterr().out == shown
