@@ -43,11 +43,14 @@ ERROR: Final = "__error__"
 SCHEDULED: Final = "__scheduled__"
 INTERRUPT: Final = "__interrupt__"
 RESUME: Final = "__resume__"
+ERROR_SOURCE: Final = "__error_source_node__"
+"""Of a task whose failure its error handler took over: the name of its node."""
 TASKS: Final = "__pregel_tasks"
 UNREAD: Final = "<not read>"
 """Stands for a stored value that was not asked for (`NativeSaver.history(channels=...)`)."""
-WRITES_IDX_MAP: Final[dict[str, int]] = {ERROR: -1, SCHEDULED: -2, INTERRUPT: -3, RESUME: -4}
-"""Slot of a special write. All regular writes of a task share slot 0."""
+WRITES_IDX_MAP: Final[dict[str, int]] = {ERROR: -1, SCHEDULED: -2, INTERRUPT: -3, RESUME: -4, ERROR_SOURCE: -5}
+"""Slot of a special write. All regular writes of a task share slot 0. (`SCHEDULED` is no longer written: it said what
+`ERROR_SOURCE` says.)"""
 EXCLUDED_METADATA_KEYS: Final = frozenset(
     {
         "thread_id",
@@ -797,6 +800,11 @@ def namespace_above(ns: str) -> str:
     while segments and segments[-1].isdecimal():
         segments.pop()
     return "|".join(segments[:-1])
+
+
+def says_something(value: Any) -> bool:
+    """Of a stored error, or of stored questions: is there one, or was it taken back?"""
+    return value is not None and not (isinstance(value, (list, tuple)) and not value)
 
 
 def is_above(ns: str, nested: str) -> bool:

@@ -50,6 +50,7 @@ from checkpoint.base import (
     StepCommit,
     TaskWrites,
     next_version,
+    says_something,
 )
 from checkpoint.holders import Holders
 from checkpoint.rows import addressed
@@ -934,7 +935,10 @@ class _Children:
         verdict = _is_under(self.up_id, entry)
         if verdict and ns not in self.under:
             self.under[ns] = None
-            if ":" not in ns and not any(channel in (ERROR, INTERRUPT) for _, channel, _ in entry.pending_writes or ()):
+            if ":" not in ns and not any(
+                channel in (ERROR, INTERRUPT) and says_something(value)
+                for _, channel, value in entry.pending_writes or ()
+            ):
                 self.ended[ns] = entry.checkpoint["id"]
         # What the namespace held before was stored before. (Others may be stored later than they were made: `exit`.)
         return ns == self.up_ns and entry.checkpoint["id"] < self.up_id

@@ -363,7 +363,7 @@ class RowSaver(BaseCheckpointSaver[int]):
             is_head = header.rev == address.head
             open_sub: dict[str, int] = {}
             if (is_head or ends_lane) and any(task.slot == 0 for task in writes):
-                open_sub = nested_under(rows, thread_id, found.row.rev)
+                open_sub = nested_under(rows, self._codec(), thread_id, found.row.rev)
             loaded = loaded_from(claim, ns, found, header, values, writes, is_head or ends_lane)
             loaded.open_sub = open_sub
         if claim.make_version is None and isinstance(next(iter(header.versions.values()), None), str):

@@ -29,16 +29,19 @@ from checkpoint.base import (
     TaskWrites,
     ThreadDeletedError,
     namespace_above,
+    says_something,
 )
 from checkpoint.chains import (
     PUBLIC_PUT,
     SOURCE_NAMES,
     CheckpointRow,
+    Codec,
     EncodedStep,
     PayloadRow,
     PlainWrite,
     StoredChain,
     WriteRow,
+    read_task,
 )
 from checkpoint.headers import Header, fold
 from checkpoint.repair import Mending
@@ -374,18 +377,26 @@ def check_above(rows: Rows, thread_id: str, ns: str, found: Found) -> None:
         )
 
 
-def nested_under(rows: Rows, thread_id: str, up_rev: int) -> dict[str, int]:
+def nested_under(rows: Rows, codec: Codec, thread_id: str, up_rev: int) -> dict[str, int]:
     """`LoadedCheckpoint.open_sub`: of stable namespaces directly under a checkpoint, or under namespaces of one call."""
     found: dict[str, int] = {}
     for ns, space_pk, rev in rows.children(thread_id, up_rev):
         if ":" not in ns:
-            if not any(task.slot in _UNFINISHED for task in rows.tasks(space_pk, rev)):
+            if not any(_is_unfinished(task, codec) for task in rows.tasks(space_pk, rev)):
                 found[ns] = rev
         elif (child := rows.checkpoint(space_pk, rev)) is not None:
             # It knows what ended before its own open superstep.
             found.update(fold(child.headers, ns).sub)
-            found.update(nested_under(rows, thread_id, rev))
+            found.update(nested_under(rows, codec, thread_id, rev))
     return found
+
+
+def _is_unfinished(task: WriteRow, codec: Codec) -> bool:
+    """Has a run ended with this task open? What a run that has left for good takes back says nothing any more."""
+    if task.slot not in _UNFINISHED:
+        return False
+    ((_, value),) = read_task(task, codec, "", lenient=True).writes
+    return says_something(value)
 
 
 def claim_of(thread_id: str, address: Address | None) -> Claim:

@@ -187,8 +187,7 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
             run.held += rows
         else:
             commits.append(snapshot.rows(run, rows))
-    if run.replaying and (run.source not in ("update", "fork") or run.loaded is None or not run.loaded.is_head):
-        # Also when it was transplanted: its namespace has no checkpoint yet that task writes could belong to.
+    if run.replaying and not _stands_alone(run):
         commits.append(_fork(run))
     elif run.replaying:
         run.sub_open = {}  # the tasks that these nested runs were of run again
@@ -300,6 +299,19 @@ def _fork(run: RunState) -> StepCommit | None:
     run.step_over()
     run.step += 1
     return commit
+
+
+def _stands_alone(run: RunState) -> bool:
+    """Is the replayed checkpoint the beginning of a branch already, on which nothing has been done?
+
+    Not if a nested checkpoint was addressed with it: the branch must say which, for the case that it is stopped before it
+    comes there. Nor if it is nested and another superstep around it was open when it was made: what is done now would not
+    be found again under the one that is open now. (Transplanted runs have nothing that task writes could belong to.)
+    """
+    loaded, around = run.loaded, run.request.parent_run
+    if loaded is None or not loaded.is_head or run.source not in ("update", "fork") or run.request.seeds:
+        return False
+    return around is None or loaded.parents.get(around.ns) == around.checkpoint_id
 
 
 def _present(commit: StepCommit | None) -> list[StepCommit]:
@@ -466,8 +478,8 @@ def reapply(run: RunState, tasks: Sequence[Task]) -> None:
 def restore_task(task: Task, entries: Sequence[TaskWrites]) -> None:
     """Set what is stored of a task: its writes, its open questions, its answers, its error.
 
-    That an error handler takes over from it is read back in one of two forms: under the name of its slot, or, from a
-    saver that knows no slot for it, like the writes of a finished task.
+    That an error handler takes over from it is read back in one of three forms: in a slot of its own, in the one of
+    earlier versions, or, from a saver that knows no slot for it, like the writes of a finished task.
     """
     for entry in entries:
         for channel, value in entry.writes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from checkpoint import ids
 from checkpoint.base import (
     NUMBER_SHIFT,
     WRITES_IDX_MAP,
@@ -103,12 +104,18 @@ def relink(run: RunState) -> None:
 
 
 def unlink(made: StepCommit) -> None:
-    """Nested checkpoints that worked under one of this run that is not stored belong to none."""
+    """Nested checkpoints that worked under one of this run that is not stored belong to none, and name none (D52)."""
+    claim = made.claim
     stored = {rev for commit in (made, *made.others) for rev in (commit.rev, commit.parent_rev)}
+
+    def is_lost(rev: int | None) -> bool:
+        return rev is not None and rev >> NUMBER_SHIFT == claim.number and rev not in stored
+
     for other in made.others:
-        up_rev = other.up_rev
-        if up_rev is not None and up_rev >> NUMBER_SHIFT == made.claim.number and up_rev not in stored:
+        if is_lost(other.up_rev):
             other.up_rev = None
+        if any(is_lost(ids.rev_of(id_, claim.salt)) for id_ in other.parents.values()):
+            other.parents = {ns: i for ns, i in other.parents.items() if not is_lost(ids.rev_of(i, claim.salt))}
 
 
 def periodic(run: RunState) -> StepCommit | None:
@@ -254,9 +261,11 @@ def into_lane(run: RunState, commits: Sequence[StepCommit]) -> None:
 def kept(run: RunState, held: Sequence[TaskWrites] = ()) -> LoadedCheckpoint:
     """The state of a run as its next run would load it, whose commits are not stored yet. `held`: of its open step."""
     assert run.claim is not None
-    values = {
-        name: channel.dump() for name, channel in run.channels.items() if channel.tracked and name in run.versions
-    }
+    # What was loaded and has been looked at since is what its channel says: it may have been cleared.
+    values = {name: value for name, value in run.channels.stored.items() if name not in run.channels}
+    for name, channel in run.channels.items():
+        if channel.tracked and name in run.versions and (value := channel.dump()) is not MISSING:
+            values[name] = value
     return LoadedCheckpoint(
         run.claim,
         run.ns,
@@ -267,7 +276,7 @@ def kept(run: RunState, held: Sequence[TaskWrites] = ()) -> LoadedCheckpoint:
         source=run.source,
         step=run.made_step,
         parents=run.parents(),
-        values={**run.channels.stored, **{n: v for n, v in values.items() if v is not MISSING}},
+        values=values,
         versions=dict(run.versions),
         seen={node: dict(seen) for node, seen in run.seen.items()},
         updated_channels=run.updated,

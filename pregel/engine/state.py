@@ -29,7 +29,7 @@ from pregel.errors import Interrupt
 from pregel.types import Every
 from pregel.warnings import Notice, emit
 
-Phase = Literal["new", "idle", "running", "committing", "done"]
+Phase = Literal["new", "idle", "asking", "running", "committing", "done"]
 Status = Literal[
     "input",
     "pending",
@@ -37,6 +37,8 @@ Status = Literal[
     "interrupt_before",
     "interrupt_after",
     "out_of_steps",
+    "out_of_time",
+    "out_of_budget",
     "draining",
     "interrupted",
     "failed",
@@ -96,7 +98,9 @@ class Request:
     """What one caller asked one run to do; filled by `pregel.pregel`, read by everybody, changed by nobody."""
 
     __slots__ = (
+        "as_of",
         "breakpoints",
+        "caching",
         "call_number",
         "called",
         "caller",
@@ -117,15 +121,18 @@ class Request:
         "jitter",
         "key",
         "limit",
+        "limits",
         "modes",
         "monotonic",
         "new_id",
         "ns_",
         "outlets",
         "output_keys",
+        "own_limits",
         "pace",
         "parent",
         "parent_run",
+        "prompt",
         "retry_policy",
         "run_id",
         "runtime",
@@ -142,6 +149,8 @@ class Request:
     )
 
     def __init__(self) -> None:
+        self.caching: Any = None
+        """What looks into the cache and keeps (`flights.Caching`); None without a cache."""
         self.called: Any = None
         """The call that the root run is for, if it has a run id of its own (`engine.repeat.Called`)."""
         self.turn: Any = None
@@ -153,6 +162,12 @@ class Request:
         self.stood = None
         self.forks = False
         """Root run: does it go on in a lane if it loses its thread?"""
+        self.limits: Any = None
+        """What the call, or one around it, allows its run and those nested in it (`engine.limited.Limits`)."""
+        self.own_limits: Any = None
+        """The same, if it is this call that says so."""
+        self.prompt = False
+        """May the run have to end in the middle of a body, because of a deadline?"""
 
     config: Mapping[str, Any]
     """Merged: ambient, bound, given."""
@@ -173,6 +188,8 @@ class Request:
     seeds: dict[str, tuple[str, str]]
     """Root run: namespace without task ids -> (namespace, checkpoint id) of nested checkpoints that the caller addressed.
     The nested run of the task that had this namespace starts from there (D25)."""
+    as_of: str
+    """Root run with `seeds`: id of the newest checkpoint that what they address has seen, as `Stood.as_of`."""
     stood: Stood | None
     """Nested run of a replayed superstep: where it stood then."""
     run_id: str | None
@@ -233,7 +250,7 @@ class Stood(NamedTuple):
     checkpoint_id: str
     rev: int
     as_of: str
-    """The addressed checkpoint: ids sort by time, and what is newer had not happened yet."""
+    """The addressed checkpoint, or what it is an edit of: ids sort by time, and what is newer had not happened yet."""
 
 
 class Unstored(NamedTuple):
@@ -317,6 +334,7 @@ class RunState:
         "facts_changed",
         "failure",
         "finished",
+        "has_put_off",
         "held",
         "interrupts",
         "is_fresh",
@@ -349,6 +367,7 @@ class RunState:
         "sees",
         "source",
         "spawner",
+        "spent",
         "starved",
         "status",
         "step",
@@ -397,6 +416,10 @@ class RunState:
         """Tasks of the current step in planned order; handlers and called tasks are appended."""
         self.ready: list[str] = []
         """Names of the tasks that the step limit kept from running."""
+        self.has_put_off = False
+        """Does a task of the step stay pending because the run was asked to stop while it waited for its next attempt?"""
+        self.spent: Any = None
+        """The limits (`engine.limited.Limits`) whose supersteps are used up."""
         self.starved: list[str] = []
         """Nodes that were due and had nothing to read."""
         self.waiting: list[Task] = []

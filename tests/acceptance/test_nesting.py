@@ -16,7 +16,7 @@ import pytest
 from checkpoint.memory import InMemorySaver
 from checkpoint.sqlite import SqliteSaver
 from pregel.errors import ErrorCode
-from pregel.graph import START, StateGraph
+from pregel.graph import END, START, StateGraph
 from pregel.types import Command, Overwrite, RetryPolicy, Send, interrupt
 from pregel.warnings import PregelWarning
 from tests.support.scenarios import Colour, Log, diagnosed, path_of, refused
@@ -495,6 +495,34 @@ def test_a_retried_node_goes_on_with_its_nested_run(root: Stage, how: str, setti
         assert root.ran() == ["bad", "bad", "i"]
 
 
+@pytest.mark.parametrize("setting", ["default", "stateful"])
+def test_a_retried_node_does_not_repeat_what_its_resumed_run_has_done(root: Stage, setting: str) -> None:
+    """What woke the nested run's nodes when it was stored is used up when it has ended."""
+    failing = [True]
+
+    def build() -> StateGraph[Any]:
+        builder = StateGraph(Log).add_node("i", root.colour.letter("i", root.calls)).add_edge(START, "i")
+        builder.add_node("q", asking(root)).add_edge(START, "q")
+        builder.add_node("z", lambda state: None).add_edge("i", "z")
+        inner = builder.compile(checkpointer=SETTINGS[setting])  # type: ignore[arg-type]
+
+        def node(state: Log) -> Any:
+            found = yield inner, {"l": ["in"]}
+            if failing:
+                failing.clear()
+                raise ValueError("once")
+            return found
+
+        policy = RetryPolicy(initial_interval=0.0, jitter=False, retry_on=ValueError)
+        return StateGraph(Log).add_node("n", root.colour.script(node), retry_policy=policy).add_edge(START, "n")
+
+    root.put_on(build)
+    root.run({"l": []})
+    assert root.ran() == ["i", "q"]
+    assert root.run(Command(resume="A")) == {"l": ["in", "i", "A"]}
+    assert root.ran() == ["q"]
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_failed_nested_run_is_continued_by_the_next_call(root: Stage, way: str, setting: str) -> None:
     build, per_call, _ = WAYS[way]
@@ -687,6 +715,231 @@ def test_a_step_that_is_dropped_is_not_remembered(root: Stage, drop: str) -> Non
     # Answered, the step closes, and is remembered.
     root.run({"l": Overwrite(["four"])})
     assert root.run(Command(resume="A"))["l"] == ["four", 0, "i", 0, "i", 0, "i", "A"]
+
+
+def chain_of(stage: Stage, *names: str, setting: str = "default") -> Any:
+    """Nodes one after the other, to be nested; the last one asks a question of its name."""
+    builder, before = StateGraph(Log), START
+    for name in names:
+        node = stage.colour.letter(name, stage.calls) if name != names[-1] else asking_as(stage, name)
+        builder.add_node(name, node).add_edge(before, name)
+        before = name
+    return builder.compile(checkpointer=SETTINGS[setting])  # type: ignore[arg-type]
+
+
+def asking_as(stage: Stage, name: str) -> Any:
+    def ask(state: Log) -> dict[str, Any]:
+        stage.calls.append(name)
+        return {"l": [interrupt(name)]}
+
+    return stage.colour.node(ask)
+
+
+def nested_states(stage: Stage, next_: str) -> list[Any]:
+    """Of the nested runs of the open superstep: where each of them was before `next_`."""
+    (task,) = stage.colour.get_state(stage.graph, stage.root).tasks
+    found = []
+    for nested in task.states or (task.state,):
+        place = nested["configurable"] if isinstance(nested, dict) else nested.config["configurable"]
+        config = {"configurable": {k: place[k] for k in ("thread_id", "checkpoint_ns")}}
+        found.append(next(e for e in stage.colour.history(stage.graph, config) if e.next == (next_,)))
+    return found
+
+
+@pytest.mark.parametrize("setting", ["default", "stateful"])
+def test_a_replay_that_stops_before_it_comes_there_still_comes_there(root: Stage, setting: str) -> None:
+    """Also where the thread stands on a fork already: the node around asks first, then calls the graph."""
+    root.durability = "async" if root.durability == "exit" else root.durability
+
+    def build() -> StateGraph[Any]:
+        inner = chain_of(root, "i", "j", "k", setting=setting)
+
+        def node(state: Log) -> Any:
+            first = interrupt("first")
+            found = yield inner, {"l": [first]}
+            return {"l": found["l"]}
+
+        return StateGraph(Log).add_node("n", root.colour.script(node)).add_edge(START, "n")
+
+    root.put_on(build)
+    root.run({"l": []})
+    root.run(Command(resume="A"))
+    assert root.ran() == ["i", "j", "k"]
+    for _ in range(2):  # the second time the newest checkpoint of the thread is a fork
+        (before,) = nested_states(root, "j")
+        asked = root.run(None, before.config)
+        assert [question.value for question in asked["__interrupt__"]] == ["first"]
+        root.run(Command(resume="B"))
+        assert root.ran() == ["j", "k"]
+    assert root.run(Command(resume="K"))["l"] == ["A", "i", "j", "K"]
+
+
+@pytest.mark.parametrize("setting", ["default", "stateful"])
+def test_what_is_done_after_an_edit_of_an_old_superstep_is_done_once(root: Stage, setting: str) -> None:
+    """The thread has gone on from there: the run on the edit belongs to a branch of its own, and is found on it."""
+    root.durability = "async" if root.durability == "exit" else root.durability
+
+    def build() -> StateGraph[Any]:
+        inner = StateGraph(Log).add_node("i", root.colour.letter("i", root.calls)).add_edge(START, "i")
+        inner.add_node("j", root.colour.letter("j", root.calls)).add_edge("i", "j")
+        inner.add_node("k", asking_as(root, "k")).add_edge("i", "k")
+        return as_node(root, inner.compile(checkpointer=SETTINGS[setting]))  # type: ignore[arg-type]
+
+    root.put_on(build)
+    root.run({"l": []})
+    (before,) = nested_states(root, "i")
+    root.colour.update_state(root.graph, root.root, {"l": ["elsewhere"]}, "n")
+    config = root.colour.update_state(root.graph, before.config, {"l": ["edit"]}, "i")
+    root.ran()
+    root.run(None, config)
+    assert root.ran() == ["j", "k"]
+    assert root.run(Command(resume="K"))["l"] == ["edit", "j", "K"]
+    assert root.ran() == ["k"]
+
+
+@pytest.mark.parametrize("setting", ["default", "stateful"])
+@pytest.mark.parametrize(("addressed", "first"), [(True, []), (False, ["one"])])
+def test_an_edit_that_is_addressed_sees_no_edit_beside_it(
+    root: Stage, setting: str, addressed: bool, first: list[str]
+) -> None:
+    """Two nested runs wait side by side, and each is edited. What is addressed is one line of checkpoints, which the other
+    edit is not on; a call that addresses none goes on with both."""
+    root.durability = "async" if root.durability == "exit" else root.durability
+
+    def build() -> StateGraph[Any]:
+        builder = StateGraph(Log)
+        for name in ("m", "n"):
+            builder.add_node(name, chain_of(root, "i", "q", setting=setting)).add_edge(START, name)
+        return builder
+
+    root.put_on(build)
+    root.run({"l": []})
+    config = None
+    for task, edit in zip(root.colour.get_state(root.graph, root.root).tasks, ("one", "two"), strict=True):
+        config = root.colour.update_state(root.graph, task.state, {"l": [edit]}, "i")
+    root.run(None, config if addressed else None)
+    asked = root.colour.get_state(root.graph, root.root).interrupts
+    result = root.run(Command(resume={question.id: "A" for question in asked}))
+    assert result["l"] == ["i", *first, "A", "i", "two", "A"]
+
+
+def test_what_is_replayed_is_replayed_once(root: Stage) -> None:
+    """A node comes by twice. The replay of a nested checkpoint of its first time stops and goes on: its second time calls
+    the graph from its start."""
+    root.durability = "async" if root.durability == "exit" else root.durability
+
+    def build() -> StateGraph[Any]:
+        inner = chain_of(root, "i", "k")
+
+        def node(state: Log) -> Any:
+            first = interrupt("q")
+            found = yield inner, {"l": [first]}
+            return {"l": found["l"]}
+
+        middle = StateGraph(Log).add_node("m", root.colour.script(node)).add_edge(START, "m")
+        middle.add_conditional_edges("m", lambda state: "m" if len(state["l"]) < 4 else END, ["m", END])
+        return as_node(root, middle.compile())
+
+    def replies(*answers: str) -> Any:
+        return [root.run(Command(resume=one)) for one in answers][-1]
+
+    root.put_on(build)
+    root.run({"l": []})
+    replies("A")
+    (task,) = root.colour.get_state(root.graph, root.root, subgraphs=True).tasks
+    nested = task.state.tasks[0].state
+    assert nested.next == ("k",)
+    final = replies("K", "B", "L")
+    assert final == {"l": ["A", "i", "K", "B", "i", "L"]}
+    root.ran()
+    root.run(None, nested.config)
+    replies("A", "K")
+    assert root.ran() == ["k", "k"]
+    assert replies("B", "L") == final
+    assert root.ran() == ["i", "k", "k"]
+
+
+def test_where_a_stateful_graph_ended_outlives_the_replay_of_what_came_after(root: Stage) -> None:
+    """It is not run again, and the graph around it ends while its sibling waits."""
+    asks = [True]
+
+    def ask(state: Log) -> dict[str, Any]:
+        return {"l": [interrupt("q") if asks else "A"]}
+
+    def build() -> StateGraph[Any]:
+        middle = StateGraph(Log).add_node("s", calling(root.colour, inner_of(root, "stateful")))
+        middle.add_node("q", root.colour.node(ask)).add_edge(START, "s").add_edge("s", "q")
+        builder = StateGraph(Log).add_node("n", middle.compile()).add_edge(START, "n")
+        return builder.add_node("p", asking_as(root, "p")).add_edge(START, "p")
+
+    def answer(*names: str) -> Any:
+        asked = root.colour.get_state(root.graph, root.root).interrupts
+        return root.run(Command(resume={question.id: "A" for question in asked if question.value in names}))
+
+    root.put_on(build)
+    root.run({"l": []})
+    nested = root.colour.get_state(root.graph, root.root, subgraphs=True).tasks[0].state
+    assert nested.next == ("q",)
+    assert answer("p", "q")["l"] == [0, "i", "A", "A"]
+    root.ran()
+    asks.clear()
+    root.run(None, nested.config)
+    assert answer("p")["l"] == [0, "i", "A", "A"]
+    assert "i" not in root.ran()
+    root.run({"l": Overwrite([])})
+    assert answer("p")["l"] == [0, "i", 0, "i", "A", "A"]
+
+
+def test_checkpoints_name_what_is_stored_around_them(root: Stage) -> None:
+    """D52: with durability `exit` what a stateful graph ended under may never be stored. Then it names nothing."""
+    inner = {"n": "stateful", "m": "default"}
+
+    def build() -> StateGraph[Any]:
+        builder, before = StateGraph(Log), START
+        for name, setting in inner.items():
+            builder.add_node(name, calling(root.colour, inner_of(root, setting))).add_edge(before, name)
+            before = name
+        outer = StateGraph(Log).add_node("s", builder.compile()).add_edge(START, "s")
+        return outer.add_node("q", asking_as(root, "q")).add_edge(START, "q")
+
+    root.put_on(build)
+    for _ in range(2):
+        root.run({"l": Overwrite([])})
+        root.run(Command(resume="A"))
+        entries = list(root.saver.list(root.root))
+        ids = {entry.config["configurable"]["checkpoint_id"] for entry in entries}
+        parents = [entry.metadata["parents"] for entry in entries if entry.config["configurable"]["checkpoint_ns"]]
+        assert all(set(named.values()) <= ids for named in parents)
+        assert parents
+        assert root.durability == "exit" or all("" in named for named in parents)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_where_a_stateful_graph_left_for_its_parent_is_remembered(root: Stage, beside: bool) -> None:
+    """It asked before, alone or beside another question; its sibling waits still."""
+
+    def leave(state: Log) -> Any:
+        return Command(graph=Command.PARENT, update={"l": [*state["l"], interrupt("q")]})
+
+    def build() -> StateGraph[Any]:
+        middle = StateGraph(Log).add_node("i", root.colour.letter("i", root.calls)).add_edge(START, "i")
+        middle.add_node("q", root.colour.node(leave)).add_edge("i", "q")
+        if beside:
+            middle.add_node("r", asking_as(root, "r")).add_edge("i", "r")
+        builder = StateGraph(Log).add_node("n", middle.compile(checkpointer=True)).add_edge(START, "n")
+        return builder.add_node("p", asking_as(root, "p")).add_edge(START, "p")
+
+    def answer(name: str) -> Any:
+        asked = root.colour.get_state(root.graph, root.root).interrupts
+        return root.run(Command(resume={question.id: "A" for question in asked if question.value == name}))
+
+    root.put_on(build)
+    root.run({"l": []})
+    answer("q")
+    assert answer("p") == {"l": ["i", "A", "A"]}
+    root.run({"l": Overwrite([])})
+    answer("q")
+    assert answer("p") == {"l": ["i", "i", "A", "A"]}
 
 
 class Own(InMemorySaver):

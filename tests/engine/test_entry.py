@@ -486,6 +486,23 @@ def test_a_replay_starts_from_a_copy(source, is_head, forks):
     assert run.answers.given is False
 
 
+def test_a_replay_starts_from_a_copy_that_says_which_nested_checkpoint_was_addressed():
+    loaded = dummy_loaded(values={"x": 1}, source="fork", is_head=True)
+    run = dummy_run(PLAIN, loaded, seeds={"n": ("n:1", "nested")})
+    run.replaying = True
+    assert [commit.source for commit in entry.begin(run, None)] == ["fork"]
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_nested_edit_is_copied_under_the_superstep_that_is_open_now(is_open):
+    around = dummy_run(PLAIN, dummy_loaded(values={"x": 1}))
+    parents = {"": around.checkpoint_id if is_open else "another"}
+    loaded = dummy_loaded(values={"x": 1}, source="update", is_head=True, parents=parents, checkpoint_ns="n")
+    run = dummy_run(PLAIN, loaded, parent_run=around, parent=around.open(Task(PLAIN.nodes["a"], None)), ns="n")
+    run.replaying = True
+    assert [commit.source for commit in entry.begin(run, None)] == ([] if is_open else ["fork"])
+
+
 # ---- what of the open step is done
 
 

@@ -163,8 +163,7 @@ def forked(nest: Nest, way: Way, place: Shelf) -> bool:
         for spot_ in before:
             assert after[spot_] == before[spot_], (spot, "changed", spot_)
         assert again.world.breaches == []
-        # The second fork finds the first one's edit where both are of nested runs of one superstep.
-        wanted = None if number else edited(journey, spot, edit, node)
+        wanted = edited(journey, spot, edit, node)
         found = again.values()
         assert wanted in (None, found), (spot, edit, node)
     return True
@@ -193,11 +192,9 @@ def picture(journey: Journey) -> dict[str, Any]:
 
 def edited(journey: Journey, spot: Spot, edit: Any, node: str) -> Any:
     """The end of a fresh run that is left at the same place, edited there, and taken up again; None if it cannot be left
-    there: a nested run has ended, or has not begun, and does not wait, or a twin of its task may be met instead.
+    there: a nested run has ended, or has not begun, and does not wait.
     """
     journey.load()
-    if has_twin(journey, spot):
-        return None
     fresh = Journey(journey.nest, World(knows=True, stumbles=False), Shelf(), Way(journey.way.is_async), stops=False)
     names = tuple((step, journey.world.names.get(task, task), call) for step, task, call in spot.way)
     ready = journey.do("get_state", spot.config).next
@@ -228,16 +225,6 @@ def edited(journey: Journey, spot: Spot, edit: Any, node: str) -> Any:
     except (GraphRecursionError, InvalidUpdateError, EndlessError):
         return None
     return fresh.values()
-
-
-def has_twin(journey: Journey, spot: Spot) -> bool:
-    """Do several tasks of one node (a woken one, Sends) stand in a superstep that is open around a nested checkpoint?"""
-    for ns, id_ in spot.config["configurable"].get("checkpoint_map", {}).items():
-        config = {"configurable": {**spot.config["configurable"], "checkpoint_ns": ns, "checkpoint_id": id_}}
-        names = [task.name for task in journey.do("get_state", config).tasks]
-        if len(set(names)) < len(names):
-            return True
-    return False
 
 
 class Halted(Exception):

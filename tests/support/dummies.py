@@ -128,6 +128,7 @@ def dummy_request(**fields: Any) -> Request:
         "run_id": None,
         "runtime": lambda run, scope: ("runtime", scope),
         "saver": None,
+        "seeds": {},
         "stable_ns": False,
         "store": None,
         "stored_metadata": {},

@@ -350,7 +350,7 @@ class _Maker:
         title = "ghijklmnopqrstuvwxyz"[self.count % 20]
         self.count += 1
         names = [f"{title}{letter}" for letter in "abcd"[: 1 + pick(4 if depth == 1 else 3)]]
-        rises = rises and saves is not True and pick(4) == 3
+        rises = rises and pick(4) == 3
         routes = {} if rises else self._routes(names)
         sent = {
             target[1:] for pair in routes.values() for route in pair if route for option in route.options

@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from checkpoint.base import CheckpointError
+from checkpoint.files import make_private
 from checkpoint.serde.msgpack import Serde
 from checkpoint.workers import Worker
 from pregel.errors import shown
@@ -323,6 +324,8 @@ class _Sweeper(threading.Thread):
 def _opened(path: str) -> sqlite3.Connection:
     conn: sqlite3.Connection | None = None
     try:
+        if path not in ("", ":memory:"):
+            make_private(path)
         conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         conn.execute("PRAGMA trusted_schema = OFF")
         conn.execute("PRAGMA synchronous = FULL")
