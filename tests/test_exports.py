@@ -58,6 +58,7 @@ NAMES = {
     "pregel.store.memory": "InMemoryStore",
     "pregel.store.sqlite": "SqliteStore AsyncSqliteStore StoreOpenError StoreClosedError CorruptItemError",
     "pregel.store.sqlite.aio": "AsyncSqliteStore",
+    "pregel.store.sqlite.base": "SqliteStore SqliteIndexConfig",
     "pregel.testing.store": "ConformanceSuite ConformanceError Report Result run_conformance CAPABILITIES CHECKS",
     "pregel.warnings": "PregelWarning",
     "checkpoint.base": """

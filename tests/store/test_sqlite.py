@@ -17,7 +17,7 @@ from checkpoint.base import UnregisteredTypeError
 from checkpoint.sqlite import SqliteSaver
 from pregel.store.base import GetOp, InvalidNamespaceError, Item, PutOp, SearchOp, VersionConflictError
 from pregel.store.memory import InMemoryStore
-from pregel.store.sqlite import AsyncSqliteStore, SqliteStore, StoreOpenError
+from pregel.store.sqlite import AsyncSqliteStore, SqliteStore, StoreOpenError, core
 from pregel.store.sqlite.schema import labels_of, path_of
 from tests.support.scenarios import Colour
 
@@ -136,9 +136,21 @@ def plain(result: Any) -> Any:
     return repr(result)
 
 
+# Ways of looking filters up: few and many items of a condition, few and many namespaces, and pages of either.
+SIZES: list[dict[str, int]] = [
+    {},
+    {"FEW": 2, "PAGE": 3, "PLACES": 2},
+    {"FEW": 0, "PAGE": 2, "STREAMS": 1, "PLACES": 3},
+]
+
+
 @pytest.mark.parametrize("seed", range(30))
-def test_answers_are_those_of_the_store_in_memory(colour: Colour, tmp_path: Path, clock: Clock, seed: int) -> None:
+def test_answers_are_those_of_the_store_in_memory(
+    colour: Colour, tmp_path: Path, clock: Clock, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     generator = Generator(seed)
+    for name, size in SIZES[seed % 3].items():
+        monkeypatch.setattr(core, name, size)
     with SqliteStore(tmp_path / "s", clock=clock) as stored:
         memory, calls = Calls(colour, InMemoryStore(clock=clock)), Calls(colour, stored)
         for _ in range(25):
@@ -147,6 +159,11 @@ def test_answers_are_those_of_the_store_in_memory(colour: Colour, tmp_path: Path
             for op, one, other in zip(ops, expected, found, strict=True):
                 assert plain(other) == plain(one), op
             clock.now += generator.random.choice((0, 0, 30, 100))
+        for prefix, wanted in [((), None), ((), generator.filter()), (generator.namespace(), generator.filter())]:
+            whole = calls.search(prefix, filter=wanted, limit=-1, refresh_ttl=False)
+            pages = [calls.search(prefix, filter=wanted, limit=2, offset=n, refresh_ttl=False) for n in range(0, 80, 2)]
+            assert [item.key for page in pages for item in page] == [item.key for item in whole]
+            assert [item.updated_at for item in whole] == sorted((item.updated_at for item in whole), reverse=True)
         everything = [SearchOp((), None, -1, refresh_ttl=False)]
         assert plain(calls.batch(everything)[0]) == plain(memory.batch(everything)[0])
         assert calls.list_namespaces(limit=-1) == memory.list_namespaces(limit=-1)
