@@ -164,6 +164,10 @@ def test_answers_are_those_of_the_store_in_memory(
             pages = [calls.search(prefix, filter=wanted, limit=2, offset=n, refresh_ttl=False) for n in range(0, 80, 2)]
             assert [item.key for page in pages for item in page] == [item.key for item in whole]
             assert [item.updated_at for item in whole] == sorted((item.updated_at for item in whole), reverse=True)
+            order = [(item.namespace, item.key) for item in calls.search((), limit=-1, refresh_ttl=False)]
+            assert [place for place in order if place in {(item.namespace, item.key) for item in whole}] == [
+                (item.namespace, item.key) for item in whole
+            ]
         everything = [SearchOp((), None, -1, refresh_ttl=False)]
         assert plain(calls.batch(everything)[0]) == plain(memory.batch(everything)[0])
         assert calls.list_namespaces(limit=-1) == memory.list_namespaces(limit=-1)
@@ -176,6 +180,26 @@ def test_answers_are_those_of_the_store_in_memory(
         assert not stored.conn.execute(
             "SELECT ns_pk FROM store_namespaces EXCEPT SELECT ns_pk FROM store_items"
         ).fetchall()
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=["usual", "small", "none"])
+def test_neighbours_on_both_sides_of_a_page_are_found(
+    tmp_path: Path, clock: Clock, sizes: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, size in sizes.items():
+        monkeypatch.setattr(core, name, size)
+    with SqliteStore(tmp_path / "s", clock=clock) as store:
+        for space in [("a",), ("b", "c"), ("b", "d")]:
+            store.batch([PutOp(space, f"{n}", {"n": n, "even": n % 2 == 0}) for n in range(20)])
+            clock.now += 1
+        newest = [f"{n}" for n in reversed(range(20))]
+        assert [item.key for item in store.search(("a",), limit=-1)] == newest
+        assert [item.key for item in store.search(("a",), filter={"n": {"$gte": 0}}, limit=-1)] == newest
+        assert [item.key for item in store.search(("a",), filter={"even": True}, limit=-1)] == newest[1::2]
+        assert len(store.search(("b",), filter={"n": {"$lt": 7}}, limit=-1)) == 14
+        assert [item.key for item in store.search((), filter={"n": {"$lt": 7}, "even": False}, limit=-1)] == [
+            *"531"
+        ] * 3
 
 
 def test_paths_sort_and_begin_as_their_labels() -> None:
