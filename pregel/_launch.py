@@ -519,7 +519,7 @@ def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, val
         kind: type[Run] = request.caching.run
     else:
         kind = LimitedRun if request.prompt or request.limits is not None else Run
-    run = kind(graph.program, request, loaded)
+    run: Run = kind(graph.program, request, loaded)
     around = request.parent_run
     if around is None:
         if pause.BREAKPOINTS in run.facts or run.pending or request.breakpoints[1] is not None:

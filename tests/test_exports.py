@@ -45,6 +45,7 @@ NAMES = {
     "pregel.cache.memory": "InMemoryCache",
     "pregel.cache.sqlite": "SqliteCache",
     "pregel.cache.redis": "RedisCache",
+    "pregel.testing.cache": "CAPABILITIES CHECKS ConformanceError ConformanceSuite Report Result run_conformance",
     "pregel.store.base": """
         BaseStore Item SearchItem GetOp PutOp SearchOp ListNamespacesOp MatchCondition IndexConfig TTLConfig
         InvalidNamespaceError VersionConflictError Embeddings ensure_embeddings get_text_at_path tokenize_path

@@ -411,18 +411,23 @@ class _SqliteSaver(RowSaver):
         groups = self.max_checkpoint_lag > 1 and connections.single is None
         # The caller may be an event loop: what folds the WAL, and waits for the disk, is done by the writer's thread.
         is_quick = is_small and not groups and not self._short_fold and self._wal_bytes <= WAL_LIMIT
-        if is_quick and claim.thread_id not in self._unwritten and connections.write_lock.acquire(False):
+        if is_quick and claim.thread_id not in self._unwritten:
+            taken: list[bool] = []
             try:
-                if connections.mode != "inline":
-                    connections.set_mode("inline")
-                self._store(connections, claim, steps, _is_busy)
-                return None
+                # Taken and noted in one call: a Ctrl-C comes after calls, and must not find a lock that nobody gives back.
+                taken.extend(map(connections.write_lock.acquire, (False,)))
+                if taken[0]:
+                    if connections.mode != "inline":
+                        connections.set_mode("inline")
+                    self._store(connections, claim, steps, _is_busy)
+                    return None
             except sqlite3.OperationalError as busy:
                 # Another process writes: the queue waits for it, this thread does not.
                 if not _is_busy(busy):
                     raise
             finally:
-                connections.write_lock.release()
+                if taken and taken[0]:
+                    connections.write_lock.release()
         queued = _Queued(self, claim, steps)
         with self._queue_lock:
             waiting = self._unwritten.get(claim.thread_id)

@@ -204,7 +204,8 @@ class _Hasher:
             self._inside.discard(id(value))
 
     def _inner(self, value: Any, depth: int) -> bytes:
-        if type(value) is tuple or type(value) is frozenset:
+        kind = type(value)
+        if kind is tuple or kind is frozenset or (not self.is_code and (kind is dict or kind is list or kind is set)):
             return self._container(value, depth)
         runs = self._runs(value, depth)
         if runs is not None:
@@ -387,10 +388,11 @@ def _meet(value: Any, explicit: bool, identity: Identity) -> Identity:
     return _first.setdefault(key, (alive, identity))[1]
 
 
-def _forget(key: tuple[int, bool], gone: Any) -> None:
-    entry = _first.get(key)
+def _forget(key: tuple[int, bool], gone: Any, first: dict[Any, Any] = _first) -> None:
+    # The dict by default: at the end of the interpreter globals are gone before objects are.
+    entry = first.get(key)
     if entry is not None and entry[0] is gone:
-        del _first[key]
+        del first[key]
 
 
 def _same(value: Any) -> Any:

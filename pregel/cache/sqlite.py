@@ -1,7 +1,8 @@
 """`SqliteCache`: entries in a SQLite file, for several processes.
 
 Decides the table, when the file is written for a read (a use is noted once a minute), and which entries go when there are
-too many. Everything in the file can be computed again, so commits do not wait for the disk.
+too many. Everything in the file can be computed again, so commits do not wait for the disk, and what does not fit its
+checksum is not there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import sqlite3
 import threading
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
@@ -33,6 +35,12 @@ _TABLE: Final = (
     "CREATE INDEX IF NOT EXISTS cache_entries_used ON cache_entries (used_at)",
     "CREATE INDEX IF NOT EXISTS cache_entries_expiry ON cache_entries (expires_at) WHERE expires_at IS NOT NULL",
 )
+
+
+def _checked(ns: bytes, key: str, tag: str, body: bytes) -> bytes:
+    """A body with a sum over it and its place: a damaged file must not answer with another result."""
+    place = ns + key.encode("utf-8", "surrogatepass") + tag.encode("utf-8", "surrogatepass")
+    return body + zlib.crc32(body, zlib.crc32(place)).to_bytes(4, "big")
 
 
 class SqliteCache(BaseCache[ValueT], Generic[ValueT]):
@@ -83,6 +91,7 @@ class SqliteCache(BaseCache[ValueT], Generic[ValueT]):
         now = self._clock()
         there: list[tuple[FullKey, Typed]] = []
         used: list[tuple[float, bytes, str]] = []
+        damaged: list[FullKey] = []
         with self._lock:
             for namespace, key in keys:
                 ns = packed(namespace)
@@ -91,10 +100,15 @@ class SqliteCache(BaseCache[ValueT], Generic[ValueT]):
                 ).fetchone()
                 if row is None or (row[1] is not None and row[1] <= now):
                     continue
-                there.append(((tuple(namespace), key), row[2:]))
+                tag, body = row[2:]
+                if _checked(ns, key, tag, body[:-4]) != body:
+                    damaged.append((tuple(namespace), key))
+                    continue
+                there.append(((tuple(namespace), key), (tag, body[:-4])))
                 if row[0] < now - USED_AFTER:
                     used.append((now, ns, key))
             found, unreadable = decoded(self, there)
+            unreadable += damaged
             if used or unreadable:
                 with self._conn:
                     self._conn.execute("BEGIN IMMEDIATE")
@@ -114,11 +128,12 @@ class SqliteCache(BaseCache[ValueT], Generic[ValueT]):
         """Keep values, each with its time to live in seconds; None: until it is displaced."""
         bodies = encoded(self, pairs)
         now = self._clock()
-        rows = [
-            (packed(key[0]), key[1], now, None if ttl is None else now + ttl, *bodies[key])
-            for key, (_, ttl) in pairs.items()
-            if self.max_bytes is None or len(bodies[key][1]) <= self.max_bytes
-        ]
+        rows = []
+        for full, (_, ttl) in pairs.items():
+            (tag, body), ns, key = bodies[full], packed(full[0]), full[1]
+            if self.max_bytes is None or len(body) <= self.max_bytes:
+                expires_at = None if ttl is None else now + ttl
+                rows.append((ns, key, now, expires_at, tag, _checked(ns, key, tag, body)))
         with self._lock, self._conn:
             self._conn.execute("BEGIN IMMEDIATE")
             self._conn.executemany("INSERT OR REPLACE INTO cache_entries VALUES (?, ?, ?, ?, ?, ?)", rows)

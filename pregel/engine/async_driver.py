@@ -680,8 +680,8 @@ class AsyncDriver:
             del self.naps[task]
             if task is not self.dozing:
                 self.start(task)
-        for scope in [scope for scope, (until, _) in self.ending.items() if until <= now]:
-            await self.end_late(scope)
+        for late in [scope for scope, (until, _) in self.ending.items() if until <= now]:
+            await self.end_late(late)
         arrived = {event[0] for event in self.inbox.events if isinstance(event, tuple)}
         for task in self.run.tasks:
             due = limits.deadline_of(task)

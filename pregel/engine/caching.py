@@ -96,10 +96,15 @@ class CachingRun(LimitedRun):
         else:
             super().finish(task, writes)
 
-    def call(self, scope: TaskScope, node: Node, argument: Any, index: int) -> Task:
+    def call(self, scope: TaskScope, node: Node, *call: Any, **more: Any) -> Task:
         """A task calls a task, whose body will look into the cache."""
-        child = super().call(scope, node, argument, index)
-        if not child.settled and self.request.caching.policy(child) is not None and not child.answers:
+        child = super().call(scope, node, *call, **more)
+        is_new = child.node is node and not child.settled
+        if (
+            is_new
+            and self.request.caching.policy(child) is not None
+            and not (self.pending and self.id_of(child) in self._asked())
+        ):
             child.node = self.request.caching.keeping(child.node)
         return child
 

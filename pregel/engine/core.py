@@ -615,7 +615,7 @@ class Run(RunState):
             if task.interrupts or task.error is not None:
                 taken_back |= {(self.id_of(task), task.path_text, slot) for slot in slots}
         for id_, path, slot in sorted(taken_back):
-            write = (ERROR, None) if slot == WRITES_IDX_MAP[ERROR] else (INTERRUPT, [])
+            write: Write = (ERROR, None) if slot == WRITES_IDX_MAP[ERROR] else (INTERRUPT, [])
             self.held.append(TaskWrites(self.rev, self.checkpoint_id, id_, path, slot, [write]))
 
     def _still_open(self) -> list[Unstored]:

@@ -96,10 +96,7 @@ class BudgetSpent(GraphBubbleUp):
 class LimitedRun(Run):
     """One run of one graph in one namespace, with limits."""
 
-    __slots__ = ("spent",)
-
-    spent: Limits
-    """Whose supersteps are used up; set once some are."""
+    __slots__ = ()
 
     def plan(self) -> list[Task] | None:
         """As `Run.plan`; over as well if there is work left and a limit is used up."""
@@ -120,7 +117,7 @@ class LimitedRun(Run):
                 self._end("out_of_budget")
             return None
         tasks = super().plan()
-        if tasks is not None:
+        if self.phase != "done":
             for one in limits.all():
                 one.begun.append(None)
         return tasks

@@ -367,6 +367,7 @@ class RunState:
         "sees",
         "source",
         "spawner",
+        "spent",
         "starved",
         "status",
         "step",
@@ -417,6 +418,8 @@ class RunState:
         """Names of the tasks that the step limit kept from running."""
         self.has_put_off = False
         """Does a task of the step stay pending because the run was asked to stop while it waited for its next attempt?"""
+        self.spent: Any = None
+        """The limits (`engine.limited.Limits`) whose supersteps are used up."""
         self.starved: list[str] = []
         """Nodes that were due and had nothing to read."""
         self.waiting: list[Task] = []

@@ -126,6 +126,8 @@ class Batch:
         self._labels: dict[int, tuple[str, ...]] = {}
         self._puts: dict[tuple[str, ...], tuple[int, int]] = {}
         """Namespaces that this batch has put something into: their keys, and the newest seq."""
+        self._fields: list[tuple[Any, ...]] = []
+        """Field rows of puts, which are written together and in order: before anything asks for them."""
         self._n_puts = 0
         self._last_seq = 0
         self.read: list[Row] = []
@@ -143,6 +145,7 @@ class Batch:
 
     def finish(self) -> None:
         """What puts leave to do, within their transaction."""
+        self._write_fields()
         self.refresh()
         self.sweep(SWEPT * self._n_puts)
 
@@ -210,16 +213,20 @@ class Batch:
                 (seq, now_us, op.ttl, expires_at, crc, step.body, item_pk),
             )
             self._conn.execute("DELETE FROM store_vectors WHERE item_pk = ?", (item_pk,))
-        rows = field_rows(value)
-        if rows:
-            self._conn.executemany(
-                "INSERT INTO store_fields (ns_pk, field, kind, value, seq) VALUES (?, ?, ?, ?, ?)",
-                [(ns_pk, *row, seq) for row in rows],
-            )
+        self._fields += [(ns_pk, *row, seq) for row in field_rows(value)]
         if step.vectors:
             self._conn.executemany(
                 "INSERT INTO store_vectors (item_pk, n, vector) VALUES (?, ?, ?)",
                 [(item_pk, n, vector) for n, vector in enumerate(step.vectors)],
+            )
+
+    def _write_fields(self) -> None:
+        if self._fields:
+            rows, self._fields = self._fields, []
+            # In the order of the table: neighbours are on one page. Kinds tell apart what does not compare.
+            rows.sort()
+            self._conn.executemany(
+                "INSERT INTO store_fields (ns_pk, field, kind, value, seq) VALUES (?, ?, ?, ?, ?)", rows
             )
 
     def sweep(self, limit: int) -> int:
@@ -259,6 +266,7 @@ class Batch:
         return found[0], found[1] or 0, None if found[2] is None else Row._make(found[2:])
 
     def _remove_fields(self, row: Row) -> None:
+        self._write_fields()
         try:
             fields = field_rows(self._value(row))
         except Exception:  # noqa: BLE001 - whatever a damaged value, or one of an unknown type, does to the codec
@@ -355,6 +363,7 @@ class Batch:
     def _candidates(self, spaces: Spaces, conditions: Sequence[Condition]) -> Iterator[Row]:
         """Live items that field rows do not rule out, the newest first."""
         if conditions:
+            self._write_fields()
             selected = self._selected(spaces, conditions)
             if selected is not None:
                 return self._rows_of(selected)

@@ -30,7 +30,7 @@ from checkpoint.files import make_private
 from checkpoint.serde.msgpack import Serde
 from checkpoint.workers import Worker
 from pregel.errors import shown
-from pregel.store.base import BaseStore, IndexConfig, Op, PutOp, Result, SearchOp, TTLConfig, checked_ops
+from pregel.store.base import BaseStore, GetOp, IndexConfig, Op, PutOp, Result, SearchOp, TTLConfig, checked_ops
 from pregel.store.base.embed import ensure_embeddings, indexed_texts, measure_of, text_fields
 from pregel.store.sqlite import vectors
 from pregel.store.sqlite.core import Batch, Put, Search, Step
@@ -258,7 +258,9 @@ class SqliteStore(BaseStore):
         writes = any(isinstance(step, Put) for step in steps)
         with self._lock:
             batch = Batch(self.conn, self._decode, now)
-            with self._transaction(writes):
+            # One get is one statement, and that a transaction.
+            is_one_get = len(steps) == 1 and isinstance(steps[0], GetOp)
+            with contextlib.nullcontext() if is_one_get else self._transaction(writes):
                 vectors.check_width(self.conn, chain(*(step.vectors for step in steps if isinstance(step, Put))))
                 results: list[Result] = [batch.carry_out(step) for step in steps]
                 if writes:
