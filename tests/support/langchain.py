@@ -57,6 +57,7 @@ class Library:
             importlib.import_module(f"langchain_core.{name}")
             for name in ("messages", "language_models", "runnables", "callbacks", "tools", "documents", "outputs")
         ]
+        importlib.import_module("langchain_core.runnables.config")  # loaded lazily by the package
 
     def __getattr__(self, name: str) -> Any:
         for module in self._modules:
