@@ -77,6 +77,7 @@ ROWS = [
     Row("50 sync nodes of 50 ms, cold pool, `ainvoke`", "blocking_ainvoke", "run", None, None, 0.08, 0.06, True, 8),
     Row("loop whose nodes read a list of 1,000 messages", "list_1k", "superstep"),
     Row("loop whose nodes read a list of 10,000 messages", "list_10k", "superstep"),
+    Row("`add_messages`: append 1 to 10,000", "append_message", "call", 5, 20),
 ]
 PER_ELEMENT_LIMIT_S = 5e-9
 TURN_S = 0.1

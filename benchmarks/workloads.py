@@ -371,6 +371,25 @@ def list_10k(side: Side) -> Prepared:
     return _list_state(side, 10_000)
 
 
+def append_message(side: Side) -> Prepared:
+    """`add_messages`: one more message behind 10,000, as a conversation grows; each side's own kind of message."""
+    add_messages = importlib.import_module(f"{side.prefix}.graph.message").add_messages
+    history = add_messages([], [("user", f"message {i}") for i in range(10_000)])
+
+    def once() -> float:
+        new = [add_messages([], [("ai", "more")]) for _ in range(FAN)]
+
+        def grow() -> int:
+            grown = history
+            for messages in new:
+                grown = add_messages(grown, messages)
+            return len(grown)
+
+        return _timed(grow, lambda length: bool(length == 10_000 + FAN))
+
+    return once, FAN
+
+
 WORKLOADS: dict[str, Callable[[Side], Prepared]] = {
     function.__name__: function
     for function in (
@@ -396,6 +415,7 @@ WORKLOADS: dict[str, Callable[[Side], Prepared]] = {
         blocking_ainvoke,
         list_1k,
         list_10k,
+        append_message,
     )
 }
 

@@ -43,11 +43,14 @@ ERROR: Final = "__error__"
 SCHEDULED: Final = "__scheduled__"
 INTERRUPT: Final = "__interrupt__"
 RESUME: Final = "__resume__"
+ERROR_SOURCE: Final = "__error_source_node__"
+"""Of a task whose failure its error handler took over: the name of its node."""
 TASKS: Final = "__pregel_tasks"
 UNREAD: Final = "<not read>"
 """Stands for a stored value that was not asked for (`NativeSaver.history(channels=...)`)."""
-WRITES_IDX_MAP: Final[dict[str, int]] = {ERROR: -1, SCHEDULED: -2, INTERRUPT: -3, RESUME: -4}
-"""Slot of a special write. All regular writes of a task share slot 0."""
+WRITES_IDX_MAP: Final[dict[str, int]] = {ERROR: -1, SCHEDULED: -2, INTERRUPT: -3, RESUME: -4, ERROR_SOURCE: -5}
+"""Slot of a special write. All regular writes of a task share slot 0. (`SCHEDULED` is no longer written: it said what
+`ERROR_SOURCE` says.)"""
 EXCLUDED_METADATA_KEYS: Final = frozenset(
     {
         "thread_id",

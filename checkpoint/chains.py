@@ -88,7 +88,13 @@ THINNED: Final = 32
 
 SOURCES: Final = {"input": 1, "loop": 2, "update": 3, "fork": 4}
 SOURCE_NAMES: Final = {number: name for name, number in SOURCES.items()}
-CHANNEL_OF_SLOT: Final = {-1: "__error__", -2: "__scheduled__", -3: "__interrupt__", -4: "__resume__"}
+CHANNEL_OF_SLOT: Final = {
+    -1: "__error__",
+    -2: "__scheduled__",
+    -3: "__interrupt__",
+    -4: "__resume__",
+    -5: "__error_source_node__",
+}
 
 _ATOMS: Final = frozenset({int, float, bool, type(None)})
 """Values that nobody can change, that are never refused and always small."""

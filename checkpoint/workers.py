@@ -50,9 +50,9 @@ class Outcome:
         for wake in waiters:
             wake()
 
-    def wait(self) -> None:
-        """Wait for the end, whatever it is."""
-        self._ended.wait()
+    def wait(self, limit: float | None = None) -> bool:
+        """Wait for the end, whatever it is, or for so many seconds; has it ended?"""
+        return self._ended.wait(limit)
 
     def result(self) -> Any:
         """Wait for the end; the call's value, or raise its error."""

@@ -20,8 +20,8 @@ from checkpoint import ids
 from checkpoint.adapter import adapt
 from checkpoint.base import LoadedCheckpoint, RunnableConfig, get_checkpoint_metadata
 from checkpoint.holders import Hold
+from pregel import _langchain, _scope
 from pregel import _places as places
-from pregel import _scope
 from pregel import _turns as turns
 from pregel import config as configs
 from pregel._scope import TaskScope
@@ -30,6 +30,7 @@ from pregel._turns import OnConflict, Turn
 from pregel.constants import PREVIOUS, SCOPE_KEY
 from pregel.engine import namespace, occupancy, pause, repeat, snapshot, view
 from pregel.engine.core import Run, count_of
+from pregel.engine.limited import LimitedRun, Limits
 from pregel.engine.occupancy import Step
 from pregel.engine.program import Program
 from pregel.engine.state import Breakpoints, Pace, Request, RunState, Stood
@@ -59,6 +60,8 @@ class Graph:
     name: str
     checkpointer: Any
     store: Any
+    cache: Any
+    cache_policy: Any
     context_schema: Any
     config: Mapping[str, Any] | None
     retry_policy: Sequence[Any]
@@ -81,11 +84,14 @@ class Call:
         "config",
         "context",
         "control",
+        "deadline",
         "durability",
         "interrupt_after",
         "interrupt_before",
         "keep_breakpoints",
         "key",
+        "limits",
+        "max_steps",
         "on_conflict",
         "outlet",
         "output_keys",
@@ -110,6 +116,10 @@ class Call:
         """Makes the call one that may be repeated."""
         self.on_conflict: Any = None
         self.timeout: Any = None
+        self.deadline: Any = None
+        self.max_steps: Any = None
+        self.limits: Limits | None = None
+        """Made by the first try: a deadline is one of all tries of a call."""
         self.turn: Turn | None = None
         """Made by the first try; a wait goes over all tries of a call."""
 
@@ -162,6 +172,7 @@ def request_for(graph: Graph, call: Call, value: Any = None) -> Request:
     request.interrupt_after = _names(call.interrupt_after or graph.interrupt_after_nodes)
     request.breakpoints = _kept(request, graph, call)
     request.retry_policy = graph.retry_policy
+    _set_cache(request, graph)
     request.copiers = NO_COPIES if graph.isolate == "off" else COPIERS
     request.strict = graph.strict
     request.clock = clock
@@ -170,6 +181,8 @@ def request_for(graph: Graph, call: Call, value: Any = None) -> Request:
     request.new_id = ids.checkpoint_id
     request.runtime = runtime_of
     program = graph.program
+    if _langchain.RUNNABLES in _langchain.modules:
+        _langchain.lend_to_all(program.nodes)
     keys = call.output_keys
     if keys is None:
         keys = program.output_channels
@@ -184,6 +197,7 @@ def request_for(graph: Graph, call: Call, value: Any = None) -> Request:
     outlets: tuple[Any, ...] = ()
     if around is not None:
         asked = around.request
+        request.limits = asked.limits
         request.context = asked.context if context is None else context
         request.store = asked.store
         request.control = call.control or asked.control
@@ -198,6 +212,9 @@ def request_for(graph: Graph, call: Call, value: Any = None) -> Request:
             _set_called(request, graph, call, value)
         limit = config.get("max_concurrency")
         request.gate = Gate(limit) if limit else None
+        request.prompt = request.control.drain_deadline is not None
+    if call.deadline is not None or call.max_steps is not None:
+        _set_limits(request, call)
     if call.outlet is not None:
         call.outlet.path = namespace.path_of(request.ns)
         outlets += (call.outlet,)
@@ -206,6 +223,22 @@ def request_for(graph: Graph, call: Call, value: Any = None) -> Request:
     if parent is not None:
         parent.questions.going_on.add(request)
     return request
+
+
+def _set_cache(request: Request, graph: Graph) -> None:
+    """The graph's own cache, or the one of the graph around it."""
+    cache, around = graph.cache, request.parent_run
+    if cache is None and around is not None and around.request.caching is not None:
+        cache = around.request.caching.cache
+    if cache is not None:
+        request.caching = _flights().Caching(cache, graph.cache_policy, graph.name)
+
+
+def _flights() -> Any:
+    """What looks into caches, imported when a graph has one: it loads asyncio (D36)."""
+    from pregel.engine import flights  # noqa: PLC0415 - a lazy door
+
+    return flights
 
 
 def _set_turn(request: Request, graph: Graph, call: Call) -> None:
@@ -218,6 +251,20 @@ def _set_turn(request: Request, graph: Graph, call: Call) -> None:
     if request.stores:
         request.turn = call.turn
         request.forks = call.turn.how == "fork"
+
+
+def _set_limits(request: Request, call: Call) -> None:
+    """When the run ends, whatever is left to do."""
+    if call.limits is None:
+        now = request.clock(), request.monotonic()
+        call.limits = Limits.of(call.deadline, call.max_steps, *now, around=request.limits)
+    request.limits = request.own_limits = call.limits
+    due = call.limits.due
+    if due is not None:
+        request.prompt = True
+        turn: Turn | None = request.turn
+        if turn is not None and turn.how == "wait":
+            turn.deadline = due if turn.deadline is None else min(turn.deadline, due)
 
 
 def _set_called(request: Request, graph: Graph, call: Call, value: Any) -> None:
@@ -468,7 +515,11 @@ def load_arguments(request: Request) -> dict[str, Any]:
 
 def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, value: Any) -> Run:
     """The run of a request that starts from what was loaded."""
-    run = Run(graph.program, request, loaded)
+    if request.caching is not None:
+        kind: type[Run] = request.caching.run
+    else:
+        kind = LimitedRun if request.prompt or request.limits is not None else Run
+    run: Run = kind(graph.program, request, loaded)
     around = request.parent_run
     if around is None:
         if pause.BREAKPOINTS in run.facts or run.pending or request.breakpoints[1] is not None:

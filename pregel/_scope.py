@@ -13,7 +13,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 from operator import itemgetter
@@ -46,6 +46,9 @@ class Host(Protocol):
 
     def custom(self, scope: TaskScope, value: Any) -> None:
         """Emit a chunk of mode custom."""
+
+    def say(self, scope: TaskScope, message: Any, about: dict[str, Any] | None, *, once: bool) -> None:
+        """Emit a chunk of mode messages; `once`: not if those who listen know it by its id."""
 
     def notice(self, code: str, place: str, text: str) -> None:
         """Record a warning for the driver to emit."""
@@ -237,19 +240,27 @@ class TaskScope:
     def emit(self, value: Any) -> None:
         """Emit a chunk of mode custom; nothing happens when nobody listens."""
         self.check()
-        self._progress()
+        self.progress()
         self.host.custom(self, value)
 
-    def beat(self) -> None:
-        """Count as progress for an idle timeout."""
+    def say(self, message: Any, about: dict[str, Any] | None = None, *, once: bool = False) -> None:
+        """Emit a chunk of mode messages; nothing happens when nobody listens. `about`: its metadata, if not the task's;
+        `once`: not if it was shown before."""
         self.check()
-        if self.moved_at:
-            self.moved_at = self.host.now()
+        self.progress()
+        self.host.say(self, message, about, once=once)
+
+    def beat(self) -> None:
+        """Count as progress for an idle timeout, of this attempt and of those that it runs inside of."""
+        self.check()
+        for scope in self._around():
+            if scope.moved_at:
+                scope.moved_at = scope.host.now()
 
     def write(self, channel: str, value: Any) -> None:
         """Add a write to the task's own, before those of its returned value."""
         self.check()
-        self._progress()
+        self.progress()
         if self.writes is None:
             self.writes = []
         self.writes.append((channel, value))
@@ -261,7 +272,7 @@ class TaskScope:
     def spawn(self, node: Any, argument: Any) -> Any:
         """Start a child task in this step: `node` (compiled) with its input; returns its future (D27)."""
         self.check()
-        self._progress()
+        self.progress()
         return self.host.spawn(self, node, argument)
 
     @property
@@ -273,19 +284,32 @@ class TaskScope:
     def once(self, key: str, call: Callable[[], Any]) -> Any:
         """The result of a call that is made once per logical task and key, and recorded under the task."""
         self.check()
-        self._progress()
+        self.progress()
         return self.host.once(self, key, call)
 
     async def aonce(self, key: str, call: Callable[[], Any]) -> Any:
         """Async form of `once`; the call may be one of a coroutine function."""
         self.check()
-        self._progress()
+        self.progress()
         return await self.host.aonce(self, key, call)
 
-    def _progress(self) -> None:
-        """What the body does counts as progress, unless its policy wants heartbeats."""
-        if self.moved_at and self.refreshes:
-            self.moved_at = self.host.now()
+    def progress(self) -> None:
+        """What the body does counts as progress, also of the attempts that it runs inside of; unless a policy wants
+        heartbeats."""
+        for scope in self._around():
+            if scope.moved_at and scope.refreshes:
+                scope.moved_at = scope.host.now()
+
+    def is_watched(self) -> bool:
+        """Is it waited for progress of this attempt, or of one that it runs inside of?"""
+        return any(scope.moved_at and scope.task.timeout.idle_timeout is not None for scope in self._around())
+
+    def _around(self) -> Iterator[TaskScope]:
+        """This attempt, and those that wait for it: of the task that called it, or of the graph around."""
+        scope: TaskScope | None = self
+        while scope is not None:
+            yield scope
+            scope = getattr(scope.task, "caller", None) or scope.parent
 
     def close(self) -> None:
         """End the attempt. What it lent out lets go of it: a config or writer that outlives it leads nowhere."""

@@ -32,10 +32,12 @@ ARGUMENTS: Final = frozenset(
     {
         "context",
         "control",
+        "deadline",
         "debug",
         "durability",
         "interrupt_after",
         "interrupt_before",
+        "max_steps",
         "on_conflict",
         "output_keys",
         "print_mode",
@@ -135,9 +137,14 @@ def _whereto(key: Any, value: Any) -> str:
 
 
 def _callbacks(one: Any, other: Any) -> Any:
-    """Two lists of handlers become one; a manager object of another library is kept as it is."""
+    """Two lists of handlers become one; to a copy of a manager of langchain-core the handlers that it lacks are added."""
     if one is None:
         return other
+    if isinstance(one, list) and hasattr(other, "add_handler"):
+        manager = other.copy()
+        for handler in one:
+            manager.add_handler(handler, True)
+        return manager
     if isinstance(one, list) and isinstance(other, list):
         return [*one, *(handler for handler in other if handler not in one)]
     return other

@@ -20,6 +20,7 @@ from pregel.constants import MISSING
 
 __all__ = [
     "AttemptClosedError",
+    "DeadlineExceededError",
     "EmptyChannelError",
     "EmptyInputError",
     "EngineBug",
@@ -167,8 +168,8 @@ def nearest(name: object, known: Iterable[str]) -> str:
 
 
 class GraphRecursionError(RecursionError):
-    """The step limit was reached with work still to do. Completed steps are stored; `invoke(None, error.config)` goes on,
-    with as many steps again.
+    """The step limit, or `max_steps=` of the call, was reached with work still to do. Completed steps are stored;
+    `invoke(None, error.config)` goes on, with as many steps again.
 
     Attributes:
         values: the last values of the graph that reached its limit, as its `invoke` would have returned them.
@@ -181,6 +182,23 @@ class GraphRecursionError(RecursionError):
     values: Any = None
     config: dict[str, Any] | None = None
     limit: int | None = None
+    ready: tuple[str, ...] = ()
+
+
+class DeadlineExceededError(TimeoutError):
+    """A run did not end by the `deadline=` of its call. What was done is stored: supersteps, and results of finished tasks
+    of the open one; `invoke(None, error.config)` goes on, with a deadline of its own.
+
+    Attributes:
+        values: the last values, as `invoke` would have returned them.
+        config: names the thread, and what its nodes need of the caller's `configurable`; None without a saver.
+        deadline: when that was, UTC.
+        ready: names of the nodes that were running, or would have run next.
+    """
+
+    values: Any = None
+    config: dict[str, Any] | None = None
+    deadline: datetime | None = None
     ready: tuple[str, ...] = ()
 
 
@@ -371,12 +389,28 @@ class GraphDrained(GraphBubbleUp):
 
 
 class StoredFailure(Exception):
-    """A node's failure as it was stored by an earlier run: the text of the exception, whose class may be unknown here."""
+    """A node's failure as it was stored by an earlier run: the `repr` of the exception, whose class may be unknown here.
+
+    Attributes:
+        class_name: `module.qualname` of the exception's class, built-in ones without module; empty if that is not known.
+        text: what `str(exception)` was.
+        traceback: the formatted traceback, newest frame last; empty if there was none.
+    """
+
+    class_name: str = ""
+    text: str = ""
+    traceback: str = ""
 
     @classmethod
     def of(cls, stored: object) -> BaseException:
         """An exception for a stored error; itself, if it is one already."""
-        return stored if isinstance(stored, BaseException) else cls(str(stored))
+        if isinstance(stored, BaseException):
+            return stored
+        failure = cls(str(stored))
+        for name in ("class_name", "text", "traceback"):
+            if value := getattr(stored, name, ""):
+                setattr(failure, name, value)
+        return failure
 
 
 class NodeCancelledError(Exception):

@@ -19,13 +19,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+from _blake2 import blake2b  # hashlib's own, without loading OpenSSL
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from checkpoint.registry import register_codec
 from pregel.errors import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
     from types import ModuleType
 
 __all__ = [
@@ -438,19 +439,38 @@ def as_langchain(messages: list[Any], library: ModuleType) -> list[Any]:
 
 
 def messages_in(values: Iterable[Any]) -> list[Any]:
-    """Return the message objects among `values`, and in the lists and tuples among them; nothing deeper is searched.
+    """Return the messages among `values`, and in the lists and tuples among them; nothing deeper is searched.
 
-    Only a `Message` or an object of langchain-core counts: of a dict, a pair or a string it is the reducer that decides.
+    A `Message`, an object of langchain-core, and a dict with a known `role` and `content`. Of other dicts, of pairs and
+    strings only a reducer knows whether they are meant as messages.
     """
-    library = sys.modules.get("langchain_core.messages")
-    kinds = (Message,) if library is None else (Message, library.BaseMessage)
+    base = getattr(sys.modules.get("langchain_core.messages"), "BaseMessage", None)
+    kinds = (Message,) if base is None else (Message, base)
     found: list[Any] = []
     for value in values:
-        if isinstance(value, kinds):
+        if isinstance(value, kinds) or _is_plain_message(value):
             found.append(value)
         elif isinstance(value, (list, tuple)):
-            found += [item for item in value if isinstance(item, kinds)]
+            found += [item for item in value if isinstance(item, kinds) or _is_plain_message(item)]
     return found
+
+
+def _is_plain_message(value: object) -> bool:
+    return type(value) is dict and "role" in value and is_message(value)
+
+
+def coerced(value: Any, current: Any) -> Any:
+    """Return what a reducer of messages makes of a written `value`, before ids: messages of the kind that the `current`
+    list has. What is none stays as it is: it is for the reducer to complain."""
+    written: list[Any] = value if isinstance(value, list) else [value]
+    if all(isinstance(message, Message) or _is_message_object(message) for message in written):
+        return value
+    library = langchain_in_use(written, current if isinstance(current, list) else [])
+    try:
+        full = [as_message(message) for message in written]
+        return full if library is None else as_langchain(full, library)
+    except (ValueError, KeyError, NotImplementedError):
+        return value
 
 
 def give_id(message: Any, identity: str) -> None:
@@ -468,5 +488,33 @@ def new_id() -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+def made_id(text: str, taken: Container[Any] = ()) -> str:
+    """Return an id that is made of `text`, the same whenever it is asked for; not one that is `taken`."""
+    seed, again = text, 0
+    while True:
+        made = blake2b(seed.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+        if made not in taken:
+            return made
+        again += 1
+        seed = f"{text}|{again}"
+
+
 register_codec(Message, "pregel.Message", dict, Message)
-register_codec(RemoveMessage, "pregel.RemoveMessage", lambda message: message["id"], RemoveMessage)
+
+
+def _pack_removal(message: RemoveMessage) -> Any:
+    plain = dict(message)
+    identity = plain.get("id")
+    bare = isinstance(identity, str) and plain == {"role": "remove", "content": "", "id": identity}
+    return identity if bare else plain
+
+
+def _unpack_removal(stored: Any) -> RemoveMessage:
+    if not isinstance(stored, dict):
+        return RemoveMessage(stored)
+    removal = RemoveMessage.__new__(RemoveMessage)
+    dict.update(removal, stored)
+    return removal
+
+
+register_codec(RemoveMessage, "pregel.RemoveMessage", _pack_removal, _unpack_removal)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from copy import copy
+from datetime import datetime, timedelta
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Self
@@ -17,15 +18,17 @@ from checkpoint.base import RunnableConfig
 from pregel import _launch, _scope, _state_api
 from pregel import config as configs
 from pregel._call import Call, is_graph, prepare
+from pregel._policies import retry_policies
 from pregel._scope import TaskScope
 from pregel._stream import BUFFER, AsyncChunkStream, ChunkStream, Outlet
 from pregel._turns import OnConflict, Turn
+from pregel.cache.keys import namespace_of
 from pregel.channels import BaseChannel, Topic
 from pregel.constants import END, RESERVED, START, TASKS
 from pregel.drawing.draw import Graph, NodeInfo, build_channel_graph
 from pregel.engine.program import PregelNode, Program, Returned, Write
 from pregel.engine.sync_driver import SyncDriver
-from pregel.errors import InvalidUpdateError, Stranded, shown
+from pregel.errors import InvalidUpdateError, Stranded, nearest, shown
 from pregel.managed import ManagedValue
 from pregel.runtime import RunControl
 from pregel.types import (
@@ -41,6 +44,7 @@ from pregel.types import (
     TimeoutPolicy,
     ensure_valid_checkpointer,
 )
+from pregel.warnings import Notice, emit
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -60,6 +64,11 @@ class ChannelWrite:
 
     def __init__(self, entries: Sequence[tuple[str, Any, bool, Callable[[Any], Any] | None]]) -> None:
         self.entries = list(entries)
+
+    @property
+    def shape(self) -> list[tuple[str, Any, bool, Any]]:
+        """What it makes of a result, as data (`cache.keys`)."""
+        return self.entries
 
     def __call__(self, result: Any, scope: TaskScope, writes: list[Write]) -> None:
         for channel, value, skip_none, mapper in self.entries:
@@ -159,7 +168,7 @@ class NodeBuilder:
 
     def add_retry_policies(self, *policies: RetryPolicy) -> Self:
         """Add retry policies; the first that matches a failure decides."""
-        self._retry += policies
+        self._retry += retry_policies(policies, "add_retry_policies")
         return self
 
     def add_cache_policy(self, policy: CachePolicy[Any]) -> Self:
@@ -209,6 +218,16 @@ def _checked(entry: Any) -> tuple[str, Any, bool, Callable[[Any], Any] | None]:
     return channel, value, skip_none, mapper
 
 
+def _checked_cache(cache: Any) -> Any:
+    missing = [name for name in ("get", "aget", "set", "aset", "clear", "aclear") if not hasattr(cache, name)]
+    if cache is not None and missing:
+        raise TypeError(
+            f"cache= is {shown(cache)} ({type(cache).__name__}), which has no {', '.join(missing)}; expected a cache such "
+            f"as pregel.cache.memory.InMemoryCache()"
+        )
+    return cache
+
+
 def _sequence(steps: Sequence[Call]) -> Call | None:
     """Several steps as one call: each gets the output of the one before, and its own injected arguments."""
     if len(steps) < 2:
@@ -233,6 +252,7 @@ def _sequence(steps: Sequence[Call]) -> Call | None:
                 value = step.fn(value, **extra)
         return value
 
+    vars(run)["steps"] = vars(arun)["steps"] = steps  # what tells this sequence from others (`cache.keys`)
     fn = run if all(step.fn is not None for step in steps) else None
     return Call(name, fn, arun if any(step.afn is not None for step in steps) else None, arguments, steps[0].subject)
 
@@ -292,12 +312,8 @@ class Pregel(_launch.Graph):
         self.debug = bool(debug)
         self.checkpointer = ensure_valid_checkpointer(checkpointer)
         self.store = store
-        if cache is not None:
-            raise NotImplementedError(
-                "cache= is not supported yet: nodes with a cache policy run every time; leave it out"
-            )
-        self.cache = cache
-        self.retry_policy = (retry_policy,) if isinstance(retry_policy, RetryPolicy) else tuple(retry_policy)
+        self.cache = _checked_cache(cache)
+        self.retry_policy = retry_policies(retry_policy, "Pregel")
         self.cache_policy = cache_policy
         self.context_schema = context_schema
         self.config = dict(config) if config else None
@@ -466,6 +482,8 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        deadline: float | timedelta | datetime | None = None,
+        max_steps: int | None = None,
         run_id: str | UUID | None = None,
         key: str | None = None,
         version: str = "v1",
@@ -486,6 +504,9 @@ class Pregel(_launch.Graph):
                 refuse. `"wait"`: wait for its end. `"fork"`: run beside it, on a branch that never becomes the newest;
                 `GraphOutput.config` of `version="v2"` names it.
             timeout: seconds to wait. None: as long as it takes (wait), not at all (fork).
+            deadline: seconds from now, a timedelta or an aware datetime by which the run is over. What is not done by then
+                is ended where it is and stays pending; no node runs on the caller's own thread.
+            max_steps: supersteps that this call may run, those of nested graphs included.
             run_id: a str or UUID that makes the call safe to repeat: the input is applied once, however often the same
                 call is made, and the run's result returned (docs/retrying.md). `config["run_id"]` means the same.
             key: inside a node, the name of this nested run among those of the node: it keeps its namespace whatever the
@@ -493,7 +514,8 @@ class Pregel(_launch.Graph):
 
         Raises:
             Exception: whatever a node raises, with a note that names the node.
-            GraphRecursionError: the step limit was reached.
+            GraphRecursionError: the step limit, or `max_steps`, was reached.
+            DeadlineExceededError: the run was not over by its deadline.
             EmptyInputError: there is nothing to do.
             ThreadBusyError: another run holds the thread; nothing was run.
             CheckpointConflictError: another process, or a newer run, took the thread meanwhile; nothing more is stored.
@@ -508,6 +530,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.deadline, call.max_steps = deadline, max_steps
         call.run_id = run_id
         call.key = key
         if stream_mode != "values" or print_mode or more or self.debug:
@@ -540,6 +563,8 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        deadline: float | timedelta | datetime | None = None,
+        max_steps: int | None = None,
         run_id: str | UUID | None = None,
         key: str | None = None,
         subgraphs: bool = False,
@@ -570,6 +595,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.deadline, call.max_steps = deadline, max_steps
         call.run_id = run_id
         call.key = key
         view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version, buffer)
@@ -662,7 +688,7 @@ class Pregel(_launch.Graph):
             run,
             request.saver,
             request.durability,
-            inline=not (live or _launch.is_live(request)),
+            inline=not (live or request.prompt or _launch.is_live(request)),
             gate=request.gate,
             step_timeout=self.step_timeout,
         )
@@ -725,6 +751,8 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - of the waiting for the thread only
+        deadline: float | timedelta | datetime | None = None,
+        max_steps: int | None = None,
         run_id: str | UUID | None = None,
         key: str | None = None,
         version: str = "v1",
@@ -739,6 +767,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.deadline, call.max_steps = deadline, max_steps
         call.run_id = run_id
         call.key = key
         if stream_mode != "values" or print_mode or more or self.debug:
@@ -771,6 +800,8 @@ class Pregel(_launch.Graph):
         control: RunControl | None = None,
         on_conflict: OnConflict | None = None,
         timeout: float | None = None,
+        deadline: float | timedelta | datetime | None = None,
+        max_steps: int | None = None,
         run_id: str | UUID | None = None,
         key: str | None = None,
         subgraphs: bool = False,
@@ -788,6 +819,7 @@ class Pregel(_launch.Graph):
         call.durability = _durability(self, durability, more)
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
+        call.deadline, call.max_steps = deadline, max_steps
         call.run_id = run_id
         call.key = key
         view = _View(self, config, stream_mode, print_mode, subgraphs, debug, version, buffer)
@@ -883,7 +915,7 @@ class Pregel(_launch.Graph):
             run,
             request.saver,
             request.durability,
-            inline=not (live or _launch.is_live(request)),
+            inline=not (live or request.prompt or _launch.is_live(request)),
             gate=request.gate,
             step_timeout=self.step_timeout,
         )
@@ -1101,6 +1133,49 @@ class Pregel(_launch.Graph):
         for item in self.get_subgraphs(namespace, recurse=recurse):
             yield item
 
+    # ---- cache
+
+    def clear_cache(self, nodes: Sequence[str] | None = None) -> None:
+        """Forget the cached results of nodes, None for all; also inside nested graphs that have no cache of their own.
+
+        Results of called tasks are not touched: `task.clear_cache(cache)`.
+
+        Raises:
+            ValueError: the graph has no cache.
+        """
+        namespaces = self._cache_namespaces(nodes)
+        self.cache.clear(namespaces)
+
+    async def aclear_cache(self, nodes: Sequence[str] | None = None) -> None:
+        """Async form of `clear_cache`."""
+        namespaces = self._cache_namespaces(nodes)
+        await self.cache.aclear(namespaces)
+
+    def _cache_namespaces(self, nodes: Sequence[str] | None) -> list[tuple[str, ...]]:
+        if self.cache is None:
+            raise ValueError(
+                f"No cache is set for this graph. Cannot clear cache. Compile graph {self.name!r} with cache=..., or call "
+                f"clear() of the cache itself"
+            )
+        names = list(self.nodes) if nodes is None else [nodes] if isinstance(nodes, str) else list(nodes)
+        unknown = [name for name in names if name not in self.nodes]
+        places = [
+            Notice(
+                "unknown-node",
+                f"clear_cache:{name}",
+                f"clear_cache of graph {self.name!r} names {name!r}, which is not a node of it, so nothing of it is "
+                f"forgotten; {nearest(name, self.nodes)}",
+            )
+            for name in unknown
+        ]
+        emit(places, self.program.warned, strict=self.strict)
+        found: dict[tuple[str, ...], None] = {}
+        for name in names:
+            node = self.nodes.get(name)
+            if node is not None:
+                found.update(dict.fromkeys(_cached_under(name, node, set())))
+        return list(found)
+
     # ---- pictures
 
     def get_graph(self, config: Any = None, *, xray: bool | int = False) -> Graph:
@@ -1198,6 +1273,17 @@ class Pregel(_launch.Graph):
         if isinstance(names, str):
             return getattr(self.channels[names], kind)
         return {name: getattr(self.channels[name], kind) for name in names}
+
+
+def _cached_under(name: str, node: PregelNode, seen: set[int]) -> Iterator[tuple[str, ...]]:
+    """Namespaces of a node in its graph's cache, and of those of nested graphs that use the same."""
+    if node.bound is not None:
+        yield namespace_of(name, node.bound.subject)
+    for graph in node.subgraphs:
+        if id(graph) not in seen and isinstance(graph, Pregel) and graph.cache is None:
+            seen.add(id(graph))
+            for inner, below in graph.nodes.items():
+                yield from _cached_under(inner, below, seen)
 
 
 def _explain() -> Any:

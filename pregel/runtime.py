@@ -5,13 +5,19 @@ Plain objects, built per task when a signature or `get_runtime()` asks for one. 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, fields, replace
+from datetime import timedelta
 from functools import partial
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from pregel import _scope
-from pregel.types import StreamWriter
+from pregel.types import StreamWriter, seconds
+
+if TYPE_CHECKING:
+    from pregel._signals import SignalHandlers
 
 __all__ = ["ExecutionInfo", "RunControl", "Runtime", "ServerInfo", "aonce", "get_runtime", "once"]
 
@@ -20,18 +26,88 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+_registering = Lock()
+
+
 class RunControl:
-    """Asks a run to stop at the next superstep boundary. May be used from any thread; the last reason counts."""
+    """Asks runs to stop at their next superstep boundary. May be used from any thread and from signal handlers; for any
+    number of runs, at the same time or one after the other; the last reason counts.
 
-    __slots__ = ("reason",)
+    Args:
+        drain_deadline: seconds from the first request after which a run that has not stopped is ended where it is: async
+            nodes are cancelled and awaited, sync ones told through `runtime.cancelled` and left; they stay pending, what
+            has finished is stored. None: it is waited for. With it, a sync node never runs on the caller's own thread.
 
-    def __init__(self) -> None:
+    Raises:
+        ValueError: `drain_deadline` is not greater than 0.
+        TypeError: it is no time.
+    """
+
+    __slots__ = ("_hears", "cut_at", "drain_deadline", "reason")
+
+    def __init__(self, *, drain_deadline: float | timedelta | None = None) -> None:
         self.reason: str | None = None
         """Why a drain was requested; None while it was not."""
+        self.cut_at: float | None = None
+        """When runs are ended where they are, in the clock of `time.monotonic`; None while nothing was requested."""
+        self.drain_deadline = None if drain_deadline is None else seconds(drain_deadline, "drain_deadline")
 
     def request_drain(self, reason: str = "shutdown") -> None:
-        """Finish the running superstep, store it, and leave with `GraphDrained(reason)` if more would follow."""
+        """Finish the running superstep, store it, and leave with `GraphDrained(reason)` if more would follow.
+
+        A task that waits for its next attempt is not tried again; it stays pending.
+        """
+        if self.cut_at is None and self.drain_deadline is not None:
+            self.cut_at = time.monotonic() + self.drain_deadline
         self.reason = reason
+        self._wake()
+
+    def request_cancel(self, reason: str = "shutdown") -> None:
+        """As `request_drain`, with the deadline now. Of a run that was started without a `drain_deadline`, the nodes that
+        run finish first."""
+        self.cut_at = time.monotonic()
+        self.reason = reason
+        self._wake()
+
+    def install_signal_handlers(self, *signals: int, drain_deadline: float | timedelta | None = None) -> SignalHandlers:
+        """Drain when the process is told to stop: at SIGTERM and SIGINT, or at the given signals. From the main thread.
+
+        The first one requests a drain, the second ends the runs where they are, a third does what it did before. Works for
+        sync runs and on event loops. Use the result in a `with` statement, or call its `restore`: the handlers that were
+        there before are put back.
+
+        Args:
+            signals: numbers, such as `signal.SIGTERM`.
+            drain_deadline: as of the constructor; from then on instead of that.
+
+        Raises:
+            RuntimeError: not called from the main thread of the main interpreter.
+            ValueError: no signal of this platform, or one that cannot be handled; or a deadline not greater than 0.
+            TypeError: a deadline that is no time.
+        """
+        from pregel import _signals  # noqa: PLC0415 - a lazy door: few programs need it
+
+        if drain_deadline is not None:
+            self.drain_deadline = seconds(drain_deadline, "drain_deadline")
+        return _signals.SignalHandlers(self, signals)
+
+    def listen(self, listener: object, wake: Callable[[], object]) -> None:
+        """Call `wake` at each request from now on, on whatever thread it comes; until `unlisten(listener)`."""
+        with _registering:
+            if not hasattr(self, "_hears"):
+                self._hears: dict[object, Callable[[], object]] = {}
+        self._hears[listener] = wake
+
+    def unlisten(self, listener: object) -> None:
+        """Who listened is over."""
+        if hasattr(self, "_hears"):
+            self._hears.pop(listener, None)
+
+    def _wake(self) -> None:
+        # No lock: a signal handler may run in the middle of anything.
+        if hasattr(self, "_hears"):
+            for wake in list(self._hears.values()):
+                wake()
 
     @property
     def drain_requested(self) -> bool:

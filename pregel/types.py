@@ -18,6 +18,8 @@ from typing_extensions import TypedDict
 from checkpoint.base import BaseCheckpointSaver, CheckpointMetadata, Durability, RunnableConfig
 from checkpoint.registry import register_codec
 from pregel import _scope
+from pregel._policies import RetryPolicy
+from pregel._policies import default_retry_on as default_retry_on
 from pregel.constants import MISSING, PARENT
 from pregel.errors import Interrupt, shown
 from pregel.warnings import PregelDeprecationWarning
@@ -77,49 +79,6 @@ StreamWriter = Callable[[Any], None]
 # ---- policies
 
 
-def _default_retry_on(error: Exception) -> bool:
-    """Network trouble and 5xx answers are worth another try, programming errors are not (frontends.md 2.1)."""
-    if isinstance(error, ConnectionError):
-        return True
-    if type(error).__module__.partition(".")[0] in ("httpx", "requests") and type(error).__name__ in (
-        "HTTPStatusError",
-        "HTTPError",
-    ):
-        response = getattr(error, "response", None)
-        return response is None or 500 <= response.status_code < 600
-    return not isinstance(
-        error,
-        (
-            ValueError,
-            TypeError,
-            ArithmeticError,
-            ImportError,
-            LookupError,
-            NameError,
-            SyntaxError,
-            RuntimeError,
-            ReferenceError,
-            StopIteration,
-            StopAsyncIteration,
-            OSError,
-        ),
-    )
-
-
-default_retry_on = _default_retry_on
-
-
-class RetryPolicy(NamedTuple):
-    """When and how often a failed node runs again. Times in seconds; `max_attempts` counts the first run."""
-
-    initial_interval: float = 0.5
-    backoff_factor: float = 2.0
-    max_interval: float = 128.0
-    max_attempts: int = 3
-    jitter: bool = True
-    retry_on: type[Exception] | Sequence[type[Exception]] | Callable[[Exception], bool] = _default_retry_on
-
-
 @dataclass(frozen=True, slots=True)
 class Every:
     """Durability between `"async"` and `"exit"`: the run is stored when so many steps or seconds have passed since it was
@@ -143,12 +102,22 @@ class Every:
             not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1
         ):
             raise ValueError(f"Every(steps={self.steps!r}): it must be an int of at least 1")
-        _seconds(self.seconds, "Every(seconds=)")
+        seconds(self.seconds, "Every(seconds=)")
 
 
-def _seconds(value: float | timedelta | None, name: str) -> float | None:
+def seconds(value: float | timedelta | None, name: str) -> float | None:
+    """A time of more than nothing, in seconds; None for None.
+
+    Raises:
+        ValueError: it is not greater than 0, or endless.
+        TypeError: it is no time.
+    """
     if value is None:
         return None
+    if isinstance(value, bool) or not isinstance(value, (int, float, timedelta)):
+        raise TypeError(
+            f"{name} is {shown(value)} ({type(value).__name__}); expected seconds as a number, or a timedelta"
+        )
     number = value.total_seconds() if isinstance(value, timedelta) else float(value)
     if not number > 0 or math.isinf(number):
         raise ValueError(f"{name} must be greater than 0 seconds, got {shown(value)}; leave it out for no limit")
@@ -157,30 +126,40 @@ def _seconds(value: float | timedelta | None, name: str) -> float | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimeoutPolicy:
-    """Limits of one attempt of a node, in seconds or as timedelta.
+    """Limits of one attempt of a node, sync or async, in seconds or as timedelta.
 
     `run_timeout` counts from the start of the attempt, `idle_timeout` from its last progress. `refresh_on`: what counts as
-    progress, `"auto"` (writes, chunks, child tasks, heartbeats) or `"heartbeat"` only.
+    progress, `"auto"` (writes, chunks, child tasks, supersteps of nested graphs, heartbeats) or `"heartbeat"` only.
+
+    Raises:
+        ValueError: a limit is not greater than 0, or `refresh_on` is unknown.
+        TypeError: a limit is no time.
     """
 
     run_timeout: float | timedelta | None = None
     idle_timeout: float | timedelta | None = None
     refresh_on: Literal["auto", "heartbeat"] = "auto"
 
+    def __post_init__(self) -> None:
+        """Refuse limits that mean nothing."""
+        if self.refresh_on not in ("auto", "heartbeat"):
+            raise ValueError(f"refresh_on must be 'auto' or 'heartbeat', got {shown(self.refresh_on)}")
+        seconds(self.run_timeout, "run_timeout")
+        seconds(self.idle_timeout, "idle_timeout")
+
     @classmethod
     def coerce(cls, value: float | timedelta | TimeoutPolicy | None) -> TimeoutPolicy | None:
         """A policy with plain floats, None if there is no limit. Numbers are run timeouts.
 
         Raises:
-            ValueError: a limit is not greater than 0, or `refresh_on` is unknown.
+            ValueError: a limit is not greater than 0.
+            TypeError: it is no time.
         """
         if value is None:
             return None
         if not isinstance(value, TimeoutPolicy):
-            return cls(run_timeout=_seconds(value, "run_timeout"))
-        if value.refresh_on not in ("auto", "heartbeat"):
-            raise ValueError(f"refresh_on must be 'auto' or 'heartbeat', got {shown(value.refresh_on)}")
-        run, idle = _seconds(value.run_timeout, "run_timeout"), _seconds(value.idle_timeout, "idle_timeout")
+            return cls(run_timeout=seconds(value, "run_timeout"))
+        run, idle = seconds(value.run_timeout, "run_timeout"), seconds(value.idle_timeout, "idle_timeout")
         if run is None and idle is None:
             return None
         if run is value.run_timeout and idle is value.idle_timeout:
@@ -188,15 +167,29 @@ class TimeoutPolicy:
         return cls(run_timeout=run, idle_timeout=idle, refresh_on=value.refresh_on)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: with them `CachePolicy[str](...)` fails in Python 3.11
 class CachePolicy(Generic[N]):
     """Reuse of a node's writes for an equal input. `ttl` in seconds, None for ever.
 
-    `key_func` maps the node's input to text or bytes; None: a key is made from the input itself.
+    `key_func` maps the node's input (a task's arguments) to text or bytes; it runs before the node does, for async nodes
+    on the event loop. None: a key is made from the input itself.
+
+    Raises:
+        TypeError: `key_func` cannot be called, or `ttl` is no number.
+        ValueError: `ttl` is not greater than 0.
     """
 
     key_func: Callable[..., str | bytes] | None = None
     ttl: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would only fail in a run."""
+        if self.key_func is not None and not callable(self.key_func):
+            raise TypeError(f"CachePolicy(key_func={shown(self.key_func)}): it must be a function of the node's input")
+        if self.ttl is not None and (isinstance(self.ttl, bool) or not isinstance(self.ttl, (int, float))):
+            raise TypeError(f"CachePolicy(ttl={shown(self.ttl)}): it must be a number of seconds, or None for ever")
+        if self.ttl is not None and not self.ttl > 0:
+            raise ValueError(f"CachePolicy(ttl={self.ttl!r}): it must be greater than 0 seconds; leave out the policy")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -318,7 +311,7 @@ class Deadline(NamedTuple):
                 f"interrupt(expires=...) takes seconds, a timedelta or an aware datetime, got {shown(expires)} "
                 f"({type(expires).__name__})"
             )
-        return cls(_seconds(expires, "interrupt(expires=...)"), None, default)
+        return cls(seconds(expires, "interrupt(expires=...)"), None, default)
 
     def from_(self, now: float) -> datetime:
         """The deadline of a question that comes up now."""

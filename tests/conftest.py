@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import pytest
 
 from pregel import _scope
+from tests.support.langchain import lc
 from tests.support.scenarios import colour, durability, memory, saver, stage, thread
 
-__all__ = ["colour", "durability", "memory", "saver", "stage", "thread"]
+__all__ = ["colour", "durability", "lc", "memory", "saver", "stage", "thread"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -21,8 +21,10 @@ import pytest
 
 from checkpoint.memory import InMemorySaver
 from checkpoint.sqlite import SqliteSaver
+from pregel.cache.memory import InMemoryCache
 from pregel.errors import GraphRecursionError
 from pregel.graph import END, START, StateGraph
+from pregel.types import CachePolicy
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORT, LONG = 100, 300
@@ -129,6 +131,51 @@ def test_nothing_is_built_that_nobody_asked_for(is_async):
         if cost and (any(name in where for name in builders) or any(word in where for word in words))
     ]
     assert not built
+
+
+def cached(steps: int, *, is_async: bool, hits: bool, cache: object) -> Callable[[], None]:
+    """A loop of two nodes with a cache policy; their input is always the same, or never."""
+
+    def count(state):
+        return None if hits else {"n": state["n"] + 1}
+
+    async def acount(state):
+        return count(state)
+
+    builder = StateGraph(State)
+    for name in ("a", "b"):
+        builder.add_node(name, acount if is_async else count, cache_policy=CachePolicy())
+    for source, target in ((START, "a"), ("a", "b"), ("b", "a")):
+        builder.add_edge(source, target)
+    graph = builder.compile(cache=cache)
+
+    def invoke() -> None:
+        if is_async:
+            asyncio.run(graph.ainvoke({"n": 0}, {"recursion_limit": steps}))
+        else:
+            graph.invoke({"n": 0}, {"recursion_limit": steps})
+
+    def run() -> None:
+        if cache is not None and not hits:
+            cache.clear()
+        with pytest.raises(GraphRecursionError):
+            invoke()
+
+    return run
+
+
+@COLOURS
+def test_what_a_cache_costs(is_async):
+    """Nothing without one; with one, so many calls of ours for a superstep of one node that is found, or kept."""
+
+    def cost(**how):
+        long, short = profile(cached(LONG, **how)), profile(cached(SHORT, **how))
+        return (sum(long.values()) - sum(short.values())) / (LONG - SHORT)
+
+    unused = cost(is_async=is_async, hits=True, cache=None)
+    assert abs(unused - sum(per_superstep(is_async).values())) < 1
+    assert cost(is_async=is_async, hits=True, cache=InMemoryCache()) <= 125
+    assert cost(is_async=is_async, hits=False, cache=InMemoryCache()) <= 260
 
 
 def test_a_large_graph_steps_as_fast_as_a_small_one():

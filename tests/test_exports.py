@@ -34,15 +34,18 @@ NAMES = {
     "pregel.managed.is_last_step": "IsLastStep RemainingSteps",
     "pregel.graph": "START END StateGraph add_messages MessagesState MessageGraph",
     "pregel.graph.state": "StateGraph CompiledStateGraph",
-    "pregel.graph.message": "add_messages MessagesState MessageGraph",
+    "pregel.graph.message": "add_messages MessagesState MessageGraph push_message REMOVE_ALL_MESSAGES",
+    "pregel.graph.ui": "push_ui_message delete_ui_message ui_message_reducer UIMessage RemoveUIMessage AnyUIMessage",
     "pregel.pregel": "Pregel NodeBuilder",
     "pregel.runtime": "Runtime RunControl ExecutionInfo get_runtime",
     "pregel.config": "get_config get_store get_stream_writer",
+    "pregel.tokens": "MessageWriter get_message_writer stream_message astream_message delta_of",
     "pregel.messages": "Message",
     "pregel.cache.base": "BaseCache FullKey Namespace",
     "pregel.cache.memory": "InMemoryCache",
     "pregel.cache.sqlite": "SqliteCache",
     "pregel.cache.redis": "RedisCache",
+    "pregel.testing.cache": "CAPABILITIES CHECKS ConformanceError ConformanceSuite Report Result run_conformance",
     "pregel.store.base": """
         BaseStore Item SearchItem GetOp PutOp SearchOp ListNamespacesOp MatchCondition IndexConfig TTLConfig
         InvalidNamespaceError VersionConflictError Embeddings ensure_embeddings get_text_at_path tokenize_path

@@ -16,7 +16,7 @@ PACKAGES = ("checkpoint", "pregel")
 
 # Layer by layer, upwards. A module belongs to the longest prefix that is listed; it may import its own entry and what
 # the entry names. `pregel.engine` is the core without the drivers.
-BASE = ("checkpoint.registry", "checkpoint.base", "checkpoint.ids", "checkpoint.adapter", "checkpoint.holders")
+BASE = tuple(f"checkpoint.{name}" for name in ("registry", "base", "ids", "adapter", "holders", "files"))
 TOOLS = ("scan", "verify", "stats", "repair", "export", "peek")
 ROWS = (
     "encryption",
@@ -35,13 +35,27 @@ ROWS = (
 STORAGE = tuple(f"checkpoint.{name}" for name in (*ROWS, *TOOLS))
 COMMANDS = ("checkpoint.cli", "checkpoint.__main__")
 WORDS = tuple(
-    f"pregel.{name}" for name in ("constants", "errors", "_scope", "_call", "types", "_typed", "warnings", "messages")
+    f"pregel.{name}"
+    for name in (
+        "constants",
+        "errors",
+        "_scope",
+        "_call",
+        "_policies",
+        "_langchain",
+        "types",
+        "_typed",
+        "warnings",
+        "messages",
+        "tokens",
+    )
 )
 PARTS = tuple(
-    f"pregel.{name}" for name in ("channels", "managed", "callbacks", "runtime", "config", "drawing", "explanation")
+    f"pregel.{name}"
+    for name in ("channels", "managed", "callbacks", "runtime", "_signals", "config", "drawing", "explanation")
 )
 KEEPERS = ("pregel.store", "pregel.cache")
-DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "once", "sync_driver", "async_driver"))
+DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "once", "flights", "sync_driver", "async_driver"))
 FACE = (
     "pregel._turns",
     "pregel._stream",
@@ -70,9 +84,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(KEEPERS, (*BASE, "checkpoint.serde", "checkpoint.workers", *WORDS)),
     "pregel.engine": (*BASE, *WORDS, *PARTS),
     **dict.fromkeys(DRIVERS, (*BASE, *WORDS, *PARTS, *KEEPERS, *DRIVERS, "pregel.engine")),
+    # Who waits for a result that another body computes, waits as savers and caches do.
+    "pregel.engine.flights": (*BASE, *WORDS, *PARTS, *KEEPERS, *DRIVERS, "pregel.engine", "checkpoint.workers"),
     **dict.fromkeys(FACE, (*BASE, *WORDS, *PARTS, *KEEPERS, *DRIVERS, "pregel.engine", *FACE)),
     "pregel.graph": FRONT,
     "pregel.func": FRONT,
+    # Kits know the contracts they check, and no implementation.
+    "pregel.testing": (*BASE, *WORDS, *KEEPERS, "checkpoint.testing", "checkpoint.workers"),
     "pregel": (*FRONT, "pregel.graph", "pregel.func"),
     "pregel.demo": (*FRONT, "pregel.graph", *STORAGE),
     "pregel.__main__": ("pregel.demo",),
@@ -82,10 +100,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 # are two more: only they need pydantic, and only when asked for. Spelling is another: only who made a mistake needs it.
 LAZY_DOORS = {
     "pregel.types": {"pregel._typed"},
+    "pregel.runtime": {"pregel._signals"},
     "pregel.graph.compile": {"pregel.graph.jsonschema"},
     "pregel.drawing.draw": {"pregel.drawing.svg"},
     "pregel.pregel": {"pregel.engine.async_driver", "pregel._jsonschema", "pregel._explain"},
     "pregel.engine.workers": {"concurrent.futures"},
+    "pregel._launch": {"pregel.engine.flights"},
     "pregel.errors": {"difflib"},
     "checkpoint": {"checkpoint.sqlite"},
 }

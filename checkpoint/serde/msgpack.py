@@ -31,6 +31,7 @@ Source: the extension mechanism is msgpack's own (msgpack specification, "Extens
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from threading import get_ident
@@ -61,8 +62,6 @@ _DEEP: Final = 4
 _PLAIN_DEPTH_WHEN_DEEP: Final = 20
 
 # No NON_STR_KEYS: with it, a UUID, enum or date as a key silently becomes a string. Such dicts take another way.
-_ATOMS: Final = frozenset({str, int, float, bool, bytes, type(None)})
-"""Types of values in which there is nothing else."""
 _WRITE: Final = (
     ormsgpack.OPT_PASSTHROUGH_BIG_INT
     | ormsgpack.OPT_PASSTHROUGH_DATACLASS
@@ -120,7 +119,7 @@ class Serde:
             return self._dumps_lifting(obj)
         # ormsgpack writes a bytearray as bytes without a word. It cannot have if the body holds no marker of bytes;
         # most bodies that hold one of these numbers do so by chance, so then the value is asked.
-        if type(obj) not in _ATOMS and (0xC4 in body or 0xC5 in body or 0xC6 in body) and not _is_plain(obj):
+        if (0xC4 in body or 0xC5 in body or 0xC6 in body) and _may_hold_bytes(body) and not _is_plain(obj):
             return self._dumps_carefully(obj)
         return body if len(body) <= MAX_BYTES else _too_large(len(body))
 
@@ -274,7 +273,7 @@ class _FastWriter:
 
     def pack(self, value: Any) -> bytes:
         body = packb(value, self.encode, _WRITE)
-        if (0xC4 in body or 0xC5 in body or 0xC6 in body) and not _is_plain(value):
+        if (0xC4 in body or 0xC5 in body or 0xC6 in body) and _may_hold_bytes(body) and not _is_plain(value):
             raise TypeError("a bytearray")
         if self.depth > _DEEP and _is_deeper(value, _PLAIN_DEPTH_WHEN_DEEP):
             raise TypeError("too deep")
@@ -501,6 +500,21 @@ def _too_large(size: int) -> NoReturn:
 
 _LEAVES: Final = frozenset({str, int, float, bool, bytes, type(None)})
 _LOOKS_LIKE_BYTES: Final = frozenset({bytearray, memoryview})
+
+
+_MARKER_OF_BYTES: Final = re.compile(rb"[\xc4-\xc6]")
+"""How MessagePack begins bytes: 1, 2 or 4 bytes of their length follow."""
+_LOOKS: Final = 4
+
+
+def _may_hold_bytes(body: bytes) -> bool:
+    """Is there a marker of bytes that is followed by as many as it says? Gives up with yes after some that are not."""
+    for looks, marker in enumerate(_MARKER_OF_BYTES.finditer(body)):
+        at = marker.end()
+        start = at + (1, 2, 4)[body[at - 1] - 0xC4]
+        if looks == _LOOKS or start + int.from_bytes(body[at:start], "big") <= len(body):
+            return True
+    return False
 
 
 def _is_plain(value: Any) -> bool:

@@ -13,13 +13,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from checkpoint.base import SaverOpenError
+from checkpoint.files import make_private
 
 BUSY_MS: Final = 5000
 _CANNOT_WRITE: Final = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
@@ -28,29 +28,8 @@ _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 def connect(path: str, *, busy_ms: int = BUSY_MS) -> sqlite3.Connection:
     """A connection that may write. Makes the file if it is missing, for its owner's eyes only."""
-    if not os.path.exists(path):
-        _make(path)
+    make_private(path)
     return _set_up(path, busy_ms)
-
-
-def _make(path: str) -> None:
-    """An empty file that others must not read; -wal and -shm take over the mode. SQLite says what is wrong if this fails.
-
-    It is made under another name: a process that opens and closes a file loses all its locks on it, also those of
-    connections that somebody has opened meanwhile (sqlite.org/howtocorrupt.html, section 2.2).
-    """
-    with contextlib.suppress(OSError):
-        handle, made = tempfile.mkstemp(prefix=".sqlite-", dir=os.path.dirname(path) or ".")
-        os.close(handle)
-        try:
-            os.link(made, path)
-        except FileExistsError:
-            pass  # somebody else was faster
-        except OSError:
-            # A file system without links.
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        finally:
-            os.unlink(made)
 
 
 def connect_to_read(path: str, *, busy_ms: int = BUSY_MS) -> sqlite3.Connection:

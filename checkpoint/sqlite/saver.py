@@ -75,7 +75,9 @@ ROW_BYTES: Final = 1200
 """What a commit adds to the WAL beyond its bodies when it shares its pages with others (measured)."""
 WAL_TRIGGER: Final = 4 * 1024 * 1024
 WAL_LIMIT: Final = 12 * 1024 * 1024
-"""At this size the committing connection folds the WAL back itself: the background thread is gone or stalled."""
+"""At this size the committing connection folds the WAL back itself: the background thread is gone, stalled or too slow."""
+_FOLD_PAUSES_S: Final = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, *(0.05,) * 100)
+"""How long it waits for who is at it already, a try after each."""
 GROUP_LIMIT: Final = 256
 """Queued commits that go into one transaction at most."""
 
@@ -85,6 +87,8 @@ LINGER_S: Final = 0.01
 _BUSY_MS: Final = 5000
 _BUSY_CODES: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
+
+_pause = time.sleep
 
 _n_forks = 0
 """How often this process is a fork of the one that imported this module: `os.getpid()` per commit is a system call."""
@@ -407,18 +411,23 @@ class _SqliteSaver(RowSaver):
         groups = self.max_checkpoint_lag > 1 and connections.single is None
         # The caller may be an event loop: what folds the WAL, and waits for the disk, is done by the writer's thread.
         is_quick = is_small and not groups and not self._short_fold and self._wal_bytes <= WAL_LIMIT
-        if is_quick and claim.thread_id not in self._unwritten and connections.write_lock.acquire(False):
+        if is_quick and claim.thread_id not in self._unwritten:
+            taken: list[bool] = []
             try:
-                if connections.mode != "inline":
-                    connections.set_mode("inline")
-                self._store(connections, claim, steps, _is_busy)
-                return None
+                # Taken and noted in one call: a Ctrl-C comes after calls, and must not find a lock that nobody gives back.
+                taken.extend(map(connections.write_lock.acquire, (False,)))
+                if taken[0]:
+                    if connections.mode != "inline":
+                        connections.set_mode("inline")
+                    self._store(connections, claim, steps, _is_busy)
+                    return None
             except sqlite3.OperationalError as busy:
                 # Another process writes: the queue waits for it, this thread does not.
                 if not _is_busy(busy):
                     raise
             finally:
-                connections.write_lock.release()
+                if taken and taken[0]:
+                    connections.write_lock.release()
         queued = _Queued(self, claim, steps)
         with self._queue_lock:
             waiting = self._unwritten.get(claim.thread_id)
@@ -554,23 +563,47 @@ class _SqliteSaver(RowSaver):
         for step in steps:
             n_bytes += ROW_BYTES + step.size * 5 // 4
         self._wal_bytes += n_bytes
-        if self._short_fold:
+        if self._wal_bytes > max(WAL_LIMIT, self._fold_at):
+            # A commit that may be on an event loop does not wait: the one that took it past the limit.
+            pauses = _FOLD_PAUSES_S if self._wal_bytes > WAL_LIMIT + 2 * INLINE_BYTES else ()
+            self._fold_back(connections.writer, pauses)
+        elif self._short_fold:
             self._short_fold = False
             self._fold(connections.writer)
         elif self._wal_bytes > max(WAL_TRIGGER, self._fold_at) and not self._folding:
             self._folding = True
             self._folder.post(partial(_fold_in_background, weakref.ref(self)))
-        elif self._wal_bytes > max(WAL_LIMIT, self._fold_at):
-            self._fold(connections.writer)
 
-    def _fold(self, conn: Any) -> None:
-        with contextlib.suppress(sqlite3.OperationalError):
+    def _fold_back(self, conn: Any, pauses: Sequence[float]) -> None:
+        """Fold the WAL; wait for who is at it, another process perhaps: commits are faster than a disk that is busy."""
+        if self._fold(conn):
+            return
+        for pause in pauses:
+            _pause(pause)
+            if self._fold(conn):
+                return
+        if pauses:
+            self._put_off()
+
+    def _fold(self, conn: Any) -> bool:
+        """Fold what nobody reads; False if somebody else does so at this moment, or it failed."""
+        try:
             busy, in_log, folded = conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if not busy:
-                # Folded completely, the WAL is written from its start again by the next commit. Else somebody reads an
-                # older state, maybe for long: trying again at each commit would cost more the longer the WAL gets.
-                self._wal_bytes = 0 if in_log == folded else in_log * PAGE_BYTES
-                self._fold_at = self._wal_bytes + WAL_TRIGGER // 16 if self._wal_bytes else 0
+        except sqlite3.OperationalError:
+            return False
+        if busy:
+            return False
+        # Folded completely, the WAL is written from its start again by the next commit. Else somebody reads an
+        # older state, maybe for long: trying again at each commit would cost more the longer the WAL gets.
+        self._wal_bytes = 0 if in_log == folded else in_log * PAGE_BYTES
+        self._fold_at = 0
+        if self._wal_bytes:
+            self._put_off()
+        return True
+
+    def _put_off(self) -> None:
+        """Try again when the WAL has grown by so much."""
+        self._fold_at = self._wal_bytes + WAL_TRIGGER // 16
 
     # ---- reading
 

@@ -158,17 +158,18 @@ def large_attempts_do_not_mix(s: Subject) -> None:
 
 @check("full")
 def special_writes_are_replaced_one_by_one(s: Subject) -> None:
-    """Of a special write (`__error__`, `__scheduled__`, `__interrupt__`, `__resume__`) the last call wins, also in a
-    call that has regular writes beside it (C3.1)."""
+    """Of a special write (`__error__`, `__error_source_node__`, `__interrupt__`, `__resume__`) the last call wins, also in
+    a call that has regular writes beside it (C3.1)."""
     where = Line(s).put({"a": 1})
     s.put_writes(where, [("x", 1), ("__error__", "E1"), ("__interrupt__", ["q1"])], "task")
     s.put_writes(where, [("x", 2), ("__error__", "E2")], "task")
-    s.put_writes(where, [("__resume__", "r1"), ("__scheduled__", 1)], "task")
-    s.put_writes(where, [("__resume__", "r2")], "task")
+    s.put_writes(where, [("__resume__", "r1"), ("__scheduled__", 1), ("__error_source_node__", "n")], "task")
+    s.put_writes(where, [("__resume__", "r2"), ("__error_source_node__", "m")], "task")
     found = {channel: value for _, channel, value in _writes(s, where)}
     wanted = {"x": 1, "__error__": "E2", "__interrupt__": ["q1"], "__resume__": "r2", "__scheduled__": 1}
+    wanted["__error_source_node__"] = "m"
     same(found, wanted, "writes by channel")
-    same(len(_writes(s, where)), 5, "number of writes")
+    same(len(_writes(s, where)), 6, "number of writes")
 
 
 @check("full", "replace")

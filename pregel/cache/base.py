@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar
 
 from checkpoint.base import CheckpointError
 from checkpoint.serde.msgpack import Serde
@@ -41,6 +41,9 @@ class BaseCache(ABC, Generic[ValueT]):
     Args:
         serde: how values become bytes; an object with `dumps_typed` and `loads_typed`.
     """
+
+    is_shared: ClassVar[bool] = False
+    """May other processes find what this one keeps? Then graphs warn of functions that no other process can tell."""
 
     def __init__(self, *, serde: Any = None) -> None:
         self.serde: Any = serde or Serde()
@@ -92,6 +95,9 @@ class BaseCache(ABC, Generic[ValueT]):
                 flight.wait()
                 continue
             with self._flying(key):
+                found = self.get([key])  # somebody may have computed it since
+                if key in found:
+                    return found[key]
                 value = compute()
                 self.set({key: (value, ttl)})
                 return value
@@ -109,6 +115,9 @@ class BaseCache(ABC, Generic[ValueT]):
                 await flight.aresult()
                 continue
             with self._flying(key):
+                found = await self.aget([key])
+                if key in found:
+                    return found[key]
                 value = await compute()
                 await self.aset({key: (value, ttl)})
                 return value

@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from checkpoint.workers import Worker
 from pregel.cache.base import BaseCache, FullKey, Namespace, Typed, decoded, encoded, packed
@@ -33,6 +33,8 @@ class RedisCache(BaseCache[ValueT], Generic[ValueT]):
         serde: see `BaseCache`.
         prefix: before every key; `clear()` removes what begins with it.
     """
+
+    is_shared: ClassVar[bool] = True
 
     def __init__(self, redis: Any, *, serde: Any = None, prefix: str = "pregel:cache:") -> None:
         super().__init__(serde=serde)

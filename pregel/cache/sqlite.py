@@ -1,7 +1,8 @@
 """`SqliteCache`: entries in a SQLite file, for several processes.
 
 Decides the table, when the file is written for a read (a use is noted once a minute), and which entries go when there are
-too many. Everything in the file can be computed again, so commits do not wait for the disk.
+too many. Everything in the file can be computed again, so commits do not wait for the disk, and what does not fit its
+checksum is not there.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import os
 import sqlite3
 import threading
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
+from checkpoint.files import make_private
 from checkpoint.workers import Worker
 from pregel.cache.base import BaseCache, FullKey, Namespace, Typed, decoded, encoded, packed
 
@@ -34,8 +37,14 @@ _TABLE: Final = (
 )
 
 
+def _checked(ns: bytes, key: str, tag: str, body: bytes) -> bytes:
+    """A body with a sum over it and its place: a damaged file must not answer with another result."""
+    place = ns + key.encode("utf-8", "surrogatepass") + tag.encode("utf-8", "surrogatepass")
+    return body + zlib.crc32(body, zlib.crc32(place)).to_bytes(4, "big")
+
+
 class SqliteCache(BaseCache[ValueT], Generic[ValueT]):
-    """A cache in a SQLite file. Safe to use from several threads, event loops and processes.
+    """A cache in a SQLite file, which only its owner may read. Safe to use from several threads, loops and processes.
 
     Args:
         path: of the file, which is made if it is missing; it may be that of a saver or a store.
@@ -44,6 +53,8 @@ class SqliteCache(BaseCache[ValueT], Generic[ValueT]):
         max_bytes: most bytes of their values, likewise.
         clock: seconds since the epoch.
     """
+
+    is_shared: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -62,9 +73,12 @@ class SqliteCache(BaseCache[ValueT], Generic[ValueT]):
         self._lock = threading.RLock()
         self._worker = Worker("pregel-cache")
         self._n_sets = 0
+        if self.path not in ("", ":memory:"):
+            make_private(self.path)
         self._conn = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
             self._conn.execute("PRAGMA journal_mode = WAL")
+            self._conn.execute("PRAGMA trusted_schema = OFF")
             self._conn.execute("PRAGMA synchronous = OFF" if self.path == ":memory:" else "PRAGMA synchronous = NORMAL")
             for statement in _TABLE:
                 self._conn.execute(statement)
@@ -77,6 +91,7 @@ class SqliteCache(BaseCache[ValueT], Generic[ValueT]):
         now = self._clock()
         there: list[tuple[FullKey, Typed]] = []
         used: list[tuple[float, bytes, str]] = []
+        damaged: list[FullKey] = []
         with self._lock:
             for namespace, key in keys:
                 ns = packed(namespace)
@@ -85,10 +100,15 @@ class SqliteCache(BaseCache[ValueT], Generic[ValueT]):
                 ).fetchone()
                 if row is None or (row[1] is not None and row[1] <= now):
                     continue
-                there.append(((tuple(namespace), key), row[2:]))
+                tag, body = row[2:]
+                if _checked(ns, key, tag, body[:-4]) != body:
+                    damaged.append((tuple(namespace), key))
+                    continue
+                there.append(((tuple(namespace), key), (tag, body[:-4])))
                 if row[0] < now - USED_AFTER:
                     used.append((now, ns, key))
             found, unreadable = decoded(self, there)
+            unreadable += damaged
             if used or unreadable:
                 with self._conn:
                     self._conn.execute("BEGIN IMMEDIATE")
@@ -108,11 +128,12 @@ class SqliteCache(BaseCache[ValueT], Generic[ValueT]):
         """Keep values, each with its time to live in seconds; None: until it is displaced."""
         bodies = encoded(self, pairs)
         now = self._clock()
-        rows = [
-            (packed(key[0]), key[1], now, None if ttl is None else now + ttl, *bodies[key])
-            for key, (_, ttl) in pairs.items()
-            if self.max_bytes is None or len(bodies[key][1]) <= self.max_bytes
-        ]
+        rows = []
+        for full, (_, ttl) in pairs.items():
+            (tag, body), ns, key = bodies[full], packed(full[0]), full[1]
+            if self.max_bytes is None or len(body) <= self.max_bytes:
+                expires_at = None if ttl is None else now + ttl
+                rows.append((ns, key, now, expires_at, tag, _checked(ns, key, tag, body)))
         with self._lock, self._conn:
             self._conn.execute("BEGIN IMMEDIATE")
             self._conn.executemany("INSERT OR REPLACE INTO cache_entries VALUES (?, ?, ?, ?, ?, ?)", rows)

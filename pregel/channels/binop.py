@@ -65,6 +65,12 @@ class BinaryOperatorAggregate(ValueChannel[Value]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    @property
+    def takes_messages(self) -> bool:
+        """Does the reducer merge chat messages by id, and take strings, pairs and dicts for messages?"""
+        function = getattr(self.operator, "func", self.operator)  # `add_messages(format=...)` is a partial
+        return getattr(function, "takes_messages", False) is True
+
     def update(self, values: Sequence[Value]) -> bool:
         """Fold the values in; nothing happens for no values.
 

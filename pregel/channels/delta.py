@@ -61,6 +61,11 @@ class DeltaChannel(ValueChannel[Value]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    @property
+    def takes_messages(self) -> bool:
+        """Does the reducer merge chat messages by id, and take strings, pairs and dicts for messages?"""
+        return getattr(self.reducer, "takes_messages", False) is True
+
     def update(self, values: Sequence[Any]) -> bool:
         """Fold the values in; nothing happens for no values.
 

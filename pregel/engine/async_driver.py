@@ -28,16 +28,17 @@ from checkpoint.base import (
     ThreadDeletedError,
 )
 from pregel._scope import TaskScope
+from pregel.engine import limits
 from pregel.engine.core import Run
 from pregel.engine.effects import HAND_BACK, Effect, Recorded, Retry, Spawned, Start
-from pregel.engine.limits import deadline_of, own_error, timed_out
+from pregel.engine.limits import own_error, tell
 from pregel.engine.once import aonce, once
 from pregel.engine.program import Write
 from pregel.engine.snapshot import disown, into_lane, note_edited, note_unstored, salvage
 from pregel.engine.stranded import before_resume
 from pregel.engine.task import Task, acall, acall_routers, call, call_node, in_context, paced
 from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, linger, workers
-from pregel.errors import AttemptClosedError, GraphInterrupt
+from pregel.errors import AttemptClosedError, GraphInterrupt, NodeTimeoutError
 
 
 class Inbox:
@@ -130,7 +131,7 @@ class AsyncDriver:
         """Bodies that wait at the gate."""
         self.acks: deque[Ack] = deque()
         self.deadline: float | None = None
-        self.limited = step_timeout is not None
+        self.limited = step_timeout is not None or run.request.prompt
         """Is there, or was there, a limit to watch?"""
         self.broken = False
         """Did storing fail? Then nothing more is stored."""
@@ -141,6 +142,18 @@ class AsyncDriver:
         self.is_closed = False
         self.launched: dict[TaskScope, Job] = {}
         """Bodies that were handed to workers and have not been settled."""
+        self.naps: dict[Task, float] = {}
+        """Tasks that wait for their next attempt -> when it is due, in the clock of `time.monotonic`."""
+        self.dozing: Task | None = None
+        """The one of them whose next attempt is going to be made inline."""
+        self.ending: dict[TaskScope, tuple[float, NodeTimeoutError]] = {}
+        """Attempts that were over their limit, and have not ended yet -> until when that is waited for, and their error."""
+        self.is_cut = False
+        """Has a limit of the step or the run ended it? Then bodies get a grace period to end in."""
+        self.watched = self.fence is not None and self.fence.is_watched()
+        """Does somebody wait for progress of what is around this run?"""
+        if run.request.prompt:
+            self.listen()
         run.spawner = self.spawn
         run.keeper = self
         if self.fence is not None:
@@ -185,11 +198,15 @@ class AsyncDriver:
                 if run.outlets:
                     await self.room()
                 self.fence.check()
+                if self.watched:
+                    self.fence.progress()
             tasks = run.plan()
             if run.notices:
                 self.run.warn()
             if tasks is None:
-                return False
+                if run.phase != "asking":
+                    return False
+                tasks = await self.look_up()
             if self.acks:
                 await self.keep_up()
             if len(tasks) == 1 and self.inline and tasks[0].timeout is None and not tasks[0].node.needs_worker:
@@ -235,6 +252,14 @@ class AsyncDriver:
         if commit is not None:
             await self.store(commit)
         return run.phase == "idle"
+
+    async def look_up(self) -> list[Task]:
+        """Ask the cache for the results of the planned tasks; returns the tasks that must run."""
+        run = self.run
+        left: list[Task] = await run.request.caching.alook_up(run)
+        if run.notices:
+            run.warn()
+        return left
 
     async def barrier(self) -> bool:
         """Wait for an outcome and settle it, with all that have arrived; is anything still running?"""
@@ -283,6 +308,9 @@ class AsyncDriver:
         self.is_closed = True
         if self.fence is not None:
             self.fence.releases(self.stop)
+        self.naps.clear()
+        if run.request.control is not None:
+            run.request.control.unlisten(self)
         for task in run.tasks:
             if task.scope is not None and not task.settled:
                 task.scope.close()
@@ -290,7 +318,8 @@ class AsyncDriver:
                 abandon_future(task.future)
         left = [body for body in self.bodies if not body.done()]
         for body in left:
-            body.cancel()
+            if self.bodies[body] not in self.ending:
+                body.cancel()
         self.leave_bodies()
         hold = self.hold
         may_store = hold is None or hold.reenter()
@@ -298,7 +327,7 @@ class AsyncDriver:
         try:
             if left:
                 try:
-                    await asyncio.wait(left)
+                    await self.see_out(left)
                 except asyncio.CancelledError as again:
                     cancelled = again
             commit = None if self.broken else run.close()
@@ -324,6 +353,26 @@ class AsyncDriver:
                     hold.release()
         if cancelled is not None:
             raise cancelled
+
+    async def see_out(self, left: Sequence[asyncio.Task[Any]]) -> None:
+        """Wait for cancelled bodies to end; for those that a limit has ended only so long."""
+        patient = [] if self.is_cut else [body for body in left if self.bodies[body] not in self.ending]
+        if patient:
+            await asyncio.wait(patient)
+        late = [body for body in left if not body.done()]
+        if late:
+            _, late_ = await asyncio.wait(late, timeout=limits.GRACE_S)
+            for body in late_:
+                self.forsake(body)
+
+    def forsake(self, body: asyncio.Task[Any]) -> None:
+        """A body goes on although it was cancelled: nobody waits for it any more."""
+        scope = self.bodies.pop(body, None)
+        body.remove_done_callback(self.ended)
+        _forsaken.add(body)
+        body.add_done_callback(_bury)
+        if scope is not None and self.gate is not None:
+            self.gate.end(scope)
 
     def leave_bodies(self) -> None:
         """Nobody waits for running bodies any more: let others have their threads and their places."""
@@ -351,7 +400,7 @@ class AsyncDriver:
             self.run.outcome()
 
     def stop(self) -> None:
-        """The attempt that this run is part of was ended: look after it, if this one waits."""
+        """Something was asked for from outside: that the attempt around this run ends, that the run drains."""
         self.inbox.put_from_thread(None)
 
     @staticmethod
@@ -380,13 +429,12 @@ class AsyncDriver:
         for task in tasks:
             self.start(task)
 
-    def start(self, task: Task, delay: float = 0.0) -> None:
+    def start(self, task: Task) -> None:
         """Start the next attempt of a task: an async body as an asyncio task, a sync one on a worker."""
         scope = self.run.open(task)
         if task.timeout is not None:
-            task.started_at = scope.moved_at = time.monotonic()
             self.limited = True
-        launch = partial(self.launch, scope, copy_context(), delay)
+        launch = partial(self.launch, scope, copy_context())
         if self.gate is None:
             launch()
         else:
@@ -394,25 +442,26 @@ class AsyncDriver:
             start = self.starts[task] = partial(self.inbox.put_from_thread, launch)
             self.gate.enter(start)
 
-    def launch(self, scope: TaskScope, context: Context, delay: float) -> None:
+    def launch(self, scope: TaskScope, context: Context) -> None:
         """Start one attempt."""
         node = scope.task.node
         if node.needs_worker and not node.async_routers:
-            job = self.launched[scope] = Job(partial(self.body, context, scope, delay), node.name)
+            job = self.launched[scope] = Job(partial(self.body, context, scope), node.name)
             workers.submit(job)
             return
-        body = self.loop.create_task(self.abody(scope, delay), context=context)
+        body = self.loop.create_task(self.abody(scope), context=context)
         self.bodies[body] = scope
         body.add_done_callback(self.ended)
 
-    def body(self, context: Context, scope: TaskScope, delay: float) -> None:
+    def body(self, context: Context, scope: TaskScope) -> None:
         """Run one attempt of a sync body, on a worker."""
         writes: list[Write] | None = None
         failure: BaseException | None = None
         try:
-            if delay:
-                time.sleep(delay)
             if not scope.closed:
+                if scope.task.timeout is not None:
+                    scope.task.started_at = scope.moved_at = time.monotonic()
+                    self.inbox.put_from_thread(None)  # whoever waits for events does not know of this limit yet
                 writes = context.run(call, scope)
         except BaseException as error:  # noqa: BLE001 - the run decides what an error means
             linger(scope, error)
@@ -424,13 +473,14 @@ class AsyncDriver:
         if gate is not None and self.is_closed:
             gate.end(scope)
 
-    async def abody(self, scope: TaskScope, delay: float) -> list[Write]:
+    async def abody(self, scope: TaskScope) -> list[Write]:
         """Run one attempt of an async body, or of a sync one whose routers are async."""
-        if delay:
-            await asyncio.sleep(delay)
+        if scope.task.timeout is not None:
+            scope.task.started_at = scope.moved_at = time.monotonic()
+            self.inbox.put(None)  # whoever waits for events does not know of this limit yet
         try:
             if not scope.task.node.needs_worker:
-                if "custom" in self.run.sees:
+                if "custom" in self.run.sees or "messages" in self.run.sees:
                     written_: list[Write] = await paced(acall(scope), self.run, self.room)
                     return written_
                 return await acall(scope)
@@ -492,6 +542,8 @@ class AsyncDriver:
         if event is None:
             if self.fence is not None:
                 self.fence.check()
+            if self.naps:
+                self.put_off()
             return
         if callable(event):
             event()
@@ -507,6 +559,9 @@ class AsyncDriver:
             return
         scope, writes, error = event
         self.launched.pop(scope, None)
+        if scope in self.ending:
+            await self.end_late(scope)
+            return
         task = scope.task
         if task.scope is not scope or task.settled:
             if self.gate is not None:
@@ -533,14 +588,46 @@ class AsyncDriver:
     async def again(self, effect: Effect | None, *, inline: bool = False) -> bool:
         """Do what a failure asks for: another attempt (True if the caller's loop is to make it), or its handler."""
         if isinstance(effect, Retry):
-            if inline:
-                await asyncio.sleep(effect.after)
-            else:
-                self.start(effect.task, effect.after)
-            return True
+            return await self.nap(effect, inline=inline)
         if isinstance(effect, Start):
             self.start(effect.task)
         return False
+
+    async def nap(self, effect: Retry, *, inline: bool) -> bool:
+        """Have a task wait for its next attempt, without a thread for it; False if the run is asked to stop instead."""
+        task, after = effect.task, effect.after
+        tell(effect)
+        if asyncio.sleep is not asyncio.tasks.sleep:
+            # A program that has put something in its place, as tests do, wants to be asked.
+            await asyncio.sleep(after)
+            after = 0.0
+        if after:
+            self.naps[task] = time.monotonic() + after
+            self.limited = True
+            self.listen()
+            self.put_off()
+            if inline:
+                self.inlined = None
+                self.dozing = task
+                while task in self.naps:
+                    await self.wait()
+                    while self.inbox.events:
+                        await self.handle(self.inbox.events.popleft())
+                self.dozing = None
+        elif not inline:
+            self.start(task)
+        return not task.settled
+
+    def listen(self) -> None:
+        """Hear of a drain that is asked for while this driver waits."""
+        if self.run.request.control is not None:
+            self.run.request.control.listen(self, self.stop)
+
+    def put_off(self) -> None:
+        """Tasks that wait for their next attempt while the run is asked to stop: they stay pending."""
+        for task in [task for task in self.naps if self.run.may_put_off(task)]:
+            del self.naps[task]
+            self.run.put_off(task)
 
     def give_up(self, scope: TaskScope) -> None:
         """An attempt has failed. Its place at the gate becomes free once nobody can take it whom the failure stops."""
@@ -550,14 +637,18 @@ class AsyncDriver:
             self.gate.end(scope)
 
     def withdraw(self) -> None:
-        """The step has failed: bodies that wait at the gate are not started, async ones that run are cancelled."""
+        """The step has failed: bodies that wait at the gate, or for their next attempt, are not started, async ones that
+        run are cancelled."""
+        for task in [task for task in self.naps if task.call_index < 0]:
+            del self.naps[task]
+            self.run.drop(task)
         for task, start in list(self.starts.items()):
             if not task.settled and self.gate is not None and self.gate.withdraw(start):
                 self.run.drop(task)
         self.starts.clear()
         for body, scope in list(self.bodies.items()):
             task = scope.task
-            if not task.settled and task.call_index < 0 and not body.done():
+            if not task.settled and task.call_index < 0 and not body.done() and scope not in self.ending:
                 scope.close()
                 body.cancel()
                 self.run.drop(task)
@@ -568,40 +659,75 @@ class AsyncDriver:
         """When the next limit is due, in the clock of `time.monotonic`."""
         if not self.limited:
             return None
-        limits = [due for task in self.run.tasks if not task.settled and (due := deadline_of(task)) is not None]
+        dues = [due for task in self.run.tasks if not task.settled and (due := limits.deadline_of(task)) is not None]
+        dues += self.naps.values()
+        dues += [until for until, _ in self.ending.values()]
         if self.deadline is not None:
-            limits.append(self.deadline)
-        return min(limits) if limits else None
+            dues.append(self.deadline)
+        if (cut := self.run.cut_at) is not None:
+            dues.append(cut)
+        return min(dues) if dues else None
 
     async def expire(self, now: float) -> None:
-        """End the attempts whose limit has passed; their bodies are cancelled and not waited for.
+        """End the attempts whose limit has passed: async bodies are cancelled and get a grace period to end in, sync ones
+        are abandoned. Make those that have waited long enough.
 
         Raises:
-            TimeoutError: the step's own limit has passed.
+            TimeoutError: the step's own limit has passed, or the run's.
+            GraphDrained: the run was asked to stop, and the time for that is up.
         """
+        for task in [task for task, due in self.naps.items() if due <= now]:
+            del self.naps[task]
+            if task is not self.dozing:
+                self.start(task)
+        for late in [scope for scope, (until, _) in self.ending.items() if until <= now]:
+            await self.end_late(late)
         arrived = {event[0] for event in self.inbox.events if isinstance(event, tuple)}
         for task in self.run.tasks:
-            due = deadline_of(task)
+            due = limits.deadline_of(task)
             scope = task.scope
             if task.settled or due is None or due > now or scope is None or scope in arrived:
                 continue
             scope.close()
-            if self.gate is not None:
-                self.gate.end(scope)
-            for body, owner in list(self.bodies.items()):
-                if owner is scope:
-                    body.cancel()
+            self.ending[scope] = now + limits.GRACE_S, limits.timed_out(task, now)
             workers.abandon(self.launched.pop(scope, None))
             self.run.root.abandons = True
-            if not await self.again(self.run.settle(task, timed_out(task, now))) and task.future is not None:
-                await self.resolve(task)
+            if not self.cancel_body(scope):
+                await self.end_late(scope)
         if self.run.failure is not None:
             self.withdraw()
+        if self.run.request.prompt:
+            self.is_cut = True
+            self.run.cut(now)
+            self.is_cut = False
         if self.deadline is not None and now >= self.deadline:
+            self.is_cut = True
             raise TimeoutError(
                 f"step {self.run.step} took longer than step_timeout={self.step_timeout} seconds; "
                 f"still running: {', '.join(t.name for t in self.run.tasks if not t.settled) or 'nothing'}"
             )
+
+    def cancel_body(self, scope: TaskScope) -> bool:
+        """Cancel the async body of an attempt; False if it has none that still runs."""
+        for body, owner in self.bodies.items():
+            if owner is scope and not body.done():
+                body.cancel()
+                return True
+        return False
+
+    async def end_late(self, scope: TaskScope) -> None:
+        """An attempt that was over its limit has ended, or has had its grace period: now it counts as failed."""
+        _, error = self.ending.pop(scope)
+        for body in [body for body, owner in self.bodies.items() if owner is scope]:
+            self.forsake(body)
+        task = scope.task
+        if task.scope is scope and not task.settled:
+            effect = self.run.settle(task, error)
+            self.give_up(scope)
+            if not await self.again(effect) and task.future is not None:
+                await self.resolve(task)
+        elif self.gate is not None:
+            self.gate.end(scope)
 
     # ---- tasks called by tasks
 
@@ -674,12 +800,9 @@ class AsyncDriver:
             return
         scope = self.run.open(child)
         if child.timeout is not None:
-            child.started_at = scope.moved_at = time.monotonic()
             self.limited = True
-            # Whoever waits for events does not know of this limit yet.
-            self.inbox.put(None)
         assert event.context is not None
-        launch = partial(self.launch, scope, event.context, 0.0)
+        launch = partial(self.launch, scope, event.context)
         if self.gate is None:
             launch()
         else:
@@ -831,6 +954,17 @@ async def to_the_end(work: Coroutine[Any, Any, None]) -> asyncio.CancelledError 
             cancelled = error
     task.result()
     return cancelled
+
+
+_forsaken: set[asyncio.Task[Any]] = set()
+"""Bodies that nobody waits for and that go on: a loop itself does not keep its tasks alive."""
+
+
+def _bury(body: asyncio.Task[Any]) -> None:
+    """A forsaken body has ended after all."""
+    _forsaken.discard(body)
+    if not body.cancelled():
+        body.exception()  # looked at, so that the loop does not report it
 
 
 def count_cancels() -> int:

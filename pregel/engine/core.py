@@ -21,9 +21,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from checkpoint.base import SCHEDULED, WRITES_IDX_MAP, StepCommit, TaskWrites, Version
+from checkpoint.base import WRITES_IDX_MAP, StepCommit, TaskWrites, Version
+from pregel import _langchain
 from pregel._scope import TaskScope
-from pregel.constants import ERROR, INTERRUPT, NULL_TASK_ID, RESUME, RETURN, START
+from pregel.constants import ERROR, ERROR_SOURCE_NODE, INTERRUPT, NULL_TASK_ID, RESUME, RETURN, START
 from pregel.engine import entry, joins, namespace, notes, occupancy, origin, pause, plan, repeat, retry, snapshot, view
 from pregel.engine.apply import apply_tasks
 from pregel.engine.effects import Effect, Retry, Start
@@ -143,7 +144,7 @@ class Run(RunState):
             self.held.append(self._row(task, 0, writes))
             if task.answers:
                 self._hold_answers(task)
-        if self.sees and self.failure is None:
+        if self.sees:
             view.finished(self, task)
 
     def record(self, id_: str, path: str, value: Any) -> None:
@@ -153,6 +154,18 @@ class Run(RunState):
     def drop(self, task: Task) -> None:
         """The task will not be started, or its outcome does not count any more; it stays pending."""
         self._settled(task)
+
+    def may_put_off(self, task: Task) -> bool:
+        """Is a task that waits for its next attempt to stay pending, since the run is asked to stop? A called one is not:
+        its caller waits for it, and the step is not over before."""
+        control = self.request.control
+        return control is not None and control.reason is not None and task.call_index < 0
+
+    def put_off(self, task: Task) -> None:
+        """Its next attempt is left to whoever resumes the run."""
+        self._settled(task)
+        self._keep_answers(task)
+        self.has_put_off = True
 
     def settle(self, task: Task, error: BaseException) -> Effect | None:
         """The body raised. Turns the error into a pause, a failure, control flow, or another try.
@@ -190,7 +203,7 @@ class Run(RunState):
                 task.attempt += 1
                 if task.is_pull:
                     task.input = plan.read_input(self, task.node)
-                return Retry(task, wait)
+                return Retry(task, wait, error)
         return self._fail(task, error)
 
     def call(self, scope: TaskScope, node: Node, argument: Any, index: int) -> Task:
@@ -237,6 +250,9 @@ class Run(RunState):
                 return None
             self._end("interrupted")
             view.interrupted(self)
+            return None
+        if self.has_put_off:
+            self._end("draining")
             return None
         tasks = self.tasks
         if len(tasks) > 1:
@@ -367,6 +383,14 @@ class Run(RunState):
             return GraphInterrupt(self.interrupts)
         return None
 
+    @property
+    def cut_at(self) -> float | None:
+        """When the run ends wherever it is; never (`LimitedRun` says otherwise)."""
+        return None
+
+    def cut(self, now: float) -> None:
+        """In the middle of a superstep, so late: raises if the run has to end; it has not."""
+
     def place(self, error: BaseException) -> None:
         """An error that no task raised leaves the run: say on it where it came up, and how to go on."""
         notes.of_run(self, error)
@@ -407,8 +431,15 @@ class Run(RunState):
             for outlet in self.outlets:
                 outlet.offer(chunk, scope.check)
 
+    def say(self, scope: TaskScope, message: Any, about: dict[str, Any] | None, *, once: bool) -> None:
+        """A chunk of mode messages that a running body shows, to everybody who listens, each when he has room for it."""
+        if "messages" in self.sees:
+            view.said(self, scope, message, about, once=once)
+
     def spawn(self, scope: TaskScope, node: Any, argument: Any) -> Any:
         """Start a child task of the scope's task; returns its future."""
+        if _langchain.RUNNABLES in _langchain.modules:
+            _langchain.lend_to(node)
         if self.spawner is None:
             raise EngineBug("the run has no driver that could start a task")
         return self.spawner(scope, node, argument)
@@ -540,7 +571,7 @@ class Run(RunState):
             return None
         task.handled = True
         if self.stores:
-            self.held.append(self._row(task, WRITES_IDX_MAP[SCHEDULED], [(SCHEDULED, task.name)]))
+            self._hold(task, ERROR_SOURCE_NODE, task.name)
         follow_up = entry.handling(handler, task, error)
         self.tasks.append(follow_up)
         if self.sees:
@@ -599,7 +630,7 @@ class Run(RunState):
             if task.interrupts or task.error is not None:
                 taken_back |= {(self.id_of(task), task.path_text, slot) for slot in slots}
         for id_, path, slot in sorted(taken_back):
-            write = (ERROR, None) if slot == WRITES_IDX_MAP[ERROR] else (INTERRUPT, [])
+            write: Write = (ERROR, None) if slot == WRITES_IDX_MAP[ERROR] else (INTERRUPT, [])
             self.held.append(TaskWrites(self.rev, self.checkpoint_id, id_, path, slot, [write]))
 
     def _still_open(self) -> list[Unstored]:

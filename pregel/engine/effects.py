@@ -14,13 +14,14 @@ from pregel.engine.task import Task
 
 
 class Retry:
-    """Run the task again, `after` seconds from now."""
+    """Run the task again, `after` seconds from now: `error` has ended the attempt before."""
 
-    __slots__ = ("after", "task")
+    __slots__ = ("after", "error", "task")
 
-    def __init__(self, task: Task, after: float) -> None:
+    def __init__(self, task: Task, after: float, error: BaseException | None = None) -> None:
         self.task = task
         self.after = after
+        self.error = error
 
 
 class Start:

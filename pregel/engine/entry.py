@@ -477,8 +477,8 @@ def reapply(run: RunState, tasks: Sequence[Task]) -> None:
 def restore_task(task: Task, entries: Sequence[TaskWrites]) -> None:
     """Set what is stored of a task: its writes, its open questions, its answers, its error.
 
-    That an error handler takes over from it is read back in one of two forms: under the name of its slot, or, from a
-    saver that knows no slot for it, like the writes of a finished task.
+    That an error handler takes over from it is read back in one of three forms: in a slot of its own, in the one of
+    earlier versions, or, from a saver that knows no slot for it, like the writes of a finished task.
     """
     for entry in entries:
         for channel, value in entry.writes:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from types import BuiltinFunctionType
 from typing import Any
 
+from pregel.engine.effects import Retry
 from pregel.engine.task import Task
 from pregel.errors import GraphInterrupt, NodeCancelledError, NodeTimeoutError, is_invalid_resume
+
+GRACE_S = 1.0
+"""How long an async body that was over its limit may take to end once it is cancelled; then it is left to itself."""
 
 
 def own_error(task: Task, error: BaseException) -> BaseException:
@@ -39,8 +45,8 @@ def _leaves(group: Any) -> list[BaseException]:
 def deadline_of(task: Task) -> float | None:
     """When a task's attempt is over its limit, in the clock of `time.monotonic`; None if it has none."""
     policy, scope = task.timeout, task.scope
-    if policy is None or scope is None or scope.closed:
-        return None
+    if policy is None or scope is None or scope.closed or not scope.moved_at:
+        return None  # nothing runs, or not yet: waiting for a thread or a place takes none of an attempt's time
     limits = []
     if policy.run_timeout is not None:
         limits.append(task.started_at + policy.run_timeout)  # type: ignore[operator]
@@ -62,3 +68,18 @@ def timed_out(task: Task, now: float) -> NodeTimeoutError:
         run_timeout=run_s,  # type: ignore[arg-type]
         idle_timeout=idle_s,  # type: ignore[arg-type]
     )
+
+
+def tell(effect: Retry) -> None:
+    """Log another attempt, for those who log."""
+    logging = sys.modules.get("logging")
+    if logging is not None:
+        task = effect.task
+        logging.getLogger("pregel.retry").info(
+            "node %r: attempt %d in %.2f seconds, after %r", task.name, task.attempt, effect.after, effect.error
+        )
+
+
+def is_replaced(function: Any) -> bool:
+    """Did a program put something of its own in the place of a function of the standard library?"""
+    return not isinstance(function, BuiltinFunctionType)

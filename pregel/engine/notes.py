@@ -26,12 +26,17 @@ def of_task(run: RunState, error: Exception, task: Task) -> None:
 
 def of_run(run: RunState, error: BaseException) -> None:
     """Note on an error that no task raised in which step of which run it came up."""
-    if not isinstance(error, Exception) or isinstance(error, GraphBubbleUp) or run.phase == "new":
+    if not isinstance(error, Exception) or isinstance(error, GraphBubbleUp):
         return
     place = _place(run, None)
     known = place_of(error)
     if known is not None and known[2:] == place[2:]:
         return  # it is one that a task raised, on its way out
+    if run.phase == "new":
+        # What it was called with was refused: there is nothing to go on with.
+        _note(error, _before(place))
+        set_place(error, place._replace(config=None))
+        return
     text = _where(place)
     _note(error, text[0].upper() + text[1:])
     set_place(error, place)
@@ -70,6 +75,12 @@ def _where(place: Place, attempt: int = 1) -> str:
     if place.config is None:
         return f"{text}; there is no saver, so nothing is stored"
     return f"{text}; go on from there with invoke(None, {place.config!r})"
+
+
+def _before(place: Place) -> str:
+    whose = "" if place.thread_id is None else f" on thread {place.thread_id!r}"
+    where = f" of namespace {place.checkpoint_ns!r}" if place.checkpoint_ns else ""
+    return f"Before the first step of this call{whose}{where}: nothing of its input was run or stored"
 
 
 def _is_below(place: Place, task_ns: str) -> bool:

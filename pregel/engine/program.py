@@ -19,6 +19,7 @@ from copy import copy, deepcopy
 from typing import Any, Protocol
 
 from pregel._call import Call
+from pregel._policies import retry_policies
 from pregel._scope import TaskScope
 from pregel.channels.base import BaseChannel
 from pregel.channels.named_barrier_value import InclusiveBarrierValue
@@ -116,7 +117,7 @@ class PregelNode:
         self.write = write
         self.routers = tuple(routers)
         self.mapper = mapper
-        self.retry_policy = (retry_policy,) if isinstance(retry_policy, RetryPolicy) else tuple(retry_policy or ())
+        self.retry_policy = retry_policies(retry_policy, "node")
         self.cache_policy = cache_policy
         self.timeout = TimeoutPolicy.coerce(timeout)
         self.tags = list(tags) if tags else None
@@ -154,6 +155,7 @@ class Node:
         "inject",
         "is_error_handler",
         "is_inert",
+        "kept_as",
         "mapper",
         "metadata",
         "name",
@@ -213,6 +215,8 @@ class Node:
         self.is_error_handler = spec.is_error_handler
         self.subgraphs = spec.subgraphs
         self.aliases = spec.aliases
+        self.kept_as: dict[Any, Any] | None = None
+        """What a cache knows the node by, once one was asked (`flights.Caching`)."""
         self.address = name
         """What ids, paths and namespaces of its tasks call it: a former name for tasks that were stored under that."""
 

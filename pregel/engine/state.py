@@ -29,7 +29,7 @@ from pregel.errors import Interrupt
 from pregel.types import Every
 from pregel.warnings import Notice, emit
 
-Phase = Literal["new", "idle", "running", "committing", "done"]
+Phase = Literal["new", "idle", "asking", "running", "committing", "done"]
 Status = Literal[
     "input",
     "pending",
@@ -37,6 +37,8 @@ Status = Literal[
     "interrupt_before",
     "interrupt_after",
     "out_of_steps",
+    "out_of_time",
+    "out_of_budget",
     "draining",
     "interrupted",
     "failed",
@@ -100,6 +102,7 @@ class Request:
     __slots__ = (
         "as_of",
         "breakpoints",
+        "caching",
         "call_number",
         "called",
         "caller",
@@ -120,15 +123,18 @@ class Request:
         "jitter",
         "key",
         "limit",
+        "limits",
         "modes",
         "monotonic",
         "new_id",
         "ns_",
         "outlets",
         "output_keys",
+        "own_limits",
         "pace",
         "parent",
         "parent_run",
+        "prompt",
         "retry_policy",
         "run_id",
         "runtime",
@@ -145,6 +151,8 @@ class Request:
     )
 
     def __init__(self) -> None:
+        self.caching: Any = None
+        """What looks into the cache and keeps (`flights.Caching`); None without a cache."""
         self.called: Any = None
         """The call that the root run is for, if it has a run id of its own (`engine.repeat.Called`)."""
         self.turn: Any = None
@@ -156,6 +164,12 @@ class Request:
         self.stood = None
         self.forks = False
         """Root run: does it go on in a lane if it loses its thread?"""
+        self.limits: Any = None
+        """What the call, or one around it, allows its run and those nested in it (`engine.limited.Limits`)."""
+        self.own_limits: Any = None
+        """The same, if it is this call that says so."""
+        self.prompt = False
+        """May the run have to end in the middle of a body, because of a deadline?"""
 
     config: Mapping[str, Any]
     """Merged: ambient, bound, given."""
@@ -322,6 +336,7 @@ class RunState:
         "facts_changed",
         "failure",
         "finished",
+        "has_put_off",
         "held",
         "interrupts",
         "is_fresh",
@@ -354,6 +369,7 @@ class RunState:
         "sees",
         "source",
         "spawner",
+        "spent",
         "starved",
         "status",
         "step",
@@ -402,6 +418,10 @@ class RunState:
         """Tasks of the current step in planned order; handlers and called tasks are appended."""
         self.ready: list[str] = []
         """Names of the tasks that the step limit kept from running."""
+        self.has_put_off = False
+        """Does a task of the step stay pending because the run was asked to stop while it waited for its next attempt?"""
+        self.spent: Any = None
+        """The limits (`engine.limited.Limits`) whose supersteps are used up."""
         self.starved: list[str] = []
         """Nodes that were due and had nothing to read."""
         self.waiting: list[Task] = []

@@ -36,7 +36,7 @@ from checkpoint.base import (
 from pregel._scope import TaskScope
 from pregel.engine.core import Run
 from pregel.engine.effects import HAND_BACK, Effect, Recorded, Retry, Spawned, Start
-from pregel.engine.limits import deadline_of, own_error, timed_out
+from pregel.engine.limits import deadline_of, is_replaced, own_error, tell, timed_out
 from pregel.engine.once import aonce, once
 from pregel.engine.program import Write
 from pregel.engine.snapshot import disown, into_lane, note_edited, note_unstored, salvage
@@ -81,7 +81,7 @@ class SyncDriver:
         """Bodies that wait at the gate."""
         self.acks: deque[Ack] = deque()
         self.deadline: float | None = None
-        self.limited = step_timeout is not None
+        self.limited = step_timeout is not None or run.request.prompt
         """Is there, or was there, a limit to watch?"""
         self.broken = False
         """Did storing fail? Then nothing more is stored."""
@@ -95,6 +95,14 @@ class SyncDriver:
         self.is_closed = False
         self.launched: dict[TaskScope, Job] = {}
         """Bodies that were handed to workers and have not been settled."""
+        self.naps: dict[Task, float] = {}
+        """Tasks that wait for their next attempt -> when it is due, in the clock of `time.monotonic`."""
+        self.dozing: Task | None = None
+        """The one of them whose next attempt this thread is going to make itself."""
+        self.watched = self.fence is not None and self.fence.is_watched()
+        """Does somebody wait for progress of what is around this run?"""
+        if run.request.prompt:
+            self.listen()
         run.spawner = self.spawn
         run.keeper = self
         if self.fence is not None:
@@ -139,11 +147,15 @@ class SyncDriver:
                 if run.outlets:
                     self.room()
                 self.fence.check()
+                if self.watched:
+                    self.fence.progress()
             tasks = run.plan()
             if run.notices:
                 self.run.warn()
             if tasks is None:
-                return False
+                if run.phase != "asking":
+                    return False
+                tasks = self.look_up()
             if self.acks:
                 self.keep_up()
             if len(tasks) == 1 and self.inline and tasks[0].timeout is None:
@@ -184,6 +196,14 @@ class SyncDriver:
         if commit is not None:
             self.store(commit)
         return run.phase == "idle"
+
+    def look_up(self) -> list[Task]:
+        """Ask the cache for the results of the planned tasks; returns the tasks that must run."""
+        run = self.run
+        left: list[Task] = run.request.caching.look_up(run)
+        if run.notices:
+            run.warn()
+        return left
 
     def barrier(self) -> bool:
         """Wait for an outcome and settle it, with all that have arrived; is anything still running?"""
@@ -239,6 +259,9 @@ class SyncDriver:
         self.is_closed = True
         if self.fence is not None:
             self.fence.releases(self.stop)
+        self.naps.clear()
+        if run.request.control is not None:
+            run.request.control.unlisten(self)
         for task in run.tasks:
             if task.scope is not None and not task.settled:
                 task.scope.close()
@@ -297,7 +320,7 @@ class SyncDriver:
             self.run.outcome()
 
     def stop(self) -> None:
-        """The attempt that this run is part of was ended from another thread: look after it, if this one waits."""
+        """Something was asked for from another thread: that the attempt around this run ends, that the run drains."""
         self.inbox.put(None)
 
     # ---- bodies
@@ -313,13 +336,12 @@ class SyncDriver:
             self.helping = False
             workers.offer(self.jobs)
 
-    def start(self, task: Task, delay: float = 0.0) -> None:
+    def start(self, task: Task) -> None:
         """Start the next attempt of a task on a worker."""
         scope = self.run.open(task)
         if task.timeout is not None:
-            task.started_at = scope.moved_at = time.monotonic()
             self.limited = True
-        job = self.launched[scope] = Job(partial(self.body, copy_context(), scope, delay), task.name)
+        job = self.launched[scope] = Job(partial(self.body, copy_context(), scope), task.name)
         if self.gate is None:
             self.launch(job)
         else:
@@ -333,14 +355,15 @@ class SyncDriver:
         else:
             workers.submit(job)
 
-    def body(self, context: Context, scope: TaskScope, delay: float) -> None:
+    def body(self, context: Context, scope: TaskScope) -> None:
         """Run one attempt; on a worker, or on the owner's thread while it waits."""
         writes: list[Write] | None = None
         failure: BaseException | None = None
         try:
-            if delay:
-                time.sleep(delay)
             if not scope.closed:
+                if scope.task.timeout is not None:
+                    scope.task.started_at = scope.moved_at = time.monotonic()
+                    self.inbox.put(None)  # whoever waits for events does not know of this limit yet
                 writes = context.run(call, scope)
         except BaseException as error:  # noqa: BLE001 - the run decides what an error means
             self.linger(scope, error)
@@ -369,6 +392,8 @@ class SyncDriver:
         if event is None:
             if self.fence is not None:
                 self.fence.check()
+            if self.naps:
+                self.put_off()
             return
         if isinstance(event, Spawned):
             self.start_child(event)
@@ -401,14 +426,44 @@ class SyncDriver:
     def again(self, effect: Effect | None, *, inline: bool = False) -> bool:
         """Do what a failure asks for: another attempt (True if the caller's loop is to make it), or its handler."""
         if isinstance(effect, Retry):
-            if inline:
-                time.sleep(effect.after)
-            else:
-                self.start(effect.task, effect.after)
-            return True
+            return self.nap(effect, inline=inline)
         if isinstance(effect, Start):
             self.start(effect.task)
         return False
+
+    def nap(self, effect: Retry, *, inline: bool) -> bool:
+        """Have a task wait for its next attempt, without a thread for it; False if the run is asked to stop instead."""
+        task, after = effect.task, effect.after
+        tell(effect)
+        if is_replaced(time.sleep):
+            # A program that has put something in its place, as tests do, wants to be asked.
+            time.sleep(after)
+            after = 0.0
+        if after:
+            self.naps[task] = time.monotonic() + after
+            self.limited = True
+            self.listen()
+            self.put_off()
+            if inline:
+                self.take_back()
+                self.dozing = task
+                while task in self.naps:
+                    self.handle(self.wait())
+                self.dozing = None
+        elif not inline:
+            self.start(task)
+        return not task.settled
+
+    def listen(self) -> None:
+        """Hear of a drain that is asked for while this driver waits."""
+        if self.run.request.control is not None:
+            self.run.request.control.listen(self, self.stop)
+
+    def put_off(self) -> None:
+        """Tasks that wait for their next attempt while the run is asked to stop: they stay pending."""
+        for task in [task for task in self.naps if self.run.may_put_off(task)]:
+            del self.naps[task]
+            self.run.put_off(task)
 
     def give_up(self, scope: TaskScope) -> None:
         """An attempt has failed. Its place at the gate becomes free once nobody can take it whom the failure stops."""
@@ -418,7 +473,10 @@ class SyncDriver:
             self.gate.end(scope)
 
     def withdraw(self) -> None:
-        """The step has failed: bodies that wait at the gate are not started."""
+        """The step has failed: bodies that wait at the gate, or for their next attempt, are not started."""
+        for task in [task for task in self.naps if task.call_index < 0]:
+            del self.naps[task]
+            self.run.drop(task)
         for task, start in list(self.starts.items()):
             if not task.settled and self.gate is not None and self.gate.withdraw(start):
                 self.run.drop(task)
@@ -431,16 +489,24 @@ class SyncDriver:
         if not self.limited:
             return None
         limits = [due for task in self.run.tasks if not task.settled and (due := deadline_of(task)) is not None]
+        limits += self.naps.values()
         if self.deadline is not None:
             limits.append(self.deadline)
+        if (cut := self.run.cut_at) is not None:
+            limits.append(cut)
         return min(limits) if limits else None
 
     def expire(self, now: float) -> None:
-        """End the attempts whose limit has passed; their bodies are abandoned.
+        """End the attempts whose limit has passed; their bodies are abandoned. Make those that have waited long enough.
 
         Raises:
-            TimeoutError: the step's own limit has passed.
+            TimeoutError: the step's own limit has passed, or the run's.
+            GraphDrained: the run was asked to stop, and the time for that is up.
         """
+        for task in [task for task, due in self.naps.items() if due <= now]:
+            del self.naps[task]
+            if task is not self.dozing:
+                self.start(task)
         for task in self.run.tasks:
             due = deadline_of(task)
             if task.settled or due is None or due > now or task.scope is None:
@@ -454,6 +520,8 @@ class SyncDriver:
                 self.resolve(task)
         if self.run.failure is not None:
             self.withdraw()
+        if self.run.request.prompt:
+            self.run.cut(now)
         if self.deadline is not None and now >= self.deadline:
             raise TimeoutError(
                 f"step {self.run.step} took longer than step_timeout={self.step_timeout} seconds; "
@@ -522,10 +590,9 @@ class SyncDriver:
             return
         scope = self.run.open(child)
         if child.timeout is not None:
-            child.started_at = scope.moved_at = time.monotonic()
             self.limited = True
         assert event.context is not None
-        job = self.launched[scope] = Job(partial(self.body, event.context, scope, 0.0), child.name)
+        job = self.launched[scope] = Job(partial(self.body, event.context, scope), child.name)
         if child.timeout is None:
             # A body with a limit must stay one that can be abandoned, so whoever waits for it does not run it.
             event.future.job = job

@@ -211,10 +211,7 @@ def call(scope: TaskScope) -> list[Write]:
     node: Node = task.node
     fn = node.fn
     if fn is None:
-        raise TypeError(
-            f"node '{node.name}' has only an async function; run the graph with ainvoke or astream, or give the node a "
-            f"sync function"
-        )
+        raise _only_async(node)
     try:
         result = fn(task.input) if node.inject is None else fn(task.input, **node.inject(scope))
     except ParentCommand as bubble:
@@ -229,6 +226,13 @@ def call(scope: TaskScope) -> list[Write]:
     for router in node.routers:
         router.route(result, scope, writes)
     return writes
+
+
+def _only_async(node: Node) -> TypeError:
+    return TypeError(
+        f"node '{node.name}' has only an async function; run the graph with ainvoke or astream, or give the node a "
+        f"sync function"
+    )
 
 
 def _run_returned(returned: Call, scope: TaskScope) -> Any:
@@ -271,12 +275,14 @@ async def acall(scope: TaskScope) -> list[Write]:
     return writes
 
 
-def call_node(scope: TaskScope) -> tuple[Any, list[Write]]:
-    """The first half of a sync body whose routers are async: the node and its writers."""
+def call_node(scope: TaskScope, node: Node | None = None) -> tuple[Any, list[Write]]:
+    """The first half of a sync body whose routers are async, or that is kept: the node, the task's if it is not given,
+    and its writers."""
     enter(scope)
     task = scope.task
-    node: Node = task.node
-    assert node.fn is not None
+    node = task.node if node is None else node
+    if node.fn is None:
+        raise _only_async(node)
     try:
         result = node.fn(task.input) if node.inject is None else node.fn(task.input, **node.inject(scope))
     except ParentCommand as bubble:
@@ -287,6 +293,29 @@ def call_node(scope: TaskScope) -> tuple[Any, list[Write]]:
             node.write(result, scope, writes)
         except Returned as returned:
             result = _run_returned(returned.call, scope)
+            node.write(result, scope, writes)
+    return result, writes
+
+
+async def acall_node(scope: TaskScope, node: Node) -> tuple[Any, list[Write]]:
+    """The first half of an async body that is kept: the node and its writers."""
+    enter(scope)
+    task = scope.task
+    assert node.afn is not None
+    try:
+        result = await node.afn(task.input, **({} if node.inject is None else node.inject(scope)))
+    except ParentCommand as bubble:
+        result = replace(bubble.args[0], graph=None)
+    writes: list[Write] = scope.writes or []
+    if node.write is not None:
+        try:
+            node.write(result, scope, writes)
+        except Returned as returned:
+            if returned.call.afn is None:
+                result = _run_returned(returned.call, scope)
+            else:
+                inject = returned.call.inject
+                result = await returned.call.afn(task.input, **({} if inject is None else inject(scope)))
             node.write(result, scope, writes)
     return result, writes
 

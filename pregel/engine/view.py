@@ -12,6 +12,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from checkpoint import ids
+from pregel import _langchain
 from pregel._scope import TaskScope
 from pregel.constants import INTERRUPT, METADATA, MISSING, RETURN, SCOPE_KEY
 from pregel.engine import namespace
@@ -19,7 +20,7 @@ from pregel.engine.program import Write
 from pregel.engine.state import LATER, RunState
 from pregel.engine.task import Task, digest, order
 from pregel.errors import Interrupt
-from pregel.messages import Message, give_id, message_id, messages_in
+from pregel.messages import Message, coerced, give_id, message_id, messages_in
 
 PROPAGATED = ("thread_id", "checkpoint_id", "checkpoint_ns", "task_id", "run_id", "assistant_id", "graph_id")
 """Configurable keys that are copied into metadata, unless metadata has them (engine.md 9.1)."""
@@ -157,11 +158,12 @@ def finished(run: RunState, task: Task) -> None:
     """A task finished."""
     if task.node.hidden:
         return
-    if "messages" in run.sees:
-        _spoken(run, task)
+    meant = _spoken(run, task) if "messages" in run.sees else {}
     if "updates" in run.sees:
         run.emit("updates", _update(run, task))
     task_result(run, task)
+    for at, value in meant.items():
+        _rewrite(run, task, at, value)
 
 
 def failed(run: RunState, task: Task) -> None:
@@ -248,17 +250,72 @@ def _heard(run: RunState, tasks: Sequence[Task]) -> None:
             outlet.spoken.update(given)
 
 
-def _spoken(run: RunState, task: Task) -> None:
+def _spoken(run: RunState, task: Task) -> dict[int, Any]:
     """The messages that a task returned, each once to every caller. One without an id gets one here, made of the task's,
-    so that the chunk and the state agree, and a task that runs again says the same."""
+    so that the chunk and the state agree, and a task that runs again says the same.
+
+    Returns the writes that are to be replaced, by their place: texts, pairs and dicts cannot be given an id.
+    """
     path = namespace.path_of(run.ns)
-    for number, message in enumerate(messages_in(value for _, value in task.writes or ())):
-        if message_id(message) is None:
-            give_id(message, digest([run.id_of(task), "message", str(number)]))
-        for outlet in run.outlets:
-            if outlet.shows(path) and message_id(message) not in outlet.spoken:
-                outlet.spoken.add(message_id(message))
-                outlet.append((path, "messages", (message, metadata(run, task))))
+    number = 0
+    replaced: dict[int, Any] = {}
+    given: set[int] | None = None
+    for at, (channel, value) in enumerate(task.writes or ()):
+        meant = value
+        if getattr(run.program.channels.get(channel), "takes_messages", False):
+            current = run.channels[channel]
+            meant = coerced(value, current.get() if current.is_available() else None)
+            if meant is not value:
+                replaced[at] = meant
+        for message in messages_in([meant]):
+            if type(message) is dict:  # in a channel that knows nothing of ids: it stays as it is
+                if given is None:
+                    given = set(map(id, messages_in(_fields(task.input))))
+                if id(message) in given:
+                    continue
+                _show(run, task, path, Message(message))
+                continue
+            if message_id(message) is None:
+                give_id(message, digest([run.id_of(task), "message", str(number)]))
+            number += 1
+            _show(run, task, path, message)
+    return replaced
+
+
+def _rewrite(run: RunState, task: Task, at: int, value: Any) -> None:
+    """Put messages in the place of what stands for them: only so do the ids that are shown arrive in the state. Chunks of
+    other modes have what the task wrote, whatever else is listened to."""
+    writes = task.writes
+    assert writes is not None
+    before = writes[at]
+    writes[at] = now = before[0], value
+    for row in reversed(run.held):
+        if row.writes is not writes and any(write is before for write in row.writes):
+            row.writes = [now if write is before else write for write in row.writes]
+            break
+
+
+def _show(run: RunState, task: Task, path: tuple[str, ...], message: Any) -> None:
+    identity = message_id(message)
+    for outlet in run.outlets:
+        if outlet.shows(path) and (identity is None or identity not in outlet.spoken):
+            if identity is not None:
+                outlet.spoken.add(identity)
+            outlet.append((path, "messages", (message, metadata(run, task))))
+
+
+def said(run: RunState, scope: TaskScope, message: Any, about: dict[str, Any] | None, *, once: bool) -> None:
+    """A message, or a piece of one, that a running body shows; from any thread."""
+    path = namespace.path_of(run.ns)
+    identity = message_id(message)
+    for outlet in run.outlets:
+        if "messages" not in outlet.modes or not outlet.shows(path) or (once and identity in outlet.spoken):
+            continue
+        if about is None:
+            about = metadata(run, scope.task)
+        if identity is not None:
+            outlet.spoken.add(identity)
+        outlet.offer((path, "messages", (message, about)), scope.check)
 
 
 def _fields(given: Any) -> Iterable[Any]:
@@ -386,6 +443,8 @@ def config(run: RunState, scope: TaskScope) -> dict[str, Any]:
         "callbacks": given.get("callbacks"),
         "configurable": configurable,
     }
+    if _langchain.RUNNABLES in _langchain.modules:
+        made["callbacks"] = _langchain.manager_for(scope, made["callbacks"], made, hears="messages" in run.sees)
     for key in ("recursion_limit", "max_concurrency"):
         if key in given:
             made[key] = given[key]

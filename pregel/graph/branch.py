@@ -125,6 +125,11 @@ class BranchRouter:
                 label: targets[end] for label, end in branch.ends.items() if type(label) is str and end in targets
             }
 
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """Where it leads for which result, as data (`cache.keys`)."""
+        return self.call, self.ends, self._select
+
     def route(self, result: Any, scope: TaskScope, writes: list[Write]) -> None:
         """Call the path and append the writes of its choice.
 

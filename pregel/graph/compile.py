@@ -103,6 +103,11 @@ class StateWriter:
         self.is_exempt = is_exempt
         self.strict = strict
 
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """What it makes of a result, as data: equal for writers that make the same of it (`cache.keys`)."""
+        return type(self), tuple(sorted(self.known)), self.static
+
     def __call__(self, result: Any, scope: TaskScope, writes: list[Write]) -> None:
         """Append the writes of `result`: updates, gotos, static edges.
 
@@ -279,6 +284,11 @@ class CheckedWriter:
     def __init__(self, write: StateWriter, adapters: Mapping[str, Any]) -> None:
         self._write = write
         self._adapters = adapters
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """What it makes of a result, as data."""
+        return self._write.shape
 
     def __call__(self, result: Any, scope: TaskScope, writes: list[Write]) -> None:
         """Append the writes of `result`.

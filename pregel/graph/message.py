@@ -8,7 +8,8 @@ store an append as an append; one on the left that lacks an id is replaced by a 
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from copy import copy
 from functools import partial
 from operator import attrgetter, itemgetter
@@ -16,6 +17,8 @@ from typing import Annotated, Any, Literal, cast, overload
 
 from typing_extensions import TypedDict
 
+from pregel import _scope
+from pregel.constants import MISSING
 from pregel.errors import shown
 from pregel.graph.state import StateGraph
 from pregel.messages import (
@@ -25,15 +28,25 @@ from pregel.messages import (
     RemoveMessage,
     as_langchain,
     as_message,
+    convert_to_messages,
     give_id,
     langchain_in_use,
+    made_id,
     message_id,
     message_type,
     new_id,
 )
 from pregel.warnings import PregelDeprecationWarning
 
-__all__ = ["REMOVE_ALL_MESSAGES", "MessageGraph", "MessagesState", "RemoveMessage", "add_messages"]
+__all__ = [
+    "REMOVE_ALL_MESSAGES",
+    "MessageGraph",
+    "MessagesState",
+    "RemoveMessage",
+    "add_messages",
+    "messages_delta_reducer",
+    "push_message",
+]
 
 Messages = Any
 """One message-like value or a list of them; see `pregel.messages.convert_to_messages`."""
@@ -72,7 +85,8 @@ def add_messages(left: Any = None, right: Any = None, *, format: str | None = No
             text and images are OpenAI's.
 
     Returns:
-        A new list. Costs one pass over `left` at C speed and O(len(right)).
+        A new list. Appending to a long list that was returned here before costs a copy of it and O(len(right));
+        anything else one more pass over `left`, at C speed.
 
     Raises:
         ValueError: One side is None, `format` is unknown, a `RemoveMessage` names an unknown id, or a dict is none.
@@ -89,6 +103,11 @@ def add_messages(left: Any = None, right: Any = None, *, format: str | None = No
         raise ValueError(f"add_messages got format={shown(format)}; expected {OPENAI!r} or None")
     old: list[Any] = left if isinstance(left, list) else [left]
     new: list[Any] = right if isinstance(right, list) else [right]
+    grown = _growing.pop(id(old), None) if format is None else None
+    if grown is not None and grown.is_known(old):
+        appended = grown.append(new)
+        if appended is not None:
+            return appended
     library = langchain_in_use(old, new)
     if library is not None:
         old, new = as_langchain(old, library), as_langchain(new, library)
@@ -100,7 +119,45 @@ def add_messages(left: Any = None, right: Any = None, *, format: str | None = No
             new = [as_message(message) for message in new]
         id_of = message_id
     merged = _merge(old, new, id_of)
-    return merged if format is None else _in_openai_form(merged, library)
+    if format is not None:
+        return _in_openai_form(merged, library)
+    if len(merged) >= LONG:
+        Growing(merged, library, id_of).remember(counts=grown is not None)
+    return merged
+
+
+# A channel with this reducer takes strings, pairs and dicts for messages; stream mode `messages` shows them as such.
+vars(add_messages)["takes_messages"] = True
+
+
+def push_message(message: Any, *, state_key: str | None = "messages") -> Any:
+    """Show a message in stream mode `messages` at once, and write it to the state.
+
+    It is shown whether or not one with its id was; when the node returns one with this id, that is not shown again.
+
+    Args:
+        message: A message of any kind that `convert_to_messages` takes, with an id.
+        state_key: Key with the reducer `add_messages`, None to show it only.
+
+    Returns:
+        The message.
+
+    Raises:
+        ValueError: it has no id, or is none.
+        NotImplementedError: it is no message.
+        RuntimeError: outside of a running node.
+    """
+    (said,) = convert_to_messages([message])
+    if message_id(said) is None:
+        raise ValueError(
+            f"push_message got {shown(said)} without an id; give it one, so that it can be told from others: "
+            f"push_message({{'role': 'assistant', 'content': '...', 'id': '...'}})"
+        )
+    scope = _scope.current("push_message()")
+    scope.say(said)
+    if state_key is not None:
+        scope.write(state_key, said)
+    return said
 
 
 def _merge(old: list[Any], new: list[Any], id_of: Callable[[Any], Any]) -> list[Any]:
@@ -143,17 +200,155 @@ def _with_ids(messages: list[Any], id_of: Callable[[Any], Any]) -> tuple[list[An
     if None not in ids:
         return list(messages), ids
     # Copies: these messages may be stored already, and an edit in place would never reach the store.
-    complete = [message if i is not None else _copy_with_id(message) for message, i in zip(messages, ids, strict=True)]
+    complete = [
+        message if i is not None else _copy_with_id(message, new_id())[0]
+        for message, i in zip(messages, ids, strict=True)
+    ]
     return complete, list(map(id_of, complete))
 
 
 _ID_KEY = itemgetter("id")
 
 
-def _copy_with_id(message: Any) -> Any:
+# ---- for a channel that folds all writes of a step at once
+
+
+def messages_delta_reducer(state: list[Any], writes: Sequence[Any]) -> list[Any]:
+    """Merge what a step wrote into a list of messages by id: `Annotated[list, DeltaChannel(messages_delta_reducer)]`.
+
+    Differs from `add_messages` where a `DeltaChannel` asks for it, whose writes may be folded again in other groups: a
+    `RemoveMessage` takes effect at once and does nothing if its id is not there, `REMOVE_ALL_MESSAGES` means nothing, and
+    a message without an id gets one made of its place and content, the same whenever it is folded.
+
+    Args:
+        state: The list so far. Not edited.
+        writes: A list is several messages, everything else one: a tuple is a pair of role and content.
+
+    Returns:
+        A new list.
+
+    Raises:
+        ValueError: A dict is no message.
+        NotImplementedError: Something else is none.
+    """
+    written = [message for write in writes for message in (write if isinstance(write, list) else [write])]
+    library = langchain_in_use(state, written)
+    old = convert_to_messages(state) if library is None else as_langchain(state, library)
+    new = convert_to_messages(written) if library is None else as_langchain(written, library)
+    merged: list[Any] = []
+    position: dict[Any, int] = {}
+    n_gone = 0
+    for message in old:
+        identity = message_id(message)
+        if identity is None:
+            message, identity = _copy_with_id(message, made_id(_told(message, len(merged)), position))
+        position[identity] = len(merged)
+        merged.append(message)
+    for message in new:
+        identity = message_id(message)
+        at = position.get(identity)
+        if message_type(message) == "remove":
+            if at is not None:
+                merged[at] = MISSING
+                n_gone += 1
+                del position[identity]
+        elif at is not None:
+            merged[at] = message
+        else:
+            if identity is None:
+                identity = made_id(_told(message, len(merged) - n_gone), position)
+                give_id(message, identity)
+            position[identity] = len(merged)
+            merged.append(message)
+    return [message for message in merged if message is not MISSING] if n_gone else merged
+
+
+def _told(message: Any, place: int) -> str:
+    """What an id is made of: the message and its place in the list, which replaying the writes gives again."""
+    content = message["content"] if isinstance(message, dict) else message.content
+    return f"{place}|{message_type(message)}|{content!r}"
+
+
+vars(messages_delta_reducer)["takes_messages"] = True
+_messages_delta_reducer = messages_delta_reducer
+"""The name that LangGraph has for it."""
+
+
+# ---- lists that grow
+
+
+class Growing:
+    """What is known of a long list that `add_messages` returned, so that appending to it need not look at it again.
+
+    Ids count as they were when the list was merged, which is what a store has of it: a message whose id was edited in
+    place, and which is not returned, is still known by the old one. One that is returned is looked at anew.
+    """
+
+    __slots__ = ("id_of", "ids", "library", "listed", "messages", "objects")
+
+    def __init__(self, listed: list[Any], library: Any, id_of: Callable[[Any], Any]) -> None:
+        self.listed = listed
+        """The list that was returned; held, so that its address is not another's."""
+        self.messages: list[Any] = []
+        """What was in it: it is the caller's, who may edit it."""
+        self.library = library
+        self.id_of = id_of
+        self.ids: set[Any] = set()
+        self.objects: set[int] = set()
+        """Addresses of its messages."""
+
+    def remember(self, *, counts: bool) -> None:
+        """Be found by the next call. `counts`: the list has grown before, so it is worth to know what is in it."""
+        if counts:
+            self.messages = list(self.listed)
+            self.ids = set(map(self.id_of, self.messages))
+            self.objects = set(map(id, self.messages))
+        _growing[id(self.listed)] = self
+        if len(_growing) > MAX_GROWING:
+            with suppress(StopIteration, RuntimeError):  # another thread was faster, or is at it
+                _growing.pop(next(iter(_growing)), None)
+
+    def is_known(self, listed: list[Any]) -> bool:
+        """Is it this list, with what was in it when it was returned?"""
+        return self.listed is listed and self.messages == listed
+
+    def append(self, messages: list[Any]) -> list[Any] | None:
+        """The list with these messages behind it, or None if that may not be all that they ask for."""
+        new = self._of_its_kind(messages)
+        if new is None or any(id(message) in self.objects or message_type(message) == "remove" for message in new):
+            return None
+        for message in new:
+            if self.id_of(message) is None:
+                give_id(message, new_id())
+        ids = set(map(self.id_of, new))
+        if len(ids) < len(new) or not self.ids.isdisjoint(ids):
+            return None
+        self.listed = [*self.listed, *new]
+        self.messages += new
+        self.ids |= ids
+        self.objects.update(map(id, new))
+        self.remember(counts=False)
+        return self.listed
+
+    def _of_its_kind(self, messages: list[Any]) -> list[Any] | None:
+        if self.library is not None:
+            return as_langchain(messages, self.library)
+        if langchain_in_use(messages) is not None:
+            return None
+        return messages if OURS.issuperset(map(type, messages)) else [as_message(message) for message in messages]
+
+
+LONG = 256
+"""From so many messages on a list is remembered: looking at a shorter one costs a few microseconds."""
+MAX_GROWING = 8
+"""Lists that are remembered, by address; the oldest is forgotten. They are held in memory until then."""
+_growing: dict[int, Growing] = {}
+
+
+def _copy_with_id(message: Any, identity: str) -> tuple[Any, str]:
     twin = message.model_copy() if hasattr(message, "model_copy") else copy(message)
-    give_id(twin, new_id())
-    return twin
+    give_id(twin, identity)
+    return twin, identity
 
 
 # ---- format="langchain-openai"

@@ -20,6 +20,7 @@ from datetime import timedelta
 from typing import Any, Generic, Self
 
 from pregel._call import prepare
+from pregel._policies import retry_policies
 from pregel.channels import LastValue
 from pregel.constants import END, NS_END, NS_SEP, START
 from pregel.errors import nearest, shown
@@ -154,6 +155,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
         input_schema = _renamed(deprecated, "input", "input_schema", input_schema)
         retry_policy = _renamed(deprecated, "retry", "retry_policy", retry_policy)
         _refuse_unknown(deprecated, "add_node")
+        retry_policies(retry_policy, "add_node")
         if isinstance(node, str):
             if action is None:
                 raise RuntimeError(f"add_node({node!r}) names a node but not what it runs; give it as second argument")
@@ -217,6 +219,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
 
         Retries and timeouts also hold for error handlers. Nested graphs do not inherit them.
         """
+        retry_policies(retry_policy, "set_node_defaults")
         given = {
             "retry_policy": retry_policy,
             "cache_policy": cache_policy,
@@ -393,7 +396,8 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
         Args:
             checkpointer: keeps the state of threads. None: none, or the parent graph's; True: the parent's, with state
                 that outlives one call; False: never any.
-            cache: where nodes with a cache policy keep results; refused until there are caches.
+            cache: where nodes with a cache policy keep results, such as `pregel.cache.memory.InMemoryCache()`; nested
+                graphs without one use it too (docs/caching.md).
             store: key-value store, `runtime.store`.
             interrupt_before: nodes to stop before, or `"*"` for all.
             interrupt_after: nodes to stop after, or `"*"` for all.

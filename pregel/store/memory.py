@@ -1,7 +1,7 @@
 """`InMemoryStore`: items in dicts of this process.
 
-Decides where items are, in which order they are found, and how near texts are: by the cosine of their vectors, computed
-in plain Python over everything below the prefix. Does not know what operations mean (`pregel.store.base`).
+Decides where items are, in which order they are found, and how near texts are: by their vectors, compared in plain
+Python over everything below the prefix. Does not know what operations mean (`pregel.store.base`).
 
 Invariants
 1. Embedding and copying, which run code of users, are done outside the lock, and what can fail before anything changes.
@@ -12,7 +12,6 @@ Invariants
 
 from __future__ import annotations
 
-import copy
 import math
 import operator
 import threading
@@ -20,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain, islice
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pregel.errors import shown
 from pregel.store.base import (
@@ -39,14 +38,15 @@ from pregel.store.base import (
     checked_ops,
     matches_conditions,
 )
-from pregel.store.embed import ensure_embeddings, indexed_texts, text_fields
+from pregel.store.base.copies import own
+from pregel.store.base.embed import Measure, ensure_embeddings, indexed_texts, measure_of, text_fields
 from pregel.store.filters import matches_filter
 
 __all__ = ["InMemoryStore"]
 
 T = TypeVar("T")
 Vector = tuple[float, ...]
-"""Of length 1, or all zero."""
+"""Where cosines are compared: of length 1, or all zero."""
 
 
 class _Record:
@@ -129,6 +129,7 @@ class InMemoryStore(BaseStore):
         self.ttl_config = ttl
         self.embeddings = ensure_embeddings(index.get("embed")) if index else None
         self._fields = text_fields(index)
+        self._measure: Measure = measure_of(index)
         self._clock = clock
         self._items: dict[tuple[str, ...], dict[str, _Record]] = {}
         self._expiring: dict[tuple[tuple[str, ...], str], _Record] = {}
@@ -174,8 +175,8 @@ class InMemoryStore(BaseStore):
     def _carry_out(
         self, batch: _Batch, documents: Sequence[Iterable[float]], queries: Sequence[Iterable[float]]
     ) -> list[Result]:
-        vectors = _vectors(batch.documents, documents)
-        targets = _vectors(batch.queries, queries)
+        vectors = _vectors(batch.documents, documents, self._measure)
+        targets = _vectors(batch.queries, queries, self._measure)
         with self._lock:
             self._check_widths([*vectors.values(), *targets.values()])
             now = self._clock()
@@ -194,7 +195,7 @@ class InMemoryStore(BaseStore):
         for result in results:
             for found in result if isinstance(result, list) else (result,):
                 if isinstance(found, Item):
-                    found.value = _own(found.value)
+                    found.value = own(found.value)
         return results
 
     def _check_widths(self, vectors: Iterable[Vector]) -> None:
@@ -275,7 +276,7 @@ class InMemoryStore(BaseStore):
     def _search_items(self, op: SearchOp, target: Vector | None, now: float) -> list[SearchItem]:
         found: Iterable[_Found] = self._below(op.namespace_prefix, op.filter, now)
         if target is not None:
-            found = _by_nearness(found, target)
+            found = _by_nearness(found, target, self._measure)
         page = list(_page(found, op.limit, op.offset))
         if op.refresh_ttl:
             for one in page:
@@ -307,53 +308,46 @@ def _with_own_value(op: PutOp) -> PutOp:
     if op.value is None:
         return op
     try:
-        return op._replace(value=_own(dict(op.value)))
-    except TypeError as error:
+        return op._replace(value=own(dict(op.value)))
+    except (TypeError, RecursionError) as error:
         raise TypeError(
             f"put of key {shown(op.key)} in {shown(op.namespace)} got {shown(op.value)}, which cannot be copied "
             f"({error}); put plain data, and keep connections and the like outside of the store"
         ) from error
 
 
-_ATOMS: Final = frozenset({str, int, float, bool, type(None), bytes})
-
-
-def _own(value: Any) -> Any:
-    """A private copy. What JSON has is copied without the bookkeeping of `copy.deepcopy`."""
-    kind = type(value)
-    if kind in _ATOMS:
-        return value
-    if kind is dict:
-        return {key: _own(element) for key, element in value.items()}
-    if kind is list:
-        return [_own(element) for element in value]
-    return copy.deepcopy(value)
-
-
-def _vectors(texts: Sequence[str], vectors: Sequence[Iterable[float]]) -> dict[str, Vector]:
+def _vectors(texts: Sequence[str], vectors: Sequence[Iterable[float]], measure: Measure) -> dict[str, Vector]:
     if len(texts) != len(vectors):
         raise ValueError(
             f"embedding of {len(texts)} texts gave {len(vectors)} vectors; expected one per text, in order"
         )
-    return {text: _unit(vector) for text, vector in zip(texts, vectors, strict=True)}
+    return {text: _vector(text, numbers, measure) for text, numbers in zip(texts, vectors, strict=True)}
 
 
-def _unit(vector: Iterable[float]) -> Vector:
-    numbers = [float(number) for number in vector]  # arrays too
-    length = math.hypot(*numbers) or 1.0
-    return tuple(number / length for number in numbers)
+def _vector(text: str, numbers: Iterable[float], measure: Measure) -> Vector:
+    vector = tuple(float(number) for number in numbers)  # arrays too
+    if not all(map(math.isfinite, vector)):
+        raise ValueError(f"the embedding of {shown(text)} is {shown(vector)}; expected finite numbers")
+    if measure != "cosine":
+        return vector
+    length = math.hypot(*vector) or 1.0
+    return tuple(number / length for number in vector)
 
 
-def _by_nearness(found: Iterable[_Found], target: Vector) -> list[_Found]:
+def _by_nearness(found: Iterable[_Found], target: Vector, measure: Measure) -> list[_Found]:
     scored, others = [], []
     for one in found:
         if one.record.vectors:
-            score = max(sum(map(operator.mul, vector, target)) for vector in one.record.vectors)
+            score = max(_nearness(vector, target, measure) for vector in one.record.vectors)
             scored.append(one._replace(score=score))
         else:
             others.append(one)
     scored.sort(key=lambda one: -(one.score or 0.0))
     return scored + others
+
+
+def _nearness(vector: Vector, target: Vector, measure: Measure) -> float:
+    return -math.dist(vector, target) if measure == "l2" else sum(map(operator.mul, vector, target))
 
 
 def _page(found: Iterable[T], limit: int, offset: int) -> Iterator[T]:

@@ -142,7 +142,6 @@ def interruptible() -> Iterator[Callable[[], None]]:
     assert main is not None
     assert threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    gc.collect()
     gc.disable()  # a finalizer that it comes in would swallow it
     try:
         yield lambda: signal.pthread_kill(main, signal.SIGINT)

@@ -946,7 +946,7 @@ def test_unknown_channel_is_dropped_with_a_warning(colour: Colour) -> None:
         assert colour.invoke(hand_made({"n": node}), 1) == 2
 
 
-def test_a_cache_is_refused_rather_than_ignored() -> None:
+def test_what_is_no_cache_is_refused() -> None:
     builder = StateGraph(Log).add_node("a", lambda state: {"l": ["a"]}).add_edge(START, "a")
-    with pytest.raises(NotImplementedError, match="cache"):
-        builder.compile(cache=object())
+    with pytest.raises(TypeError, match="aget, set"):
+        builder.compile(cache={})

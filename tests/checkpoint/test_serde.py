@@ -398,6 +398,17 @@ NESTED = st.recursive(
 )
 
 
+@pytest.mark.parametrize("marker", [0xC4, 0xC5, 0xC6])
+@pytest.mark.parametrize("n_bytes", [0, 1, 255, 256, 70_000])
+def test_a_bytearray_is_found_among_lengths_that_look_like_one(marker, n_bytes):
+    """Texts of 196 to 198 bytes begin with the numbers that begin bytes, as do characters and integers."""
+    chance = ["x" * marker, chr(0x100 + marker), marker, float(marker), "y" * 300]
+    for inside in (bytearray(n_bytes), bytes(n_bytes)):
+        for value in ([*chance, inside], [inside, *chance], {"a": chance, "b": {"c": [inside]}}):
+            assert same(SERDE.loads(SERDE.dumps(value)), value)
+    assert same(SERDE.loads(SERDE.dumps(chance)), chance)
+
+
 @settings(max_examples=300, deadline=None)
 @given(NESTED)
 def test_round_trip_of_any_nesting(value):

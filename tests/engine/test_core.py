@@ -6,7 +6,6 @@ from contextlib import suppress
 
 import pytest
 
-from checkpoint.base import SCHEDULED
 from pregel._scope import TaskScope
 from pregel.channels import BinaryOperatorAggregate, EphemeralValue, LastValue
 from pregel.constants import ERROR, ERROR_SOURCE_NODE, INTERRUPT, NO_WRITES, NULL_TASK_ID, RESUME, START
@@ -391,7 +390,7 @@ def test_a_handler_runs_in_the_step_of_the_failure():
     commit = run.commit()
     assert rows_of(commit) == [
         (-1, [(ERROR, BOOM)]),
-        (-2, [(SCHEDULED, "a")]),
+        (-5, [(ERROR_SOURCE_NODE, "a")]),
         (0, [(NO_WRITES, None)]),
         (0, [("y", 5)]),
     ]
@@ -411,7 +410,7 @@ def test_a_handled_failure_of_an_earlier_run_leaves_the_handler_to_run():
     loaded = dummy_loaded(values={"x": 1})
     id_ = id_in(HANDLED, loaded, "a")
     loaded.writes = [
-        stored(id_, [(ERROR_SOURCE_NODE, "a")], slot=-2),
+        stored(id_, [(ERROR_SOURCE_NODE, "a")], slot=-5),
         stored(id_, [(ERROR, "OSError('boom')")], slot=-1),
     ]
     run = started(HANDLED, None, loaded)
@@ -436,7 +435,7 @@ def test_a_handler_that_finished_before_does_not_run_again():
         values={"x": 1},
         writes=[
             stored(id_, [(ERROR, "boom")], slot=-1),
-            stored(id_, [(ERROR_SOURCE_NODE, "a")], slot=-2),
+            stored(id_, [(ERROR_SOURCE_NODE, "a")], slot=-5),
             stored(handler, [("y", 5)]),
         ],
     )
@@ -451,7 +450,7 @@ def test_a_stored_failure_whose_handler_is_gone_runs_again():
     program = dummy_program({"a": node("x"), "b": node("x")})
     loaded = dummy_loaded(values={"x": 1})
     id_ = id_in(program, loaded, "a")
-    loaded.writes = [stored(id_, [(ERROR, "boom")], slot=-1), stored(id_, [(ERROR_SOURCE_NODE, "a")], slot=-2)]
+    loaded.writes = [stored(id_, [(ERROR, "boom")], slot=-1), stored(id_, [(ERROR_SOURCE_NODE, "a")], slot=-5)]
     run = started(program, None, loaded)
     assert names(run.plan()) == ["a", "b"]
     match(run.tasks[0], error=None, handled=False)
@@ -986,11 +985,11 @@ def test_custom_chunks_only_for_those_who_listen():
     assert chunks_of(run) == []
 
 
-def test_a_failed_step_shows_no_more_updates():
+def test_a_failed_step_shows_what_its_siblings_still_bring():
     run = started(PAIR, modes={"updates"})
     run.plan()
     act(run, {"a": BOOM, "b": [("y", 1)]})
-    assert chunks_of(run) == []
+    assert [payload.keys() for _, _, payload in chunks_of(run)] == [{"b"}]
 
 
 def test_breakpoints_show_an_empty_question_and_the_next_checkpoint():

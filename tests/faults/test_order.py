@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from checkpoint import ids
-from checkpoint.base import Append, StepCommit
 from checkpoint.memory import InMemorySaver
 from checkpoint.sqlite import SqliteSaver
 from checkpoint.testing.faults import ForkServer, clock
 from tests.checkpoint.runs import ScriptedRun, Store, config
+from tests.faults.lengths import check_lengths, payload_bytes
 from tests.support.sound import assert_sound
 
 COMMIT_AT = "tests.faults.children:commit_at"
@@ -155,54 +155,10 @@ def test_f32_many_forks_of_one_checkpoint(path: Path) -> None:
     conn.close()
 
 
-def payload_bytes(path: Path) -> int:
-    conn = sqlite3.connect(path)
-    total: int = conn.execute("SELECT sum(length(data)) FROM payloads").fetchone()[0]
-    conn.close()
-    return total
-
-
 # ---- F33
 
 
 @pytest.mark.slow
 def test_f33_ten_thousand_steps(tmp_path: Path) -> None:
-    """Slow: 15,000 commits. The budgets of storage.md C6 hold at any length, and what was appended is read back."""
-    sizes: dict[int, int] = {}
-    for n_steps in (5_000, 10_000):
-        path = tmp_path / f"{n_steps}"
-        document = "d" * 1_000_000
-        with SqliteSaver(path, max_checkpoint_lag=16) as saver:
-            claim = saver.load(config()).claim
-            values: list[str] = []
-            parent: tuple[int, str] | tuple[None, None] = None, None
-            for n in range(n_steps):
-                values.append(f"{n:06}" + "x" * 194)
-                rev, id_ = claim.numbered(n)
-                commit = StepCommit(claim, "", "checkpoint", step=n, checkpoint_id=id_, rev=rev, version=n + 1)
-                commit.ts, commit.updated_channels = ids.now_us(), ["l"]
-                if n:
-                    commit.ops = {"l": Append(values, n)}
-                else:
-                    commit.values = {"l": values, "doc": document}
-                commit.parent_rev, commit.parent_id = parent
-                encoded = saver.encode(commit)
-                if n:
-                    saver.submit(encoded)
-                else:
-                    saver.write([encoded], durability="sync")
-                parent = rev, id_
-            loaded = saver.load(config())
-            assert loaded.values == {"l": values, "doc": document}
-            assert [entry.metadata["step"] for entry in saver.list(config(), limit=2)] == [n_steps - 1, n_steps - 2]
-            conn = sqlite3.connect(path)
-            headers = conn.execute("SELECT sum(length(header)) FROM checkpoints").fetchone()[0]
-            deltas, stored = n_steps * 203, payload_bytes(path) - len(document)
-            conn.close()
-        assert headers / n_steps <= 25
-        # Promise 9. Full copies of the list are a series with factor 3: 2.5 times the raw bytes right after one.
-        assert stored <= 2.5 * deltas + 30 * n_steps
-        sizes[n_steps] = path.stat().st_size - len(document)
-        assert sizes[n_steps] <= 3 * deltas + 200 * n_steps
-    # A doubling meets at most one copy more than the series has on average.
-    assert sizes[10_000] / sizes[5_000] <= 2.5
+    """Slow: 15,000 commits. The same at full size: `python -m tests.faults.lengths`."""
+    check_lengths(tmp_path, 5_000, document=1_000_000)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ import pytest
 from checkpoint.memory import InMemorySaver
 from checkpoint.sqlite import SqliteSaver
 from checkpoint.sqlite import saver as saver_module
-from checkpoint.testing.faults import Record, StallAt, inject, snapshot_held, wal_frames
+from checkpoint.testing.faults import Record, inject, snapshot_held, wal_frames
 from tests.checkpoint.runs import ScriptedRun, Store, config
+from tests.faults.lengths import check_log, wal_size
 from tests.support.sound import assert_sound
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,10 +24,6 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "threads.sqlite"
-
-
-def wal_size(path: Path) -> int:
-    return Path(f"{path}-wal").stat().st_size
 
 
 # ---- F18, F38
@@ -63,22 +59,61 @@ def test_f18_a_reader_that_holds_its_snapshot(path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("folder", ["works", "stalls"])
 def test_f38_a_writer_that_never_pauses(path: Path, folder: str) -> None:
     """The log stays below 16 MB, also if the thread that should fold it back hangs in the middle of its work."""
-    free = threading.Event()
+    check_log(path, commits=1_500, stalls=folder == "stalls")
+
+
+HOLD_FOLDING = """
+import fcntl, sys
+shared = open(sys.argv[1] + "-shm", "r+b")
+fcntl.lockf(shared, fcntl.LOCK_EX, 1, 121)  # the checkpointer's lock: sqlite.org/walformat.html, 2.3.2
+print("held", flush=True)
+sys.stdin.readline()
+fcntl.lockf(shared, fcntl.LOCK_UN, 1, 121)
+print("released", flush=True)
+"""
+
+
+def test_commits_wait_for_a_slow_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While somebody else folds the log back nobody can; past its limit a commit waits for the end of that."""
+    pauses: list[float] = []
     with SqliteSaver(path) as saver:
-        run = ScriptedRun(Store(saver, False), durability="async")
-        run.step({"doc": "", "n": 0})
-        largest = 0
-        stall = StallAt("b8", 1 if folder == "stalls" else 10**9, until=free.wait)
-        with inject(saver, stall):
-            for n in range(1500):
-                run.step({"doc": f"{n}" + "d" * 30_000})
-                if n % 20 == 0:
-                    largest = max(largest, wal_size(path))
-            free.set()
-            # The checkpoint thread has nothing to do any more before the faults are taken away.
-            saver._folder.call(lambda: None)
-        assert saver_module.WAL_TRIGGER < largest <= 16 * 1024 * 1024
-        assert stall.struck == (folder == "stalls")
+        run = ScriptedRun(Store(saver, False), durability="sync")
+        run.step({"doc": ""})
+        other = subprocess.Popen(
+            [sys.executable, "-c", HOLD_FOLDING, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+
+        def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == 3:
+                other.communicate("\n")
+
+        monkeypatch.setattr(saver_module, "_pause", pause)
+        for n in range(400):
+            run.step({"doc": f"{n}" + "d" * 60_000})
+        assert len(pauses) == 3
+        assert saver_module.WAL_LIMIT // 2 < wal_size(path) <= 16 * 1024 * 1024
+        assert run.store.load(config()).values == run.values
+        assert_sound(saver)
+
+
+def test_commits_do_not_wait_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever folds does not end: the log grows, and is asked for again after some more of it."""
+    pauses: list[float] = []
+    monkeypatch.setattr(saver_module, "_pause", pauses.append)
+    monkeypatch.setattr(saver_module, "_FOLD_PAUSES_S", (0.1, 0.2))
+    with SqliteSaver(path) as saver:
+        monkeypatch.setattr(saver, "_fold", lambda conn: False)
+        run = ScriptedRun(Store(saver, False), durability="sync")
+        for n in range(300):
+            run.step({"doc": f"{n}" + "d" * 60_000})
+        grown = 300 * 60_000 - saver_module.WAL_LIMIT
+        tries = len(pauses) // 2
+        assert pauses == [0.1, 0.2] * tries
+        assert grown // (saver_module.WAL_TRIGGER // 16) / 2 < tries < 300 // 2
         assert run.store.load(config()).values == run.values
 
 

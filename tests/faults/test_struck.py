@@ -6,6 +6,7 @@ The saver goes on: nothing is half written, no connection is left inside a trans
 
 from __future__ import annotations
 
+import dis
 import os
 import signal
 import sqlite3
@@ -107,6 +108,55 @@ def test_a_reader_that_is_struck(tmp_path: Path, late: bool, monkeypatch: Any) -
             if proxy.count < at:
                 break
         assert at > 2
+
+
+class AfterCalls:
+    """A trace function that raises KeyboardInterrupt in one function, after its `at`-th call: where Python looks for
+    signals."""
+
+    def __init__(self, code: Any, at: int) -> None:
+        self.code = code
+        self.at = at
+        self.count = 0
+        self.called = False
+
+    def __call__(self, frame: Any, event: str, arg: Any) -> Any:
+        if frame.f_code is not self.code:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            called, self.called = self.called, OPCODES[frame.f_code.co_code[frame.f_lasti]].startswith("CALL")
+            if called:
+                self.count += 1
+                if self.count == self.at:
+                    raise KeyboardInterrupt
+        return self
+
+
+OPCODES = dis.opname
+
+
+def test_a_commit_that_is_struck_between_two_bytecodes(tmp_path: Path) -> None:
+    with SqliteSaver.from_conn_string(str(tmp_path / "threads.sqlite")) as saver:
+        graph = counting(saver)
+        connections = saver._connections
+        assert connections is not None
+        for at in range(1, 100):
+            tracer = AfterCalls(SqliteSaver.submit.__code__, at)
+            sys.settrace(tracer)
+            try:
+                graph.invoke({"n": 0}, {"configurable": {"thread_id": str(at)}})
+            except KeyboardInterrupt:
+                pass
+            finally:
+                sys.settrace(None)
+            free = connections.write_lock.acquire(False)
+            connections.write_lock.release()  # in any case: closing waits for it
+            assert free
+            if tracer.count < at:
+                break
+            assert graph.invoke({"n": 0}, {"configurable": {"thread_id": str(at)}}) == {"n": 3}
+        assert at > 5
 
 
 PROGRAM = """

@@ -1,5 +1,6 @@
 """`add_messages`, checked against a slow model of its rules, and `MessagesState`."""
 
+import copy
 import sys
 from functools import partial
 from operator import is_
@@ -9,11 +10,14 @@ from typing import Annotated, Any, get_type_hints
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import TypedDict
 
-from pregel.channels import BinaryOperatorAggregate
-from pregel.graph import START
+from pregel.channels import BinaryOperatorAggregate, DeltaChannel
+from pregel.graph import START, StateGraph
+from pregel.graph import message as module
 from pregel.graph.message import REMOVE_ALL_MESSAGES, MessageGraph, MessagesState, add_messages
 from pregel.messages import Message, RemoveMessage
+from tests.support.scenarios import Colour
 
 
 def said(content: Any, id: str | None = None, **keys: Any) -> Message:
@@ -157,6 +161,71 @@ def test_against_a_slow_model(left: list[Message], right: list[Message]) -> None
     merged = add_messages(left, right)
     assert len(merged) == len(expected)
     assert all(map(is_, merged, expected))
+
+
+# ---- long lists that grow
+
+
+MANY = st.lists(st.one_of(MESSAGES, st.builds(RemoveMessage, IDS)), max_size=3)
+EDITS = st.sampled_from(["none", "id returned", "appended by hand", "replaced by hand", "a plain dict", "forked"])
+
+
+@given(st.lists(st.tuples(MANY, EDITS), max_size=8))
+def test_growing_is_merging(rounds: list[tuple[list[Message], str]]) -> None:
+    """What is remembered of a list changes nothing, whatever is done to it meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "LONG", 0)
+        patch.setattr(module, "MAX_GROWING", 3)
+        grown: list[Any] = add_messages([], [])
+        for number, (right, edit) in enumerate(rounds):
+            before = list(grown)
+            if edit == "id returned" and grown:
+                grown[-1].id = f"e{number}"
+                right = [*right, grown[-1]]
+            elif edit == "appended by hand":
+                grown.append(said("hand", f"h{number}"))
+            elif edit == "replaced by hand" and grown:
+                grown[0] = said("hand", f"h{number}")
+            elif edit == "a plain dict":
+                right = [*right, {"role": "user", "content": "d", "id": f"d{number}"}]  # type: ignore[list-item]
+            copied = list(grown)
+            try:
+                expected = add_messages(copied, right)
+            except ValueError:
+                with pytest.raises(ValueError, match="RemoveMessage"):
+                    add_messages(grown, right)
+                grown = before
+                continue
+            merged = add_messages(grown, right)
+            assert list(grown) == copied
+            assert merged == expected
+            if edit == "forked":
+                assert add_messages(grown, right) == expected
+            grown = merged
+
+
+def test_appending_to_a_long_list_looks_at_none_of_its_messages() -> None:
+    looked: list[str] = []
+
+    class Watched:
+        type = "human"
+
+        def __init__(self, identity: str) -> None:
+            self.content, self._id = identity, identity
+
+        @property
+        def id(self) -> str:
+            looked.append(self._id)
+            return self._id
+
+    grown = add_messages([], [Watched(str(number)) for number in range(module.LONG)])
+    grown = add_messages(grown, [said("second", "second")])
+    looked.clear()
+    for number in range(10):
+        grown = add_messages(grown, [said("new", f"n{number}")])
+    assert looked == []
+    assert len(grown) == module.LONG + 11
+    assert len(module._growing) <= module.MAX_GROWING
 
 
 def test_what_stays_is_the_same_object() -> None:
@@ -309,3 +378,80 @@ def test_a_graph_whose_state_is_a_list_of_messages() -> None:
     builder.add_node("bot", lambda messages: ("ai", f"re: {messages[-1].content}")).add_edge(START, "bot")
     builder.set_finish_point("bot")
     assert [(m.type, m.content) for m in builder.compile().invoke("hey")] == [("human", "hey"), ("ai", "re: hey")]
+
+
+# ---- folding the writes of a step
+
+
+@pytest.mark.parametrize(
+    ("state", "writes", "expected"),
+    [
+        ([], [[said("a", "1"), said("b", "2")], said("c", "1")], [("c", "1"), ("b", "2")]),
+        ([said("a", "1")], [[RemoveMessage("zz")], [RemoveMessage("1")]], []),
+        ([said("a", "1")], [RemoveMessage(REMOVE_ALL_MESSAGES)], [("a", "1")]),
+        ([said("a", "1"), said("b", "2")], [[RemoveMessage("1"), said("n", "1")]], [("b", "2"), ("n", "1")]),
+        ([said("a", "1"), said("b", "2")], [[said("n", "1")], [RemoveMessage("1")]], [("b", "2")]),
+        ([said("a", "1"), said("b", "1")], [said("n", "1")], [("a", "1"), ("n", "1")]),
+        ([{"role": "user", "content": "a", "id": "1"}], [said("n", "1")], [("n", "1")]),
+    ],
+)
+def test_folding(state: list[Any], writes: list[Any], expected: list[tuple[str, str]]) -> None:
+    before = list(state)
+    assert pairs(module.messages_delta_reducer(state, writes)) == expected
+    assert state == before
+
+
+def test_folding_takes_lists_apart_and_nothing_else() -> None:
+    writes: list[Any] = [("ai", "x"), {"role": "user", "content": "d"}, "s", [("ai", "y"), "t"]]
+    merged = module.messages_delta_reducer([said("a", "1")], writes)
+    assert [(m.type, m.content) for m in merged[1:]] == [
+        ("ai", "x"),
+        ("human", "d"),
+        ("human", "s"),
+        ("ai", "y"),
+        ("human", "t"),
+    ]
+    assert len({m.id for m in merged}) == 6
+
+
+WRITES = st.lists(
+    st.one_of(
+        MESSAGES,
+        st.builds(RemoveMessage, IDS),
+        st.sampled_from(["a", "b"]),
+        st.lists(st.one_of(MESSAGES, st.just("a"), st.builds(RemoveMessage, IDS)), max_size=3),
+    ),
+    max_size=6,
+)
+
+
+@given(WRITES, st.data())
+def test_folding_in_any_groups_gives_the_same(writes: list[Any], data: st.DataObject) -> None:
+    """What a saver asks for that stores writes and folds them again, ids included."""
+
+    def fresh() -> list[Any]:
+        return copy.deepcopy(writes)
+
+    whole = module.messages_delta_reducer([], fresh())
+    cut = data.draw(st.integers(0, len(writes)))
+    halves = module.messages_delta_reducer(module.messages_delta_reducer([], fresh()[:cut]), fresh()[cut:])
+    assert halves == whole
+    assert all(m.id for m in whole)
+
+
+def test_folding_in_a_graph(colour: Colour, saver: Any) -> None:
+    class State(TypedDict):
+        messages: Annotated[list[Any], DeltaChannel(module.messages_delta_reducer)]
+
+    def node(state: State) -> Any:
+        return {"messages": [("ai", "out"), RemoveMessage("gone")]}
+
+    builder = StateGraph(State).add_node("n", colour.node(node)).add_edge(START, "n")
+    config = {"configurable": {"thread_id": "t"}}
+    given = {"messages": [said("a", "gone"), "in"]}
+    chunks = colour.stream(builder.compile(checkpointer=saver), given, config, stream_mode=["messages", "values"])
+    stored = colour.get_state(builder.compile(checkpointer=saver), config).values["messages"]
+    assert [(type(m), m.content) for m in stored] == [(Message, "in"), (Message, "out")]
+    assert chunks[-1][1]["messages"] == stored
+    (shown,) = [payload[0] for mode, payload in chunks if mode == "messages" and payload[0].type != "remove"]
+    assert shown == stored[-1]

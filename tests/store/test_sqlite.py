@@ -353,8 +353,10 @@ def test_what_is_no_store_is_refused(tmp_path: Path, path: Path) -> None:
     with SqliteStore(newer) as store:
         store.setup()
         store.conn.execute("UPDATE store_schema SET version = 99")
-    with SqliteStore(newer) as store, pytest.raises(StoreOpenError, match="99"):
-        store.get(("a",), "k")
+    before = newer.read_bytes()
+    with pytest.raises(StoreOpenError, match="99"):
+        SqliteStore(newer)
+    assert newer.read_bytes() == before
 
 
 def test_an_item_knows_its_version_but_is_not_compared_by_it() -> None:
@@ -438,9 +440,11 @@ def test_async_store_of_a_path_and_of_a_connection(path: Path) -> None:
             assert await store.stop_ttl_sweeper()
         async with aiosqlite.connect(path) as conn, AsyncSqliteStore(conn) as store:
             with pytest.raises(RuntimeError):
+                await asyncio.to_thread(store.get, ("a",), "1")
+            with pytest.raises(asyncio.InvalidStateError):
                 store.get(("a",), "1")
             assert len(await store.asearch(("a",), limit=-1)) == 25
-            assert store.get(("a",), "1").value == {"n": 1}
+            assert (await asyncio.to_thread(store.get, ("a",), "1")).value == {"n": 1}
             async with conn.execute("SELECT count(*) FROM store_items") as cursor:
                 assert await cursor.fetchone() == (25,)
         async with aiosqlite.connect(":memory:") as conn, AsyncSqliteStore(conn) as store:

@@ -5,7 +5,7 @@ the one that programs written for an async connection expect.
 """
 
 from pregel.store.sqlite.aio import AsyncSqliteStore
-from pregel.store.sqlite.schema import StoreOpenError
+from pregel.store.sqlite.schema import CorruptItemError, StoreClosedError, StoreOpenError
 from pregel.store.sqlite.store import SqliteStore
 
-__all__ = ["AsyncSqliteStore", "SqliteStore", "StoreOpenError"]
+__all__ = ["AsyncSqliteStore", "CorruptItemError", "SqliteStore", "StoreClosedError", "StoreOpenError"]

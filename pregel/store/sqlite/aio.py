@@ -1,39 +1,55 @@
 """`AsyncSqliteStore`: a store in a SQLite file for programs that await everything, or bring an aiosqlite connection.
 
-Decides which file is meant by such a connection, and how the methods that are plain in `SqliteStore` are awaited.
+Decides which file is meant by such a connection, and how the methods that are plain in `SqliteStore` are awaited. What
+calls at the same moment have to do with each other is in `pregel.store.base.batch`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterable
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from checkpoint.serde.msgpack import Serde
 from checkpoint.workers import Worker
-from pregel.store.base import BaseStore, IndexConfig, Op, Result, TTLConfig
-from pregel.store.sqlite.schema import StoreOpenError
+from pregel.store.base import IndexConfig, Op, Result, TTLConfig
+from pregel.store.base.batch import AsyncBatchedBaseStore, refuse_on_a_loop
+from pregel.store.sqlite.schema import StoreClosedError, StoreOpenError
 from pregel.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
     import aiosqlite
 
 
-class AsyncSqliteStore(BaseStore):
-    """As `SqliteStore`, with coroutines for setting up and sweeping. The plain methods work, too, and block their thread.
+class AsyncSqliteStore(AsyncBatchedBaseStore):
+    """As `SqliteStore`, with coroutines for setting up and sweeping, and with async calls of one moment put together into
+    one transaction (`AsyncBatchedBaseStore`). Plain methods are for threads that run no event loop.
 
     Args:
         conn: a path, or an aiosqlite connection to a file: the store opens its own connection to that file, and leaves the
             given one alone.
         index: see `SqliteStore`, as for the rest.
         ttl: see there.
+        serde: see there.
+        clock: see there.
 
     Raises:
         ImportError: see there. `StoreOpenError` is raised by the first operation.
     """
 
     supports_ttl = True
+    shared_errors: ClassVar[tuple[type[BaseException], ...]] = (
+        sqlite3.OperationalError,
+        StoreOpenError,
+        StoreClosedError,
+        OSError,
+    )
+    """The file is locked, the disk is full, and the like."""
 
     def __init__(
         self,
@@ -41,15 +57,20 @@ class AsyncSqliteStore(BaseStore):
         *,
         index: IndexConfig | None = None,
         ttl: TTLConfig | None = None,
+        serde: Serde | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__()
         self.conn = conn
         self.index_config = index
         self.ttl_config = ttl
+        self._serde = serde
+        self._clock = clock
         self._worker = Worker("pregel-store-setup")
         # A path can be opened at once; whose connection it is only a coroutine can ask.
         self._store: SqliteStore | None = None
         if isinstance(conn, (str, os.PathLike)):
-            self._store = SqliteStore(conn, index=index, ttl=ttl)
+            self._store = self._made(conn)
 
     @classmethod
     def from_conn_string(
@@ -62,8 +83,10 @@ class AsyncSqliteStore(BaseStore):
         """As `SqliteStore.batch`.
 
         Raises:
+            asyncio.InvalidStateError: an event loop runs on this thread.
             RuntimeError: the store was made of a connection, and no coroutine of it has run yet.
         """
+        refuse_on_a_loop(self)
         if self._store is None:
             raise RuntimeError("AsyncSqliteStore of a connection: await setup() before its plain methods are called")
         return self._store.batch(ops)
@@ -83,9 +106,9 @@ class AsyncSqliteStore(BaseStore):
         n_swept: int = await self._worker.post(store.sweep_ttl).shielded()
         return n_swept
 
-    async def start_ttl_sweeper(self, sweep_interval_minutes: float | None = None) -> None:
+    async def start_ttl_sweeper(self, sweep_interval_minutes: float | None = None) -> asyncio.Future[None]:
         """As `SqliteStore.start_ttl_sweeper`."""
-        (await self._opened()).start_ttl_sweeper(sweep_interval_minutes)
+        return asyncio.wrap_future((await self._opened()).start_ttl_sweeper(sweep_interval_minutes))
 
     async def stop_ttl_sweeper(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - as the plain form
         """As `SqliteStore.stop_ttl_sweeper`."""
@@ -117,5 +140,8 @@ class AsyncSqliteStore(BaseStore):
                     "AsyncSqliteStore got a connection to a database in memory, which nobody else can open; give it the "
                     "path ':memory:' instead"
                 )
-            self._store = SqliteStore(path, index=self.index_config, ttl=self.ttl_config)
+            self._store = self._made(path)
         return self._store
+
+    def _made(self, path: str | os.PathLike[str]) -> SqliteStore:
+        return SqliteStore(path, index=self.index_config, ttl=self.ttl_config, serde=self._serde, clock=self._clock)

@@ -12,24 +12,29 @@ Invariants
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager
 from itertools import chain
 from types import TracebackType
 from typing import Any, Final, Self
 
+from checkpoint.base import CheckpointError
+from checkpoint.files import make_private
 from checkpoint.serde.msgpack import Serde
 from checkpoint.workers import Worker
 from pregel.errors import shown
-from pregel.store.base import BaseStore, IndexConfig, Op, PutOp, Result, SearchOp, TTLConfig, checked_ops
-from pregel.store.embed import ensure_embeddings, indexed_texts, text_fields
+from pregel.store.base import BaseStore, GetOp, IndexConfig, Op, PutOp, Result, SearchOp, TTLConfig, checked_ops
+from pregel.store.base.embed import ensure_embeddings, indexed_texts, measure_of, text_fields
 from pregel.store.sqlite import vectors
 from pregel.store.sqlite.core import Batch, Put, Search, Step
-from pregel.store.sqlite.schema import StoreOpenError, set_up
+from pregel.store.sqlite.schema import StoreClosedError, StoreOpenError, is_set_up, make
 
 SWEEP_MINUTES: Final = 5
 """Between two sweeps in the background, unless told otherwise."""
@@ -72,6 +77,7 @@ class SqliteStore(BaseStore):
         self.ttl_config = ttl
         self.serde = serde or Serde()
         self.embeddings = ensure_embeddings(index.get("embed")) if index else None
+        self._measure = measure_of(index)
         if index:
             vectors.load()
         self._fields = text_fields(index)
@@ -79,7 +85,7 @@ class SqliteStore(BaseStore):
         self._owned = not isinstance(conn, sqlite3.Connection)
         self._lock = threading.RLock()
         self._worker = Worker("pregel-store")
-        self._is_set_up = False
+        self._is_set_up = self._is_closed = False
         self._sweeper: _Sweeper | None = None
         self.conn = conn if isinstance(conn, sqlite3.Connection) else _opened(os.fspath(conn))
 
@@ -93,9 +99,12 @@ class SqliteStore(BaseStore):
     def setup(self) -> None:
         """Make the tables if they are missing. The first operation does it, too. Raises `StoreOpenError`."""
         with self._lock:
+            self._check_open()
             if not self._is_set_up:
-                with self._transaction(True):
-                    set_up(self.conn)
+                # Looked at first: who only reads need not wait for a writer.
+                if not is_set_up(self.conn):
+                    with self._transaction(True):
+                        make(self.conn)
                 self._is_set_up = True
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
@@ -106,6 +115,7 @@ class SqliteStore(BaseStore):
             VersionConflictError: an item does not have the version that an operation asks for.
             ValueError: also if vectors are not one per text, or differ in length.
         """
+        self._check_open()
         checked, texts, queries = self._prepared(ops)
         if self.embeddings is None:
             return self._carry_out(self._steps(checked, {}, {}))
@@ -117,6 +127,7 @@ class SqliteStore(BaseStore):
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """Async form of `batch`: the transaction is made on a thread of the store. A caller that is cancelled learns of
         it when that has ended."""
+        self._check_open()
         checked, texts, queries = self._prepared(ops)
         if self.embeddings is None:
             steps = self._steps(checked, {}, {})
@@ -141,17 +152,24 @@ class SqliteStore(BaseStore):
             if n_now < SWEEP_BATCH:
                 return n_swept
 
-    def start_ttl_sweeper(self, sweep_interval_minutes: float | None = None) -> None:
+    def start_ttl_sweeper(self, sweep_interval_minutes: float | None = None) -> Future[None]:
         """Sweep in the background from now on, on a daemon thread. A second call does nothing while it runs.
+
+        A sweep that finds the file locked or the disk full is left out; any other error ends the sweeping.
 
         Args:
             sweep_interval_minutes: between two sweeps; None as `ttl_config` says, else 5.
+
+        Returns:
+            What ends with the sweeping, and has its error. Cancelling it ends the sweeping as well.
         """
         minutes = sweep_interval_minutes or (self.ttl_config or {}).get("sweep_interval_minutes") or SWEEP_MINUTES
         with self._lock:
+            self._check_open()
             if self._sweeper is None or not self._sweeper.is_alive():
                 self._sweeper = _Sweeper(self, 60 * minutes)
                 self._sweeper.start()
+            return self._sweeper.future
 
     def stop_ttl_sweeper(self, timeout: float | None = None) -> bool:
         """End the sweeping in the background. Waits for a sweep to end, at most `timeout` seconds; has it ended?"""
@@ -168,8 +186,16 @@ class SqliteStore(BaseStore):
         self.stop_ttl_sweeper()
         self._worker.stop()
         with self._lock:
+            self._is_closed = True
             if self._owned:
                 self.conn.close()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise StoreClosedError(
+                f"{type(self).__name__} was closed and cannot be used any more; open another one, or call inside its "
+                f"`with` block"
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -202,11 +228,11 @@ class SqliteStore(BaseStore):
                 value = None if op.value is None else dict(op.value)
                 body = b"" if value is None else self._encoded(op, value)
                 # What is indexed is what will be read: not the caller's object, which may change meanwhile.
-                kept = op._replace(value=None if value is None else self._decode(body))
-                steps.append(Put(kept, body, stored.get(at, ())))
+                kept = None if value is None else self._decode(body)
+                steps.append(Put(op, kept, body, stored.get(at, ())))
             elif isinstance(op, SearchOp):
                 target = queries.get(op.query) if op.query else None
-                steps.append(Search(op, None if target is None else vectors.scorer(target)))
+                steps.append(Search(op, None if target is None else vectors.scorer(target, self._measure)))
             else:
                 steps.append(op)
         return steps
@@ -215,7 +241,11 @@ class SqliteStore(BaseStore):
         try:
             return self.serde.dumps(value)
         except Exception as error:
-            error.add_note(f"It was the value that was put under key {shown(op.key)} in {shown(op.namespace)}")
+            place = f"put of key {shown(op.key)} in {shown(op.namespace)}"
+            if isinstance(error, CheckpointError) and error.args:
+                error.args = (f"{place}: {error.args[0]}", *error.args[1:])
+            else:
+                error.add_note(place)
             raise
 
     def _decode(self, body: bytes) -> dict[str, Any]:
@@ -228,11 +258,13 @@ class SqliteStore(BaseStore):
         writes = any(isinstance(step, Put) for step in steps)
         with self._lock:
             batch = Batch(self.conn, self._decode, now)
-            with self._transaction(writes):
+            # One get is one statement, and that a transaction.
+            is_one_get = len(steps) == 1 and isinstance(steps[0], GetOp)
+            with contextlib.nullcontext() if is_one_get else self._transaction(writes):
                 vectors.check_width(self.conn, chain(*(step.vectors for step in steps if isinstance(step, Put))))
                 results: list[Result] = [batch.carry_out(step) for step in steps]
-                if writes and batch.read:
-                    batch.refresh()
+                if writes:
+                    batch.finish()
             if batch.read and not writes:
                 # A transaction that began by reading may not be able to write any more.
                 with self._transaction(True):
@@ -259,31 +291,70 @@ class SqliteStore(BaseStore):
 
 
 class _Sweeper(threading.Thread):
-    """Sweeps now and then, until it is told to end."""
+    """Sweeps now and then, until it is told to end or nobody has the store any more."""
 
     def __init__(self, store: SqliteStore, seconds: float) -> None:
         super().__init__(name="pregel-store-sweeper", daemon=True)
-        self.store = store
-        self.seconds = seconds
         self.ended = threading.Event()
+        self.future: Future[None] = Future()
+        self.future.add_done_callback(lambda future: self.ended.set())
+        self._store = weakref.ref(store)
+        self._seconds = seconds
 
     def run(self) -> None:
-        while not self.ended.wait(self.seconds):
-            self.store.sweep_ttl()
+        error: Exception | None = None
+        while error is None and not self.ended.wait(self._seconds):
+            store = self._store()
+            if store is None:
+                break
+            try:
+                store.sweep_ttl()
+            except sqlite3.OperationalError:
+                pass  # somebody writes, or the disk is full: there will be another sweep
+            except Exception as failure:  # noqa: BLE001 - whoever has the future learns of it
+                error = failure
+            del store
+        with contextlib.suppress(InvalidStateError):
+            if error is None:
+                self.future.set_result(None)
+            else:
+                self.future.set_exception(error)
 
 
 def _opened(path: str) -> sqlite3.Connection:
+    conn: sqlite3.Connection | None = None
     try:
+        if path not in ("", ":memory:"):
+            make_private(path)
         conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        conn.execute("PRAGMA journal_mode = WAL")
-        conn.execute("PRAGMA synchronous = FULL")
         conn.execute("PRAGMA trusted_schema = OFF")
-    except sqlite3.Error as error:
+        conn.execute("PRAGMA synchronous = FULL")
+        is_set_up(conn)  # before anything about the file changes
+        _use_wal(conn)
+    except (sqlite3.Error, StoreOpenError) as error:
+        if conn is not None:
+            conn.close()
+        if isinstance(error, StoreOpenError):
+            error.args = (f"{path}: {error}",)
+            raise
         raise StoreOpenError(
             f"{path} cannot be opened as a store (SQLite: {error}); check that it is the path of a SQLite file, and that "
             f"the file and its directory may be written to"
         ) from error
     return conn
+
+
+def _use_wal(conn: sqlite3.Connection) -> None:
+    """Readers and a writer at the same time. SQLite does not wait for others when it changes this, so we do."""
+    until = time.monotonic() + 5
+    while True:
+        try:
+            conn.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.005)
 
 
 def _each(texts: dict[int, list[str]], made: dict[str, bytes]) -> dict[int, Sequence[bytes]]:

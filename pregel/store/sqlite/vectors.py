@@ -1,7 +1,11 @@
 """Vectors in a file: their bytes, and how near they are to each other.
 
-Decides the form of a stored vector (32-bit floats, little-endian, of length 1) and the measure (cosine). Needs numpy, which
-is asked for when a store has an index. Knows neither texts nor tables but the one for the width.
+Decides the form of a stored vector (32-bit floats, little-endian, as the embedding gave them) and the measures. Needs
+numpy, which is asked for when a store has an index. Knows neither texts nor tables but the one for the width.
+
+Each vector below a prefix is compared, chunk by chunk, by one product of a matrix and a vector. The extension sqlite-vec
+compares each as well (an index it has only for tables of its own, without filters or prefixes), is slower at it, cannot be
+loaded into the sqlite3 of many Pythons, and is therefore not used.
 """
 
 from __future__ import annotations
@@ -12,8 +16,13 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, Final
 
-CHUNK: Final = 4096
-"""Vectors that are compared at a time."""
+from pregel.errors import shown
+from pregel.store.base.embed import Measure
+
+CHUNK: Final = 1 << 20
+"""Numbers that are compared at a time: 8 MB."""
+DIGITS: Final = 12
+"""Of a score: equal vectors are equally near, whatever the order in which sums are made."""
 
 
 def load() -> Any:
@@ -40,9 +49,12 @@ def packed(texts: Sequence[str], found: Sequence[Iterable[float]]) -> dict[str, 
     np = load()
     made: dict[str, bytes] = {}
     for text, numbers in zip(texts, found, strict=True):
-        vector = np.asarray([*numbers], dtype="<f8")
-        length = float(np.linalg.norm(vector))
-        made[text] = (vector / length if length else vector).astype("<f4").tobytes()
+        vector = np.asarray([*numbers], dtype="<f4")
+        if not np.isfinite(vector).all():
+            raise ValueError(
+                f"the embedding of {shown(text)} is {shown(vector.tolist())}; expected finite numbers that fit 32 bits"
+            )
+        made[text] = vector.tobytes()
     return made
 
 
@@ -61,27 +73,40 @@ def check_width(conn: sqlite3.Connection, own: Iterable[bytes]) -> None:
         )
 
 
-def scorer(target: bytes) -> Callable[[Iterable[tuple[int, bytes]]], dict[int, float]]:
-    """How near items are to a vector: (item, vector) pairs -> item -> cosine of its nearest vector.
+def scorer(target: bytes, measure: Measure) -> Callable[[Iterable[tuple[int, bytes]]], dict[int, float]]:
+    """How near items are to a vector: (item, vector) pairs -> item -> score of its nearest vector, higher is nearer.
 
     Raises, when called, `ValueError` for vectors of another length.
     """
 
     def score(pairs: Iterable[tuple[int, bytes]]) -> dict[int, float]:
         np = load()
-        wanted = np.frombuffer(target, dtype="<f4")
+        wanted = np.frombuffer(target, dtype="<f4").astype("f8")
         best: dict[int, float] = {}
         rest = iter(pairs)
-        while chunk := list(islice(rest, CHUNK)):
+        while chunk := list(islice(rest, max(1, CHUNK // max(1, len(wanted))))):
             if any(len(vector) != len(target) for _, vector in chunk):
                 raise ValueError(
                     f"the query has a vector of {len(target) // 4} numbers, stored ones have another length; use one "
                     f"embedding per store"
                 )
             matrix = np.frombuffer(b"".join(vector for _, vector in chunk), dtype="<f4").reshape(len(chunk), -1)
-            for (item, _), nearness in zip(chunk, (matrix @ wanted).tolist(), strict=True):
+            scores = _MEASURES[measure](np, matrix.astype("f8"), wanted).round(DIGITS).tolist()
+            for (item, _), nearness in zip(chunk, scores, strict=True):
                 if item not in best or nearness > best[item]:
                     best[item] = nearness
         return best
 
     return score
+
+
+def _cosine(np: Any, matrix: Any, wanted: Any) -> Any:
+    lengths = np.linalg.norm(matrix, axis=1) * np.linalg.norm(wanted)
+    return (matrix @ wanted) / np.where(lengths == 0, 1, lengths)
+
+
+_MEASURES: Final[dict[Measure, Callable[[Any, Any, Any], Any]]] = {
+    "cosine": _cosine,
+    "inner_product": lambda np, matrix, wanted: matrix @ wanted,
+    "l2": lambda np, matrix, wanted: -np.linalg.norm(matrix - wanted, axis=1),
+}

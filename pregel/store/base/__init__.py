@@ -2,7 +2,8 @@
 
 Decides what an operation means and what it may ask; how the public methods of both colours become operations; which
 namespaces are names. Does not know where items are kept: a store implements `batch` and `abatch`, nothing else. What a
-filter means is in `filters`, what is embedded in `embed`; their public names are exported here as well.
+filter means is in `pregel.store.filters`, what is embedded in `embed`; their public names are exported here as well.
+`batch` has the base class of stores whose async calls are carried out together.
 
 Invariants, of every store of ours
 1. A batch is checked as a whole before it changes anything, and applied in order: an operation sees those before it.
@@ -16,16 +17,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast
 
 from typing_extensions import TypedDict
 
 from checkpoint.registry import register_codec
 from pregel.errors import shown
-from pregel.store.embed import (
+from pregel.store.base.embed import (
     AEmbeddingsFunc,
     Embeddings,
     EmbeddingsFunc,
+    Measure,
     ensure_embeddings,
     get_text_at_path,
     tokenize_path,
@@ -255,7 +257,6 @@ class PutOp(NamedTuple):
 
 
 Op: TypeAlias = GetOp | SearchOp | PutOp | ListNamespacesOp
-AnyOp = TypeVar("AnyOp", GetOp, SearchOp, PutOp, ListNamespacesOp)
 Result: TypeAlias = Item | list[Item] | list[SearchItem] | list[tuple[str, ...]] | None
 
 
@@ -276,11 +277,14 @@ class IndexConfig(TypedDict, total=False):
     """How items are found by meaning."""
 
     dims: int
-    """Length of a vector; for stores whose schema needs it."""
+    """Length of a vector. Stores of ours learn it from the first vector instead."""
     embed: Embeddings | EmbeddingsFunc | AEmbeddingsFunc | str
     """Required: see `ensure_embeddings`."""
     fields: list[str] | None
     """Paths to embed (`get_text_at_path`). Default `["$"]`, the whole value. `text_fields` is another name for it."""
+    text_fields: list[str] | None
+    distance_type: Measure
+    """How near two vectors are. Default `"cosine"`."""
 
 
 class BaseStore(ABC):
@@ -373,7 +377,7 @@ class BaseStore(ABC):
 
     async def aget(self, namespace: tuple[str, ...], key: str, *, refresh_ttl: bool | None = None) -> Item | None:
         """Async form of `get`."""
-        return cast("Item | None", (await self.abatch([_get_op(self, namespace, key, refresh_ttl)]))[0])
+        return cast("Item | None", await self._acarry_out(_get_op(self, namespace, key, refresh_ttl)))
 
     async def asearch(
         self,
@@ -388,7 +392,7 @@ class BaseStore(ABC):
     ) -> list[SearchItem]:
         """Async form of `search`."""
         op = _search_op(self, namespace_prefix, filter, limit, offset, query, refresh_ttl)
-        return cast("list[SearchItem]", (await self.abatch([op]))[0])
+        return cast("list[SearchItem]", await self._acarry_out(op))
 
     async def aput(
         self,
@@ -401,11 +405,11 @@ class BaseStore(ABC):
         if_version: int | None = None,
     ) -> None:
         """Async form of `put`."""
-        await self.abatch([_put_op(self, namespace, key, value, index, ttl, if_version)])
+        await self._acarry_out(_put_op(self, namespace, key, value, index, ttl, if_version))
 
     async def adelete(self, namespace: tuple[str, ...], key: str, *, if_version: int | None = None) -> None:
         """Async form of `delete`."""
-        await self.abatch([_delete_op(namespace, key, if_version)])
+        await self._acarry_out(_delete_op(namespace, key, if_version))
 
     async def alist_namespaces(
         self,
@@ -418,7 +422,11 @@ class BaseStore(ABC):
     ) -> list[tuple[str, ...]]:
         """Async form of `list_namespaces`."""
         op = _list_namespaces_op(prefix, suffix, max_depth, limit, offset)
-        return cast("list[tuple[str, ...]]", (await self.abatch([op]))[0])
+        return cast("list[tuple[str, ...]]", await self._acarry_out(op))
+
+    async def _acarry_out(self, op: Op) -> Result:
+        """One operation of an async method; stores that put them together override this."""
+        return (await self.abatch([op]))[0]
 
 
 def validate_op_namespace(op: Op) -> None:
@@ -442,7 +450,7 @@ def checked_ops(ops: Iterable[Op]) -> list[Op]:
     Raises:
         InvalidNamespaceError: a label is empty, holds a dot, or is not text.
         TypeError: a value is neither a mapping nor None.
-        ValueError: an operation is none; a filter or a condition means nothing.
+        ValueError: an operation is none; a filter, a condition, a number or a path means nothing.
     """
     return [_normal(op) for op in ops]
 
@@ -452,14 +460,10 @@ def _normal(op: Op) -> Op:
     if isinstance(op, GetOp):
         return GetOp(tuple(op.namespace), str(op.key), op.refresh_ttl)
     if isinstance(op, PutOp):
-        if op.value is not None and not isinstance(op.value, Mapping):
-            raise TypeError(
-                f"put of key {shown(op.key)} in {shown(op.namespace)} got {shown(op.value)} "
-                f"({type(op.value).__name__}); a store keeps mappings, wrap it: {{'value': ...}}"
-            )
+        _check_put(op)
         return op._replace(namespace=tuple(op.namespace), key=str(op.key))
     if isinstance(op, SearchOp):
-        check_filter(op.filter or {})
+        _check_search(op)
         return op._replace(namespace_prefix=tuple(op.namespace_prefix))
     if not isinstance(op, ListNamespacesOp):
         raise ValueError(
@@ -470,7 +474,47 @@ def _normal(op: Op) -> Op:
             raise ValueError(
                 f"condition on namespaces has match_type={shown(condition.match_type)}; expected 'prefix' or 'suffix'"
             )
+    _check_numbers("list_namespaces", limit=op.limit, offset=op.offset, max_depth=op.max_depth or 0)
     return op
+
+
+def _check_put(op: PutOp) -> None:
+    place = f"put of key {shown(op.key)} in {shown(op.namespace)}"
+    if op.value is not None and not isinstance(op.value, Mapping):
+        raise TypeError(
+            f"{place} got {shown(op.value)} ({type(op.value).__name__}); a store keeps mappings, wrap it: {{'value': ...}}"
+        )
+    if op.ttl is not None and (isinstance(op.ttl, bool) or not isinstance(op.ttl, (int, float)) or op.ttl != op.ttl):
+        raise ValueError(f"{place} got ttl={shown(op.ttl)}; expected a number of minutes, or None for ever")
+    version = op.if_version
+    if version is not None and (isinstance(version, bool) or not isinstance(version, int) or version < 0):
+        raise ValueError(
+            f"{place} got if_version={shown(version)}; expected a version from 1 on, 0 for no item, or None"
+        )
+    index: Any = op.index  # of the tuple's field, not of its method
+    if not (index is None or index is False or (isinstance(index, (list, tuple)) and all(map(_is_text, index)))):
+        raise ValueError(
+            f"{place} got index={shown(index)}; expected a list of paths, False for none, or None for those of the store"
+        )
+
+
+def _check_search(op: SearchOp) -> None:
+    if op.filter is not None and not isinstance(op.filter, Mapping):
+        raise ValueError(f"search got filter={shown(op.filter)}; expected a mapping from fields to conditions")
+    check_filter(op.filter or {})
+    if op.query is not None and not isinstance(op.query, str):
+        raise ValueError(f"search got query={shown(op.query)} ({type(op.query).__name__}); expected text")
+    _check_numbers("search", limit=op.limit, offset=op.offset)
+
+
+def _check_numbers(place: str, **numbers: int) -> None:
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise ValueError(f"{place} got {name}={shown(number)} ({type(number).__name__}); expected an integer")
+
+
+def _is_text(path: Any) -> bool:
+    return isinstance(path, str)
 
 
 def matches_conditions(namespace: tuple[str, ...], conditions: Iterable[MatchCondition]) -> bool:
@@ -484,12 +528,17 @@ def _matches(namespace: tuple[str, ...], match_type: NamespaceMatchType, path: N
     return surplus >= 0 and all(want in ("*", label) for want, label in zip(path, labels, strict=False))
 
 
-def _checked(op: AnyOp) -> AnyOp:
-    validate_op_namespace(op)
-    return op
+def _labels(namespace: Iterable[str]) -> tuple[str, ...]:
+    _check_labels(namespace)
+    return tuple(namespace)
 
 
 def _check_labels(labels: Iterable[str]) -> None:
+    if isinstance(labels, str) or not isinstance(labels, Iterable):
+        # A text would be taken for as many labels as it has characters.
+        raise InvalidNamespaceError(
+            f"namespace is {shown(labels)} ({type(labels).__name__}); expected a tuple of labels, such as ('memories',)"
+        )
     for label in labels:
         if not isinstance(label, str) or not label or "." in label:
             raise InvalidNamespaceError(
@@ -503,7 +552,7 @@ def _check_labels(labels: Iterable[str]) -> None:
 
 
 def _get_op(store: BaseStore, namespace: tuple[str, ...], key: str, refresh_ttl: bool | None) -> GetOp:
-    return _checked(GetOp(tuple(namespace), str(key), _refreshes(store, refresh_ttl)))
+    return GetOp(_labels(namespace), str(key), _refreshes(store, refresh_ttl))
 
 
 def _search_op(
@@ -516,7 +565,7 @@ def _search_op(
     refresh_ttl: bool | None,
 ) -> SearchOp:
     refreshes = _refreshes(store, refresh_ttl)
-    return _checked(SearchOp(tuple(namespace_prefix), filter, limit, offset, query, refreshes))
+    return SearchOp(_labels(namespace_prefix), filter, limit, offset, query, refreshes)
 
 
 def _put_op(
@@ -528,7 +577,7 @@ def _put_op(
     ttl: float | NotProvided | None,
     if_version: int | None,
 ) -> PutOp:
-    labels = tuple(namespace)
+    labels = _labels(namespace)
     if not labels:
         raise InvalidNamespaceError(
             f"put of key {shown(key)} got an empty namespace; expected at least one label, such as ('memories',)"
@@ -544,7 +593,7 @@ def _put_op(
             f"put of key {shown(key)} got ttl={ttl!r}, but {type(store).__name__} knows no time to live; use a "
             f"store that does, or leave ttl out"
         )
-    return _checked(PutOp(labels, str(key), value, index, ttl, if_version))
+    return PutOp(labels, str(key), value, index, ttl, if_version)
 
 
 def _refreshes(store: BaseStore, refresh_ttl: bool | None) -> bool:
@@ -554,7 +603,7 @@ def _refreshes(store: BaseStore, refresh_ttl: bool | None) -> bool:
 
 
 def _delete_op(namespace: tuple[str, ...], key: str, if_version: int | None) -> PutOp:
-    return _checked(PutOp(tuple(namespace), str(key), None, if_version=if_version))
+    return PutOp(_labels(namespace), str(key), None, if_version=if_version)
 
 
 def _list_namespaces_op(
@@ -562,10 +611,10 @@ def _list_namespaces_op(
 ) -> ListNamespacesOp:
     conditions = []
     if prefix:
-        conditions.append(MatchCondition("prefix", tuple(prefix)))
+        conditions.append(MatchCondition("prefix", _labels(prefix)))
     if suffix:
-        conditions.append(MatchCondition("suffix", tuple(suffix)))
-    return _checked(ListNamespacesOp(tuple(conditions), max_depth, limit, offset))
+        conditions.append(MatchCondition("suffix", _labels(suffix)))
+    return ListNamespacesOp(tuple(conditions), max_depth, limit, offset)
 
 
 def _as_date(date: datetime | str) -> datetime:

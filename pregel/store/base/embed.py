@@ -7,11 +7,12 @@ no measure of similarity. Invariant: under the async API a plain function never 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final, Literal, get_args
 
 from pregel.errors import shown
 
@@ -19,9 +20,12 @@ __all__ = [
     "AEmbeddingsFunc",
     "Embeddings",
     "EmbeddingsFunc",
+    "EmbeddingsLambda",
+    "Measure",
     "ensure_embeddings",
     "get_text_at_path",
     "indexed_texts",
+    "measure_of",
     "text_fields",
     "tokenize_path",
 ]
@@ -29,6 +33,9 @@ __all__ = [
 EmbeddingsFunc = Callable[[Sequence[str]], list[list[float]]]
 """Texts to vectors, in order."""
 AEmbeddingsFunc = Callable[[Sequence[str]], Awaitable[list[list[float]]]]
+Measure = Literal["cosine", "inner_product", "l2"]
+"""How near two vectors are, higher is nearer: cosine, inner product, or the distance (below 0)."""
+MEASURES: Final[tuple[Measure, ...]] = get_args(Measure)
 
 
 class Embeddings(ABC):
@@ -54,21 +61,34 @@ class Embeddings(ABC):
 def ensure_embeddings(embed: Embeddings | EmbeddingsFunc | AEmbeddingsFunc | str | None) -> Embeddings:
     """Make embeddings of an object with `embed_documents` and `embed_query`, or of a function from texts to vectors.
 
-    An object that has the async methods too is returned as it is.
+    An object that has the async methods too is returned as it is. A text names a provider and its model, such as
+    `"openai:text-embedding-3-small"`, and is left to the package `langchain`, which the program has to bring.
 
     Raises:
-        ValueError: neither of these; names of providers cannot be loaded.
+        ValueError: neither of these; or a text, and no `langchain`.
     """
+    if isinstance(embed, str) and embed:
+        return ensure_embeddings(_of_provider(embed))
     if hasattr(embed, "embed_documents") and hasattr(embed, "embed_query"):
         whole = hasattr(embed, "aembed_documents") and hasattr(embed, "aembed_query")
         return embed if whole else _ObjectEmbeddings(embed)  # type: ignore[return-value]
     if callable(embed):
-        return _FunctionEmbeddings(embed)
+        return EmbeddingsLambda(embed)
     raise ValueError(
         f"index got embed={shown(embed)}, which cannot embed texts; expected a function from a list of texts to a list "
-        f"of vectors, or an object with embed_documents() and embed_query(); a provider's name is not enough, pass the "
-        f"provider's object"
+        f"of vectors, or an object with embed_documents() and embed_query()"
     )
+
+
+def _of_provider(name: str) -> Any:
+    try:
+        langchain = importlib.import_module("langchain.embeddings")
+    except ImportError as error:
+        raise ValueError(
+            f"index got embed={shown(name)}, the name of a provider, which only the package langchain can load, and that "
+            f"is not installed; install it, or pass a function from a list of texts to a list of vectors"
+        ) from error
+    return langchain.init_embeddings(name)
 
 
 class _ObjectEmbeddings(Embeddings):
@@ -86,8 +106,8 @@ class _ObjectEmbeddings(Embeddings):
         return vector
 
 
-class _FunctionEmbeddings(Embeddings):
-    """A function, plain or async, for both kinds of text."""
+class EmbeddingsLambda(Embeddings):
+    """A function, plain or async, for both kinds of text. An async one serves the async methods only."""
 
     def __init__(self, function: Callable[[Sequence[str]], Any]) -> None:
         self._function = function
@@ -96,6 +116,7 @@ class _FunctionEmbeddings(Embeddings):
         )
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """See `Embeddings`. Raises `ValueError` for an async function."""
         if self._is_async:
             raise ValueError(
                 f"embedding function {shown(self._function)} is async and was needed by a sync method of a store; use "
@@ -105,15 +126,18 @@ class _FunctionEmbeddings(Embeddings):
         return vectors
 
     def embed_query(self, text: str) -> list[float]:
+        """See `Embeddings`. Raises `ValueError` for an async function."""
         return self.embed_documents([text])[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Async form of `embed_documents`, for both kinds of function."""
         if not self._is_async:
             return await super().aembed_documents(texts)
         vectors: list[list[float]] = await self._function(texts)
         return vectors
 
     async def aembed_query(self, text: str) -> list[float]:
+        """Async form of `embed_query`, for both kinds of function."""
         return (await self.aembed_documents([text]))[0]
 
 
@@ -149,6 +173,14 @@ def text_fields(index: Mapping[str, Any] | None) -> list[list[str]]:
     if not index:
         return []
     return [tokenize_path(path) for path in index.get("fields") or index.get("text_fields") or ["$"]]
+
+
+def measure_of(index: Mapping[str, Any] | None) -> Measure:
+    """The measure that an index config names. Raises `ValueError` if there is none of that name."""
+    measure: Measure = (index or {}).get("distance_type") or "cosine"
+    if measure not in MEASURES:
+        raise ValueError(f"index got distance_type={shown(measure)}; expected one of {', '.join(MEASURES)}")
+    return measure
 
 
 def indexed_texts(value: Any, index: Any, fields: list[list[str]]) -> list[str]:

@@ -1,0 +1,1 @@
+"""Conformance kits for people who write parts that graphs are given: stores, caches."""
