@@ -553,6 +553,8 @@ class Run(RunState):
         if not called:
             self.interrupts += questions
         if self.stores:
+            if self.request.parent_run is None:
+                self._take_back_answers()
             self._hold(task, INTERRUPT, list(questions))
             self._hold_answers(task)
         if called:
@@ -584,14 +586,27 @@ class Run(RunState):
                 self._pass_on(parent)
 
     def _refuse(self, task: Task, error: BaseException) -> None:
-        """An answer does not fit its question. Nothing of it is stored; the question stays open as it was."""
+        """An answer does not fit its question. Nothing of it stays stored; the question stays open as it was."""
         task.error = error
+        if self.request.parent_run is None:
+            self._take_back_answers()
         self._keep_answers(task)
         if self.sees:
             view.failed(self, task)
         if task.call_index < 0:
             self.refused = self.refused or error
             self.waiting.append(task)
+
+    def _take_back_answers(self) -> None:
+        """Root run: answers were stored before a node could look at them; those that do not fit are nobody's."""
+        answers = self.answers
+        if not answers.unfit or not self.stores:
+            return
+        answers.unfit = False
+        slot = WRITES_IDX_MAP[RESUME]
+        self.held = [entry for entry in self.held if (entry.task_id, entry.slot) != (NULL_TASK_ID, slot)]
+        left = dict(answers.by_id) or None
+        self.held.append(TaskWrites(self.rev, self.checkpoint_id, NULL_TASK_ID, "", slot, [(RESUME, left)]))
 
     def _fail(self, task: Task, error: Exception) -> Effect | None:
         """No further try: hand the failure to the node's handler, or let it end the run."""

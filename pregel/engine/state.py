@@ -56,7 +56,7 @@ class Answers:
     taking are one dict or list operation, so any thread may.
     """
 
-    __slots__ = ("anew", "bare", "by_id", "given", "loose", "open", "taken")
+    __slots__ = ("anew", "bare", "by_id", "given", "loose", "open", "taken", "unfit")
 
     def __init__(self, by_id: Mapping[str, Any] | None = None, loose: Any = MISSING, bare: str | None = None) -> None:
         self.by_id: dict[str, Any] = dict(by_id or {})
@@ -71,6 +71,8 @@ class Answers:
         """Ids that this resume answers, as opposed to what was stored by an earlier one."""
         self.taken: set[str] = set()
         """Ids of questions that have got their answer in this run."""
+        self.unfit = False
+        """Has a question turned its answer down, which is stored still?"""
 
 
 class Channels(dict[str, BaseChannel[Any, Any, Any]]):
