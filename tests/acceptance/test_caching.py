@@ -324,7 +324,7 @@ def test_an_abandoned_body_keeps_nobody_waiting(colour: Colour) -> None:
             return {"l": ["late"]}
         return {"l": ["in time"]}
 
-    builder = single(act, timeout=0.05, retry_policy=RetryPolicy(initial_interval=0, jitter=False, retry_on=Exception))
+    builder = single(act, timeout=0.3, retry_policy=RetryPolicy(initial_interval=0, jitter=False, retry_on=Exception))
     graph = builder.compile(cache=cache)
     try:
         assert colour.invoke(graph, {"l": []}) == {"l": ["in time"]}
@@ -332,6 +332,34 @@ def test_an_abandoned_body_keeps_nobody_waiting(colour: Colour) -> None:
         late.set()
     assert colour.invoke(graph, {"l": []}) == {"l": ["in time"]}
     assert len(calls) == 2
+
+
+def test_waiting_takes_none_of_an_attempts_time(colour: Colour) -> None:
+    """Three equal tasks with a limit; each of the first two takes it up and fails. The third has all of its own."""
+    late = threading.Event()
+    calls: list[int] = []
+
+    def act(state: Any) -> Any:
+        calls.append(1)
+        if len(calls) < 3:
+            late.wait(60)
+        return {"l": ["a"]}
+
+    async def aact(state: Any) -> Any:
+        calls.append(1)
+        if len(calls) < 3:
+            await asyncio.sleep(60)
+        return {"l": ["a"]}
+
+    handler = colour.node(lambda state: {"l": ["failed"]})
+    body = aact if colour.is_async else act
+    builder = StateGraph(Log).add_node("w", body, cache_policy=FOREVER, timeout=0.3, error_handler=handler)
+    builder.add_conditional_edges(START, lambda state: [Send("w", {"l": [0]})] * 3, ["w"])
+    graph = builder.compile(cache=InMemoryCache())
+    try:
+        assert sorted(colour.invoke(graph, {"l": []})["l"]) == ["a", "failed", "failed"]
+    finally:
+        late.set()
 
 
 def test_a_node_that_calls_itself_does_not_wait_for_itself(colour: Colour) -> None:
