@@ -486,6 +486,37 @@ def test_policies_that_cannot_be(wrong: Any, error: Any) -> None:
         CachePolicy(**wrong)
 
 
+def test_nothing_blocks_the_loop() -> None:
+    """On the loop's thread only async methods are called, whatever the colour of the nodes."""
+
+    class Watched(InMemoryCache[Any]):
+        def get(self, keys: Any) -> Any:
+            calls.append(("get", threading.current_thread() is threading.main_thread()))
+            return super().get(keys)
+
+        def set(self, pairs: Any) -> None:
+            calls.append(("set", threading.current_thread() is threading.main_thread()))
+            super().set(pairs)
+
+        async def aget(self, keys: Any) -> Any:
+            calls.append(("aget", True))
+            return InMemoryCache.get(self, keys)
+
+        async def aset(self, pairs: Any) -> None:
+            calls.append(("aset", True))
+            InMemoryCache.set(self, pairs)
+
+    calls: list[tuple[str, bool]] = []
+    for name in ("sync", "async"):
+        builder = single(Colour(name).letter("a"))
+        builder.add_node("b", Colour(name).letter("b"), cache_policy=FOREVER).add_edge(START, "b")
+        graph = builder.compile(cache=Watched())
+        for _ in range(2):
+            asyncio.run(graph.ainvoke({"l": []}))
+    assert {"aget", "aset", "get", "set"} == {method for method, _ in calls}
+    assert not any(is_on_loop for method, is_on_loop in calls if method in ("get", "set"))
+
+
 # ---- caches that fail
 
 
