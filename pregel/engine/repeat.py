@@ -51,7 +51,7 @@ another resume came after, so it had come to its question."""
 STOPPED = "stopped"
 """The fact that a run with an id stopped after the superstep of this number, at a breakpoint."""
 RECORD = "__call__"
-"""Channel of the row that a resume leaves: [run id, digest, how many such rows the checkpoint had, *what was asked then]."""
+"""Channel of the row that a resume leaves: [run id, digest, how many such rows the checkpoint had, *what was asked]."""
 MAX_ANSWERED = 32
 
 Mode = Literal["new", "again", "past"]
