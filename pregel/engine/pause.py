@@ -14,7 +14,7 @@ from typing import Any
 
 from checkpoint.base import TaskWrites
 from pregel._scope import TaskScope
-from pregel.constants import INTERRUPT, MISSING, NULL_TASK_ID, RESUME
+from pregel.constants import INTERRUPT, MISSING, NULL_TASK_ID, PUSH, RESUME
 from pregel.engine import answer as fit
 from pregel.engine.state import Answers, RunState
 from pregel.engine.task import Task, interrupt_id
@@ -250,6 +250,14 @@ def unanswered(questions: Iterable[Interrupt], answered: Container[str]) -> tupl
 def open_questions(writes: Sequence[TaskWrites]) -> dict[str, Interrupt]:
     """Interrupt id -> question, of all that are open."""
     return {question.id: question for asked in pending(writes).values() for question in asked}
+
+
+def shown_questions(writes: Sequence[TaskWrites]) -> dict[str, Interrupt]:
+    """Those of the open questions that the caller was shown: what called tasks ask, their callers ask as well. One that a
+    body did not come to when it ran again is open, and nobody sees it. All of them if nobody was shown any."""
+    called = {row.task_id for row in writes if row.path.startswith(f"~{PUSH}, ~")}
+    found = {q.id: q for id_, asked in pending(writes).items() if id_ not in called for q in asked}
+    return found or open_questions(writes)
 
 
 def is_null(task_id: str) -> bool:
