@@ -1207,6 +1207,31 @@ def test_several_calls_of_one_graph_in_one_body(colour, saver, thread):
     assert colour.invoke(outer, Command(resume=2), thread) == [1, 2]
 
 
+def test_the_state_of_a_graph_that_the_function_names(colour, saver, thread):
+    @entrypoint()
+    @colour.node
+    def inner(x):
+        return interrupt("?")
+
+    if colour.is_async:
+
+        async def outer(x):
+            return await inner.ainvoke(x)
+
+    else:
+
+        def outer(x):
+            return inner.invoke(x)
+
+    graph = entrypoint(saver)(outer)
+    assert [name for name, _ in graph.get_subgraphs()] == ["outer"]
+    colour.invoke(graph, 1, thread)
+    (shown,) = colour.get_state(graph, thread, subgraphs=True).tasks
+    assert (shown.state.next, shown.state.interrupts[0].value) == (("inner",), "?")
+    colour.update_state(graph, shown.state.config, "forced")
+    assert colour.invoke(graph, None, thread) == "forced"
+
+
 def test_an_entrypoint_is_a_node(colour, memory, thread):
     @task
     @colour.node
