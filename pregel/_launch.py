@@ -7,6 +7,7 @@ which namespace (engine.md 6.1, 6.2, 9.1; D34). Runs nothing; both colours of `p
 from __future__ import annotations
 
 import random
+import sys
 import time
 import warnings
 from _queue import SimpleQueue
@@ -33,6 +34,7 @@ from pregel.engine.core import Run, count_of
 from pregel.engine.limited import LimitedRun, Limits
 from pregel.engine.occupancy import Step
 from pregel.engine.program import Program
+from pregel.engine.report import REPORTS
 from pregel.engine.state import Breakpoints, Pace, Request, RunState, Stood
 from pregel.engine.task import COPIERS, NO_COPIES
 from pregel.engine.workers import Gate, Job, wait_for, workers
@@ -159,7 +161,8 @@ def request_for(graph: Graph, call: Call, value: Any = None) -> Request:
         TypeError: a run id that is none.
         RuntimeError: `checkpointer=True` on a root graph, or in two tasks of one superstep.
     """
-    parent = parent_of(call.config)
+    bound = graph.config
+    parent = parent_of(configs.merge(bound, call.config) if bound and configs.addresses(bound) else call.config)
     around: RunState | None = parent.host if parent is not None else None
     request = Request()
     request.parent = parent
@@ -222,9 +225,35 @@ def request_for(graph: Graph, call: Call, value: Any = None) -> Request:
         outlets += (call.outlet,)
     request.outlets = outlets
     request.modes = frozenset().union(*(outlet.modes for outlet in outlets)) if outlets else NOTHING
+    if config.get("callbacks"):
+        _set_observer(request, graph, call)
     if parent is not None:
         parent.questions.going_on.add(request)
     return request
+
+
+def _set_observer(request: Request, graph: Graph, call: Call) -> None:
+    """Whom the run reports to: the handlers in its config that are ours. Without their module there are none."""
+    callbacks = sys.modules.get("pregel.callbacks")
+    handlers = callbacks.handlers_in(request.config["callbacks"]) if callbacks is not None else ()
+    if callbacks is None or not handlers:
+        return
+    scope = request.parent or _scope.current_or_none()
+    around = None if scope is None else scope.host.request.observer
+    config = request.config
+    # Name and id are not inherited: of a nested run they are what the call itself or its graph brings.
+    own = config if scope is None else {**(graph.config or {}), **(call.config or {})}
+    request.observer = callbacks.Observer(
+        handlers,
+        name=own.get("run_name") or graph.name,
+        run_id=callbacks.run_uuid(_own_run_id(call, own)),
+        parent_run_id=None if around is None else around.run_id,
+        parent_task_id=None if scope is None else scope.host.id_of(scope.task),
+        thread_id=request.thread_id,
+        tags=tuple(config.get("tags") or ()),
+        metadata=dict(config.get("metadata") or {}),
+    )
+    request.modes |= {REPORTS}
 
 
 def _set_cache(request: Request, graph: Graph) -> None:
@@ -375,21 +404,19 @@ def _set_config(request: Request, graph: Graph, call: Call) -> None:
             request.run_id = around.request.run_id
             request.thread_id = around.request.thread_id
             return
-    ambient = None
-    if around is not None:
-        task = request.parent.task  # type: ignore[union-attr]
-        ambient = configs.inherited(around.request.config)
-        ambient = configs.merge(ambient, {"tags": task.node.tags, "metadata": task.node.metadata})
-        if given and SCOPE_KEY in (given.get("configurable") or {}):
+    ambient, bound = None, graph.config
+    scope = request.parent or _scope.current_or_none()
+    if scope is not None:
+        ambient = configs.inherited(scope.host.request.config)
+        ambient = configs.merge(ambient, {"tags": scope.task.node.tags, "metadata": scope.task.node.metadata})
+        if request.parent is None:
+            ambient.pop("configurable", None)  # it has an address of its own
+        elif given and SCOPE_KEY in (given.get("configurable") or {}):
             # The node's own config: it was made from the ambient one, so nothing of it may count twice.
-            known = ambient.get("tags") or ()
             metadata = given.get("metadata") or {}
-            given = {
-                **given,
-                "tags": [tag for tag in given.get("tags") or () if tag not in known],
-                "metadata": {k: v for k, v in metadata.items() if not k.startswith("langgraph_")},
-            }
-    merged = configs.merge(ambient, graph.config, given)
+            given = {**given, "metadata": {k: v for k, v in metadata.items() if not k.startswith("langgraph_")}}
+        bound, given = (configs.without_tags(config, ambient.get("tags")) for config in (bound, given))
+    merged = configs.merge(ambient, bound, given)
     configurable = dict(merged.get("configurable") or {})
     for key in (SCOPE_KEY, "checkpoint_ns", "checkpoint_map", "checkpoint_id"):
         configurable.pop(key, None)

@@ -413,7 +413,7 @@ def current(asker: str = "this function") -> TaskScope:
     scope = _current.get()
     if scope is None:
         raise RuntimeError(
-            f"{asker} was called outside of a running node; call it inside a node, task or entrypoint, and start own "
-            f"threads with contextvars.copy_context().run"
+            f"{asker} was called outside of a running node; call it inside a node, task or entrypoint; what runs on "
+            f"threads of your own is to be wrapped: Thread(target=pregel.runtime.carry(function))"
         )
     return scope

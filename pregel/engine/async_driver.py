@@ -172,7 +172,7 @@ class AsyncDriver:
         try:
             commits = self.run.start(value)
             if self.run.notices:
-                self.run.warn()
+                await self.tell()
         except BaseException:
             self.run.refuse()
             raise
@@ -202,7 +202,7 @@ class AsyncDriver:
                     self.fence.progress()
             tasks = run.plan()
             if run.notices:
-                self.run.warn()
+                await self.tell()
             if tasks is None:
                 if run.phase != "asking":
                     return False
@@ -217,7 +217,7 @@ class AsyncDriver:
                     try:
                         writes = await in_context(acall(scope), copy_context())
                         if run.notices:
-                            self.run.warn()
+                            await self.tell()
                     except BaseException as error:
                         await self.linger(scope, error)
                         scope.close()
@@ -250,7 +250,7 @@ class AsyncDriver:
             self.fence.check()
         commit = run.commit()
         if run.notices:
-            self.run.warn()
+            await self.tell()
         if commit is not None:
             await self.store(commit)
         return run.phase == "idle"
@@ -260,7 +260,7 @@ class AsyncDriver:
         run = self.run
         left: list[Task] = await run.request.caching.alook_up(run)
         if run.notices:
-            run.warn()
+            await self.tell()
         return left
 
     async def barrier(self) -> bool:
@@ -272,6 +272,8 @@ class AsyncDriver:
             while events:
                 await self.handle(events.popleft())
             if run.unsettled:
+                if run.notices:
+                    await self.tell()
                 await self.store_held()
                 return True
         return False
@@ -300,11 +302,12 @@ class AsyncDriver:
         while await self.advance():
             pass
 
-    async def close(self, *, quiet: bool = False) -> None:
+    async def close(self, *, quiet: bool = False, error: BaseException | None = None) -> None:
         """Store what is left, wait until everything is stored; async bodies that still run are cancelled and awaited.
 
         Whoever is cancelled while he waits for that does not wait for bodies any longer, but for what is being stored.
-        `quiet`: the caller has walked away, or was cancelled: a lost claim is not reported.
+        `quiet`: the caller has walked away, or was cancelled: a lost claim is not reported. `error`: what has ended the
+        run.
         """
         run = self.run
         self.is_closed = True
@@ -335,8 +338,9 @@ class AsyncDriver:
             commit = None if self.broken else run.close()
             if may_store and (commit is not None or self.acks):
                 cancelled = await to_the_end(self.store_rest(commit)) or cancelled
-        except CheckpointConflictError:
-            if not quiet:
+        except BaseException as failed:
+            if not quiet or not isinstance(failed, CheckpointConflictError):
+                error = error or failed
                 raise
         finally:
             run.spawner = run.keeper = None
@@ -353,8 +357,22 @@ class AsyncDriver:
                             await self.saver.arelease(run.claim)
                 finally:
                     hold.release()
+            if run.request.observer is not None:
+                await self.tell_end(error or cancelled)
         if cancelled is not None:
             raise cancelled
+
+    async def tell(self) -> None:
+        """Tell those who observe the run what has happened in it, and emit its warnings."""
+        observer = self.run.request.observer
+        if observer is not None:
+            await observer.atell(self.run.take_reports())
+        self.run.warn()
+
+    async def tell_end(self, error: BaseException | None) -> None:
+        """Tell those who observe the run that it is over: by this error, if any."""
+        fails = self.run.end(error)
+        await self.run.request.observer.atell(self.run.take_reports(), quiet=fails)
 
     async def see_out(self, left: Sequence[asyncio.Task[Any]]) -> None:
         """Wait for cancelled bodies to end; for those that a limit has ended only so long."""
@@ -387,6 +405,8 @@ class AsyncDriver:
             for event in self.inbox.events:
                 if isinstance(event, tuple):
                     self.gate.end(event[0])
+                elif isinstance(event, partial) and event.func == self.launch:
+                    self.gate.end(event.args[0])  # it was let in, but is not started any more
 
     async def abort(self, error: BaseException) -> None:
         """Close a run that an error has left: what its tasks wrote is stored, and the run lets go of the error.
@@ -397,7 +417,7 @@ class AsyncDriver:
             self.broken = True
         self.run.place(error)
         try:
-            await self.close(quiet=not isinstance(error, Exception))
+            await self.close(quiet=not isinstance(error, Exception), error=error)
         finally:
             self.run.outcome()
 
@@ -441,8 +461,13 @@ class AsyncDriver:
             launch()
         else:
             # A place may be given back by a worker's thread: the start always goes through the inbox.
-            start = self.starts[task] = partial(self.inbox.put_from_thread, launch)
+            start = self.starts[task] = partial(self.admit, launch)
             self.gate.enter(start)
+
+    def admit(self, launch: partial[None]) -> None:
+        """The gate lets a body in; on any thread. It is started on the loop, if the run is not over by then."""
+        with suppress(RuntimeError):  # the loop is closed: so are all runs that share the gate
+            self.loop.call_soon_threadsafe(_let_in, self, launch)
 
     def launch(self, scope: TaskScope, context: Context) -> None:
         """Start one attempt."""
@@ -556,6 +581,8 @@ class AsyncDriver:
                 await self.store_kept(event)
             else:
                 self.start_child(event)
+                if self.run.notices:
+                    await self.tell()
             return
         if isinstance(event, Task):
             await self.resolve(event)
@@ -574,7 +601,7 @@ class AsyncDriver:
         if error is None:
             try:
                 if run.notices:
-                    self.run.warn()
+                    await self.tell()
             except Exception as warning:  # noqa: BLE001 - a warning that is an error fails the task
                 error = warning
         scope.close()
@@ -591,6 +618,8 @@ class AsyncDriver:
     async def again(self, effect: Effect | None, *, inline: bool = False) -> bool:
         """Do what a failure asks for: another attempt (True if the caller's loop is to make it), or its handler."""
         if isinstance(effect, Retry):
+            if self.run.notices:
+                await self.tell()
             return await self.nap(effect, inline=inline)
         if isinstance(effect, Start):
             self.start(effect.task)
@@ -810,7 +839,7 @@ class AsyncDriver:
         if self.gate is None:
             launch()
         else:
-            self.gate.enter(partial(self.inbox.put_from_thread, launch))
+            self.gate.enter(partial(self.admit, launch))
 
     def call_child(self, event: Spawned) -> Task:
         """The task of a call, with the future that its caller waits for."""
@@ -989,6 +1018,14 @@ def count_cancels() -> int:
     """How often the current asyncio task was asked to stop."""
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
+
+
+def _let_in(driver: AsyncDriver, launch: partial[None]) -> None:
+    """The gate has let a body in; if nobody starts it any more, others may have its place."""
+    if driver.is_closed and driver.gate is not None:
+        driver.gate.end(launch.args[0])
+    else:
+        driver.inbox.put(launch)
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, *call: Any) -> None:

@@ -36,6 +36,7 @@ from pregel.engine import (
     pause,
     plan,
     repeat,
+    report,
     retry,
     snapshot,
     view,
@@ -77,6 +78,9 @@ class Run(RunState):
         """
         if self.phase != "new":
             self._misplaced("new")
+        observed = report.REPORTS in self.sees
+        if observed:
+            report.begins(self, input)
         self.replayed = self.replaying
         if self.pending and self.request.parent_run is None:
             repeat.keep_answered(self)
@@ -84,6 +88,8 @@ class Run(RunState):
         if self.phase == "new":
             self.phase = "idle"
             self.status = "pending"
+        if observed:
+            report.resumes(self)
         return commits
 
     def refuse(self) -> None:
@@ -196,11 +202,15 @@ class Run(RunState):
                 self._pause(task, pause.all_asked(scope, error), scope)
             else:
                 self.bubble = self.bubble or error
+                if report.REPORTS in self.sees:
+                    report.task_ends(self, task, "left")
             return None
         if not isinstance(error, Exception):
             self._settled(task)
             self._keep_answers(task)
             self.failure = error
+            if report.REPORTS in self.sees:
+                report.task_ends(self, task, "failed", error=error)
             raise error
         notes.of_task(self, error, task)
         if is_invalid_resume(error):
@@ -219,6 +229,8 @@ class Run(RunState):
                     task.input = plan.read_input(self, task.node)
                 elif task.call_index >= 0:
                     task.input = calls.own_arguments(self, task.arg)
+                if report.REPORTS in self.sees:
+                    report.retries(self, task, error, wait)
                 return Retry(task, wait, error)
         return self._fail(task, error)
 
@@ -410,6 +422,14 @@ class Run(RunState):
             return GraphInterrupt(self.interrupts)
         return None
 
+    def end(self, error: BaseException | None) -> bool:
+        """After `close`: report how the run ended. `error`: what is to be raised, if that is not the run's own outcome.
+        Is a failure on its way to the caller?"""
+        if error is None:
+            error = self.failure = self.outcome()
+        report.ends(self, error, view.result)
+        return error is not None and not isinstance(error, GraphBubbleUp)
+
     @property
     def cut_at(self) -> float | None:
         """When the run ends wherever it is; never (`LimitedRun` says otherwise)."""
@@ -525,15 +545,21 @@ class Run(RunState):
         task.interrupts = questions
         called = task.call_index >= 0
         if not questions:
+            if report.REPORTS in self.sees:
+                report.task_ends(self, task, "interrupted")
             if not called:
                 self.waiting.append(task)
             return
         if not called:
             self.interrupts += questions
         if self.stores:
+            if self.request.parent_run is None:
+                self._take_back_answers()
             self._hold(task, INTERRUPT, list(questions))
             self._hold_answers(task)
         if called:
+            if report.REPORTS in self.sees:
+                report.task_ends(self, task, "interrupted")
             self._pass_on(task)
         else:
             view.paused(self, task)
@@ -560,14 +586,27 @@ class Run(RunState):
                 self._pass_on(parent)
 
     def _refuse(self, task: Task, error: BaseException) -> None:
-        """An answer does not fit its question. Nothing of it is stored; the question stays open as it was."""
+        """An answer does not fit its question. Nothing of it stays stored; the question stays open as it was."""
         task.error = error
+        if self.request.parent_run is None:
+            self._take_back_answers()
         self._keep_answers(task)
         if self.sees:
             view.failed(self, task)
         if task.call_index < 0:
             self.refused = self.refused or error
             self.waiting.append(task)
+
+    def _take_back_answers(self) -> None:
+        """Root run: answers were stored before a node could look at them; those that do not fit are nobody's."""
+        answers = self.answers
+        if not answers.unfit or not self.stores:
+            return
+        answers.unfit = False
+        slot = WRITES_IDX_MAP[RESUME]
+        self.held = [entry for entry in self.held if (entry.task_id, entry.slot) != (NULL_TASK_ID, slot)]
+        left = dict(answers.by_id) or None
+        self.held.append(TaskWrites(self.rev, self.checkpoint_id, NULL_TASK_ID, "", slot, [(RESUME, left)]))
 
     def _fail(self, task: Task, error: Exception) -> Effect | None:
         """No further try: hand the failure to the node's handler, or let it end the run."""
@@ -672,6 +711,8 @@ class Run(RunState):
 
     def _emit_values(self, tasks: Sequence[Task]) -> None:
         """Show the output values, if a task wrote an output key that changed (engine.md 3.6)."""
+        if report.REPORTS in self.sees:
+            report.step_ends(self, "done")
         keys = self.request.output_keys
         if isinstance(keys, str):
             keys = (keys,)

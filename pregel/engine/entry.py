@@ -363,9 +363,8 @@ def _answers(run: RunState, command: Command[Any]) -> list[TaskWrites]:
     # An answer that was stored and not asked for yet stays with the new ones: the row is replaced as a whole.
     run.answers = Answers({**earlier.by_id, **by_id}, bare=bare)
     run.answers.anew = by_id
-    # What only the node can check is stored when it has: with the node's outcome.
-    lasting = {id_: a for id_, a in run.answers.by_id.items() if id_ not in questions or not questions[id_].is_typed}
-    return [_null_row(run, -4, [(RESUME, lasting)])] if lasting else []
+    # What only the node can check is stored, too, so that it need not be given twice; it is taken back if it does not fit.
+    return [_null_row(run, -4, [(RESUME, dict(run.answers.by_id))])]
 
 
 def _check_answers(run: RunState, by_id: dict[str, Any], questions: dict[str, Interrupt]) -> None:

@@ -122,7 +122,7 @@ class SyncDriver:
         try:
             commits = self.run.start(value)
             if self.run.notices:
-                self.run.warn()
+                self.tell()
         except BaseException:
             self.run.refuse()
             raise
@@ -152,7 +152,7 @@ class SyncDriver:
                     self.fence.progress()
             tasks = run.plan()
             if run.notices:
-                self.run.warn()
+                self.tell()
             if tasks is None:
                 if run.phase != "asking":
                     return False
@@ -166,7 +166,7 @@ class SyncDriver:
                     try:
                         writes = copy_context().run(call, scope)
                         if run.notices:
-                            self.run.warn()
+                            self.tell()
                     except BaseException as error:  # noqa: BLE001 - the run decides what an error means
                         self.linger(scope, error)
                         scope.close()
@@ -193,7 +193,7 @@ class SyncDriver:
             self.fence.check()
         commit = run.commit()
         if run.notices:
-            self.run.warn()
+            self.tell()
         if commit is not None:
             self.store(commit)
         return run.phase == "idle"
@@ -203,7 +203,7 @@ class SyncDriver:
         run = self.run
         left: list[Task] = run.request.caching.look_up(run)
         if run.notices:
-            run.warn()
+            self.tell()
         return left
 
     def barrier(self) -> bool:
@@ -227,6 +227,8 @@ class SyncDriver:
                     break
                 self.handle(event)
             if run.unsettled:
+                if run.notices:
+                    self.tell()
                 if self.limited:
                     self.expire(time.monotonic())  # there may be a chunk, and no need to wait, for ever
                 try:
@@ -251,10 +253,11 @@ class SyncDriver:
         while self.advance():
             pass
 
-    def close(self, *, quiet: bool = False) -> None:
+    def close(self, *, quiet: bool = False, error: BaseException | None = None) -> None:
         """Store what is left, wait until everything is stored; bodies that still run are abandoned.
 
-        `quiet`: the caller has walked away, or the process is being interrupted: a lost claim is not reported.
+        `quiet`: the caller has walked away, or the process is being interrupted: a lost claim is not reported. `error`:
+        what has ended the run.
         """
         run = self.run
         self.is_closed = True
@@ -275,8 +278,9 @@ class SyncDriver:
             commit = None if self.broken else run.close()
             if may_store and (commit is not None or self.acks):
                 self.store_rest(commit)
-        except CheckpointConflictError:
-            if not quiet:
+        except BaseException as failed:
+            if not quiet or not isinstance(failed, CheckpointConflictError):
+                error = error or failed
                 raise
         finally:
             run.spawner = run.keeper = None
@@ -293,6 +297,20 @@ class SyncDriver:
                             self.saver.release(run.claim)
                 finally:
                     hold.release()
+            if run.request.observer is not None:
+                self.tell_end(error)
+
+    def tell(self) -> None:
+        """Tell those who observe the run what has happened in it, and emit its warnings."""
+        observer = self.run.request.observer
+        if observer is not None:
+            observer.tell(self.run.take_reports())
+        self.run.warn()
+
+    def tell_end(self, error: BaseException | None) -> None:
+        """Tell those who observe the run that it is over: by this error, if any."""
+        fails = self.run.end(error)
+        self.run.request.observer.tell(self.run.take_reports(), quiet=fails)
 
     def leave_bodies(self) -> None:
         """Nobody waits for running bodies any more: let others have their threads and their places."""
@@ -316,7 +334,7 @@ class SyncDriver:
             self.broken = True
         self.run.place(error)
         try:
-            self.close(quiet=not isinstance(error, Exception))
+            self.close(quiet=not isinstance(error, Exception), error=error)
         finally:
             self.run.outcome()
 
@@ -411,7 +429,7 @@ class SyncDriver:
         if error is None:
             try:
                 if run.notices:
-                    self.run.warn()
+                    self.tell()
             except Exception as warning:  # noqa: BLE001 - a warning that is an error fails the task
                 error = warning
         scope.close()
@@ -428,6 +446,8 @@ class SyncDriver:
     def again(self, effect: Effect | None, *, inline: bool = False) -> bool:
         """Do what a failure asks for: another attempt (True if the caller's loop is to make it), or its handler."""
         if isinstance(effect, Retry):
+            if self.run.notices:
+                self.tell()
             return self.nap(effect, inline=inline)
         if isinstance(effect, Start):
             self.start(effect.task)
@@ -591,6 +611,8 @@ class SyncDriver:
             self.store_kept(event)
             return
         child = self.call_child(event)
+        if self.run.notices:
+            self.tell()
         if child.settled:
             self.resolve(child)
             return

@@ -308,12 +308,12 @@ async def acall(scope: TaskScope) -> list[Write]:
     return writes
 
 
-def call_node(scope: TaskScope, node: Node | None = None) -> tuple[Any, list[Write]]:
-    """The first half of a sync body whose routers are async, or that is kept: the node, the task's if it is not given,
+def call_node(scope: TaskScope, other: Node | None = None) -> tuple[Any, list[Write]]:
+    """The first half of a sync body whose routers are async, or that is kept: the task's node, or another,
     and its writers."""
     enter(scope)
     task = scope.task
-    node = task.node if node is None else node
+    node: Node = task.node if other is None else other
     if node.fn is None:
         raise _only_async(node)
     try:

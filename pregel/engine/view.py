@@ -15,7 +15,7 @@ from checkpoint import ids
 from pregel import _langchain
 from pregel._scope import TaskScope
 from pregel.constants import INTERRUPT, METADATA, MISSING, RETURN, SCOPE_KEY
-from pregel.engine import namespace
+from pregel.engine import namespace, report
 from pregel.engine.program import Write
 from pregel.engine.state import LATER, RunState
 from pregel.engine.task import Task, digest, order
@@ -127,6 +127,8 @@ def stopped(run: RunState) -> None:
 
 def starts(run: RunState, tasks: Sequence[Task]) -> None:
     """Tasks are about to run."""
+    if report.REPORTS in run.sees:
+        report.starts(run, tasks)
     if "messages" in run.sees:
         _heard(run, tasks)
     if "tasks" not in run.sees and "debug" not in run.sees:
@@ -148,6 +150,9 @@ def starts(run: RunState, tasks: Sequence[Task]) -> None:
 
 def reapplied(run: RunState, tasks: Sequence[Task]) -> None:
     """Tasks whose stored writes are used again."""
+    if report.REPORTS in run.sees:
+        for task in tasks:
+            report.task_ends(run, task, "cached", output=written(task, run.program.state_keys))
     if "updates" in run.sees:
         for task in tasks:
             if not task.node.hidden:
@@ -155,8 +160,12 @@ def reapplied(run: RunState, tasks: Sequence[Task]) -> None:
 
 
 def finished(run: RunState, task: Task) -> None:
-    """A task finished."""
+    """A task finished. The chunks of one whose step has failed meanwhile are not shown."""
     if task.node.hidden:
+        return
+    if report.REPORTS in run.sees:
+        report.task_ends(run, task, "done", output=written(task, run.program.state_keys))
+    if run.failure is not None:
         return
     meant = _spoken(run, task) if "messages" in run.sees else {}
     if "updates" in run.sees:
@@ -168,12 +177,16 @@ def finished(run: RunState, task: Task) -> None:
 
 def failed(run: RunState, task: Task) -> None:
     """A task failed, and will not be tried again."""
+    if report.REPORTS in run.sees:
+        report.task_ends(run, task, "failed", error=task.error)
     if not task.node.hidden:
         task_result(run, task)
 
 
 def paused(run: RunState, task: Task) -> None:
     """A task asks."""
+    if report.REPORTS in run.sees:
+        report.task_ends(run, task, "interrupted")
     if task.interrupts:
         run.emitted = LATER
         if "updates" in run.sees:
@@ -332,6 +345,8 @@ def _fields(given: Any) -> Iterable[Any]:
 
 def checkpoint(run: RunState) -> None:
     """The checkpoint that the step which was just planned starts from."""
+    if report.REPORTS in run.sees:
+        report.checkpoint(run)
     if "checkpoints" not in run.sees and "debug" not in run.sees:
         return
     # A handler that is due because of an earlier run is no task of the plan; its node is shown in its place.
@@ -458,6 +473,8 @@ def metadata(run: RunState, task: Task) -> dict[str, Any]:
     for key in PROPAGATED:
         if key in request.configurable and key not in found and request.configurable[key] is not None:
             found[key] = request.configurable[key]
+    if request.parent is not None:
+        found.setdefault("checkpoint_ns", run.ns)
     found.update(
         langgraph_step=run.step,
         langgraph_node=task.name,

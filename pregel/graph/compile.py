@@ -504,6 +504,7 @@ class _Wiring:
             is_error_handler=spec.is_error_handler,
             subgraphs=find_subgraphs(subject),
             aliases=spec.aliases,
+            trace_policy=spec.trace_policy,
         )
 
     def _beside(self, name: str, spec: StateNodeSpec) -> tuple[str, ...]:
