@@ -37,7 +37,7 @@ from pregel.engine.program import Write
 from pregel.engine.snapshot import disown, into_lane, note_edited, note_unstored, salvage
 from pregel.engine.stranded import before_resume
 from pregel.engine.task import Task, acall, acall_routers, call, call_node, in_context, paced
-from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, linger, workers
+from pregel.engine.workers import Gate, Job, abandon_future, fail_future, future_type, give_outcome, linger, workers
 from pregel.errors import AttemptClosedError, GraphInterrupt, NodeTimeoutError
 
 
@@ -884,11 +884,11 @@ class AsyncDriver:
                         return
                     await self.handle(event)
         except BaseException as error:
-            if isinstance(event, Spawned) and not event.future.done():
-                event.future.set_exception(error)
+            if isinstance(event, Spawned):
+                fail_future(event.future, error)
             for task in self.run.tasks:
-                if task.future is not None and not task.future.done():
-                    task.future.set_exception(error)
+                if task.future is not None:
+                    fail_future(task.future, error)
             raise
 
     async def take_back(self) -> None:
