@@ -135,8 +135,8 @@ class TaskEvent:
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     status: str | None = None
-    """At the end: "done", "cached" (a cache had its result), "interrupted" (it asks), "left" (by a `Command` for the graph around), "failed", or "abandoned":
-    nobody waits for it any more."""
+    """At the end: "done", "cached" (a cache had its result), "interrupted" (it asks), "left" (by a `Command` for the graph
+    around), "failed", or "abandoned": nobody waits for it any more."""
     interrupts: tuple[Interrupt, ...] = ()
     error: BaseException | None = None
     retry_after: float | None = None

@@ -410,7 +410,7 @@ def test_modes_are_a_sequence_of_known_ones(colour):
     graph, _ = looking(colour)
     assert [mode for mode, _ in colour.stream(graph, IN, stream_mode=("values", "updates"))] == ["values", "updates"]
     for wrong in ("unknown", ["values", "unknown"], ["reports"]):
-        with pytest.raises(ValueError, match="unknown|reports"):
+        with pytest.raises(ValueError, match=r"unknown|reports"):
             colour.stream(graph, IN, stream_mode=wrong)
 
 
