@@ -590,6 +590,8 @@ class AsyncDriver:
     async def handle(self, event: Any) -> None:
         """Settle an outcome, or start a child task."""
         if event is None:
+            if self.run.notices:
+                await self.tell()
             if self.fence is not None:
                 self.fence.check()
             if self.naps:
@@ -796,6 +798,8 @@ class AsyncDriver:
         event = Spawned(scope, node, argument, index, future, copy_context())
         if on_loop:
             self.start_child(event)
+            if self.run.notices:
+                self.inbox.put(None)  # the owner says it
             self.lend()
         else:
             self.hand_over(event)

@@ -13,6 +13,7 @@ import pytest
 
 from checkpoint.memory import InMemorySaver
 from pregel._scope import current
+from pregel.cache.memory import InMemoryCache
 from pregel.callbacks import (
     GraphCallbackHandler,
     GraphInterruptEvent,
@@ -24,7 +25,7 @@ from pregel.callbacks import (
 from pregel.config import RunnableConfig
 from pregel.errors import EmptyInputError, GraphRecursionError
 from pregel.graph import START, StateGraph
-from pregel.types import Command, RetryPolicy, Send, TracePolicy, interrupt, omit_payload
+from pregel.types import CachePolicy, Command, RetryPolicy, Send, TracePolicy, interrupt, omit_payload
 from tests.support.driving import child
 from tests.support.scenarios import Colour, Gate, Log, LogX, path_of
 
@@ -349,6 +350,64 @@ def test_a_task_that_is_called_names_its_caller(colour):
     parent, called = witness.of("on_task_start")
     assert (parent.name, called.name, called.parent_task_id) == ("n", "t", parent.task_id)
     assert [event.name for event in witness.of("on_task_end")] == ["t", "n"]
+
+
+@ours
+def test_the_start_of_a_called_task_is_told_before_it_ends(colour):
+    """Also if its caller waits on the event loop meanwhile."""
+    told = Gate()
+
+    class Opening(GraphCallbackHandler):
+        def on_task_start(self, event: TaskEvent) -> None:
+            if event.parent_task_id is not None:
+                told.set()
+
+    def wait(value: int) -> int:
+        told.wait()
+        return value
+
+    async def await_(value: int) -> int:
+        await told.wait_async()
+        return value
+
+    step = child(await_ if colour.is_async else wait)
+
+    def node(state: Any) -> Any:
+        return {"l": [current().spawn(step, 1).result()]}
+
+    async def anode(state: Any) -> Any:
+        return {"l": [await current().spawn(step, 1)]}
+
+    builder = StateGraph(Log).add_node("n", anode if colour.is_async else node).add_edge(START, "n")
+    assert colour.invoke(builder.compile(), IN, config(Opening())) == {"l": ["in", 1]}
+
+
+@ours
+@pytest.mark.parametrize("enters", [False, True])
+def test_results_from_a_cache(colour, enters):
+    """A task whose result was found has begun and ended; nothing was entered. Handlers that enter change no key."""
+    entered: list[str] = []
+
+    class Entering(Witness):
+        def enter_task(self, event: TaskEvent) -> None:
+            entered.append(event.name)
+
+    def node(state: Any) -> Any:
+        return {"l": ["n"]}
+
+    builder = StateGraph(Log).add_node("n", colour.node(node), cache_policy=CachePolicy()).add_edge(START, "n")
+    graph = builder.compile(cache=InMemoryCache())
+    witness = Entering() if enters else Witness()
+    for _ in range(2):
+        assert colour.invoke(graph, IN, config(witness)) == {"l": ["in", "n"]}
+    assert witness.said("on_task_start", "on_task_end") == [
+        ("task_start", "n", None),
+        ("task_end", "n", "done"),
+        ("task_start", "n", None),
+        ("task_end", "n", "cached"),
+    ]
+    assert witness.of("on_task_end")[1].output == {"l": ["n"]}
+    assert entered == ["n"] * enters
 
 
 class Fenced(Witness):
