@@ -243,6 +243,38 @@ def fan_out_subgraph(side: Side) -> Prepared:
     return lambda: _timed(lambda: graph.invoke({"total": 0}), lambda out: bool(out["total"] == 2 * FAN)), FAN
 
 
+def tasks_sync(side: Side) -> Prepared:
+    """An entrypoint that calls a trivial `@task` 100 times, then waits for all, `invoke`."""
+    func = importlib.import_module(f"{side.prefix}.func")
+    one = func.task(_double)
+
+    def flow(n: int) -> int:
+        return sum(future.result() for future in [one(i) for i in range(n)])
+
+    graph = func.entrypoint()(flow)
+    return lambda: _timed(lambda: graph.invoke(FAN), lambda out: bool(out == FAN * (FAN - 1))), FAN
+
+
+def tasks_async(side: Side) -> Prepared:
+    """The same with coroutine functions, `ainvoke`."""
+    func = importlib.import_module(f"{side.prefix}.func")
+    one = func.task(_adouble)
+
+    async def flow(n: int) -> int:
+        return sum(await asyncio.gather(*[one(i) for i in range(n)]))
+
+    graph = func.entrypoint()(flow)
+    return lambda: _atimed(lambda: graph.ainvoke(FAN), lambda out: bool(out == FAN * (FAN - 1))), FAN
+
+
+def _double(n: int) -> int:
+    return n * 2
+
+
+async def _adouble(n: int) -> int:
+    return n * 2
+
+
 def sync_under_ainvoke(side: Side) -> Prepared:
     """Two-node loop of 200 supersteps of sync nodes under `ainvoke`: each runs off the loop."""
     graph, config = side.loop(SAVED_STEPS), {"recursion_limit": STEPS}
@@ -403,6 +435,8 @@ WORKLOADS: dict[str, Callable[[Side], Prepared]] = {
         fan_out_sync,
         fan_out_async,
         fan_out_subgraph,
+        tasks_sync,
+        tasks_async,
         sync_under_ainvoke,
         loop_memory,
         loop_sqlite_sync,

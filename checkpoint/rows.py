@@ -28,7 +28,7 @@ from checkpoint.base import (
     RunnableConfig,
     TaskWrites,
     ThreadDeletedError,
-    namespace_above,
+    namespaces_above,
     says_something,
 )
 from checkpoint.chains import (
@@ -368,10 +368,13 @@ def existing(rows: Rows, space_pk: Any, rev: int) -> Found:
 def check_above(rows: Rows, thread_id: str, ns: str, found: Found) -> None:
     """Raise if the checkpoint of the namespace above is gone, to which a nested one belongs."""
     row = found.row
-    if row.up_rev is None or rows.exists(thread_id, namespace_above(ns), row.up_rev):
+    up_rev = row.up_rev
+    if up_rev is None:
+        return
+    if any(rows.exists(thread_id, above, up_rev) for above in namespaces_above(ns)):
         return
     # What a stable namespace belongs to may be the namespace of one call.
-    if ":" in ns or not rows.exists(thread_id, None, row.up_rev):
+    if ":" in ns or not rows.exists(thread_id, None, up_rev):
         raise CorruptCheckpointError(
             f"revision {row.up_rev} of the namespace above, to which it belongs, is gone", checkpoint_id=row.id
         )

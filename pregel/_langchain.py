@@ -58,9 +58,10 @@ class Lent(dict[str, Any]):
 
     def made(self) -> Lent:
         """Itself, filled."""
-        scope, self._scope = self._scope, None
+        scope = self._scope
         if scope is not None:
             dict.update(self, scope.config)
+            self._scope = None  # only now: other threads of the body may be looking, too
         return self
 
     def __len__(self) -> int:

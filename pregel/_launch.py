@@ -29,7 +29,7 @@ from pregel._scope import TaskScope
 from pregel._stream import Outlet
 from pregel._turns import OnConflict, Turn
 from pregel.constants import PREVIOUS, SCOPE_KEY
-from pregel.engine import namespace, occupancy, pause, repeat, snapshot, view
+from pregel.engine import namespace, occupancy, pause, plan, repeat, snapshot, view
 from pregel.engine.core import Run, count_of
 from pregel.engine.limited import LimitedRun, Limits
 from pregel.engine.occupancy import Step
@@ -47,6 +47,8 @@ MODES = frozenset({"values", "updates", "custom", "messages", "tasks", "checkpoi
 REPLAYED = "replayed"
 """The fact of a replay: the addressed checkpoint of the root run, and those of nested ones, by namespace. It counts for
 the fork checkpoint that it begins with, whose parent is the addressed one."""
+CALLER = "caller"
+"""The fact of a nested run that shares its state with others: the called task that its last run was started in."""
 LIVE = frozenset({"custom", "messages", "tools"})
 """Modes whose chunks must leave while a body runs."""
 DURABILITIES = ("sync", "async", "exit")
@@ -560,7 +562,13 @@ def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, val
             )
         if value is not None and not isinstance(value, Command):
             request.seeds = {}  # a new input goes through the nested graphs from their start
+    caller = None
+    if around is not None and request.parent is not None and request.stable_ns:
+        task = request.parent.task
+        caller = around.id_of(task) if task.call_index >= 0 else None
     if loaded is None or loaded.checkpoint_id is None:
+        if caller is not None:
+            run.remember(CALLER, caller)
         return run
     if around is None:
         if request.checkpoint_id is not None:
@@ -578,6 +586,10 @@ def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, val
                 run.stood = Stood("", id_, rev, as_of)
         return run
     run.continues = loaded.parents.get(around.ns) == around.checkpoint_id
+    if caller is not None and run.facts.get(CALLER) != caller:
+        # Several tasks that a body calls one after the other may run it, each with an input of its own.
+        run.continues = run.continues and CALLER not in run.facts
+        run.remember(CALLER, caller)
     run.stood = request.stood
     if request.checkpoint_id is not None:
         # The caller named this nested checkpoint: it continues, and what came after it is run again.
@@ -852,7 +864,7 @@ def runtime_of(run: RunState, scope: TaskScope) -> Runtime[Any]:
     previous = None
     if PREVIOUS in run.program.channels:
         try:
-            previous = run.channels[PREVIOUS].get()
+            previous = plan.own_copy(run, run.channels[PREVIOUS].get())
         except EmptyChannelError:
             previous = None
     elif task.parent is not None and task.parent.scope is not None:

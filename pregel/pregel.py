@@ -28,7 +28,7 @@ from pregel.cache.keys import namespace_of
 from pregel.channels import BaseChannel, Topic
 from pregel.constants import END, RESERVED, START, TASKS
 from pregel.drawing.draw import Graph, NodeInfo, build_channel_graph
-from pregel.engine.program import PregelNode, Program, Returned, Write
+from pregel.engine.program import Node, PregelNode, Program, Returned, Write
 from pregel.engine.sync_driver import SyncDriver
 from pregel.errors import InvalidUpdateError, Stranded, nearest, shown
 from pregel.managed import ManagedValue
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from pregel.explanation import Explanation
 
-__all__ = ["AsyncChunkStream", "ChunkStream", "NodeBuilder", "Pregel", "PregelNode", "Returned"]
+__all__ = ["AsyncChunkStream", "ChunkStream", "NodeBuilder", "Pregel", "PregelNode", "Returned", "callable_node"]
 
 PASSTHROUGH: Any = object()
 """A write entry's value that stands for the node's output."""
@@ -1349,6 +1349,11 @@ class Pregel(_launch.Graph):
         if isinstance(names, str):
             return getattr(self.channels[names], kind)
         return {name: getattr(self.channels[name], kind) for name in names}
+
+
+def callable_node(name: str, spec: PregelNode) -> Any:
+    """A node that no channel wakes: `TaskScope.spawn` runs it as a task of whoever calls it."""
+    return Node(name, spec, {})
 
 
 def _cached_under(name: str, node: PregelNode, seen: set[int]) -> Iterator[tuple[str, ...]]:

@@ -131,7 +131,8 @@ def test_repr_and_printing(capsys: pytest.CaptureFixture[str]) -> None:
         assert part in called
     assert Message(role="user", content=[{"type": "text", "text": "T"}]).pretty_repr().endswith("T")
     assert "image" in Message(role="user", content=[{"type": "image"}]).pretty_repr()
-    assert Message(role="assistant", content="").pretty_repr().endswith("\n")
+    assert Message(role="assistant", content="").pretty_repr() == " Ai Message ".center(80, "=")
+    assert Message(role="user", content="").pretty_repr().endswith("=\n\n")
 
 
 def test_stored_forms() -> None:

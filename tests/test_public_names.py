@@ -109,8 +109,6 @@ NAMES = {
 MODULES_ELSEWHERE = {
     "prebuilt": "agents and tools: a part of their own, not built yet",
     "stream": "the event streams of version 3: a part of their own, not built yet",
-    "func": "the functional front end is built beside this list",
-    "graph.ui": "built beside this list",
     "pregel.debug": "private formatting of the peer's own debug chunks; what they say is in stream_mode='debug'",
     "pregel.main": "the peer's file behind `pregel`; the names are in `pregel.pregel`",
     "pregel.protocol": "what local and remote graphs of a server have in common; `Pregel` is the only graph here",

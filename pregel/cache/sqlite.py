@@ -21,7 +21,7 @@ from checkpoint.files import make_private
 from checkpoint.workers import Worker
 from pregel.cache.base import BaseCache, FullKey, Namespace, Typed, decoded, encoded, packed
 
-__all__ = ["SqliteCache"]
+__all__ = ["CacheOpenError", "SqliteCache"]
 
 ValueT = TypeVar("ValueT")
 
@@ -43,6 +43,33 @@ def _checked(ns: bytes, key: str, tag: str, body: bytes) -> bytes:
     return body + zlib.crc32(body, zlib.crc32(place)).to_bytes(4, "big")
 
 
+class CacheOpenError(Exception):
+    """A file that cannot be opened as a cache. Nothing in it was changed."""
+
+
+def _opened(path: str) -> sqlite3.Connection:
+    is_file = path not in ("", ":memory:")
+    if is_file:
+        make_private(path)
+    conn = None
+    try:
+        conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        conn.execute("PRAGMA journal_mode = WAL")
+        conn.execute("PRAGMA trusted_schema = OFF")
+        conn.execute("PRAGMA synchronous = NORMAL" if is_file else "PRAGMA synchronous = OFF")
+        for statement in _TABLE:
+            conn.execute(statement)
+    except sqlite3.Error as error:
+        if conn is not None:
+            conn.close()
+        raise CacheOpenError(
+            f"{path} cannot be opened as a cache (SQLite: {error}); check that it is the path of a SQLite file, and that "
+            f"the file and its directory may be written to; what is in a cache can be computed again, so a damaged one may "
+            f"be deleted"
+        ) from error
+    return conn
+
+
 class SqliteCache(BaseCache[ValueT], Generic[ValueT]):
     """A cache in a SQLite file, which only its owner may read. Safe to use from several threads, loops and processes.
 
@@ -52,6 +79,9 @@ class SqliteCache(BaseCache[ValueT], Generic[ValueT]):
         max_entries: most entries, give or take a few; None for no bound.
         max_bytes: most bytes of their values, likewise.
         clock: seconds since the epoch.
+
+    Raises:
+        CacheOpenError: the file cannot be opened.
     """
 
     is_shared: ClassVar[bool] = True
@@ -73,18 +103,7 @@ class SqliteCache(BaseCache[ValueT], Generic[ValueT]):
         self._lock = threading.RLock()
         self._worker = Worker("pregel-cache")
         self._n_sets = 0
-        if self.path not in ("", ":memory:"):
-            make_private(self.path)
-        self._conn = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        try:
-            self._conn.execute("PRAGMA journal_mode = WAL")
-            self._conn.execute("PRAGMA trusted_schema = OFF")
-            self._conn.execute("PRAGMA synchronous = OFF" if self.path == ":memory:" else "PRAGMA synchronous = NORMAL")
-            for statement in _TABLE:
-                self._conn.execute(statement)
-        except sqlite3.Error:
-            self._conn.close()
-            raise
+        self._conn = _opened(self.path)
 
     def get(self, keys: Sequence[FullKey]) -> dict[FullKey, ValueT]:
         """The entries that are there."""

@@ -28,7 +28,7 @@ from checkpoint.base import (
     ThreadDeletedError,
 )
 from pregel._scope import TaskScope
-from pregel.engine import limits
+from pregel.engine import calls, limits
 from pregel.engine.core import Run
 from pregel.engine.effects import HAND_BACK, Effect, Recorded, Retry, Spawned, Start
 from pregel.engine.limits import own_error, tell
@@ -228,6 +228,8 @@ class AsyncDriver:
                         ):
                             raise
                         if not await self.again(run.settle(task, own_error(task, error)), inline=True):
+                            if run.failure is not None:
+                                self.withdraw()
                             break
                     else:
                         scope.closed = True
@@ -520,6 +522,7 @@ class AsyncDriver:
         if gate is not None and failure is None:
             gate.end(scope)
         self.inbox.put_from_thread((scope, writes, failure))
+        del failure  # it knows this frame
         if gate is not None and self.is_closed:
             gate.end(scope)
 
@@ -704,7 +707,7 @@ class AsyncDriver:
         self.starts.clear()
         for body, scope in list(self.bodies.items()):
             task = scope.task
-            if not task.settled and task.call_index < 0 and not body.done() and scope not in self.ending:
+            if not task.settled and not body.done() and scope not in self.ending:
                 scope.close()
                 body.cancel()
                 self.run.drop(task)
@@ -789,13 +792,14 @@ class AsyncDriver:
 
     def spawn(self, scope: TaskScope, node: Any, argument: Any) -> Any:
         """Start a child task; returns an asyncio future on the loop, a `concurrent.futures` one in a worker."""
+        if self.pumping is not None and self.pumping.done():
+            self.pumping.result()
         on_loop = asyncio._get_running_loop() is self.loop
         future: Any = self.loop.create_future() if on_loop else future_type()()
-        index = scope.calls
-        scope.calls += 1
+        call = calls.keyed(self.run, scope, node, argument)
         if self.gate is not None:
             self.gate.step_out(scope)
-        event = Spawned(scope, node, argument, index, future, copy_context())
+        event = Spawned(scope, node, calls.own_arguments(self.run, argument), call, future, copy_context())
         if on_loop:
             self.start_child(event)
             if self.run.notices:
@@ -830,7 +834,7 @@ class AsyncDriver:
         if self.pumping is not None and self.pumping.done():
             self.pumping.result()
         future: Any = self.loop.create_future() if on_loop else future_type()()
-        self.hand_over(Spawned(scope, None, row, -1, future, None))
+        self.hand_over(Spawned(scope, None, row, None, future, None))
         return future
 
     def hand_over(self, event: Spawned) -> None:
@@ -850,12 +854,12 @@ class AsyncDriver:
 
     def start_child(self, event: Spawned) -> None:
         """Make the child's task and start it; one with a stored result is settled at the next turn."""
-        child = self.run.call(event.scope, event.node, event.argument, event.index)
-        child.future = event.future
-        child.caller = event.scope
+        child = self.call_child(event)
         if child.settled:
             self.inbox.put(child)
             return
+        if child.scope is not None:
+            return  # an earlier attempt of the caller started it, and it is still running
         scope = self.run.open(child)
         if child.timeout is not None:
             self.limited = True
@@ -865,6 +869,16 @@ class AsyncDriver:
             launch()
         else:
             self.gate.enter(partial(self.admit, launch))
+
+    def call_child(self, event: Spawned) -> Task:
+        """The task of a call, with the future that its caller waits for."""
+        assert event.call is not None
+        child = self.run.call(event.scope, event.node, event.argument, *event.call)
+        if child.future is not None:
+            abandon_future(child.future)
+        child.future = event.future
+        child.caller = event.scope
+        return child
 
     async def store_kept(self, event: Spawned) -> None:
         """Store what a body recorded, then let it go on."""
@@ -889,6 +903,7 @@ class AsyncDriver:
     async def pump(self) -> None:
         """Settle the children of an inline body until it has ended: the driver itself is awaiting that body."""
         events = self.inbox.events
+        event = None
         try:
             while True:
                 await self.wait()
@@ -897,7 +912,9 @@ class AsyncDriver:
                     if event is HAND_BACK:
                         return
                     await self.handle(event)
-        except Exception as error:
+        except BaseException as error:
+            if isinstance(event, Spawned) and not event.future.done():
+                event.future.set_exception(error)
             for task in self.run.tasks:
                 if task.future is not None and not task.future.done():
                     task.future.set_exception(error)
@@ -905,6 +922,7 @@ class AsyncDriver:
 
     async def take_back(self) -> None:
         """The inline body has ended: settle its remaining children at the barrier."""
+        self.inlined = None  # a child that calls another one now must not start a second pump
         pump, self.pumping = self.pumping, None
         assert pump is not None
         self.inbox.put(HAND_BACK)

@@ -99,7 +99,7 @@ class CachingRun(LimitedRun):
     def call(self, scope: TaskScope, node: Node, *call: Any, **more: Any) -> Task:
         """A task calls a task, whose body will look into the cache."""
         child = super().call(scope, node, *call, **more)
-        is_new = child.node.spec is node.spec and not child.settled
+        is_new = child.scope is None and not child.settled  # else an attempt of it is running already
         if (
             is_new
             and self.request.caching.policy(child) is not None

@@ -26,6 +26,7 @@ from pregel import _langchain
 from pregel._scope import TaskScope
 from pregel.constants import ERROR, ERROR_SOURCE_NODE, INTERRUPT, NULL_TASK_ID, RESUME, RETURN, START
 from pregel.engine import (
+    calls,
     entry,
     joins,
     namespace,
@@ -226,19 +227,31 @@ class Run(RunState):
                 task.attempt += 1
                 if task.is_pull:
                     task.input = plan.read_input(self, task.node)
+                elif task.call_index >= 0:
+                    task.input = calls.own_arguments(self, task.arg)
                 if report.REPORTS in self.sees:
                     report.retries(self, task, error, wait)
                 return Retry(task, wait, error)
         return self._fail(task, error)
 
-    def call(self, scope: TaskScope, node: Node, argument: Any, index: int) -> Task:
-        """A task calls a task: the child, settled already if its result was stored by an earlier run."""
+    def call(
+        self, scope: TaskScope, node: Node, argument: Any, index: int, key: str | None = None, in_line: bool = False
+    ) -> Task:
+        """A task calls a task: the child, settled already if its result is stored. If an earlier attempt of the caller
+        has called it, that one, finished or still running."""
+        former = None if key is None else calls.made_before(self, scope, node, key)
+        if former is not None and calls.is_of_use(self, former):
+            return former
         child = Task(node, argument)
+        child.former = former
         child.parent = scope.task
-        child.call_index = index
+        child.call_index, child.key, child.in_line = index, key, in_line
+        if node.retry_policy or self.request.retry_policy:
+            child.input = calls.own_arguments(self, argument)
+            child.arg = argument
         if self.pending:
-            entry.reapply(self, [child])
-            if child.settled and child.interrupts:
+            calls.recall(self, scope, child)
+            if child.settled and child.writes is None and child.interrupts:
                 scope.questions.asked.append(((2, index, ""), child.interrupts))
         self.tasks.append(child)
         if not child.settled:
@@ -301,6 +314,7 @@ class Run(RunState):
             made = self.checkpoint_id_ = None
         self.pending = []
         if self.resumed:
+            calls.report(self)
             self.step_over()
             if self.request.parent_run is None:
                 self.answers.loose.clear()  # it was meant for this superstep: a question of a later one is asked
@@ -477,6 +491,10 @@ class Run(RunState):
             raise EngineBug("the run has no driver that could start a task")
         return self.spawner(scope, node, argument)
 
+    def copied(self, value: Any) -> Any:
+        """The value with containers of its own, one level."""
+        return plan.own_copy(self, value)
+
     def key_of(self, scope: TaskScope) -> str:
         """What names the logical task of a scope, whenever it runs again."""
         return origin.key_of(self, scope)
@@ -535,6 +553,8 @@ class Run(RunState):
         if not called:
             self.interrupts += questions
         if self.stores:
+            if self.request.parent_run is None:
+                self._take_back_answers()
             self._hold(task, INTERRUPT, list(questions))
             self._hold_answers(task)
         if called:
@@ -566,14 +586,27 @@ class Run(RunState):
                 self._pass_on(parent)
 
     def _refuse(self, task: Task, error: BaseException) -> None:
-        """An answer does not fit its question. Nothing of it is stored; the question stays open as it was."""
+        """An answer does not fit its question. Nothing of it stays stored; the question stays open as it was."""
         task.error = error
+        if self.request.parent_run is None:
+            self._take_back_answers()
         self._keep_answers(task)
         if self.sees:
             view.failed(self, task)
         if task.call_index < 0:
             self.refused = self.refused or error
             self.waiting.append(task)
+
+    def _take_back_answers(self) -> None:
+        """Root run: answers were stored before a node could look at them; those that do not fit are nobody's."""
+        answers = self.answers
+        if not answers.unfit or not self.stores:
+            return
+        answers.unfit = False
+        slot = WRITES_IDX_MAP[RESUME]
+        self.held = [entry for entry in self.held if (entry.task_id, entry.slot) != (NULL_TASK_ID, slot)]
+        left = dict(answers.by_id) or None
+        self.held.append(TaskWrites(self.rev, self.checkpoint_id, NULL_TASK_ID, "", slot, [(RESUME, left)]))
 
     def _fail(self, task: Task, error: Exception) -> Effect | None:
         """No further try: hand the failure to the node's handler, or let it end the run."""
@@ -617,7 +650,8 @@ class Run(RunState):
 
     def _row(self, task: Task, slot: int, writes: Sequence[Write]) -> TaskWrites:
         checkpoint_id = self.checkpoint_id_ or self.checkpoint_id
-        return TaskWrites(self.rev, checkpoint_id, task.id_ or self.id_of(task), task.path_text, slot, writes)
+        path = task.path_text if task.call_index < 0 else calls.row_path(self, task)
+        return TaskWrites(self.rev, checkpoint_id, task.id_ or self.id_of(task), path, slot, writes)
 
     def _hold(self, task: Task, channel: str, value: Any) -> None:
         self.held.append(self._row(task, WRITES_IDX_MAP[channel], [(channel, value)]))

@@ -56,7 +56,7 @@ class Answers:
     taking are one dict or list operation, so any thread may.
     """
 
-    __slots__ = ("anew", "bare", "by_id", "given", "loose", "open", "taken")
+    __slots__ = ("anew", "bare", "by_id", "given", "loose", "open", "taken", "unfit")
 
     def __init__(self, by_id: Mapping[str, Any] | None = None, loose: Any = MISSING, bare: str | None = None) -> None:
         self.by_id: dict[str, Any] = dict(by_id or {})
@@ -71,6 +71,8 @@ class Answers:
         """Ids that this resume answers, as opposed to what was stored by an earlier one."""
         self.taken: set[str] = set()
         """Ids of questions that have got their answer in this run."""
+        self.unfit = False
+        """Has a question turned its answer down, which is stored still?"""
 
 
 class Channels(dict[str, BaseChannel[Any, Any, Any]]):
@@ -359,6 +361,7 @@ class RunState:
         "phase",
         "program",
         "ready",
+        "recalled",
         "refused",
         "replayed",
         "replaying",
@@ -467,6 +470,8 @@ class RunState:
         """Set by the driver: starts a child task, returns its future."""
         self.keeper: Any = None
         """The driver, as far as running tasks record results with it (`once`, `keep`); None when it is over."""
+        self.recalled: Any = None
+        """What is stored of called tasks of the open step (`calls.Recalled`); None until one is called again."""
         self.kept: Kept | None = None
         """What tasks of the current step recorded; None until one does."""
         self.loaded = loaded

@@ -34,6 +34,7 @@ from checkpoint.base import (
     ThreadDeletedError,
 )
 from pregel._scope import TaskScope
+from pregel.engine import calls
 from pregel.engine.core import Run
 from pregel.engine.effects import HAND_BACK, Effect, Recorded, Retry, Spawned, Start
 from pregel.engine.limits import deadline_of, is_replaced, own_error, tell, timed_out
@@ -390,6 +391,7 @@ class SyncDriver:
         if gate is not None and failure is None:
             gate.end(scope)
         self.inbox.put((scope, writes, failure))
+        del failure  # it knows this frame
         if gate is not None and self.is_closed:
             gate.end(scope)
 
@@ -552,12 +554,18 @@ class SyncDriver:
 
     def spawn(self, scope: TaskScope, node: Any, argument: Any) -> Any:
         """Start a child task; returns a `concurrent.futures.Future`. Called from the thread of a running body."""
+        if node.fn is None:
+            raise RuntimeError(
+                f"task {node.name!r} is async, and was called in a sync run, which has no event loop for it; run the graph "
+                f"with ainvoke or astream, or give it a sync function"
+            )
+        if self.pump_error is not None:
+            raise self.pump_error
         future = future_type()()
-        index = scope.calls
-        scope.calls += 1
+        call = calls.keyed(self.run, scope, node, argument)
         if self.gate is not None:
             self.gate.step_out(scope)
-        self.hand_over(Spawned(scope, node, argument, index, future, copy_context()))
+        self.hand_over(Spawned(scope, node, calls.own_arguments(self.run, argument), call, future, copy_context()))
         return future
 
     def once(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
@@ -579,7 +587,7 @@ class SyncDriver:
         if self.pump_error is not None:
             raise self.pump_error
         future = future_type()()
-        self.hand_over(Spawned(scope, None, row, -1, future, None))
+        self.hand_over(Spawned(scope, None, row, None, future, None))
         return future
 
     def hand_over(self, event: Spawned) -> None:
@@ -602,14 +610,14 @@ class SyncDriver:
         if event.node is None:
             self.store_kept(event)
             return
-        child = self.run.call(event.scope, event.node, event.argument, event.index)
-        child.future = event.future
-        child.caller = event.scope
+        child = self.call_child(event)
         if self.run.notices:
             self.tell()
         if child.settled:
             self.resolve(child)
             return
+        if child.scope is not None:
+            return  # an earlier attempt of the caller started it, and it is still running
         scope = self.run.open(child)
         if child.timeout is not None:
             self.limited = True
@@ -622,6 +630,16 @@ class SyncDriver:
             workers.submit(job)
         else:
             self.gate.enter(partial(workers.submit, job))
+
+    def call_child(self, event: Spawned) -> Task:
+        """The task of a call, with the future that its caller waits for."""
+        assert event.call is not None
+        child = self.run.call(event.scope, event.node, event.argument, *event.call)
+        if child.future is not None:
+            abandon_future(child.future)
+        child.future = event.future
+        child.caller = event.scope
+        return child
 
     def store_kept(self, event: Spawned) -> None:
         """Store what a body recorded, then let it go on."""
@@ -644,11 +662,14 @@ class SyncDriver:
     def pump(self) -> None:
         """Own the run while an inline body runs: settle its children until the body has ended."""
         here.is_worker = True
+        event = None
         try:
             while (event := self.wait()) is not HAND_BACK:
                 self.handle(event)
         except BaseException as error:  # noqa: BLE001 - carried to the driver's thread
             self.pump_error = error
+            if isinstance(event, Spawned) and not event.future.done():
+                event.future.set_exception(error)
             for task in self.run.tasks:
                 if task.future is not None and not task.future.done():
                     task.future.set_exception(error)

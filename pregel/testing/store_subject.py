@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import string
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -56,6 +56,10 @@ class Letters:
             raise self.error
         self.texts += texts
         return [[float(text.count(letter)) for letter in string.ascii_lowercase] for text in texts]
+
+    def __call__(self, texts: Sequence[str]) -> list[list[float]]:
+        """As `embed_documents`, for stores that take functions only."""
+        return self.embed_documents([*texts])
 
     def embed_query(self, text: str) -> list[float]:
         """A vector of 26 numbers."""

@@ -5,11 +5,13 @@ Skipped where the library is not installed; that it is never imported by us is s
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 
 from checkpoint.memory import InMemorySaver
+from pregel._langchain import Lent
 from pregel.channels import LastValue
 from pregel.constants import TAG_NOSTREAM
 from pregel.errors import AttemptClosedError
@@ -408,6 +410,26 @@ def test_a_config_of_the_bodys_own_adds_to_the_tasks(colour: Colour, lc: Library
     assert sorted(about["tags"]) == ["own", "run"]
     deaf = one(asks(colour, model.with_config(callbacks=[lc.BaseCallbackHandler()])))
     assert shown(colour, deaf) == [("AIMessage", "b")]  # callbacks of its own replace the task's, as in the library
+
+
+def test_threads_of_a_body_may_look_at_the_same_time() -> None:
+    seen: list[Any] = []
+
+    class Scope:
+        """While one thread makes the config, another one looks."""
+
+        @property
+        def config(self) -> Any:
+            if not seen:
+                seen.append("one")
+                other = threading.Thread(target=lambda: seen.append(dict(lent)))
+                other.start()
+                other.join()
+            return {"tags": ["t"]}
+
+    lent = Lent(Scope())  # type: ignore[arg-type]
+    assert lent["tags"] == ["t"]
+    assert seen[1] == {"tags": ["t"]}
 
 
 def test_the_lent_config_reads_like_a_dict(colour: Colour, lc: Library) -> None:

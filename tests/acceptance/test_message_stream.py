@@ -17,7 +17,7 @@ from pregel.graph import START, MessagesState, StateGraph, add_messages
 from pregel.graph.message import MessageGraph, push_message
 from pregel.messages import Message
 from pregel.pregel import NodeBuilder, Pregel
-from pregel.types import Command, interrupt
+from pregel.types import Command, Overwrite, interrupt
 from tests.support.scenarios import Colour, Gate, refused
 
 HELLO = {"messages": [Message(role="user", content="hello", id="h")]}
@@ -71,6 +71,7 @@ def shown(colour: Colour, graph: Any, **kw: Any) -> list[tuple[str, str]]:
         ({"other": [{"role": "assistant", "content": "elsewhere"}, ("ai", "a pair")]}, ["elsewhere"]),
         ({"other": [{"role": "teller", "content": "x"}, {"type": "ai", "content": "x"}, {"role": "user"}, "x"]}, []),
         ({"messages": HELLO["messages"]}, []),
+        ({"messages": Overwrite([ai("all that is left", "1")])}, []),
         (None, []),
     ],
 )

@@ -15,7 +15,7 @@ from checkpoint.base import UnregisteredTypeError
 from pregel.cache.base import BaseCache, packed
 from pregel.cache.memory import InMemoryCache
 from pregel.cache.redis import RedisCache
-from pregel.cache.sqlite import SqliteCache
+from pregel.cache.sqlite import CacheOpenError, SqliteCache
 from pregel.warnings import PregelWarning
 from tests.support.scenarios import Colour
 
@@ -404,3 +404,12 @@ def test_who_was_overtaken_between_asking_and_computing_asks_again(colour: Colou
         raise AssertionError("it is there")
 
     assert Calls(colour, Overtaken()).get_or_compute(KEY, compute) == "theirs"
+
+
+def test_what_is_no_cache_is_refused(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("no database at all, and longer than its header would be" * 10)
+    for path in (tmp_path, tmp_path / "missing" / "cache", text):
+        with pytest.raises(CacheOpenError, match=path.name):
+            SqliteCache[Any](path)
+    assert text.read_text().startswith("no database")

@@ -16,7 +16,7 @@ from pregel.store.base import PutOp
 from pregel.store.sqlite import AsyncSqliteStore, SqliteStore
 from pregel.store.sqlite.core import FEW, PAGE
 
-N = 20_000
+N = 6_000
 VALUE = {"text": "x" * 900, "kind": "note", "n": 3, "tags": ["a", "b"]}
 SPACE = ("items",)
 
@@ -52,8 +52,8 @@ def counted(store: SqliteStore) -> Iterator[Counter[str]]:
 def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteStore]:
     """Many items in one namespace, and as many in many."""
     with SqliteStore(tmp_path_factory.mktemp("large") / "s", serde=Counting()) as store:
-        for space in (lambda n: SPACE, lambda n: ("many", str(n % 2000))):
-            store.batch([PutOp(space(n), f"k{n}", {"n": n, "kind": f"k{n % 1000}"}) for n in range(N)])
+        for space in (lambda n: SPACE, lambda n: ("many", str(n % 600))):
+            store.batch([PutOp(space(n), f"k{n}", {"n": n, "kind": f"k{n % 300}"}) for n in range(N)])
         yield store
 
 
@@ -103,8 +103,8 @@ SEARCHES: list[tuple[dict[str, Any], int, int]] = [
     ({"kind": "k7"}, 10, 10),  # 20 items
     ({"n": {"$gte": N - 20}}, 10, 10),
     ({"n": 55}, 1, 1),
-    ({"kind": "k7", "n": {"$lt": 500}}, 1, 1),  # of 20 items and of 500
-    ({"kind": "k7", "n": {"$lt": 5000}}, 5, 20),  # of 20 items and of 5,000
+    ({"kind": "k7", "n": {"$lt": 90}}, 1, 1),  # of 20 items and of 90
+    ({"kind": "k7", "n": {"$lt": 1500}}, 5, 20),  # of 20 items and of 1,500
     ({"kind": {"$in": ["k1", "k2"]}, "n": {"$gte": 0}}, 10, 10),
     ({"n": {"$gte": 10}}, 10, 10),  # nearly all
     ({"n": {"$lt": N // 2}}, 10, PAGE + 11),  # none of the newest; rows do not tell < from <=

@@ -53,6 +53,8 @@ FEW: Final = 1024
 """Items of a condition that are read rather than looked up further."""
 STREAMS: Final = 64
 """Namespaces that are read side by side; more are sorted together."""
+PLACES: Final = 32
+"""Rows that are fetched by their places at a time: more than a search returns, usually."""
 SWEPT: Final = 2
 """Expired items that each put removes."""
 
@@ -385,8 +387,8 @@ class Batch:
         return None if best is None else sorted(best, key=lambda place: (-place[1], -place[0]))
 
     def _rows_of(self, places: Sequence[tuple[int, int]]) -> Iterator[Row]:
-        for start in range(0, len(places), _PLACES):
-            chunk = places[start : start + _PLACES]
+        for start in range(0, len(places), PLACES):
+            chunk = places[start : start + PLACES]
             marks = ", ".join(["(?, ?)"] * len(chunk))
             rows = self._conn.execute(
                 f"WITH w (ns_pk, seq) AS (VALUES {marks}) SELECT {_COLUMNS} "
@@ -478,10 +480,6 @@ class Batch:
         cut = dict.fromkeys(labels[:depth] for labels in found if matches_conditions(labels, conditions))
         start = max(op.offset, 0)
         return list(islice(cut, start, None if op.limit < 0 else start + op.limit))
-
-
-_PLACES: Final = 32
-"""Rows that are fetched by their places at a time: more than a search returns, usually."""
 
 
 def _newest_first(row: Row) -> tuple[int, int]:

@@ -31,10 +31,10 @@ from checkpoint.serde.msgpack import Serde
 from checkpoint.workers import Worker
 from pregel.errors import shown
 from pregel.store.base import BaseStore, GetOp, IndexConfig, Op, PutOp, Result, SearchOp, TTLConfig, checked_ops
-from pregel.store.base.embed import ensure_embeddings, indexed_texts, measure_of, text_fields
+from pregel.store.base.embed import Measure, ensure_embeddings, indexed_texts, measure_of, text_fields
 from pregel.store.sqlite import vectors
 from pregel.store.sqlite.core import Batch, Put, Search, Step
-from pregel.store.sqlite.schema import StoreClosedError, StoreOpenError, is_set_up, make
+from pregel.store.sqlite.schema import StoreOpenError, closed, is_set_up, make
 
 SWEEP_MINUTES: Final = 5
 """Between two sweeps in the background, unless told otherwise."""
@@ -77,7 +77,7 @@ class SqliteStore(BaseStore):
         self.ttl_config = ttl
         self.serde = serde or Serde()
         self.embeddings = ensure_embeddings(index.get("embed")) if index else None
-        self._measure = measure_of(index)
+        self._measure: Measure = measure_of(index)
         if index:
             vectors.load()
         self._fields = text_fields(index)
@@ -192,10 +192,7 @@ class SqliteStore(BaseStore):
 
     def _check_open(self) -> None:
         if self._is_closed:
-            raise StoreClosedError(
-                f"{type(self).__name__} was closed and cannot be used any more; open another one, or call inside its "
-                f"`with` block"
-            )
+            raise closed(self)
 
     def __enter__(self) -> Self:
         return self
