@@ -25,6 +25,7 @@ from pregel.callbacks import (
 from pregel.config import RunnableConfig
 from pregel.errors import EmptyInputError, GraphRecursionError
 from pregel.graph import START, StateGraph
+from pregel.runtime import RunControl
 from pregel.types import CachePolicy, Command, RetryPolicy, Send, TracePolicy, interrupt, omit_payload
 from tests.support.driving import child
 from tests.support.scenarios import Colour, Gate, Log, LogX, path_of
@@ -483,6 +484,77 @@ def test_everything_that_begins_ends_once(colour, memory, end, limit):
     colour.outcome(graph, None, config(witness, **more))
     witness.check()
     assert len(witness.of("on_superstep_end")) >= 2
+
+
+class NoDisk(InMemorySaver):
+    """Stores so many commits, and no more."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__()
+        self.left = left
+
+    def write(self, *args: Any, **options: Any) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise OSError("disk full")
+        return super().write(*args, **options)
+
+    async def awrite(self, *args: Any, **options: Any) -> Any:
+        return self.write(*args, **options)
+
+
+@ours
+@pytest.mark.parametrize("left", range(5))
+def test_a_disk_that_is_full_ends_the_run(colour, left, durability):
+    builder = StateGraph(Log).add_node("a", colour.letter("a")).add_node("b", colour.letter("b"))
+    graph = builder.add_edge(START, "a").add_edge("a", "b").compile(checkpointer=NoDisk(left))
+    witness = Fenced()
+    _, error = colour.outcome(graph, IN, config(witness), durability=durability)
+    witness.check()
+    ends = witness.of("on_run_end", "on_run_error")
+    assert len(ends) == 1
+    assert (error is None) == (ends[0].status == "done")
+    assert ends[0].error is error
+
+
+@ours
+@pytest.mark.parametrize("how", ["step timeout", "timeout", "deadline", "drain", "max_steps"])
+def test_limits_end_the_run(colour, memory, how):
+    """Of a superstep, an attempt, the whole run; and a drain."""
+    gate, control = Gate(), RunControl()
+
+    def wait(state: Any) -> Any:
+        if how == "drain":
+            control.request_drain("now")
+        elif how != "max_steps":
+            yield gate
+        return {"l": ["n"]}
+
+    builder = StateGraph(Log).add_node("n", colour.script(wait), timeout=0.05 if how == "timeout" else None)
+    builder.add_node("m", colour.letter("m")).add_edge(START, "n").add_edge("n", "m")
+    graph = builder.compile(checkpointer=memory)
+    graph.step_timeout = 0.05 if how == "step timeout" else None
+    options: Any = {"deadline": {"deadline": 0.05}, "drain": {"control": control}, "max_steps": {"max_steps": 1}}
+    witness = Fenced()
+    _, error = colour.outcome(graph, IN, config(witness), **options.get(how, {}))
+    gate.set()
+    witness.check()
+    (end,) = witness.of("on_run_end", "on_run_error")
+    assert error is not None
+    assert (end.status, end.error) == (("drained", None) if how == "drain" else ("failed", error))
+
+
+@ours
+def test_a_ctrl_c_ends_the_run(memory):
+    def strike(state: Any) -> Any:
+        raise KeyboardInterrupt
+
+    graph = StateGraph(Log).add_node("n", strike).add_edge(START, "n").compile(checkpointer=memory)
+    witness = Fenced()
+    with pytest.raises(KeyboardInterrupt):
+        graph.invoke(IN, config(witness))
+    witness.check()
+    assert [type(event.error) for event in witness.of("on_task_error", "on_run_error")] == [KeyboardInterrupt] * 2
 
 
 @ours
