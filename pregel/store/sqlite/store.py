@@ -105,7 +105,8 @@ class SqliteStore(BaseStore):
                 if not is_set_up(self.conn):
                     with self._transaction(True):
                         make(self.conn)
-                self._is_set_up = True
+                # Within the program's transaction the tables may go again.
+                self._is_set_up = not self.conn.in_transaction
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Carry out operations in order and in one transaction, see `BaseStore`.
