@@ -64,6 +64,8 @@ ROWS = [
     Row("fan-out of 100 trivial tasks, sync", "fan_out_sync", "task", 6, 9, rounds=15),
     Row("fan-out of 100 trivial tasks, async", "fan_out_async", "task", 8, 12, rounds=15),
     Row("fan-out of 100 to a two-node subgraph", "fan_out_subgraph", "branch", 10, 25, rounds=10),
+    Row("100 parallel calls of a trivial `@task`, sync", "tasks_sync", "call", 8, 10, rounds=15),
+    Row("100 parallel calls of a trivial `@task`, async", "tasks_async", "call", 8, 10, rounds=15),
     Row("sync nodes under `ainvoke`", "sync_under_ainvoke", "superstep", 3, 4),
     Row("loop of 200, InMemorySaver", "loop_memory", "superstep", 10, 20),
     Row("loop of 200, SQLite, durability sync (FULL), warmed file", "loop_sqlite_sync", "superstep", 3, 3.8, rounds=8),
@@ -78,6 +80,7 @@ ROWS = [
     Row("loop whose nodes read a list of 1,000 messages", "list_1k", "superstep"),
     Row("loop whose nodes read a list of 10,000 messages", "list_10k", "superstep"),
     Row("`add_messages`: append 1 to 10,000", "append_message", "call", 5, 20),
+    Row("loop whose node appends to 10,000 messages, with a router", "append_loop", "superstep", 10, 20),
 ]
 PER_ELEMENT_LIMIT_S = 5e-9
 TURN_S = 0.1

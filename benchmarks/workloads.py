@@ -243,6 +243,38 @@ def fan_out_subgraph(side: Side) -> Prepared:
     return lambda: _timed(lambda: graph.invoke({"total": 0}), lambda out: bool(out["total"] == 2 * FAN)), FAN
 
 
+def tasks_sync(side: Side) -> Prepared:
+    """An entrypoint that calls a trivial `@task` 100 times, then waits for all, `invoke`."""
+    func = importlib.import_module(f"{side.prefix}.func")
+    one = func.task(_double)
+
+    def flow(n: int) -> int:
+        return sum(future.result() for future in [one(i) for i in range(n)])
+
+    graph = func.entrypoint()(flow)
+    return lambda: _timed(lambda: graph.invoke(FAN), lambda out: bool(out == FAN * (FAN - 1))), FAN
+
+
+def tasks_async(side: Side) -> Prepared:
+    """The same with coroutine functions, `ainvoke`."""
+    func = importlib.import_module(f"{side.prefix}.func")
+    one = func.task(_adouble)
+
+    async def flow(n: int) -> int:
+        return sum(await asyncio.gather(*[one(i) for i in range(n)]))
+
+    graph = func.entrypoint()(flow)
+    return lambda: _atimed(lambda: graph.ainvoke(FAN), lambda out: bool(out == FAN * (FAN - 1))), FAN
+
+
+def _double(n: int) -> int:
+    return n * 2
+
+
+async def _adouble(n: int) -> int:
+    return n * 2
+
+
 def sync_under_ainvoke(side: Side) -> Prepared:
     """Two-node loop of 200 supersteps of sync nodes under `ainvoke`: each runs off the loop."""
     graph, config = side.loop(SAVED_STEPS), {"recursion_limit": STEPS}
@@ -390,6 +422,21 @@ def append_message(side: Side) -> Prepared:
     return once, FAN
 
 
+def append_loop(side: Side) -> Prepared:
+    """A node that adds one message to 10,000, with a router that looks at the list."""
+    graph = importlib.import_module(f"{side.prefix}.graph")
+    length = 10_000 + FAN
+
+    def more(state: Any) -> str:
+        return str(side.END) if len(state["messages"]) >= length else "chat"
+
+    builder = side.StateGraph(graph.MessagesState).add_node("chat", lambda state: {"messages": [("ai", "more")]})
+    builder.add_edge(side.START, "chat").add_conditional_edges("chat", more, ["chat", side.END])
+    compiled, config = builder.compile(), {"recursion_limit": STEPS}
+    given = {"messages": graph.add_messages([], [("user", f"message {i}") for i in range(10_000)])}
+    return lambda: _timed(lambda: compiled.invoke(given, config), lambda out: len(out["messages"]) == length), FAN
+
+
 WORKLOADS: dict[str, Callable[[Side], Prepared]] = {
     function.__name__: function
     for function in (
@@ -403,6 +450,8 @@ WORKLOADS: dict[str, Callable[[Side], Prepared]] = {
         fan_out_sync,
         fan_out_async,
         fan_out_subgraph,
+        tasks_sync,
+        tasks_async,
         sync_under_ainvoke,
         loop_memory,
         loop_sqlite_sync,
@@ -416,6 +465,7 @@ WORKLOADS: dict[str, Callable[[Side], Prepared]] = {
         list_1k,
         list_10k,
         append_message,
+        append_loop,
     )
 }
 

@@ -802,6 +802,14 @@ def namespace_above(ns: str) -> str:
     return "|".join(segments[:-1])
 
 
+def namespaces_above(ns: str) -> Iterator[str]:
+    """The namespaces that the graph around a nested one may have, nearest first: tasks that tasks call have segments too,
+    and no graph of their own."""
+    while ns:
+        ns = namespace_above(ns)
+        yield ns
+
+
 def says_something(value: Any) -> bool:
     """Of a stored error, or of stored questions: is there one, or was it taken back?"""
     return value is not None and not (isinstance(value, (list, tuple)) and not value)
@@ -813,8 +821,9 @@ def is_above(ns: str, nested: str) -> bool:
     A stable namespace has no task ids in it, so each call of the graph around it may have a namespace of its own; and it
     keeps the names that nodes had when it was begun, while those around it have later ones.
     """
-    above = namespace_above(nested)
-    return ns == above or (":" not in nested and _depth(ns) == _depth(above))
+    if ":" in nested:
+        return ns in namespaces_above(nested)
+    return _depth(ns) < _depth(nested)
 
 
 def _depth(ns: str) -> int:

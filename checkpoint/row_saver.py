@@ -62,7 +62,7 @@ from checkpoint.base import (
     Version,
     check_number,
     get_checkpoint_metadata,
-    namespace_above,
+    namespaces_above,
     next_version,
 )
 from checkpoint.chains import (
@@ -1123,7 +1123,8 @@ class RowSaver(BaseCheckpointSaver[int]):
         source, step, run_id, text = _metadata_columns(metadata)
         ts = checkpoint["ts"]
         us = ids.timestamp_to_us(ts)
-        up_id = metadata.get("parents", {}).get(namespace_above(ns)) if ns else None
+        parents = metadata.get("parents", {})
+        up_id = next((parents[above] for above in namespaces_above(ns) if above in parents), None)
         row = CheckpointRow(
             rev,
             checkpoint["id"],

@@ -28,15 +28,15 @@ from checkpoint.base import (
     RunnableConfig,
     TaskWrites,
     ThreadDeletedError,
-    namespace_above,
+    namespaces_above,
     says_something,
 )
 from checkpoint.chains import (
     PUBLIC_PUT,
     SOURCE_NAMES,
     CheckpointRow,
-    EncodedStep,
     Codec,
+    EncodedStep,
     PayloadRow,
     PlainWrite,
     StoredChain,
@@ -368,12 +368,16 @@ def existing(rows: Rows, space_pk: Any, rev: int) -> Found:
 def check_above(rows: Rows, thread_id: str, ns: str, found: Found) -> None:
     """Raise if the checkpoint of the namespace above is gone, to which a nested one belongs."""
     row = found.row
-    if row.up_rev is None or rows.exists(thread_id, namespace_above(ns), row.up_rev):
+    up_rev = row.up_rev
+    if up_rev is None:
         return
+    for above in namespaces_above(ns):
+        if rows.exists(thread_id, above, up_rev):
+            return
     # What a stable namespace belongs to may be the namespace of one call.
-    if ":" in ns or not rows.exists(thread_id, None, row.up_rev):
+    if ":" in ns or not rows.exists(thread_id, None, up_rev):
         raise CorruptCheckpointError(
-            f"revision {row.up_rev} of the namespace above, to which it belongs, is gone", checkpoint_id=row.id
+            f"revision {up_rev} of the namespace above, to which it belongs, is gone", checkpoint_id=row.id
         )
 
 

@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from checkpoint import ids
-from checkpoint.base import CorruptCheckpointError, Problem, UnknownTypeError, is_above, namespace_above
+from checkpoint.base import CorruptCheckpointError, Problem, UnknownTypeError, is_above, namespaces_above
 from checkpoint.chains import (
     CHANNEL_OF_SLOT,
     PARENT_PRUNED,
@@ -303,9 +303,10 @@ class SpaceCheck:
         return rev is not None and scan.identity(self._pk, rev) is not None
 
     def _exists_above(self, scan: Scan, rev: int) -> bool:
-        above = scan.space(self._thread.key, namespace_above(self._space.ns))
-        if above is not None and scan.identity(above.space_pk, rev) is not None:
-            return True
+        for ns in namespaces_above(self._space.ns):
+            above = scan.space(self._thread.key, ns)
+            if above is not None and scan.identity(above.space_pk, rev) is not None:
+                return True
         if ":" in self._space.ns:
             return False
         # What a stable namespace belongs to may be the namespace of one call.

@@ -1,8 +1,8 @@
 """pregel: an in-process graph runtime for agents and workflows.
 
-Where things are: `pregel.graph` (`StateGraph`), `pregel.types` (`Command`, `Send`, `interrupt`), `pregel.channels`,
-`pregel.pregel` (`Pregel`, `NodeBuilder`), `pregel.runtime`, `pregel.config`, `pregel.errors`, `pregel.explanation` (why
-a node ran); savers are in `checkpoint`.
+Where things are: `pregel.graph` (`StateGraph`), `pregel.func` (`entrypoint`, `task`), `pregel.types` (`Command`, `Send`,
+`interrupt`), `pregel.channels`, `pregel.pregel` (`Pregel`, `NodeBuilder`), `pregel.runtime`, `pregel.config`,
+`pregel.errors`, `pregel.explanation` (why a node ran); savers are in `checkpoint`.
 How a superstep works: `pregel.engine`.
 """
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import builtins
 import functools
 import inspect
+import math
 import types
 import typing
 import warnings
@@ -38,6 +39,7 @@ __all__ = [
     "declared_ends",
     "enclosed_classes",
     "first_annotation",
+    "injected",
     "injection",
     "is_graph",
     "is_runnable",
@@ -45,6 +47,7 @@ __all__ = [
     "prepare",
     "return_annotation",
     "returns",
+    "written_return",
 ]
 
 Injector = Callable[[TaskScope], dict[str, Any]]
@@ -267,6 +270,17 @@ def injection(called: Any, *, has_input: bool = True) -> Injector | None:
     return lambda scope: {name: get(scope) for name, get in getters}
 
 
+def injected(called: Any) -> list[tuple[str, float, Callable[[TaskScope], Any]]]:
+    """Parameters of a callable that its task can fill: name, place among the positional ones (infinite for one that goes
+    by name alone), and what gets the value. None of them is taken for the input."""
+    names = [name for name, annotation in _candidates(called, has_input=False) if _accepts(name, annotation, called)]
+    if not names:
+        return []
+    parameters = inspect.signature(called).parameters
+    places = [name for name, p in parameters.items() if p.kind in (_POSITIONAL_ONLY, _POSITIONAL_OR_KEYWORD)]
+    return [(name, places.index(name) if name in places else math.inf, _VALUES[name]) for name in names]
+
+
 def _candidates(called: Any, has_input: bool) -> list[tuple[str, Any]]:
     """Parameters with an injectable name that can be passed by keyword, and their annotations."""
     function, n_bound = called, 0
@@ -387,6 +401,12 @@ def return_annotation(subject: Any) -> Any:
     if found is None or not found[0].__annotations__:
         return None
     return _resolved(found[0].__annotations__.get("return"), found[0])
+
+
+def written_return(subject: Any) -> Any:
+    """The return annotation as it is written, text or object; None if absent."""
+    found = _function_of(subject)
+    return None if found is None else found[0].__annotations__.get("return")
 
 
 def returns(subject: Any, texts: dict[Any, Any] | None = None) -> Any:

@@ -58,9 +58,10 @@ class Lent(dict[str, Any]):
 
     def made(self) -> Lent:
         """Itself, filled."""
-        scope, self._scope = self._scope, None
+        scope = self._scope
         if scope is not None:
             dict.update(self, scope.config)
+            self._scope = None  # only now: other threads of the body may be looking, too
         return self
 
     def __len__(self) -> int:
@@ -102,6 +103,17 @@ class Lent(dict[str, Any]):
     def copy(self) -> dict[str, Any]:
         """A plain dict."""
         return dict(self.made())
+
+
+def lend_to_all(nodes: dict[str, Any]) -> None:
+    """Have the bodies of a compiled graph find their config: in order, so the last one tells whether all do."""
+    for node in reversed(nodes.values()):
+        if node.spec.bound is not None:
+            if type(node.inject) is Lend:
+                return
+            break
+    for node in nodes.values():
+        lend_to(node)
 
 
 def lend_to(node: Any) -> None:

@@ -7,10 +7,11 @@ which namespace (engine.md 6.1, 6.2, 9.1; D34). Runs nothing; both colours of `p
 from __future__ import annotations
 
 import random
+import sys
 import time
 import warnings
 from _queue import SimpleQueue
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextvars import Context, copy_context
 from functools import partial
 from threading import Lock
@@ -28,11 +29,12 @@ from pregel._scope import TaskScope
 from pregel._stream import Outlet
 from pregel._turns import OnConflict, Turn
 from pregel.constants import PREVIOUS, SCOPE_KEY
-from pregel.engine import namespace, occupancy, pause, repeat, snapshot, view
+from pregel.engine import namespace, occupancy, pause, plan, repeat, snapshot, view
 from pregel.engine.core import Run, count_of
-from pregel.engine.limited import Limits, limited
+from pregel.engine.limited import LimitedRun, Limits
 from pregel.engine.occupancy import Step
 from pregel.engine.program import Program
+from pregel.engine.report import REPORTS
 from pregel.engine.state import Breakpoints, Pace, Request, RunState, Stood
 from pregel.engine.task import COPIERS, NO_COPIES
 from pregel.engine.workers import Gate, Job, wait_for, workers
@@ -45,6 +47,8 @@ MODES = frozenset({"values", "updates", "custom", "messages", "tasks", "checkpoi
 REPLAYED = "replayed"
 """The fact of a replay: the addressed checkpoint of the root run, and those of nested ones, by namespace. It counts for
 the fork checkpoint that it begins with, whose parent is the addressed one."""
+CALLER = "caller"
+"""The fact of a nested run that shares its state with others: the called task that its last run was started in."""
 LIVE = frozenset({"custom", "messages", "tools"})
 """Modes whose chunks must leave while a body runs."""
 DURABILITIES = ("sync", "async", "exit")
@@ -157,7 +161,8 @@ def request_for(graph: Graph, call: Call, value: Any = None) -> Request:
         TypeError: a run id that is none.
         RuntimeError: `checkpointer=True` on a root graph, or in two tasks of one superstep.
     """
-    parent = parent_of(call.config)
+    bound = graph.config
+    parent = parent_of(configs.merge(bound, call.config) if bound and configs.addresses(bound) else call.config)
     around: RunState | None = parent.host if parent is not None else None
     request = Request()
     request.parent = parent
@@ -182,8 +187,7 @@ def request_for(graph: Graph, call: Call, value: Any = None) -> Request:
     request.runtime = runtime_of
     program = graph.program
     if _langchain.RUNNABLES in _langchain.modules:
-        for node in program.nodes.values():
-            _langchain.lend_to(node)
+        _langchain.lend_to_all(program.nodes)
     keys = call.output_keys
     if keys is None:
         keys = program.output_channels
@@ -221,9 +225,35 @@ def request_for(graph: Graph, call: Call, value: Any = None) -> Request:
         outlets += (call.outlet,)
     request.outlets = outlets
     request.modes = frozenset().union(*(outlet.modes for outlet in outlets)) if outlets else NOTHING
+    if config.get("callbacks"):
+        _set_observer(request, graph, call)
     if parent is not None:
         parent.questions.going_on.add(request)
     return request
+
+
+def _set_observer(request: Request, graph: Graph, call: Call) -> None:
+    """Whom the run reports to: the handlers in its config that are ours. Without their module there are none."""
+    callbacks = sys.modules.get("pregel.callbacks")
+    handlers = callbacks.handlers_in(request.config["callbacks"]) if callbacks is not None else ()
+    if callbacks is None or not handlers:
+        return
+    scope = request.parent or _scope.current_or_none()
+    around = None if scope is None else scope.host.request.observer
+    config = request.config
+    # Name and id are not inherited: of a nested run they are what the call itself or its graph brings.
+    own = config if scope is None else {**(graph.config or {}), **(call.config or {})}
+    request.observer = callbacks.Observer(
+        handlers,
+        name=own.get("run_name") or graph.name,
+        run_id=callbacks.run_uuid(_own_run_id(call, own)),
+        parent_run_id=None if around is None else around.run_id,
+        parent_task_id=None if scope is None else scope.host.id_of(scope.task),
+        thread_id=request.thread_id,
+        tags=tuple(config.get("tags") or ()),
+        metadata=dict(config.get("metadata") or {}),
+    )
+    request.modes |= {REPORTS}
 
 
 def _set_cache(request: Request, graph: Graph) -> None:
@@ -374,21 +404,19 @@ def _set_config(request: Request, graph: Graph, call: Call) -> None:
             request.run_id = around.request.run_id
             request.thread_id = around.request.thread_id
             return
-    ambient = None
-    if around is not None:
-        task = request.parent.task  # type: ignore[union-attr]
-        ambient = configs.inherited(around.request.config)
-        ambient = configs.merge(ambient, {"tags": task.node.tags, "metadata": task.node.metadata})
-        if given and SCOPE_KEY in (given.get("configurable") or {}):
+    ambient, bound = None, graph.config
+    scope = request.parent or _scope.current_or_none()
+    if scope is not None:
+        ambient = configs.inherited(scope.host.request.config)
+        ambient = configs.merge(ambient, {"tags": scope.task.node.tags, "metadata": scope.task.node.metadata})
+        if request.parent is None:
+            ambient.pop("configurable", None)  # it has an address of its own
+        elif given and SCOPE_KEY in (given.get("configurable") or {}):
             # The node's own config: it was made from the ambient one, so nothing of it may count twice.
-            known = ambient.get("tags") or ()
             metadata = given.get("metadata") or {}
-            given = {
-                **given,
-                "tags": [tag for tag in given.get("tags") or () if tag not in known],
-                "metadata": {k: v for k, v in metadata.items() if not k.startswith("langgraph_")},
-            }
-    merged = configs.merge(ambient, graph.config, given)
+            given = {**given, "metadata": {k: v for k, v in metadata.items() if not k.startswith("langgraph_")}}
+        bound, given = (configs.without_tags(config, ambient.get("tags")) for config in (bound, given))
+    merged = configs.merge(ambient, bound, given)
     configurable = dict(merged.get("configurable") or {})
     for key in (SCOPE_KEY, "checkpoint_ns", "checkpoint_map", "checkpoint_id"):
         configurable.pop(key, None)
@@ -516,9 +544,10 @@ def load_arguments(request: Request) -> dict[str, Any]:
 
 def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, value: Any) -> Run:
     """The run of a request that starts from what was loaded."""
-    kind = Run if request.caching is None else request.caching.run
-    if request.prompt or request.limits is not None:
-        kind = limited(kind)
+    if request.caching is not None:
+        kind: type[Run] = request.caching.run
+    else:
+        kind = LimitedRun if request.prompt or request.limits is not None else Run
     run: Run = kind(graph.program, request, loaded)
     around = request.parent_run
     if around is None:
@@ -533,7 +562,13 @@ def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, val
             )
         if value is not None and not isinstance(value, Command):
             request.seeds = {}  # a new input goes through the nested graphs from their start
+    caller = None
+    if around is not None and request.parent is not None and request.stable_ns:
+        task = request.parent.task
+        caller = around.id_of(task) if task.call_index >= 0 else None
     if loaded is None or loaded.checkpoint_id is None:
+        if caller is not None:
+            run.remember(CALLER, caller)
         return run
     if around is None:
         if request.checkpoint_id is not None:
@@ -551,6 +586,10 @@ def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, val
                 run.stood = Stood("", id_, rev, as_of)
         return run
     run.continues = loaded.parents.get(around.ns) == around.checkpoint_id
+    if caller is not None and run.facts.get(CALLER) != caller:
+        # Several tasks that a body calls one after the other may run it, each with an input of its own.
+        run.continues = run.continues and CALLER not in run.facts
+        run.remember(CALLER, caller)
     run.stood = request.stood
     if request.checkpoint_id is not None:
         # The caller named this nested checkpoint: it continues, and what came after it is run again.
@@ -825,7 +864,7 @@ def runtime_of(run: RunState, scope: TaskScope) -> Runtime[Any]:
     previous = None
     if PREVIOUS in run.program.channels:
         try:
-            previous = run.channels[PREVIOUS].get()
+            previous = plan.own_copy(run, run.channels[PREVIOUS].get())
         except EmptyChannelError:
             previous = None
     elif task.parent is not None and task.parent.scope is not None:
@@ -927,23 +966,34 @@ def is_live(request: Request) -> bool:
 def gather(
     calls: Sequence[Callable[[], Any]], given: Sequence[Any], controls: Sequence[RunControl] = ()
 ) -> list[tuple[Any, BaseException | None]]:
-    """Run the calls on workers, at most `max_concurrency` of the first config at once; (result, error) in order.
-
-    A Ctrl-C does not wait for them: `controls` end them at their next superstep.
-    """
+    """Run the calls on workers, at most `max_concurrency` of the first config at once; (result, error) in order."""
     outcomes: list[tuple[Any, BaseException | None]] = [(None, None)] * len(calls)
-    ended: SimpleQueue[None] = SimpleQueue()
+    for index, result, error in as_completed(calls, given, controls):
+        outcomes[index] = result, error
+    return outcomes
+
+
+def as_completed(
+    calls: Sequence[Callable[[], Any]], given: Sequence[Any], controls: Sequence[RunControl] = ()
+) -> Generator[tuple[int, Any, BaseException | None], None, None]:
+    """The same, as they end: (index, result, error).
+
+    Whoever leaves before the last, as a Ctrl-C does, does not wait for the others: `controls` end them at their next
+    superstep.
+    """
+    ended: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
     limit = (given[0] or {}).get("max_concurrency") if given else None
     gate = Gate(limit) if limit else None
 
     def run(index: int, context: Context) -> None:
+        result, failure = None, None
         try:
-            outcomes[index] = (context.run(calls[index]), None)
-        except BaseException as error:  # noqa: BLE001 - reported to the caller in input order
-            outcomes[index] = (None, error)
+            result = context.run(calls[index])
+        except BaseException as error:  # noqa: BLE001 - reported to the caller
+            failure = error
         if gate is not None:
             gate.leave()
-        ended.put(None)
+        ended.put((index, result, failure))
 
     for index in range(len(calls)):
         job = Job(partial(run, index, copy_context()))
@@ -953,9 +1003,8 @@ def gather(
             gate.enter(partial(workers.submit, job))
     try:
         for _ in calls:
-            wait_for(ended)
+            yield wait_for(ended)
     except BaseException:
         for control in controls:
             control.request_drain("interrupted")
         raise
-    return outcomes

@@ -91,7 +91,7 @@ class RetryPolicy(_RetryFields):
         return super().__new__(cls, initial_interval, backoff_factor, max_interval, max_attempts, jitter, retry_on)
 
     @classmethod
-    def _make(cls, iterable: Iterable[Any]) -> Self:
+    def _make(cls, iterable: Iterable[Any]) -> Self:  # type: ignore[override]
         """What `_replace` makes is checked too."""
         return cls(*iterable)
 

@@ -57,6 +57,10 @@ class Host(Protocol):
         """Start a child task; returns its future."""
         ...
 
+    def copied(self, value: Any) -> Any:
+        """The value with containers of its own, one level."""
+        ...
+
     def key_of(self, scope: TaskScope) -> str:
         """What names the logical task, equal whenever it runs again."""
         ...
@@ -116,6 +120,24 @@ class Questions:
 _place = itemgetter(0)
 
 
+class Calls:
+    """The tasks that one attempt has called; counted under a lock, since any thread of a body may call."""
+
+    __slots__ = ("in_line", "made", "number", "running", "twins")
+
+    def __init__(self) -> None:
+        self.number = 0
+        """Of the next call. Restarts with every attempt, so results are found again."""
+        self.running = 0
+        """Called tasks that have not ended."""
+        self.in_line = True
+        """Was no task called while another one was running?"""
+        self.twins: dict[Any, int] = {}
+        """How often each call was made."""
+        self.made: Any = None
+        """What earlier attempts called, by call; None until this one calls something."""
+
+
 class TaskScope:
     """One attempt of one task."""
 
@@ -157,8 +179,8 @@ class TaskScope:
         """Did somebody get an object that leads back here?"""
         self.asked = 0
         """Questions asked so far in this attempt."""
-        self.calls = 0
-        """Tasks spawned so far; the index of the next one. Restarts with every attempt, so results are found again."""
+        self.calls: Any = None
+        """Tasks called so far (`Calls`); None until there is one."""
         self.graphs = 0
         """Nested runs without a key started so far, in call order."""
         self.first_attempt_at = 0.0
@@ -185,6 +207,32 @@ class TaskScope:
             number = self.keyed.get(key, 0)
             self.keyed[key] = number + 1
             return number
+
+    def count_call(self, call: Any) -> tuple[int, int, bool]:
+        """A task is called: the number of the call; how many equal ones came before; whether none overlapped so far.
+
+        `call`: what it is told by, None if nobody asks. From any thread.
+        """
+        with _counting:
+            calls = self.calls
+            if calls is None:
+                calls = self.calls = Calls()
+            number = calls.number
+            calls.number = number + 1
+            if calls.running:
+                calls.in_line = False
+            calls.running += 1
+            if call is None:
+                return number, 0, calls.in_line
+            twins = calls.twins.get(call, 0)
+            calls.twins[call] = twins + 1
+            return number, twins, calls.in_line
+
+    def call_ended(self) -> None:
+        """A called task has ended, and its caller is about to hear of it. From any thread."""
+        with _counting:
+            if self.calls is not None:
+                self.calls.running -= 1
 
     @property
     def refreshes(self) -> bool:
@@ -247,7 +295,7 @@ class TaskScope:
         """Emit a chunk of mode messages; nothing happens when nobody listens. `about`: its metadata, if not the task's;
         `once`: not if it was shown before."""
         self.check()
-        self._progress()
+        self.progress()
         self.host.say(self, message, about, once=once)
 
     def beat(self) -> None:
@@ -268,6 +316,12 @@ class TaskScope:
     def read(self, select: str | list[str], writes: list[tuple[str, Any]] | None = None) -> Any:
         """Channel values as the step began, or with `writes` applied to copies."""
         return self.host.read(self, select, writes)
+
+    def hand_over(self, value: Any) -> Any:
+        """What a called task returns: the caller gets the object itself; the result is a copy of it, since what the caller
+        does to it must not reach what is stored, shown, or given to the caller's next attempt."""
+        self.task.outcome = value
+        return self.host.copied(value)
 
     def spawn(self, node: Any, argument: Any) -> Any:
         """Start a child task in this step: `node` (compiled) with its input; returns its future (D27)."""
@@ -359,7 +413,7 @@ def current(asker: str = "this function") -> TaskScope:
     scope = _current.get()
     if scope is None:
         raise RuntimeError(
-            f"{asker} was called outside of a running node; call it inside a node, task or entrypoint, and start own "
-            f"threads with contextvars.copy_context().run"
+            f"{asker} was called outside of a running node; call it inside a node, task or entrypoint; what runs on "
+            f"threads of your own is to be wrapped: Thread(target=pregel.runtime.carry(function))"
         )
     return scope

@@ -137,17 +137,22 @@ def _whereto(key: Any, value: Any) -> str:
 
 
 def _callbacks(one: Any, other: Any) -> Any:
-    """Two lists of handlers become one; to a copy of a manager of langchain-core the handlers that it lacks are added."""
+    """Handlers of two configs together, each once. A manager object of another library stays one: a copy, to which the
+    handlers that it lacks are added. A single handler counts as a list of one."""
+    if isinstance(other, tuple) or not (isinstance(other, list) or hasattr(other, "handlers")):
+        other = list(other) if isinstance(other, tuple) else [other]
     if one is None:
         return other
-    if isinstance(one, list) and hasattr(other, "add_handler"):
-        manager = other.copy()
-        for handler in one:
-            manager.add_handler(handler, True)
-        return manager
     if isinstance(one, list) and isinstance(other, list):
         return [*one, *(handler for handler in other if handler not in one)]
-    return other
+    manager, more = (other, one) if isinstance(one, list) else (one, getattr(other, "handlers", other))
+    if not hasattr(manager, "copy") or not hasattr(manager, "add_handler"):
+        return other
+    whole: Any = manager.copy()
+    for handler in more:
+        if handler not in whole.handlers:
+            whole.add_handler(handler, True)
+    return whole
 
 
 def inherited(ambient: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,6 +161,13 @@ def inherited(ambient: Mapping[str, Any]) -> dict[str, Any]:
     metadata = {k: v for k, v in (taken.get("metadata") or {}).items() if not k.startswith("langgraph_")}
     taken["metadata"] = metadata
     return taken
+
+
+def without_tags(config: Mapping[str, Any] | None, known: Collection[str] | None) -> Mapping[str, Any] | None:
+    """A config without the tags that are known already: those of the run around are not repeated."""
+    if not known or not config or not config.get("tags"):
+        return config
+    return {**config, "tags": [tag for tag in config["tags"] if tag not in known]}
 
 
 def addresses(config: Mapping[str, Any] | None) -> bool:

@@ -193,20 +193,26 @@ class Message(dict[str, Any]):
         if self.name:
             lines.append(f"Name: {self.name}")
         content = self["content"]
-        if content or not self.get("tool_calls"):
-            lines += ["", content if isinstance(content, str) else self.text or repr(content)]
+        text = content if isinstance(content, str) else self.text or repr(content)
+        is_answer = self.type == "ai"
+        if text.strip() or not is_answer:
+            lines += ["", text.rstrip() if is_answer else text]
         for title, calls in (("Tool Calls", self.tool_calls), ("Invalid Tool Calls", self.invalid_tool_calls)):
             if calls:
                 lines.append(f"{title}:")
             for call in calls:
-                lines += [f"  {call['name']} ({call['id']})", f" Call ID: {call['id']}", "  Args:"]
+                lines += [f"  {call['name']} ({call['id']})", f" Call ID: {call['id']}"]
+                if call.get("error"):
+                    lines.append(f"  Error: {call['error']}")
+                lines.append("  Args:")
                 args = call["args"]
                 lines += (
                     [f"    {key}: {value}" for key, value in args.items()]
                     if isinstance(args, dict)
                     else [f"    {args}"]
                 )
-        return "\n".join(lines)
+        whole = "\n".join(lines)
+        return whole.rstrip() if is_answer else whole
 
     def pretty_print(self) -> None:
         """Print `pretty_repr()`."""
@@ -500,4 +506,21 @@ def made_id(text: str, taken: Container[Any] = ()) -> str:
 
 
 register_codec(Message, "pregel.Message", dict, Message)
-register_codec(RemoveMessage, "pregel.RemoveMessage", lambda message: message["id"], RemoveMessage)
+
+
+def _pack_removal(message: RemoveMessage) -> Any:
+    plain = dict(message)
+    identity = plain.get("id")
+    bare = isinstance(identity, str) and plain == {"role": "remove", "content": "", "id": identity}
+    return identity if bare else plain
+
+
+def _unpack_removal(stored: Any) -> RemoveMessage:
+    if not isinstance(stored, dict):
+        return RemoveMessage(stored)
+    removal = RemoveMessage.__new__(RemoveMessage)
+    dict.update(removal, stored)
+    return removal
+
+
+register_codec(RemoveMessage, "pregel.RemoveMessage", _pack_removal, _unpack_removal)

@@ -6,12 +6,14 @@ Plain objects, built per task when a signature or `get_runtime()` asks for one. 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
-from functools import partial
+from functools import partial, wraps
+from inspect import iscoroutinefunction
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from pregel import _scope
 from pregel.types import StreamWriter, seconds
@@ -19,7 +21,17 @@ from pregel.types import StreamWriter, seconds
 if TYPE_CHECKING:
     from pregel._signals import SignalHandlers
 
-__all__ = ["ExecutionInfo", "RunControl", "Runtime", "ServerInfo", "aonce", "get_runtime", "once"]
+__all__ = [
+    "BaseUser",
+    "ExecutionInfo",
+    "RunControl",
+    "Runtime",
+    "ServerInfo",
+    "aonce",
+    "carry",
+    "get_runtime",
+    "once",
+]
 
 ContextT = TypeVar("ContextT")
 P = ParamSpec("P")
@@ -141,13 +153,37 @@ class ExecutionInfo:
         return replace(self, **changes)
 
 
+class BaseUser(Protocol):
+    """Who a server runs the graph for: what its `user` has."""
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Is it known who this is?"""
+        ...
+
+    @property
+    def display_name(self) -> str:
+        """A name for people."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """A name for programs."""
+        ...
+
+    @property
+    def permissions(self) -> Sequence[str]:
+        """What this user may do."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
     """Which deployment runs the graph; only set when a server says so in the config."""
 
     assistant_id: str
     graph_id: str
-    user: Any = None
+    user: BaseUser | None = None
 
 
 def no_write(value: Any) -> None:
@@ -257,14 +293,12 @@ class Runtime(Generic[ContextT]):
         return None if self.control is None else self.control.drain_reason
 
     def merge(self, other: Runtime[Any]) -> Runtime[Any]:
-        """Fields of `other` where it has any, of this one elsewhere. A falsy context counts as none."""
+        """Fields of `other` where it has any, of this one elsewhere. An empty or falsy value counts, unless it is None."""
         chosen: dict[str, Any] = {}
         for item in fields(self):
             theirs = getattr(other, item.name)
-            given = theirs is not None if item.name == "previous" else bool(theirs)
-            chosen[item.name] = (
-                theirs if given and theirs not in (no_write, no_beat, not_over) else getattr(self, item.name)
-            )
+            is_blank = theirs is None or theirs is no_write or theirs is no_beat or theirs is not_over
+            chosen[item.name] = getattr(self, item.name) if is_blank else theirs
         return Runtime(**chosen)
 
     def override(self, **changes: Any) -> Runtime[Any]:
@@ -292,6 +326,32 @@ def get_runtime(context_schema: type[ContextT] | None = None) -> Runtime[Context
     return runtime
 
 
+def carry(function: Callable[P, T], /) -> Callable[P, T]:
+    """The function, to be called anywhere with the scope of the task that runs here, and all other context variables.
+
+    A thread that a node starts itself knows nothing of its task: there `get_config()`, `get_runtime()`, `interrupt()`,
+    nested runs and tracing find none. `Thread(target=carry(f))`, `pool.submit(carry(f), x)`, `pool.map(carry(f), items)`
+    and `loop.run_in_executor(None, carry(f))` do. Each call has a copy of the variables as they are now, so calls may
+    overlap. The task does not wait for such threads: when its attempt is over, what they ask of it is refused
+    (`AttemptClosedError`).
+
+    Raises:
+        TypeError: a coroutine function, which has the scope without this: asyncio tasks copy it.
+    """
+    if iscoroutinefunction(function):
+        raise TypeError(
+            f"carry: {function!r} is a coroutine function; asyncio tasks have the scope of whoever creates them, so await "
+            f"it, or create the task, inside the node; carry() is for functions that are called on other threads"
+        )
+    context = copy_context()
+
+    @wraps(function)
+    def carried(*args: P.args, **kwargs: P.kwargs) -> T:
+        return context.copy().run(function, *args, **kwargs)
+
+    return carried
+
+
 def once(key: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """`Runtime.once` of the task that is running here."""
     return get_runtime().once(key, function, *args, **kwargs)
@@ -316,3 +376,7 @@ def _checked(key: Any) -> str:
             f"once: key is {key!r} ({type(key).__name__}); expected a str that names the effect in its node"
         )
     return key
+
+
+DEFAULT_RUNTIME: Runtime[Any] = Runtime()
+"""One that has nothing."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from pregel import _scope
-from tests.support.langchain import lc
+from tests.support.langchain import lc, put_away
 from tests.support.scenarios import colour, durability, memory, saver, stage, thread
 
 __all__ = ["colour", "durability", "lc", "memory", "saver", "stage", "thread"]
@@ -20,6 +20,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_task_left() -> Iterator[None]:
-    """A unit test that runs a body in its own context leaves its scope behind; the next test starts outside of any task."""
+    """A unit test that runs a body in its own context leaves its scope behind; the next test starts outside of any task,
+    and without langchain-core."""
     yield
     _scope.enter(None)
+    put_away()

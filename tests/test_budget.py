@@ -21,8 +21,11 @@ import pytest
 
 from checkpoint.memory import InMemorySaver
 from checkpoint.sqlite import SqliteSaver
+from pregel.cache.memory import InMemoryCache
 from pregel.errors import GraphRecursionError
+from pregel.func import entrypoint, task
 from pregel.graph import END, START, StateGraph
+from pregel.types import CachePolicy
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORT, LONG = 100, 300
@@ -99,7 +102,10 @@ def profile(call: Callable[[], None]) -> Counter[tuple[str, str]]:
 
 
 def per_superstep(is_async: bool) -> dict[tuple[str, str], float]:
-    long, short = profile(loop(LONG, is_async=is_async)), profile(loop(SHORT, is_async=is_async))
+    return difference(profile(loop(LONG, is_async=is_async)), profile(loop(SHORT, is_async=is_async)))
+
+
+def difference(long: Counter[tuple[str, str]], short: Counter[tuple[str, str]]) -> dict[tuple[str, str], float]:
     long.subtract(short)
     costs = {key: count / (LONG - SHORT) for key, count in long.items()}
     # What happens once or twice in a run differs from run to run: the event loop looks for tasks that are left.
@@ -129,6 +135,80 @@ def test_nothing_is_built_that_nobody_asked_for(is_async):
         if cost and (any(name in where for name in builders) or any(word in where for word in words))
     ]
     assert not built
+
+
+@COLOURS
+def test_what_a_called_task_costs(is_async):
+    """Nobody stores, listens or asks. What workers do is not counted here."""
+
+    async def aone(x):
+        return x
+
+    def one(x):
+        return x
+
+    called = task(aone if is_async else one)
+
+    async def aflow(n):
+        return len(await asyncio.gather(*[called(i) for i in range(n)]))
+
+    def flow(n):
+        return len([future.result() for future in [called(i) for i in range(n)]])
+
+    graph = entrypoint()(aflow if is_async else flow)
+
+    def frames(n):
+        def run():
+            assert (asyncio.run(graph.ainvoke(n)) if is_async else graph.invoke(n)) == n
+
+        run()
+        return sum(count for (kind, _), count in profile(run).items() if kind == "call")
+
+    assert (frames(220) - frames(20)) / 200 <= (75 if is_async else 60)
+
+
+def cached(steps: int, *, is_async: bool, hits: bool, cache: object) -> Callable[[], None]:
+    """A loop of two nodes with a cache policy; their input is always the same, or never."""
+
+    def count(state):
+        return None if hits else {"n": state["n"] + 1}
+
+    async def acount(state):
+        return None if hits else {"n": state["n"] + 1}
+
+    builder = StateGraph(State)
+    for name in ("a", "b"):
+        builder.add_node(name, acount if is_async else count, cache_policy=CachePolicy())
+    for source, target in ((START, "a"), ("a", "b"), ("b", "a")):
+        builder.add_edge(source, target)
+    graph = builder.compile(cache=cache)
+
+    def invoke() -> None:
+        if is_async:
+            asyncio.run(graph.ainvoke({"n": 0}, {"recursion_limit": steps}))
+        else:
+            graph.invoke({"n": 0}, {"recursion_limit": steps})
+
+    def run() -> None:
+        if cache is not None and not hits:
+            cache.clear()
+        with pytest.raises(GraphRecursionError):
+            invoke()
+
+    return run
+
+
+@COLOURS
+def test_what_a_cache_costs(is_async):
+    """Nothing without one; with one, so many calls of ours for a superstep of one node that is found, or kept."""
+
+    def cost(**how):
+        return sum(difference(profile(cached(LONG, **how)), profile(cached(SHORT, **how))).values())
+
+    unused = cost(is_async=is_async, hits=True, cache=None)
+    assert abs(unused - sum(per_superstep(is_async).values())) < 0.5
+    assert cost(is_async=is_async, hits=True, cache=InMemoryCache()) <= 125
+    assert cost(is_async=is_async, hits=False, cache=InMemoryCache()) <= 260
 
 
 def test_a_large_graph_steps_as_fast_as_a_small_one():

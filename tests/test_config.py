@@ -53,7 +53,20 @@ def test_a_key_that_is_not_configs_never_edits_the_callers_dict():
 
 
 def test_callbacks():
-    one, other, manager = object(), object(), object()
+    class Manager:
+        """As far as managers of other libraries are alike."""
+
+        def __init__(self, *handlers):
+            self.handlers = list(handlers)
+
+    class Growing(Manager):
+        def copy(self):
+            return Growing(*self.handlers)
+
+        def add_handler(self, handler, inherit):
+            self.handlers.append(handler)
+
+    one, other, manager = object(), object(), Manager()
 
     def merged(*given):
         return configs.merge(*({"callbacks": callbacks} for callbacks in given)).get("callbacks")
@@ -63,6 +76,10 @@ def test_callbacks():
     assert merged([one], manager) is manager
     assert merged(manager, None) is manager
     assert merged(None) is None
+    assert merged(one) == merged((one,)) == merged(one, one) == [one]
+    growing = Growing(one)
+    assert merged(growing, [one, other]).handlers == merged([other], growing).handlers == [one, other]
+    assert growing.handlers == [one]
 
 
 def test_what_a_nested_run_takes_over():

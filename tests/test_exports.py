@@ -32,26 +32,39 @@ NAMES = {
     "pregel.managed": "IsLastStep RemainingSteps",
     "pregel.managed.base": "ManagedValue",
     "pregel.managed.is_last_step": "IsLastStep RemainingSteps",
+    "pregel.func": "entrypoint task",
     "pregel.graph": "START END StateGraph add_messages MessagesState MessageGraph",
     "pregel.graph.state": "StateGraph CompiledStateGraph",
     "pregel.graph.message": "add_messages MessagesState MessageGraph push_message REMOVE_ALL_MESSAGES",
     "pregel.graph.ui": "push_ui_message delete_ui_message ui_message_reducer UIMessage RemoveUIMessage AnyUIMessage",
     "pregel.pregel": "Pregel NodeBuilder",
-    "pregel.runtime": "Runtime RunControl ExecutionInfo get_runtime",
+    "pregel.runtime": "Runtime RunControl ExecutionInfo ServerInfo BaseUser get_runtime carry once aonce",
+    "pregel.callbacks": """
+        GraphCallbackHandler GraphInterruptEvent GraphResumeEvent RunEvent SuperstepEvent TaskEvent CheckpointEvent
+    """,
+    "pregel.otel": "OpenTelemetryHandler",
     "pregel.config": "get_config get_store get_stream_writer",
     "pregel.tokens": "MessageWriter get_message_writer stream_message astream_message delta_of",
     "pregel.messages": "Message",
     "pregel.cache.base": "BaseCache FullKey Namespace",
     "pregel.cache.memory": "InMemoryCache",
-    "pregel.cache.sqlite": "SqliteCache",
+    "pregel.cache.sqlite": "CacheOpenError SqliteCache",
     "pregel.cache.redis": "RedisCache",
+    "pregel.testing.cache": "CAPABILITIES CHECKS ConformanceError ConformanceSuite Report Result run_conformance",
     "pregel.store.base": """
         BaseStore Item SearchItem GetOp PutOp SearchOp ListNamespacesOp MatchCondition IndexConfig TTLConfig
         InvalidNamespaceError VersionConflictError Embeddings ensure_embeddings get_text_at_path tokenize_path
+        Op Result NamespacePath NamespaceMatchType NOT_PROVIDED NotProvided validate_op_namespace
+    """,
+    "pregel.store.base.batch": "AsyncBatchedBaseStore",
+    "pregel.store.base.embed": """
+        Embeddings EmbeddingsFunc AEmbeddingsFunc EmbeddingsLambda ensure_embeddings get_text_at_path tokenize_path
     """,
     "pregel.store.memory": "InMemoryStore",
-    "pregel.store.sqlite": "SqliteStore AsyncSqliteStore StoreOpenError",
+    "pregel.store.sqlite": "SqliteStore AsyncSqliteStore StoreOpenError StoreClosedError CorruptItemError",
     "pregel.store.sqlite.aio": "AsyncSqliteStore",
+    "pregel.store.sqlite.base": "SqliteStore SqliteIndexConfig",
+    "pregel.testing.store": "ConformanceSuite ConformanceError Report Result run_conformance CAPABILITIES CHECKS",
     "pregel.warnings": "PregelWarning",
     "checkpoint.base": """
         BaseCheckpointSaver Checkpoint CheckpointMetadata CheckpointTuple CheckpointConflictError ThreadBusyError

@@ -42,6 +42,7 @@ def graph(**fields):
         "strict": False,
         "coerce_output": lambda value: ("coerced", value),
     }
+    made.update(cache=None, cache_policy=None)
     return SimpleNamespace(**{**made, **fields})
 
 

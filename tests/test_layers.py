@@ -41,6 +41,7 @@ WORDS = tuple(
         "errors",
         "_scope",
         "_call",
+        "_subgraphs",
         "_policies",
         "_langchain",
         "types",
@@ -52,7 +53,19 @@ WORDS = tuple(
 )
 PARTS = tuple(
     f"pregel.{name}"
-    for name in ("channels", "managed", "callbacks", "runtime", "_signals", "config", "drawing", "explanation")
+    for name in (
+        "channels",
+        "managed",
+        "callbacks",
+        "otel",
+        "typing",
+        "utils",
+        "runtime",
+        "_signals",
+        "config",
+        "drawing",
+        "explanation",
+    )
 )
 KEEPERS = ("pregel.store", "pregel.cache")
 DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "once", "flights", "sync_driver", "async_driver"))
@@ -240,6 +253,7 @@ def test_third_parties_stay_where_they_are_needed():
         "checkpoint.compat": {"typing_extensions", "ormsgpack"},
         "checkpoint.sqlite": {"typing_extensions", "aiosqlite"},
         "pregel": {"typing_extensions"},
+        "pregel.otel": {"opentelemetry"},
         "pregel.store.sqlite": {"typing_extensions", "aiosqlite"},
         "pregel.graph.jsonschema": {"typing_extensions", "pydantic"},
         "pregel._jsonschema": {"typing_extensions", "pydantic"},

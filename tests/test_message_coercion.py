@@ -151,3 +151,15 @@ def test_ours_become_theirs(lc: Library, message: Message) -> None:
     _, theirs = convert_to_messages([lc.HumanMessage("x"), message])
     assert isinstance(theirs, lc.BaseMessage)
     assert seen(theirs) == seen(message)
+
+
+@TOGETHER
+@given(dicts())
+def test_it_prints_like_theirs(lc: Library, source: dict[str, Any]) -> None:
+    try:
+        (ours,), (theirs,) = convert_to_messages([source]), lc.convert_to_messages([source])
+    except (ValueError, KeyError):
+        return
+    if ours.type != "remove" and isinstance(ours.content, str):
+        assert ours.pretty_repr() == theirs.pretty_repr()
+    assert ours.text == theirs.text

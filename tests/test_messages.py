@@ -131,18 +131,21 @@ def test_repr_and_printing(capsys: pytest.CaptureFixture[str]) -> None:
         assert part in called
     assert Message(role="user", content=[{"type": "text", "text": "T"}]).pretty_repr().endswith("T")
     assert "image" in Message(role="user", content=[{"type": "image"}]).pretty_repr()
-    assert Message(role="assistant", content="").pretty_repr().endswith("\n")
+    assert Message(role="assistant", content="").pretty_repr() == " Ai Message ".center(80, "=")
+    assert Message(role="user", content="").pretty_repr().endswith("=\n\n")
 
 
 def test_stored_forms() -> None:
-    for message in (Message(role="user", content="hi", id="1"), RemoveMessage("1")):
+    told = RemoveMessage("1")
+    told.reason = "too long"
+    for message in (Message(role="user", content="hi", id="1"), RemoveMessage("1"), RemoveMessage({"a": 1}), told):  # type: ignore[arg-type]
         entry = registry.lookup_class(type(message))
         assert entry is not None
         assert entry.name == f"pregel.{type(message).__name__}"
         assert entry.encode is not None
         assert entry.decode is not None
         plain = entry.encode(message)
-        assert type(plain) in (dict, str)
+        assert type(plain) is not type(message)
         restored = entry.decode(plain)
         assert restored == message
         assert type(restored) is type(message)
@@ -163,6 +166,15 @@ def test_pydantic_coerces_and_keeps_the_class() -> None:
     assert state.messages[4] is foreign
     assert [type(message) for message in state.messages[:4]] == [Message] * 4
     assert [message.content for message in state.messages] == ["a", "b", "c", "d", "z"]
+
+
+def test_pydantic_writes_messages_as_dicts() -> None:
+    state = State(messages=[Message(role="user", content="a", id="1", extra=[1]), RemoveMessage("1")])
+    plain = [{"role": "user", "content": "a", "id": "1", "extra": [1]}, {"role": "remove", "content": "", "id": "1"}]
+    assert state.model_dump() == {"messages": plain}
+    assert State.model_validate_json(state.model_dump_json()) == state
+    assert State.model_validate(state.model_dump()) == state
+    assert type(State.model_validate(state.model_dump()).messages[1]) is RemoveMessage
 
 
 @pytest.mark.parametrize("bad", [3, ("tool", "x"), {"role": "bogus", "content": ""}])

@@ -73,9 +73,22 @@ def test_merging_takes_what_the_other_has():
     assert (other.stream_writer, other.heartbeat, other.context) == (write, beat, "one")
 
 
-@pytest.mark.parametrize("falsy", [None, {}, 0, ""])
-def test_a_falsy_context_counts_as_none(falsy):
-    assert Runtime(context="one").merge(Runtime(context=falsy)).context == "one"
+@pytest.mark.parametrize(("given", "expected"), [(None, "one"), ({}, {}), (0, 0), ("", ""), (False, False)])
+def test_any_context_but_none_counts(given, expected):
+    """Frontends.md 8, row 12: in LangGraph an empty one is lost."""
+    assert Runtime(context="one").merge(Runtime(context=given)).context == expected
+
+
+def test_merging_asks_no_value_whether_it_is_equal():
+    class Strange:
+        def __eq__(self, other):
+            raise AssertionError("compared")
+
+        def __bool__(self):
+            raise AssertionError("asked")
+
+    store = Strange()
+    assert Runtime().merge(Runtime(store=store)).store is store
 
 
 @pytest.mark.parametrize(("previous", "expected"), [(None, 1), (0, 0), ("", ""), (2, 2)])

@@ -35,6 +35,9 @@ class Host:
     def custom(self, scope, value):
         self.asked.append(value)
 
+    def say(self, scope, message, about, *, once):
+        self.asked.append((message, about, once))
+
     def spawn(self, scope, node, argument):
         return (scope, node, argument)
 
@@ -64,7 +67,9 @@ def test_it_forwards_to_the_host():
     assert scope.read(["x"], [("x", 1)]) == (scope, ["x"], [("x", 1)])
     assert scope.spawn("node", 1) == (scope, "node", 1)
     scope.emit("chunk")
-    assert scope.host.asked == ["chunk"]
+    scope.say("message")
+    scope.say("message", {"a": 1}, once=True)
+    assert scope.host.asked == ["chunk", ("message", None, False), ("message", {"a": 1}, True)]
 
 
 def test_config_and_runtime_are_made_once_and_only_when_asked_for():
@@ -86,6 +91,7 @@ def test_side_writes_are_kept_in_order():
 USES = {
     "ask": lambda scope: scope.ask("?"),
     "emit": lambda scope: scope.emit(1),
+    "say": lambda scope: scope.say("message"),
     "beat": lambda scope: scope.beat(),
     "write": lambda scope: scope.write("x", 1),
     "spawn": lambda scope: scope.spawn("node", 1),
@@ -140,7 +146,7 @@ def test_what_counts_as_progress(timeout, use, moves):
     assert (scope.moved_at > 50.0) is moves
 
 
-@pytest.mark.parametrize("use", ["write", "spawn"])
+@pytest.mark.parametrize("use", ["write", "spawn", "say"])
 def test_writes_and_children_count_as_progress_too(use):
     scope = scope_of(timeout=TimeoutPolicy(idle_timeout=1.0))
     scope.moved_at = 50.0

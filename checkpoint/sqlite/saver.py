@@ -517,7 +517,11 @@ class _SqliteSaver(RowSaver):
                         connections.set_mode("normal")
                     steps = [step for queued in batch for step in queued.steps]
                     self._store(connections, claim, steps, _is_interrupt)
-                except Exception as error:  # noqa: BLE001 - reported by the outcome
+                except BaseException as error:
+                    # What a run left behind that is over is refused with its own error, whatever that is, and by whoever
+                    # comes by: it is reported by the outcome, not to a reader.
+                    if not isinstance(error, Exception) and error is not claim.poisoned:
+                        raise
                     failure = error
                     # Also if it never came to the transaction: no later step of the run may be written.
                     claim.poisoned = claim.poisoned or error

@@ -95,6 +95,9 @@ class BaseCache(ABC, Generic[ValueT]):
                 flight.wait()
                 continue
             with self._flying(key):
+                found = self.get([key])  # somebody may have computed it since
+                if key in found:
+                    return found[key]
                 value = compute()
                 self.set({key: (value, ttl)})
                 return value
@@ -112,6 +115,9 @@ class BaseCache(ABC, Generic[ValueT]):
                 await flight.aresult()
                 continue
             with self._flying(key):
+                found = await self.aget([key])
+                if key in found:
+                    return found[key]
                 value = await compute()
                 await self.aset({key: (value, ttl)})
                 return value

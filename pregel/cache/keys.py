@@ -20,6 +20,8 @@ import functools
 import itertools
 import os
 import struct
+import sys
+import threading
 import types
 import weakref
 from _blake2 import blake2b  # hashlib's own, without loading OpenSSL
@@ -37,6 +39,8 @@ NAMELESS: Final = "__dynamic__"
 MAX_DEPTH: Final = 64
 MAX_SEEN: Final = 20_000
 """Parts of a function's surroundings that are looked at; one that holds on to more counts as itself."""
+MAX_COPIED: Final = 1_000_000
+"""Bytes of an array that a function holds on to; a larger one counts as itself."""
 MAX_HELD: Final = 512
 """Containers that are remembered by what they held when they were met first, and kept alive for it."""
 DIGEST_BYTES: Final = 16
@@ -204,7 +208,8 @@ class _Hasher:
             self._inside.discard(id(value))
 
     def _inner(self, value: Any, depth: int) -> bytes:
-        if type(value) is tuple or type(value) is frozenset:
+        kind = type(value)
+        if kind is tuple or kind is frozenset or (not self.is_code and (kind is dict or kind is list or kind is set)):
             return self._container(value, depth)
         runs = self._runs(value, depth)
         if runs is not None:
@@ -221,8 +226,8 @@ class _Hasher:
             try:
                 if self._n_seen > MAX_SEEN:
                     raise _Unfit(value, "holds too much")
-                content = self._content(value, depth)
-            except _Unfit:
+                content = self._content(value, depth) if _is_light(value) else _array(value)
+            except Exception:  # noqa: BLE001 - it has no content, or another thread is changing it
                 self.is_local = not self.explicit
                 content = b"" if self.explicit else _process + next(_numbers).to_bytes(8, "big")
             known = _meet(value, self.explicit, Identity(_hash(_named(type(value)) + content), self.is_local))
@@ -266,7 +271,8 @@ class _Hasher:
             raise _Unfit(value, f"has no content to go by ({error})") from error
         if isinstance(reduced, str):
             return _sized(b"g", _text(str(getattr(value, "__module__", None))) + _text(reduced))
-        maker, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
+        taken: tuple[Any, ...] = (*reduced, None, None, None)[:5]
+        maker, arguments, state, items, pairs = taken
         slots = None
         if type(state) is tuple and len(state) == 2 and isinstance(state[1], dict):
             state, slots = state
@@ -359,11 +365,38 @@ def _code(code: types.CodeType) -> bytes:
 _codes: Final[weakref.WeakKeyDictionary[types.CodeType, bytes]] = weakref.WeakKeyDictionary()
 
 
+def _is_light(value: Any) -> bool:
+    """Does an object only say what it holds when it is asked for its content, as most do? Others, such as models with
+    weights, make a copy of all of it."""
+    kind = type(value)
+    for method in (kind.__reduce_ex__, kind.__reduce__):
+        owner = getattr(method, "__objclass__", method)
+        if str(owner.__module__).partition(".")[0] not in sys.stdlib_module_names:
+            return False
+    return True
+
+
+def _array(value: Any) -> bytes:
+    """The bytes of a small array, told by what arrays have.
+
+    Raises:
+        _Unfit: it is none, or a large one.
+    """
+    n_bytes = getattr(value, "nbytes", None)
+    dtype = getattr(value, "dtype", None)
+    has_objects = getattr(dtype, "hasobject", True)
+    if has_objects or not isinstance(n_bytes, int) or n_bytes > MAX_COPIED or not hasattr(value, "tobytes"):
+        raise _Unfit(value, "holds too much")
+    kind = f"{dtype} {getattr(value, 'shape', None)}"
+    return _sized(b"y", _text(kind) + value.tobytes())
+
+
 # ---- what can change, as it was first met
 
 _first: Final[dict[tuple[int, bool], tuple[Callable[[], Any], Identity]]] = {}
 _held: Final[dict[tuple[int, bool], None]] = {}
 """Entries of `_first` that keep what they are about alive, in order."""
+_holding: Final = threading.Lock()
 
 
 def _met(value: Any, explicit: bool) -> Identity | None:
@@ -379,18 +412,20 @@ def _meet(value: Any, explicit: bool, identity: Identity) -> Identity:
         alive = weakref.ref(value, functools.partial(_forget, key))
     except TypeError:  # lists and dicts: kept alive, so that no other one gets their address
         alive = functools.partial(_same, value)
-        _held[key] = None
-        if len(_held) > MAX_HELD:
-            oldest = next(iter(_held), key)
-            _held.pop(oldest, None)
-            _first.pop(oldest, None)
+        with _holding:
+            _held[key] = None
+            if len(_held) > MAX_HELD:
+                oldest = next(iter(_held))
+                del _held[oldest]
+                _first.pop(oldest, None)
     return _first.setdefault(key, (alive, identity))[1]
 
 
-def _forget(key: tuple[int, bool], gone: Any) -> None:
-    entry = _first.get(key)
+def _forget(key: tuple[int, bool], gone: Any, first: dict[Any, Any] = _first) -> None:
+    # The dict by default: at the end of the interpreter globals are gone before objects are.
+    entry = first.get(key)
     if entry is not None and entry[0] is gone:
-        del _first[key]
+        del first[key]
 
 
 def _same(value: Any) -> Any:

@@ -1,7 +1,8 @@
 """`SqliteCache`: entries in a SQLite file, for several processes.
 
 Decides the table, when the file is written for a read (a use is noted once a minute), and which entries go when there are
-too many. Everything in the file can be computed again, so commits do not wait for the disk.
+too many. Everything in the file can be computed again, so commits do not wait for the disk, and what does not fit its
+checksum is not there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import sqlite3
 import threading
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
@@ -19,7 +21,7 @@ from checkpoint.files import make_private
 from checkpoint.workers import Worker
 from pregel.cache.base import BaseCache, FullKey, Namespace, Typed, decoded, encoded, packed
 
-__all__ = ["SqliteCache"]
+__all__ = ["CacheOpenError", "SqliteCache"]
 
 ValueT = TypeVar("ValueT")
 
@@ -35,6 +37,39 @@ _TABLE: Final = (
 )
 
 
+def _checked(ns: bytes, key: str, tag: str, body: bytes) -> bytes:
+    """A body with a sum over it and its place: a damaged file must not answer with another result."""
+    place = ns + key.encode("utf-8", "surrogatepass") + tag.encode("utf-8", "surrogatepass")
+    return body + zlib.crc32(body, zlib.crc32(place)).to_bytes(4, "big")
+
+
+class CacheOpenError(Exception):
+    """A file that cannot be opened as a cache. Nothing in it was changed."""
+
+
+def _opened(path: str) -> sqlite3.Connection:
+    is_file = path not in ("", ":memory:")
+    if is_file:
+        make_private(path)
+    conn = None
+    try:
+        conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        conn.execute("PRAGMA journal_mode = WAL")
+        conn.execute("PRAGMA trusted_schema = OFF")
+        conn.execute("PRAGMA synchronous = NORMAL" if is_file else "PRAGMA synchronous = OFF")
+        for statement in _TABLE:
+            conn.execute(statement)
+    except sqlite3.Error as error:
+        if conn is not None:
+            conn.close()
+        raise CacheOpenError(
+            f"{path} cannot be opened as a cache (SQLite: {error}); check that it is the path of a SQLite file, and that "
+            f"the file and its directory may be written to; what is in a cache can be computed again, so a damaged one may "
+            f"be deleted"
+        ) from error
+    return conn
+
+
 class SqliteCache(BaseCache[ValueT], Generic[ValueT]):
     """A cache in a SQLite file, which only its owner may read. Safe to use from several threads, loops and processes.
 
@@ -44,6 +79,9 @@ class SqliteCache(BaseCache[ValueT], Generic[ValueT]):
         max_entries: most entries, give or take a few; None for no bound.
         max_bytes: most bytes of their values, likewise.
         clock: seconds since the epoch.
+
+    Raises:
+        CacheOpenError: the file cannot be opened.
     """
 
     is_shared: ClassVar[bool] = True
@@ -65,24 +103,14 @@ class SqliteCache(BaseCache[ValueT], Generic[ValueT]):
         self._lock = threading.RLock()
         self._worker = Worker("pregel-cache")
         self._n_sets = 0
-        if self.path not in ("", ":memory:"):
-            make_private(self.path)
-        self._conn = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        try:
-            self._conn.execute("PRAGMA journal_mode = WAL")
-            self._conn.execute("PRAGMA trusted_schema = OFF")
-            self._conn.execute("PRAGMA synchronous = OFF" if self.path == ":memory:" else "PRAGMA synchronous = NORMAL")
-            for statement in _TABLE:
-                self._conn.execute(statement)
-        except sqlite3.Error:
-            self._conn.close()
-            raise
+        self._conn = _opened(self.path)
 
     def get(self, keys: Sequence[FullKey]) -> dict[FullKey, ValueT]:
         """The entries that are there."""
         now = self._clock()
         there: list[tuple[FullKey, Typed]] = []
         used: list[tuple[float, bytes, str]] = []
+        damaged: list[FullKey] = []
         with self._lock:
             for namespace, key in keys:
                 ns = packed(namespace)
@@ -91,10 +119,15 @@ class SqliteCache(BaseCache[ValueT], Generic[ValueT]):
                 ).fetchone()
                 if row is None or (row[1] is not None and row[1] <= now):
                     continue
-                there.append(((tuple(namespace), key), row[2:]))
+                tag, body = row[2:]
+                if _checked(ns, key, tag, body[:-4]) != body:
+                    damaged.append((tuple(namespace), key))
+                    continue
+                there.append(((tuple(namespace), key), (tag, body[:-4])))
                 if row[0] < now - USED_AFTER:
                     used.append((now, ns, key))
             found, unreadable = decoded(self, there)
+            unreadable += damaged
             if used or unreadable:
                 with self._conn:
                     self._conn.execute("BEGIN IMMEDIATE")
@@ -114,11 +147,12 @@ class SqliteCache(BaseCache[ValueT], Generic[ValueT]):
         """Keep values, each with its time to live in seconds; None: until it is displaced."""
         bodies = encoded(self, pairs)
         now = self._clock()
-        rows = [
-            (packed(key[0]), key[1], now, None if ttl is None else now + ttl, *bodies[key])
-            for key, (_, ttl) in pairs.items()
-            if self.max_bytes is None or len(bodies[key][1]) <= self.max_bytes
-        ]
+        rows = []
+        for full, (_, ttl) in pairs.items():
+            (tag, body), ns, key = bodies[full], packed(full[0]), full[1]
+            if self.max_bytes is None or len(body) <= self.max_bytes:
+                expires_at = None if ttl is None else now + ttl
+                rows.append((ns, key, now, expires_at, tag, _checked(ns, key, tag, body)))
         with self._lock, self._conn:
             self._conn.execute("BEGIN IMMEDIATE")
             self._conn.executemany("INSERT OR REPLACE INTO cache_entries VALUES (?, ?, ?, ?, ?, ?)", rows)

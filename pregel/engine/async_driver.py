@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
@@ -28,7 +28,7 @@ from checkpoint.base import (
     ThreadDeletedError,
 )
 from pregel._scope import TaskScope
-from pregel.engine import limits
+from pregel.engine import calls, limits
 from pregel.engine.core import Run
 from pregel.engine.effects import HAND_BACK, Effect, Recorded, Retry, Spawned, Start
 from pregel.engine.limits import own_error, tell
@@ -37,7 +37,17 @@ from pregel.engine.program import Write
 from pregel.engine.snapshot import disown, into_lane, note_edited, note_unstored, salvage
 from pregel.engine.stranded import before_resume
 from pregel.engine.task import Task, acall, acall_routers, call, call_node, in_context, paced
-from pregel.engine.workers import LOOK_S, Gate, Job, abandon_future, future_type, give_outcome, linger, workers
+from pregel.engine.workers import (
+    LOOK_S,
+    Gate,
+    Job,
+    abandon_future,
+    fail_future,
+    future_type,
+    give_outcome,
+    linger,
+    workers,
+)
 from pregel.errors import AttemptClosedError, GraphInterrupt, NodeTimeoutError
 
 
@@ -172,7 +182,7 @@ class AsyncDriver:
         try:
             commits = self.run.start(value)
             if self.run.notices:
-                self.run.warn()
+                await self.tell()
         except BaseException:
             self.run.refuse()
             raise
@@ -202,7 +212,7 @@ class AsyncDriver:
                     self.fence.progress()
             tasks = run.plan()
             if run.notices:
-                self.run.warn()
+                await self.tell()
             if tasks is None:
                 if run.phase != "asking":
                     return False
@@ -217,7 +227,7 @@ class AsyncDriver:
                     try:
                         writes = await in_context(acall(scope), copy_context())
                         if run.notices:
-                            self.run.warn()
+                            await self.tell()
                     except BaseException as error:
                         await self.linger(scope, error)
                         scope.close()
@@ -228,6 +238,8 @@ class AsyncDriver:
                         ):
                             raise
                         if not await self.again(run.settle(task, own_error(task, error)), inline=True):
+                            if run.failure is not None:
+                                self.withdraw()
                             break
                     else:
                         scope.closed = True
@@ -248,7 +260,7 @@ class AsyncDriver:
             self.fence.check()
         commit = run.commit()
         if run.notices:
-            self.run.warn()
+            await self.tell()
         if commit is not None:
             await self.store(commit)
         return run.phase == "idle"
@@ -258,7 +270,7 @@ class AsyncDriver:
         run = self.run
         left: list[Task] = await run.request.caching.alook_up(run)
         if run.notices:
-            run.warn()
+            await self.tell()
         return left
 
     async def barrier(self) -> bool:
@@ -270,6 +282,8 @@ class AsyncDriver:
             while events:
                 await self.handle(events.popleft())
             if run.unsettled:
+                if run.notices:
+                    await self.tell()
                 await self.store_held()
                 return True
         return False
@@ -298,11 +312,12 @@ class AsyncDriver:
         while await self.advance():
             pass
 
-    async def close(self, *, quiet: bool = False) -> None:
+    async def close(self, *, quiet: bool = False, error: BaseException | None = None) -> None:
         """Store what is left, wait until everything is stored; async bodies that still run are cancelled and awaited.
 
         Whoever is cancelled while he waits for that does not wait for bodies any longer, but for what is being stored.
-        `quiet`: the caller has walked away, or was cancelled: a lost claim is not reported.
+        `quiet`: the caller has walked away, or was cancelled: a lost claim is not reported. `error`: what has ended the
+        run.
         """
         run = self.run
         self.is_closed = True
@@ -333,8 +348,9 @@ class AsyncDriver:
             commit = None if self.broken else run.close()
             if may_store and (commit is not None or self.acks):
                 cancelled = await to_the_end(self.store_rest(commit)) or cancelled
-        except CheckpointConflictError:
-            if not quiet:
+        except BaseException as failed:
+            if not quiet or not isinstance(failed, CheckpointConflictError):
+                error = error or failed
                 raise
         finally:
             run.spawner = run.keeper = None
@@ -351,8 +367,22 @@ class AsyncDriver:
                             await self.saver.arelease(run.claim)
                 finally:
                     hold.release()
+            if run.request.observer is not None:
+                await self.tell_end(error or cancelled)
         if cancelled is not None:
             raise cancelled
+
+    async def tell(self) -> None:
+        """Tell those who observe the run what has happened in it, and emit its warnings."""
+        observer = self.run.request.observer
+        if observer is not None:
+            await observer.atell(self.run.take_reports())
+        self.run.warn()
+
+    async def tell_end(self, error: BaseException | None) -> None:
+        """Tell those who observe the run that it is over: by this error, if any."""
+        fails = self.run.end(error)
+        await self.run.request.observer.atell(self.run.take_reports(), quiet=fails)
 
     async def see_out(self, left: Sequence[asyncio.Task[Any]]) -> None:
         """Wait for cancelled bodies to end; for those that a limit has ended only so long."""
@@ -385,6 +415,8 @@ class AsyncDriver:
             for event in self.inbox.events:
                 if isinstance(event, tuple):
                     self.gate.end(event[0])
+                elif isinstance(event, partial) and event.func == self.launch:
+                    self.gate.end(event.args[0])  # it was let in, but is not started any more
 
     async def abort(self, error: BaseException) -> None:
         """Close a run that an error has left: what its tasks wrote is stored, and the run lets go of the error.
@@ -395,7 +427,7 @@ class AsyncDriver:
             self.broken = True
         self.run.place(error)
         try:
-            await self.close(quiet=not isinstance(error, Exception))
+            await self.close(quiet=not isinstance(error, Exception), error=error)
         finally:
             self.run.outcome()
 
@@ -420,6 +452,31 @@ class AsyncDriver:
 
         return list(await asyncio.gather(*(run(call_) for call_ in calls)))
 
+    @staticmethod
+    async def as_completed(
+        calls: Sequence[Callable[[], Coroutine[Any, Any, Any]]], given: Sequence[Any]
+    ) -> AsyncGenerator[tuple[int, Any, Exception | None], None]:
+        """The same, as they end: (index, result, error). Who leaves before the last has the others cancelled."""
+        limit = (given[0] or {}).get("max_concurrency") if given else None
+        gate = asyncio.Semaphore(limit or max(1, len(calls)))
+        ended: asyncio.Queue[tuple[int, Any, Exception | None]] = asyncio.Queue()
+
+        async def run(index: int) -> None:
+            async with gate:
+                try:
+                    ended.put_nowait((index, await calls[index](), None))
+                except Exception as error:  # noqa: BLE001 - reported to the caller
+                    ended.put_nowait((index, None, error))
+
+        tasks = [asyncio.create_task(run(index)) for index in range(len(calls))]
+        try:
+            for _ in calls:
+                yield await ended.get()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
     # ---- bodies
 
     def start_step(self, tasks: Sequence[Task]) -> None:
@@ -439,8 +496,13 @@ class AsyncDriver:
             launch()
         else:
             # A place may be given back by a worker's thread: the start always goes through the inbox.
-            start = self.starts[task] = partial(self.inbox.put_from_thread, launch)
+            start = self.starts[task] = partial(self.admit, launch)
             self.gate.enter(start)
+
+    def admit(self, launch: partial[None]) -> None:
+        """The gate lets a body in; on any thread. It is started on the loop, if the run is not over by then."""
+        with suppress(RuntimeError):  # the loop is closed: so are all runs that share the gate
+            self.loop.call_soon_threadsafe(_let_in, self, launch)
 
     def launch(self, scope: TaskScope, context: Context) -> None:
         """Start one attempt."""
@@ -470,6 +532,7 @@ class AsyncDriver:
         if gate is not None and failure is None:
             gate.end(scope)
         self.inbox.put_from_thread((scope, writes, failure))
+        del failure  # it knows this frame
         if gate is not None and self.is_closed:
             gate.end(scope)
 
@@ -540,6 +603,8 @@ class AsyncDriver:
     async def handle(self, event: Any) -> None:
         """Settle an outcome, or start a child task."""
         if event is None:
+            if self.run.notices:
+                await self.tell()
             if self.fence is not None:
                 self.fence.check()
             if self.naps:
@@ -553,6 +618,8 @@ class AsyncDriver:
                 await self.store_kept(event)
             else:
                 self.start_child(event)
+                if self.run.notices:
+                    await self.tell()
             return
         if isinstance(event, Task):
             await self.resolve(event)
@@ -571,7 +638,7 @@ class AsyncDriver:
         if error is None:
             try:
                 if run.notices:
-                    self.run.warn()
+                    await self.tell()
             except Exception as warning:  # noqa: BLE001 - a warning that is an error fails the task
                 error = warning
         scope.close()
@@ -588,6 +655,8 @@ class AsyncDriver:
     async def again(self, effect: Effect | None, *, inline: bool = False) -> bool:
         """Do what a failure asks for: another attempt (True if the caller's loop is to make it), or its handler."""
         if isinstance(effect, Retry):
+            if self.run.notices:
+                await self.tell()
             return await self.nap(effect, inline=inline)
         if isinstance(effect, Start):
             self.start(effect.task)
@@ -648,7 +717,7 @@ class AsyncDriver:
         self.starts.clear()
         for body, scope in list(self.bodies.items()):
             task = scope.task
-            if not task.settled and task.call_index < 0 and not body.done() and scope not in self.ending:
+            if not task.settled and not body.done() and scope not in self.ending:
                 scope.close()
                 body.cancel()
                 self.run.drop(task)
@@ -683,8 +752,8 @@ class AsyncDriver:
             del self.naps[task]
             if task is not self.dozing:
                 self.start(task)
-        for scope in [scope for scope, (until, _) in self.ending.items() if until <= now]:
-            await self.end_late(scope)
+        for late in [scope for scope, (until, _) in self.ending.items() if until <= now]:
+            await self.end_late(late)
         arrived = {event[0] for event in self.inbox.events if isinstance(event, tuple)}
         for task in self.run.tasks:
             due = limits.deadline_of(task)
@@ -736,15 +805,18 @@ class AsyncDriver:
 
     def spawn(self, scope: TaskScope, node: Any, argument: Any) -> Any:
         """Start a child task; returns an asyncio future on the loop, a `concurrent.futures` one in a worker."""
+        if self.pumping is not None and self.pumping.done():
+            self.pumping.result()
         on_loop = asyncio._get_running_loop() is self.loop
         future: Any = self.loop.create_future() if on_loop else future_type()()
-        index = scope.calls
-        scope.calls += 1
+        call = calls.keyed(self.run, scope, node, argument)
         if self.gate is not None:
             self.gate.step_out(scope)
-        event = Spawned(scope, node, argument, index, future, copy_context())
+        event = Spawned(scope, node, calls.own_arguments(self.run, argument), call, future, copy_context())
         if on_loop:
             self.start_child(event)
+            if self.run.notices:
+                self.inbox.put(None)  # the owner says it
             self.lend()
         else:
             self.hand_over(event)
@@ -775,7 +847,7 @@ class AsyncDriver:
         if self.pumping is not None and self.pumping.done():
             self.pumping.result()
         future: Any = self.loop.create_future() if on_loop else future_type()()
-        self.hand_over(Spawned(scope, None, row, -1, future, None))
+        self.hand_over(Spawned(scope, None, row, None, future, None))
         return future
 
     def hand_over(self, event: Spawned) -> None:
@@ -795,12 +867,12 @@ class AsyncDriver:
 
     def start_child(self, event: Spawned) -> None:
         """Make the child's task and start it; one with a stored result is settled at the next turn."""
-        child = self.run.call(event.scope, event.node, event.argument, event.index)
-        child.future = event.future
-        child.caller = event.scope
+        child = self.call_child(event)
         if child.settled:
             self.inbox.put(child)
             return
+        if child.scope is not None:
+            return  # an earlier attempt of the caller started it, and it is still running
         scope = self.run.open(child)
         if child.timeout is not None:
             self.limited = True
@@ -809,7 +881,17 @@ class AsyncDriver:
         if self.gate is None:
             launch()
         else:
-            self.gate.enter(partial(self.inbox.put_from_thread, launch))
+            self.gate.enter(partial(self.admit, launch))
+
+    def call_child(self, event: Spawned) -> Task:
+        """The task of a call, with the future that its caller waits for."""
+        assert event.call is not None
+        child = self.run.call(event.scope, event.node, event.argument, *event.call)
+        if child.future is not None:
+            abandon_future(child.future)
+        child.future = event.future
+        child.caller = event.scope
+        return child
 
     async def store_kept(self, event: Spawned) -> None:
         """Store what a body recorded, then let it go on."""
@@ -834,6 +916,7 @@ class AsyncDriver:
     async def pump(self) -> None:
         """Settle the children of an inline body until it has ended: the driver itself is awaiting that body."""
         events = self.inbox.events
+        event = None
         try:
             while True:
                 await self.wait()
@@ -842,14 +925,17 @@ class AsyncDriver:
                     if event is HAND_BACK:
                         return
                     await self.handle(event)
-        except Exception as error:
+        except BaseException as error:
+            if isinstance(event, Spawned):
+                fail_future(event.future, error)
             for task in self.run.tasks:
-                if task.future is not None and not task.future.done():
-                    task.future.set_exception(error)
+                if task.future is not None:
+                    fail_future(task.future, error)
             raise
 
     async def take_back(self) -> None:
         """The inline body has ended: settle its remaining children at the barrier."""
+        self.inlined = None  # a child that calls another one now must not start a second pump
         pump, self.pumping = self.pumping, None
         assert pump is not None
         self.inbox.put(HAND_BACK)
@@ -974,6 +1060,14 @@ def count_cancels() -> int:
     """How often the current asyncio task was asked to stop."""
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
+
+
+def _let_in(driver: AsyncDriver, launch: partial[None]) -> None:
+    """The gate has let a body in; if nobody starts it any more, others may have its place."""
+    if driver.is_closed and driver.gate is not None:
+        driver.gate.end(launch.args[0])
+    else:
+        driver.inbox.put(launch)
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, *call: Any) -> None:

@@ -20,7 +20,7 @@ from checkpoint.base import LoadedCheckpoint
 from pregel._scope import TaskScope
 from pregel.constants import INTERRUPT, RESUME, RETURN, TASKS
 from pregel.engine import snapshot, view
-from pregel.engine.core import Run
+from pregel.engine.limited import LimitedRun
 from pregel.engine.program import Node, Program, Write
 from pregel.engine.state import Request
 from pregel.engine.task import Task
@@ -29,8 +29,8 @@ Key = tuple[tuple[str, ...], str]
 """Namespace and key of an entry."""
 
 
-class CachingRun(Run):
-    """One run of one graph that has a cache."""
+class CachingRun(LimitedRun):
+    """One run of one graph that has a cache, with limits or without."""
 
     __slots__ = ("heard", "planned", "served", "wanted")
 
@@ -96,10 +96,15 @@ class CachingRun(Run):
         else:
             super().finish(task, writes)
 
-    def call(self, scope: TaskScope, node: Node, argument: Any, index: int) -> Task:
+    def call(self, scope: TaskScope, node: Node, *call: Any, **more: Any) -> Task:
         """A task calls a task, whose body will look into the cache."""
-        child = super().call(scope, node, argument, index)
-        if not child.settled and self.request.caching.policy(child) is not None and not child.answers:
+        child = super().call(scope, node, *call, **more)
+        is_new = child.scope is None and not child.settled  # else an attempt of it is running already
+        if (
+            is_new
+            and self.request.caching.policy(child) is not None
+            and not (self.pending and self.id_of(child) in self._asked())
+        ):
             child.node = self.request.caching.keeping(child.node)
         return child
 

@@ -25,7 +25,22 @@ from checkpoint.base import WRITES_IDX_MAP, StepCommit, TaskWrites, Version
 from pregel import _langchain
 from pregel._scope import TaskScope
 from pregel.constants import ERROR, ERROR_SOURCE_NODE, INTERRUPT, NULL_TASK_ID, RESUME, RETURN, START
-from pregel.engine import entry, joins, namespace, notes, occupancy, origin, pause, plan, repeat, retry, snapshot, view
+from pregel.engine import (
+    calls,
+    entry,
+    joins,
+    namespace,
+    notes,
+    occupancy,
+    origin,
+    pause,
+    plan,
+    repeat,
+    report,
+    retry,
+    snapshot,
+    view,
+)
 from pregel.engine.apply import apply_tasks
 from pregel.engine.effects import Effect, Retry, Start
 from pregel.engine.program import Node, Write
@@ -63,6 +78,9 @@ class Run(RunState):
         """
         if self.phase != "new":
             self._misplaced("new")
+        observed = report.REPORTS in self.sees
+        if observed:
+            report.begins(self, input)
         self.replayed = self.replaying
         if self.pending and self.request.parent_run is None:
             repeat.keep_answered(self)
@@ -70,6 +88,8 @@ class Run(RunState):
         if self.phase == "new":
             self.phase = "idle"
             self.status = "pending"
+        if observed:
+            report.resumes(self)
         return commits
 
     def refuse(self) -> None:
@@ -182,11 +202,15 @@ class Run(RunState):
                 self._pause(task, pause.all_asked(scope, error), scope)
             else:
                 self.bubble = self.bubble or error
+                if report.REPORTS in self.sees:
+                    report.task_ends(self, task, "left")
             return None
         if not isinstance(error, Exception):
             self._settled(task)
             self._keep_answers(task)
             self.failure = error
+            if report.REPORTS in self.sees:
+                report.task_ends(self, task, "failed", error=error)
             raise error
         notes.of_task(self, error, task)
         if is_invalid_resume(error):
@@ -203,17 +227,31 @@ class Run(RunState):
                 task.attempt += 1
                 if task.is_pull:
                     task.input = plan.read_input(self, task.node)
+                elif task.call_index >= 0:
+                    task.input = calls.own_arguments(self, task.arg)
+                if report.REPORTS in self.sees:
+                    report.retries(self, task, error, wait)
                 return Retry(task, wait, error)
         return self._fail(task, error)
 
-    def call(self, scope: TaskScope, node: Node, argument: Any, index: int) -> Task:
-        """A task calls a task: the child, settled already if its result was stored by an earlier run."""
+    def call(
+        self, scope: TaskScope, node: Node, argument: Any, index: int, key: str | None = None, in_line: bool = False
+    ) -> Task:
+        """A task calls a task: the child, settled already if its result is stored. If an earlier attempt of the caller
+        has called it, that one, finished or still running."""
+        former = None if key is None else calls.made_before(self, scope, node, key)
+        if former is not None and calls.is_of_use(self, former):
+            return former
         child = Task(node, argument)
+        child.former = former
         child.parent = scope.task
-        child.call_index = index
+        child.call_index, child.key, child.in_line = index, key, in_line
+        if node.retry_policy or self.request.retry_policy:
+            child.input = calls.own_arguments(self, argument)
+            child.arg = argument
         if self.pending:
-            entry.reapply(self, [child])
-            if child.settled and child.interrupts:
+            calls.recall(self, scope, child)
+            if child.settled and child.writes is None and child.interrupts:
                 scope.questions.asked.append(((2, index, ""), child.interrupts))
         self.tasks.append(child)
         if not child.settled:
@@ -276,6 +314,7 @@ class Run(RunState):
             made = self.checkpoint_id_ = None
         self.pending = []
         if self.resumed:
+            calls.report(self)
             self.step_over()
             if self.request.parent_run is None:
                 self.answers.loose.clear()  # it was meant for this superstep: a question of a later one is asked
@@ -383,6 +422,17 @@ class Run(RunState):
             return GraphInterrupt(self.interrupts)
         return None
 
+    def end(self, error: BaseException | None) -> bool:
+        """After `close`: report how the run ended. `error`: what is to be raised, if that is not the run's own outcome.
+        Is a failure on its way to the caller?"""
+        if error is None:
+            error = self.failure = self.outcome()  # so the caller, who asks next, gets this very one
+        report.ends(self, error, view.result)
+        if error is None or isinstance(error, GraphBubbleUp):
+            return False
+        self.status = "failed"
+        return True
+
     @property
     def cut_at(self) -> float | None:
         """When the run ends wherever it is; never (`LimitedRun` says otherwise)."""
@@ -444,6 +494,10 @@ class Run(RunState):
             raise EngineBug("the run has no driver that could start a task")
         return self.spawner(scope, node, argument)
 
+    def copied(self, value: Any) -> Any:
+        """The value with containers of its own, one level."""
+        return plan.own_copy(self, value)
+
     def key_of(self, scope: TaskScope) -> str:
         """What names the logical task of a scope, whenever it runs again."""
         return origin.key_of(self, scope)
@@ -494,15 +548,21 @@ class Run(RunState):
         task.interrupts = questions
         called = task.call_index >= 0
         if not questions:
+            if report.REPORTS in self.sees:
+                report.task_ends(self, task, "interrupted")
             if not called:
                 self.waiting.append(task)
             return
         if not called:
             self.interrupts += questions
         if self.stores:
+            if self.request.parent_run is None:
+                self._take_back_answers()
             self._hold(task, INTERRUPT, list(questions))
             self._hold_answers(task)
         if called:
+            if report.REPORTS in self.sees:
+                report.task_ends(self, task, "interrupted")
             self._pass_on(task)
         else:
             view.paused(self, task)
@@ -529,14 +589,27 @@ class Run(RunState):
                 self._pass_on(parent)
 
     def _refuse(self, task: Task, error: BaseException) -> None:
-        """An answer does not fit its question. Nothing of it is stored; the question stays open as it was."""
+        """An answer does not fit its question. Nothing of it stays stored; the question stays open as it was."""
         task.error = error
+        if self.request.parent_run is None:
+            self._take_back_answers()
         self._keep_answers(task)
         if self.sees:
             view.failed(self, task)
         if task.call_index < 0:
             self.refused = self.refused or error
             self.waiting.append(task)
+
+    def _take_back_answers(self) -> None:
+        """Root run: answers were stored before a node could look at them; those that do not fit are nobody's."""
+        answers = self.answers
+        if not answers.unfit or not self.stores:
+            return
+        answers.unfit = False
+        slot = WRITES_IDX_MAP[RESUME]
+        self.held = [entry for entry in self.held if (entry.task_id, entry.slot) != (NULL_TASK_ID, slot)]
+        left = dict(answers.by_id) or None
+        self.held.append(TaskWrites(self.rev, self.checkpoint_id, NULL_TASK_ID, "", slot, [(RESUME, left)]))
 
     def _fail(self, task: Task, error: Exception) -> Effect | None:
         """No further try: hand the failure to the node's handler, or let it end the run."""
@@ -580,7 +653,8 @@ class Run(RunState):
 
     def _row(self, task: Task, slot: int, writes: Sequence[Write]) -> TaskWrites:
         checkpoint_id = self.checkpoint_id_ or self.checkpoint_id
-        return TaskWrites(self.rev, checkpoint_id, task.id_ or self.id_of(task), task.path_text, slot, writes)
+        path = task.path_text if task.call_index < 0 else calls.row_path(self, task)
+        return TaskWrites(self.rev, checkpoint_id, task.id_ or self.id_of(task), path, slot, writes)
 
     def _hold(self, task: Task, channel: str, value: Any) -> None:
         self.held.append(self._row(task, WRITES_IDX_MAP[channel], [(channel, value)]))
@@ -615,7 +689,7 @@ class Run(RunState):
             if task.interrupts or task.error is not None:
                 taken_back |= {(self.id_of(task), task.path_text, slot) for slot in slots}
         for id_, path, slot in sorted(taken_back):
-            write = (ERROR, None) if slot == WRITES_IDX_MAP[ERROR] else (INTERRUPT, [])
+            write: Write = (ERROR, None) if slot == WRITES_IDX_MAP[ERROR] else (INTERRUPT, [])
             self.held.append(TaskWrites(self.rev, self.checkpoint_id, id_, path, slot, [write]))
 
     def _still_open(self) -> list[Unstored]:
@@ -640,6 +714,8 @@ class Run(RunState):
 
     def _emit_values(self, tasks: Sequence[Task]) -> None:
         """Show the output values, if a task wrote an output key that changed (engine.md 3.6)."""
+        if report.REPORTS in self.sees:
+            report.step_ends(self, "done")
         keys = self.request.output_keys
         if isinstance(keys, str):
             keys = (keys,)

@@ -38,6 +38,9 @@ Effect = Retry | Start
 Recorded = tuple[str, str, Any]
 """What a running task wants stored beside its output: id and path of its row, and the value."""
 
+Numbered = tuple[int, str | None, bool]
+"""Which call of an attempt it is: its number, its key, and whether no two have overlapped so far."""
+
 HAND_BACK: Any = object()
 """Tells the pump of a driver that the inline body has ended."""
 
@@ -45,14 +48,15 @@ HAND_BACK: Any = object()
 class Spawned:
     """A child task that a running body wants started; without a node, what it recorded (`argument`)."""
 
-    __slots__ = ("argument", "context", "future", "index", "node", "scope")
+    __slots__ = ("argument", "call", "context", "future", "node", "scope")
 
     def __init__(
-        self, scope: TaskScope, node: Any, argument: Any, index: int, future: Any, context: Context | None
+        self, scope: TaskScope, node: Any, argument: Any, call: Numbered | None, future: Any, context: Context | None
     ) -> None:
         self.scope = scope
         self.node = node
         self.argument = argument
-        self.index = index
+        self.call = call
+        """Number and key of the call (`calls.keyed`)."""
         self.future = future
         self.context = context

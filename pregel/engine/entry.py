@@ -6,7 +6,7 @@ first node starts (engine.md 5.1, 5.4, 5.7, 7.4, 7.7). Knows nothing of drivers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from checkpoint.base import SCHEDULED, WRITES_IDX_MAP, StepCommit, TaskWrites
@@ -337,6 +337,7 @@ def _answers(run: RunState, command: Command[Any]) -> list[TaskWrites]:
         return []
     questions = pause.open_questions(run.pending)
     by_name = pause.is_id_map(value)
+    shown_ = pause.shown_questions(run.pending) if len(questions) > 1 and not by_name else questions
     if not questions:
         _answers_nothing(run, value, by_name=by_name)
     if by_name:
@@ -348,10 +349,10 @@ def _answers(run: RunState, command: Command[Any]) -> list[TaskWrites]:
         if questions and run.request.strict:
             raise _unanswered("it is an empty map", questions, reason="empty_map")
         return []
-    elif len(questions) > 1:
-        raise _ambiguous(run, questions)
+    elif len(shown_) > 1:
+        raise _ambiguous(run, shown_)
     elif questions:
-        (bare,) = questions
+        (bare,) = shown_
         by_id = {bare: value}
     else:
         run.answers = Answers(loose=value)
@@ -362,9 +363,8 @@ def _answers(run: RunState, command: Command[Any]) -> list[TaskWrites]:
     # An answer that was stored and not asked for yet stays with the new ones: the row is replaced as a whole.
     run.answers = Answers({**earlier.by_id, **by_id}, bare=bare)
     run.answers.anew = by_id
-    # What only the node can check is stored when it has: with the node's outcome.
-    lasting = {id_: a for id_, a in run.answers.by_id.items() if id_ not in questions or not questions[id_].is_typed}
-    return [_null_row(run, -4, [(RESUME, lasting)])] if lasting else []
+    # What only the node can check is stored, too, so that it need not be given twice; it is taken back if it does not fit.
+    return [_null_row(run, -4, [(RESUME, dict(run.answers.by_id))])]
 
 
 def _check_answers(run: RunState, by_id: dict[str, Any], questions: dict[str, Interrupt]) -> None:
@@ -444,15 +444,13 @@ def _ambiguous(run: RunState, questions: dict[str, Interrupt]) -> Exception:
     return RuntimeError(text)
 
 
-def reapply(run: RunState, tasks: Sequence[Task]) -> None:
+def reapply(run: RunState, tasks: Sequence[Task], by_task: Mapping[str, Sequence[TaskWrites]] | None = None) -> None:
     """Settle the tasks of an open step whose outcome is stored already; mark those that must wait (D43).
 
     A task with output does not run again. A failed one that was handed to its handler leaves the handler to run. On a
-    resume that answers something, a task whose question stays open is not started.
+    resume that answers something, a task whose question stays open is not started. `by_task`: what is stored, by task id.
     """
-    by_task: dict[str, list[TaskWrites]] = {}
-    for entry in run.pending:
-        by_task.setdefault(entry.task_id, []).append(entry)
+    by_task = _by_task(run.pending) if by_task is None else by_task
     loose = len(run.answers.loose)  # the root knew of no question, say because a sibling of the asking task failed
     for task in list(tasks):
         entries = by_task.get(run.id_of(task))
@@ -473,6 +471,13 @@ def reapply(run: RunState, tasks: Sequence[Task]) -> None:
             if task.call_index < 0:  # else its caller asks for it
                 run.waiting.append(task)
                 run.interrupts += task.interrupts
+
+
+def _by_task(stored: Sequence[TaskWrites]) -> dict[str, list[TaskWrites]]:
+    by_task: dict[str, list[TaskWrites]] = {}
+    for entry in stored:
+        by_task.setdefault(entry.task_id, []).append(entry)
+    return by_task
 
 
 def restore_task(task: Task, entries: Sequence[TaskWrites]) -> None:
@@ -498,9 +503,7 @@ def restore_task(task: Task, entries: Sequence[TaskWrites]) -> None:
 def restore(run: RunState, tasks: Sequence[Task], stored: Sequence[TaskWrites]) -> None:
     """Set what is stored of the tasks of an open step. A failed one that was handed to its handler shows what the handler
     has come to: its writes, or its questions."""
-    by_task: dict[str, list[TaskWrites]] = {}
-    for entry in stored:
-        by_task.setdefault(entry.task_id, []).append(entry)
+    by_task = _by_task(stored)
     for task in tasks:
         restore_task(task, by_task.get(run.id_of(task), ()))
         handler = handler_of(run, task.node) if task.handled else None

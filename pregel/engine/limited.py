@@ -191,17 +191,6 @@ class LimitedRun(Run):
         return f"{len(self.ready)} tasks still to run ({', '.join(map(repr, self.ready[:5]))})"
 
 
-def limited(kind: type[Run]) -> type[Run]:
-    """The class of such runs with limits."""
-    found = _kinds.get(kind)
-    if found is None:
-        found = _kinds[kind] = type(f"Limited{kind.__name__}", (LimitedRun, kind), {"__slots__": ()})
-    return found
-
-
-_kinds: dict[type[Run], type[Run]] = {Run: LimitedRun}
-
-
 def _way_on(config: object) -> str:
     if config is None:
         return "there is no saver, so nothing is stored, but error.values has the last values; "

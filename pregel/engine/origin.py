@@ -46,7 +46,7 @@ def key_of(run: RunState, scope: TaskScope) -> str:
         above = [(request.thread_id or "") if request.stores else "", ""]
         if not run.facts.get(ORIGIN):
             _name(run)
-    return digest([*above, run.facts.get(ORIGIN) or "", str(run.step), task.path_text])
+    return digest([*above, run.facts.get(ORIGIN) or "", str(run.step), task.place_text])
 
 
 def _name(run: RunState) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from checkpoint.base import TaskWrites
 from pregel._scope import TaskScope
-from pregel.constants import INTERRUPT, MISSING, NULL_TASK_ID, RESUME
+from pregel.constants import INTERRUPT, MISSING, NULL_TASK_ID, PUSH, RESUME
 from pregel.engine import answer as fit
 from pregel.engine.state import Answers, RunState
 from pregel.engine.task import Task, interrupt_id
@@ -62,9 +62,13 @@ def ask(
             stored = MISSING  # the schema has changed since it was given: it is asked again
     id_ = interrupt_id(run.ns_of(task), number)
     answers = run.answers
-    if id_ in answers.by_id:
+    answer = answers.by_id.get(id_, MISSING)
+    if answer is not MISSING and id_ not in answers.anew and not _fits(response_schema, answer):
+        # It was given to an earlier run that came to its end before the question could look at it.
+        answers.by_id.pop(id_, None)
+        answers.unfit, answer = True, MISSING
+    if answer is not MISSING:
         # It stays: if a node around this one is tried again, the question may come up once more.
-        answer = answers.by_id[id_]
         if answers.bare == id_:
             answers.bare = None  # it has found its question
     elif answers.loose:
@@ -75,13 +79,30 @@ def ask(
         answers.open[id_] = question
         scope.questions.asked.append(((0, number, ""), (question,)))
         raise GraphInterrupt((question,))
-    fitted = answer if response_schema is None else _fitted(run, task, id_, response_schema, answer)
+    try:
+        fitted = answer if response_schema is None else _fitted(run, task, id_, response_schema, answer)
+    except ValueError:
+        if answers.by_id.pop(id_, MISSING) is not MISSING:
+            answers.unfit = True
+        raise
     with _asking:
         known = task.answers = task.answers or []
         known += [MISSING] * (number + 1 - len(known))
         known[number] = answer
     answers.taken.add(id_)
     return fitted
+
+
+def _fits(response_schema: Any, answer: Any) -> bool:
+    """Is an answer what a question wants?"""
+    try:
+        if isinstance(response_schema, dict):
+            return fit.problem(response_schema, answer) is None
+        if response_schema is not None:
+            response_schema.fitted(answer)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_given_anew(run: RunState, task: Task, number: int) -> bool:
@@ -229,6 +250,14 @@ def unanswered(questions: Iterable[Interrupt], answered: Container[str]) -> tupl
 def open_questions(writes: Sequence[TaskWrites]) -> dict[str, Interrupt]:
     """Interrupt id -> question, of all that are open."""
     return {question.id: question for asked in pending(writes).values() for question in asked}
+
+
+def shown_questions(writes: Sequence[TaskWrites]) -> dict[str, Interrupt]:
+    """Those of the open questions that the caller was shown: what called tasks ask, their callers ask as well. One that a
+    body did not come to when it ran again is open, and nobody sees it. All of them if nobody was shown any."""
+    called = {row.task_id for row in writes if row.path.startswith(f"~{PUSH}, ~")}
+    found = {q.id: q for id_, asked in pending(writes).items() if id_ not in called for q in asked}
+    return found or open_questions(writes)
 
 
 def is_null(task_id: str) -> bool:

@@ -26,7 +26,7 @@ from pregel.channels.named_barrier_value import InclusiveBarrierValue
 from pregel.constants import PULL, TAG_HIDDEN
 from pregel.errors import StateMutationError, shown
 from pregel.managed import ManagedValue
-from pregel.types import CachePolicy, RetryPolicy, TimeoutPolicy
+from pregel.types import CachePolicy, RetryPolicy, TimeoutPolicy, TracePolicy
 
 Channel = BaseChannel[Any, Any, Any]
 Write = tuple[str, Any]
@@ -88,6 +88,7 @@ class PregelNode:
         "subgraphs",
         "tags",
         "timeout",
+        "trace_policy",
         "triggers",
         "write",
     )
@@ -110,6 +111,7 @@ class PregelNode:
         is_error_handler: bool = False,
         subgraphs: Sequence[Any] | None = None,
         aliases: str | Sequence[str] = (),
+        trace_policy: TracePolicy | None = None,
     ) -> None:
         self.channels = channels if isinstance(channels, str) else list(channels)
         self.triggers = list(triggers)
@@ -129,6 +131,8 @@ class PregelNode:
         """Compiled graphs that the callable holds or names, the node's own first."""
         self.aliases = (aliases,) if isinstance(aliases, str) else tuple(aliases)
         """Names that the node had in earlier versions of the graph; work stored under them goes on here."""
+        self.trace_policy = trace_policy
+        """What observers record of its inputs and outputs."""
 
     def copy(self, update: Mapping[str, Any] | None = None) -> PregelNode:
         """A node with some fields replaced."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from checkpoint import ids
 from checkpoint.base import (
     NUMBER_SHIFT,
     WRITES_IDX_MAP,
@@ -103,12 +104,18 @@ def relink(run: RunState) -> None:
 
 
 def unlink(made: StepCommit) -> None:
-    """Nested checkpoints that worked under one of this run that is not stored belong to none."""
+    """Nested checkpoints that worked under one of this run that is not stored belong to none, and name none (D52)."""
+    claim = made.claim
     stored = {rev for commit in (made, *made.others) for rev in (commit.rev, commit.parent_rev)}
+
+    def is_lost(rev: int | None) -> bool:
+        return rev is not None and rev >> NUMBER_SHIFT == claim.number and rev not in stored
+
     for other in made.others:
-        up_rev = other.up_rev
-        if up_rev is not None and up_rev >> NUMBER_SHIFT == made.claim.number and up_rev not in stored:
+        if is_lost(other.up_rev):
             other.up_rev = None
+        if any(is_lost(ids.rev_of(id_, claim.salt)) for id_ in other.parents.values()):
+            other.parents = {ns: i for ns, i in other.parents.items() if not is_lost(ids.rev_of(i, claim.salt))}
 
 
 def periodic(run: RunState) -> StepCommit | None:

@@ -56,7 +56,7 @@ class Answers:
     taking are one dict or list operation, so any thread may.
     """
 
-    __slots__ = ("anew", "bare", "by_id", "given", "loose", "open", "taken")
+    __slots__ = ("anew", "bare", "by_id", "given", "loose", "open", "taken", "unfit")
 
     def __init__(self, by_id: Mapping[str, Any] | None = None, loose: Any = MISSING, bare: str | None = None) -> None:
         self.by_id: dict[str, Any] = dict(by_id or {})
@@ -71,6 +71,8 @@ class Answers:
         """Ids that this resume answers, as opposed to what was stored by an earlier one."""
         self.taken: set[str] = set()
         """Ids of questions that have got their answer in this run."""
+        self.unfit = False
+        """Has a question turned its answer down, which is stored still?"""
 
 
 class Channels(dict[str, BaseChannel[Any, Any, Any]]):
@@ -126,6 +128,7 @@ class Request:
         "monotonic",
         "new_id",
         "ns_",
+        "observer",
         "outlets",
         "output_keys",
         "own_limits",
@@ -162,6 +165,8 @@ class Request:
         self.stood = None
         self.forks = False
         """Root run: does it go on in a lane if it loses its thread?"""
+        self.observer: Any = None
+        """Whom the run reports to (`callbacks.Observer`), if anybody observes it."""
         self.limits: Any = None
         """What the call, or one around it, allows its run and those nested in it (`engine.limited.Limits`)."""
         self.own_limits: Any = None
@@ -356,6 +361,7 @@ class RunState:
         "phase",
         "program",
         "ready",
+        "recalled",
         "refused",
         "replayed",
         "replaying",
@@ -396,7 +402,8 @@ class RunState:
         """Stream modes that somebody listens to."""
         self.phase: Phase = "new"
         self.status: Status = "input"
-        self.notices: list[Notice] = []
+        self.notices: list[Any] = []
+        """What the run has to say, for the driver to say: warnings (`Notice`), and reports to those who observe it."""
         self.held: list[TaskWrites] = []
         """Writes of settled tasks that are not stored yet."""
         self.parked: list[StepCommit] = []
@@ -463,6 +470,8 @@ class RunState:
         """Set by the driver: starts a child task, returns its future."""
         self.keeper: Any = None
         """The driver, as far as running tasks record results with it (`once`, `keep`); None when it is over."""
+        self.recalled: Any = None
+        """What is stored of called tasks of the open step (`calls.Recalled`); None until one is called again."""
         self.kept: Kept | None = None
         """What tasks of the current step recorded; None until one does."""
         self.loaded = loaded
@@ -695,6 +704,12 @@ class RunState:
     def notice(self, code: str, place: str, text: str) -> None:
         """Record a warning for the driver to emit."""
         self.notices.append(Notice(code, place, text))
+
+    def take_reports(self) -> list[Any]:
+        """What is to be told to those who observe the run (`report.Report`), in order; the warnings stay."""
+        said, self.notices = self.notices, []
+        self.notices += [notice for notice in said if isinstance(notice, Notice)]
+        return [report for report in said if not isinstance(report, Notice)]
 
     def warn(self) -> None:
         """Emit what was recorded; called by the driver, where the user's stack is."""

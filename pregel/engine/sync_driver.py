@@ -34,6 +34,7 @@ from checkpoint.base import (
     ThreadDeletedError,
 )
 from pregel._scope import TaskScope
+from pregel.engine import calls
 from pregel.engine.core import Run
 from pregel.engine.effects import HAND_BACK, Effect, Recorded, Retry, Spawned, Start
 from pregel.engine.limits import deadline_of, is_replaced, own_error, tell, timed_out
@@ -42,7 +43,18 @@ from pregel.engine.program import Write
 from pregel.engine.snapshot import disown, into_lane, note_edited, note_unstored, salvage
 from pregel.engine.stranded import before_resume
 from pregel.engine.task import Task, call
-from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, here, linger, wait_for, workers
+from pregel.engine.workers import (
+    Gate,
+    Job,
+    abandon_future,
+    fail_future,
+    future_type,
+    give_outcome,
+    here,
+    linger,
+    wait_for,
+    workers,
+)
 from pregel.errors import AttemptClosedError
 
 
@@ -121,7 +133,7 @@ class SyncDriver:
         try:
             commits = self.run.start(value)
             if self.run.notices:
-                self.run.warn()
+                self.tell()
         except BaseException:
             self.run.refuse()
             raise
@@ -151,7 +163,7 @@ class SyncDriver:
                     self.fence.progress()
             tasks = run.plan()
             if run.notices:
-                self.run.warn()
+                self.tell()
             if tasks is None:
                 if run.phase != "asking":
                     return False
@@ -165,7 +177,7 @@ class SyncDriver:
                     try:
                         writes = copy_context().run(call, scope)
                         if run.notices:
-                            self.run.warn()
+                            self.tell()
                     except BaseException as error:  # noqa: BLE001 - the run decides what an error means
                         self.linger(scope, error)
                         scope.close()
@@ -192,7 +204,7 @@ class SyncDriver:
             self.fence.check()
         commit = run.commit()
         if run.notices:
-            self.run.warn()
+            self.tell()
         if commit is not None:
             self.store(commit)
         return run.phase == "idle"
@@ -202,7 +214,7 @@ class SyncDriver:
         run = self.run
         left: list[Task] = run.request.caching.look_up(run)
         if run.notices:
-            run.warn()
+            self.tell()
         return left
 
     def barrier(self) -> bool:
@@ -226,6 +238,8 @@ class SyncDriver:
                     break
                 self.handle(event)
             if run.unsettled:
+                if run.notices:
+                    self.tell()
                 if self.limited:
                     self.expire(time.monotonic())  # there may be a chunk, and no need to wait, for ever
                 try:
@@ -250,10 +264,11 @@ class SyncDriver:
         while self.advance():
             pass
 
-    def close(self, *, quiet: bool = False) -> None:
+    def close(self, *, quiet: bool = False, error: BaseException | None = None) -> None:
         """Store what is left, wait until everything is stored; bodies that still run are abandoned.
 
-        `quiet`: the caller has walked away, or the process is being interrupted: a lost claim is not reported.
+        `quiet`: the caller has walked away, or the process is being interrupted: a lost claim is not reported. `error`:
+        what has ended the run.
         """
         run = self.run
         self.is_closed = True
@@ -274,8 +289,9 @@ class SyncDriver:
             commit = None if self.broken else run.close()
             if may_store and (commit is not None or self.acks):
                 self.store_rest(commit)
-        except CheckpointConflictError:
-            if not quiet:
+        except BaseException as failed:
+            if not quiet or not isinstance(failed, CheckpointConflictError):
+                error = error or failed
                 raise
         finally:
             run.spawner = run.keeper = None
@@ -292,6 +308,20 @@ class SyncDriver:
                             self.saver.release(run.claim)
                 finally:
                     hold.release()
+            if run.request.observer is not None:
+                self.tell_end(error)
+
+    def tell(self) -> None:
+        """Tell those who observe the run what has happened in it, and emit its warnings."""
+        observer = self.run.request.observer
+        if observer is not None:
+            observer.tell(self.run.take_reports())
+        self.run.warn()
+
+    def tell_end(self, error: BaseException | None) -> None:
+        """Tell those who observe the run that it is over: by this error, if any."""
+        fails = self.run.end(error)
+        self.run.request.observer.tell(self.run.take_reports(), quiet=fails)
 
     def leave_bodies(self) -> None:
         """Nobody waits for running bodies any more: let others have their threads and their places."""
@@ -315,7 +345,7 @@ class SyncDriver:
             self.broken = True
         self.run.place(error)
         try:
-            self.close(quiet=not isinstance(error, Exception))
+            self.close(quiet=not isinstance(error, Exception), error=error)
         finally:
             self.run.outcome()
 
@@ -372,6 +402,7 @@ class SyncDriver:
         if gate is not None and failure is None:
             gate.end(scope)
         self.inbox.put((scope, writes, failure))
+        del failure  # it knows this frame
         if gate is not None and self.is_closed:
             gate.end(scope)
 
@@ -409,7 +440,7 @@ class SyncDriver:
         if error is None:
             try:
                 if run.notices:
-                    self.run.warn()
+                    self.tell()
             except Exception as warning:  # noqa: BLE001 - a warning that is an error fails the task
                 error = warning
         scope.close()
@@ -426,6 +457,8 @@ class SyncDriver:
     def again(self, effect: Effect | None, *, inline: bool = False) -> bool:
         """Do what a failure asks for: another attempt (True if the caller's loop is to make it), or its handler."""
         if isinstance(effect, Retry):
+            if self.run.notices:
+                self.tell()
             return self.nap(effect, inline=inline)
         if isinstance(effect, Start):
             self.start(effect.task)
@@ -532,12 +565,18 @@ class SyncDriver:
 
     def spawn(self, scope: TaskScope, node: Any, argument: Any) -> Any:
         """Start a child task; returns a `concurrent.futures.Future`. Called from the thread of a running body."""
+        if node.fn is None:
+            raise RuntimeError(
+                f"task {node.name!r} is async, and was called in a sync run, which has no event loop for it; run the graph "
+                f"with ainvoke or astream, or give it a sync function"
+            )
+        if self.pump_error is not None:
+            raise self.pump_error
         future = future_type()()
-        index = scope.calls
-        scope.calls += 1
+        call = calls.keyed(self.run, scope, node, argument)
         if self.gate is not None:
             self.gate.step_out(scope)
-        self.hand_over(Spawned(scope, node, argument, index, future, copy_context()))
+        self.hand_over(Spawned(scope, node, calls.own_arguments(self.run, argument), call, future, copy_context()))
         return future
 
     def once(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
@@ -559,7 +598,7 @@ class SyncDriver:
         if self.pump_error is not None:
             raise self.pump_error
         future = future_type()()
-        self.hand_over(Spawned(scope, None, row, -1, future, None))
+        self.hand_over(Spawned(scope, None, row, None, future, None))
         return future
 
     def hand_over(self, event: Spawned) -> None:
@@ -582,12 +621,14 @@ class SyncDriver:
         if event.node is None:
             self.store_kept(event)
             return
-        child = self.run.call(event.scope, event.node, event.argument, event.index)
-        child.future = event.future
-        child.caller = event.scope
+        child = self.call_child(event)
+        if self.run.notices:
+            self.tell()
         if child.settled:
             self.resolve(child)
             return
+        if child.scope is not None:
+            return  # an earlier attempt of the caller started it, and it is still running
         scope = self.run.open(child)
         if child.timeout is not None:
             self.limited = True
@@ -600,6 +641,16 @@ class SyncDriver:
             workers.submit(job)
         else:
             self.gate.enter(partial(workers.submit, job))
+
+    def call_child(self, event: Spawned) -> Task:
+        """The task of a call, with the future that its caller waits for."""
+        assert event.call is not None
+        child = self.run.call(event.scope, event.node, event.argument, *event.call)
+        if child.future is not None:
+            abandon_future(child.future)
+        child.future = event.future
+        child.caller = event.scope
+        return child
 
     def store_kept(self, event: Spawned) -> None:
         """Store what a body recorded, then let it go on."""
@@ -622,14 +673,17 @@ class SyncDriver:
     def pump(self) -> None:
         """Own the run while an inline body runs: settle its children until the body has ended."""
         here.is_worker = True
+        event = None
         try:
             while (event := self.wait()) is not HAND_BACK:
                 self.handle(event)
         except BaseException as error:  # noqa: BLE001 - carried to the driver's thread
             self.pump_error = error
+            if isinstance(event, Spawned):
+                fail_future(event.future, error)
             for task in self.run.tasks:
-                if task.future is not None and not task.future.done():
-                    task.future.set_exception(error)
+                if task.future is not None:
+                    fail_future(task.future, error)
         finally:
             self.handed_back.release()
 

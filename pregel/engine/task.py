@@ -57,14 +57,18 @@ class Task:
         "error",
         "error_of",
         "first_attempt_at",
+        "former",
         "future",
         "handled",
         "id_",
+        "in_line",
         "index",
         "input",
         "interrupts",
+        "key",
         "name",
         "node",
+        "outcome",
         "parent",
         "provisional",
         "reapplied",
@@ -77,6 +81,16 @@ class Task:
         "writes",
     )
 
+    arg: Any
+    """For a called task that may be tried again: its arguments, which no attempt gets."""
+    former: Task | None
+    """For a called task: the one of the same call of an earlier attempt of the caller, which has failed."""
+    in_line: bool
+    """For a called task: had its caller waited for all that it called before?"""
+    key: str | None
+    """For a called task: what tells the call from others (`engine.calls`); None if nobody asks."""
+    outcome: Any
+    """For a called task that has finished: what its caller gets."""
     provisional: Collection[int]
     """Numbers of answers that were stored when the task had failed or was cut off; they may be given anew."""
 
@@ -135,7 +149,17 @@ class Task:
     @property
     def path_text(self) -> str:
         """The path as text, which is also the key of the order in which writes are applied."""
-        return self.node.path_text if self.index < 0 and self.parent is None else path_text(self.path)
+        if self.parent is None:
+            return self.node.path_text if self.index < 0 else path_text(self.path)
+        if self.call_index >= 0:  # spelled out: there may be many
+            return f"~{PUSH}, {self.parent.path_text}, {self.call_index:010d}, {True:010d}"
+        return path_text(self.path)
+
+    @property
+    def place_text(self) -> str:
+        """What tells the task from others of its step when it runs again: calls by their key, others by the path."""
+        key = getattr(self, "key", None)
+        return self.path_text if key is None else f"{self.parent.place_text}\x1f{self.node.address}\x1f{key}"  # type: ignore[union-attr]
 
     @property
     def triggers(self) -> tuple[str, ...]:
@@ -164,19 +188,28 @@ def task_id(checkpoint_id: str, ns: str, task: Task, parent_id: str | None = Non
     if task.parent is None:
         what = task.node.identity if task.index < 0 else f"{task.node.address}\x1f{PUSH}\x1f{task.index}"
     elif task.call_index >= 0:
+        key = getattr(task, "key", None)
+        if key is not None:
+            # Seldom met again, so not remembered.
+            text = _hash(f"{ns}\x1f{task.node.address}\x1f{PUSH}\x1f{parent_id}\x1f{key}").hexdigest()
+            return f"{_head(checkpoint_id)}{text[:4]}-{text[4:16]}"
         what = f"{task.node.address}\x1f{PUSH}\x1f{path_text(task.parent.path)}\x1f{task.call_index}"
     else:
         what = f"{task.node.address}\x1f{PUSH}\x1fnode_error_handler\x1f{parent_id}"
-    key = ns, what
-    tail = _tails.get(key)
+    place = ns, what
+    tail = _tails.get(place)
     if tail is None:
         if len(_tails) >= MAX_TAILS:
             _tails.clear()
-        text = _hash("\x1f".join(key)).hexdigest()
-        tail = _tails[key] = f"{text[:4]}-{text[4:16]}"
+        text = _hash("\x1f".join(place)).hexdigest()
+        tail = _tails[place] = f"{text[:4]}-{text[4:16]}"
     if len(checkpoint_id) != UUID_LENGTH:
         checkpoint_id = digest([checkpoint_id])
     return checkpoint_id[:19] + tail
+
+
+def _head(checkpoint_id: str) -> str:
+    return (checkpoint_id if len(checkpoint_id) == UUID_LENGTH else digest([checkpoint_id]))[:19]
 
 
 UUID_LENGTH = len(NULL_TASK_ID)
@@ -275,12 +308,12 @@ async def acall(scope: TaskScope) -> list[Write]:
     return writes
 
 
-def call_node(scope: TaskScope, node: Node | None = None) -> tuple[Any, list[Write]]:
-    """The first half of a sync body whose routers are async, or that is kept: the node, the task's if it is not given,
+def call_node(scope: TaskScope, other: Node | None = None) -> tuple[Any, list[Write]]:
+    """The first half of a sync body whose routers are async, or that is kept: the task's node, or another,
     and its writers."""
     enter(scope)
     task = scope.task
-    node = task.node if node is None else node
+    node: Node = task.node if other is None else other
     if node.fn is None:
         raise _only_async(node)
     try:

@@ -15,7 +15,7 @@ from checkpoint import ids
 from pregel import _langchain
 from pregel._scope import TaskScope
 from pregel.constants import INTERRUPT, METADATA, MISSING, RETURN, SCOPE_KEY
-from pregel.engine import namespace
+from pregel.engine import namespace, report
 from pregel.engine.program import Write
 from pregel.engine.state import LATER, RunState
 from pregel.engine.task import Task, digest, order
@@ -127,6 +127,8 @@ def stopped(run: RunState) -> None:
 
 def starts(run: RunState, tasks: Sequence[Task]) -> None:
     """Tasks are about to run."""
+    if report.REPORTS in run.sees:
+        report.starts(run, tasks)
     if "messages" in run.sees:
         _heard(run, tasks)
     if "tasks" not in run.sees and "debug" not in run.sees:
@@ -148,6 +150,9 @@ def starts(run: RunState, tasks: Sequence[Task]) -> None:
 
 def reapplied(run: RunState, tasks: Sequence[Task]) -> None:
     """Tasks whose stored writes are used again."""
+    if report.REPORTS in run.sees:
+        for task in tasks:
+            report.task_ends(run, task, "cached", output=written(task, run.program.state_keys))
     if "updates" in run.sees:
         for task in tasks:
             if not task.node.hidden:
@@ -155,24 +160,33 @@ def reapplied(run: RunState, tasks: Sequence[Task]) -> None:
 
 
 def finished(run: RunState, task: Task) -> None:
-    """A task finished."""
+    """A task finished. The chunks of one whose step has failed meanwhile are not shown."""
     if task.node.hidden:
         return
-    if "messages" in run.sees:
-        _spoken(run, task)
+    if report.REPORTS in run.sees:
+        report.task_ends(run, task, "done", output=written(task, run.program.state_keys))
+    if run.failure is not None:
+        return
+    meant = _spoken(run, task) if "messages" in run.sees else {}
     if "updates" in run.sees:
         run.emit("updates", _update(run, task))
     task_result(run, task)
+    for at, value in meant.items():
+        _rewrite(run, task, at, value)
 
 
 def failed(run: RunState, task: Task) -> None:
     """A task failed, and will not be tried again."""
+    if report.REPORTS in run.sees:
+        report.task_ends(run, task, "failed", error=task.error)
     if not task.node.hidden:
         task_result(run, task)
 
 
 def paused(run: RunState, task: Task) -> None:
     """A task asks."""
+    if report.REPORTS in run.sees:
+        report.task_ends(run, task, "interrupted")
     if task.interrupts:
         run.emitted = LATER
         if "updates" in run.sees:
@@ -249,11 +263,15 @@ def _heard(run: RunState, tasks: Sequence[Task]) -> None:
             outlet.spoken.update(given)
 
 
-def _spoken(run: RunState, task: Task) -> None:
+def _spoken(run: RunState, task: Task) -> dict[int, Any]:
     """The messages that a task returned, each once to every caller. One without an id gets one here, made of the task's,
-    so that the chunk and the state agree, and a task that runs again says the same."""
+    so that the chunk and the state agree, and a task that runs again says the same.
+
+    Returns the writes that are to be replaced, by their place: texts, pairs and dicts cannot be given an id.
+    """
     path = namespace.path_of(run.ns)
     number = 0
+    replaced: dict[int, Any] = {}
     given: set[int] | None = None
     for at, (channel, value) in enumerate(task.writes or ()):
         meant = value
@@ -261,7 +279,7 @@ def _spoken(run: RunState, task: Task) -> None:
             current = run.channels[channel]
             meant = coerced(value, current.get() if current.is_available() else None)
             if meant is not value:
-                _rewrite(run, task, at, meant)
+                replaced[at] = meant
         for message in messages_in([meant]):
             if type(message) is dict:  # in a channel that knows nothing of ids: it stays as it is
                 if given is None:
@@ -274,10 +292,12 @@ def _spoken(run: RunState, task: Task) -> None:
                 give_id(message, digest([run.id_of(task), "message", str(number)]))
             number += 1
             _show(run, task, path, message)
+    return replaced
 
 
 def _rewrite(run: RunState, task: Task, at: int, value: Any) -> None:
-    """Put messages in the place of what stands for them: only so do the ids that are shown arrive in the state."""
+    """Put messages in the place of what stands for them: only so do the ids that are shown arrive in the state. Chunks of
+    other modes have what the task wrote, whatever else is listened to."""
     writes = task.writes
     assert writes is not None
     before = writes[at]
@@ -325,6 +345,8 @@ def _fields(given: Any) -> Iterable[Any]:
 
 def checkpoint(run: RunState) -> None:
     """The checkpoint that the step which was just planned starts from."""
+    if report.REPORTS in run.sees:
+        report.checkpoint(run)
     if "checkpoints" not in run.sees and "debug" not in run.sees:
         return
     # A handler that is due because of an earlier run is no task of the plan; its node is shown in its place.
@@ -451,6 +473,8 @@ def metadata(run: RunState, task: Task) -> dict[str, Any]:
     for key in PROPAGATED:
         if key in request.configurable and key not in found and request.configurable[key] is not None:
             found[key] = request.configurable[key]
+    if request.parent is not None:
+        found.setdefault("checkpoint_ns", run.ns)
     found.update(
         langgraph_step=run.step,
         langgraph_node=task.name,

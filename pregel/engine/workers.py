@@ -25,7 +25,7 @@ from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from pregel._scope import TaskScope
-from pregel.constants import RETURN
+from pregel.constants import MISSING, RETURN
 from pregel.errors import AttemptClosedError, GraphInterrupt
 
 FIRST: Final = 2
@@ -262,9 +262,15 @@ def future_type() -> type[Any]:
 
             job: Job | None = None
 
+            def cancel(self) -> bool:
+                return False  # a task that was called runs: its result may be stored already
+
             def result(self, timeout: float | None = None) -> Any:
                 self._help(timeout)
-                return super().result(timeout)
+                try:
+                    return super().result(timeout)
+                finally:
+                    del self  # what is raised knows this frame, and the future what is raised
 
             def exception(self, timeout: float | None = None) -> BaseException | None:
                 self._help(timeout)
@@ -292,17 +298,36 @@ def linger(scope: TaskScope, error: BaseException) -> None:
 
 def give_outcome(task: Any, gate: Gate | None) -> None:
     """Resolve the future of a settled child; its caller counts as running again when it was the last one."""
-    if gate is not None and task.caller is not None:
-        gate.step_in(task.caller)
-    future = task.future
+    if task.caller is not None:
+        task.caller.call_ended()
+        if gate is not None:
+            gate.step_in(task.caller)
+    # An error knows the frames that know the task, and a future the job that does: no cycles are left for the collector.
+    future, task.future = task.future, None
+    error, task.error = task.error, None
+    if hasattr(future, "job"):
+        future.job = None
     if future.done():
         return
-    if task.error is not None:
-        future.set_exception(task.error)
-    elif task.writes is not None:
-        future.set_result(next((value for channel, value in task.writes if channel == RETURN), None))
-    else:
-        future.set_exception(GraphInterrupt(task.interrupts))
+    if task.writes is not None:
+        try:
+            value, task.outcome = task.outcome, MISSING
+        except AttributeError:
+            value = MISSING
+        if value is MISSING:
+            value = next((value for channel, value in task.writes if channel == RETURN), None)
+        future.set_result(value)
+        return
+    # One whose question stays open may have failed before it was asked.
+    fail_future(future, GraphInterrupt(task.interrupts) if task.interrupts or error is None else error)
+
+
+def fail_future(future: Any, error: BaseException) -> None:
+    """Resolve a future with an exception, unless it is resolved. Whoever has it may never look: no loop complains then."""
+    if not future.done():
+        future.set_exception(error)
+        if hasattr(future, "get_loop"):
+            future.exception()
 
 
 def abandon_future(future: Any) -> None:

@@ -13,6 +13,7 @@ Invariants
 from __future__ import annotations
 
 import collections.abc
+import functools
 import types
 import typing
 from collections import defaultdict
@@ -139,8 +140,8 @@ class Routes:
     def _find_goals(self, name: str) -> frozenset[str] | None:
         goals = set(self._edges.get(name, ()))
         for branch in self._branches[name].values() if name in self._branches else ():
-            # A path map binds names only: without an annotation a path may send to nodes that are not in it.
-            if branch.ends is None or returns(branch.path) is MISSING:
+            # A path map binds names only: a path that sends, and does not say where, may send to nodes that are not in it.
+            if branch.ends is None or (returns(branch.path) is MISSING and _may_send(branch.path)):
                 return None
             goals.update(branch.ends.values())
         if name != START:
@@ -207,6 +208,52 @@ def goto_and_edge(name: str, gotos: Sequence[str], beside: Iterable[str]) -> Not
         f"{', '.join(map(repr, others))}, which runs as well; leave the edge out, and let the Command name all that is "
         f"to run",
     )
+
+
+def _may_send(path: Any) -> bool:
+    """Does the code of a path, or of a function that it names, know `Send`? True as well if there is no code to see."""
+    todo, seen = [path], set()
+    while todo:
+        item = todo.pop()
+        owner = None
+        if isinstance(item, functools.partial):
+            todo.append(item.func)
+            continue
+        if isinstance(item, types.MethodType):
+            owner, item = item.__self__, item.__func__
+        if not isinstance(item, types.FunctionType):
+            return True
+        if item in seen:
+            continue
+        seen.add(item)
+        names, values = _names_in(item)
+        if "Send" in names:
+            return True
+        lineage = type(owner).__mro__ if owner is not None else ()
+        values += [vars(base)[name] for name in names for base in lineage if name in vars(base)]
+        held = [item for value in values if isinstance(value, (list, tuple)) for item in value]
+        if any(value is Send or isinstance(value, Send) for value in (*values, *held)):
+            return True
+        todo += [
+            value for value in values if isinstance(value, (types.FunctionType, types.MethodType, functools.partial))
+        ]
+    return False
+
+
+def _names_in(function: types.FunctionType) -> tuple[set[str], list[Any]]:
+    """Names in a function's code, and what those of them mean that are global or closed over."""
+    codes = [function.__code__]
+    for code in codes:
+        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    names = {name for code in codes for name in code.co_names}
+    values = [function.__globals__[name] for name in names if name in function.__globals__]
+    for cell in function.__closure__ or ():
+        try:
+            values.append(cell.cell_contents)
+        except ValueError:  # not assigned yet
+            continue
+    wrapped = getattr(function, "__wrapped__", None)
+    return names, values if wrapped is None else [*values, wrapped]
 
 
 def _is_silent(graph: Any) -> bool:

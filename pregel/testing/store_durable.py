@@ -75,33 +75,51 @@ def stores_at_one_place_see_each_other(s: Subject) -> None:
         same((t.get(NS, "k"), t.list_namespaces()), (None, []), "after a deletion by the other store")
 
 
+def count(s: Subject) -> None:
+    """Count up an item that others count up, too."""
+    for _ in range(N_INCREMENTS):
+        while True:
+            item = s.get(NS, "k")
+            try:
+                s.put(NS, "k", {"n": item.value["n"] + 1}, if_version=item.version)
+                break
+            except VersionConflictError:
+                continue
+
+
 @check("durable", "reopen", "versions")
 def no_change_is_lost_between_stores(s: Subject) -> None:
     """Two stores that count up one item with `if_version`, at the same time, lose no count."""
     s.put(NS, "k", {"n": 0})
     errors: list[BaseException] = []
 
-    def count(t: Subject) -> None:
+    def counted(t: Subject) -> None:
         try:
-            for _ in range(N_INCREMENTS):
-                while True:
-                    item = t.get(NS, "k")
-                    try:
-                        t.put(NS, "k", {"n": item.value["n"] + 1}, if_version=item.version)
-                        break
-                    except VersionConflictError:
-                        continue
+            count(t)
         except BaseException as error:  # noqa: BLE001 - raised below
             errors.append(error)
 
     with s.reopened() as t:
-        other = threading.Thread(target=count, args=(t,))
+        other = threading.Thread(target=counted, args=(t,))
         other.start()
         count(s)
         other.join()
     for error in errors:
         raise error
     same(s.get(NS, "k").value, {"n": 2 * N_INCREMENTS}, "the count of two stores")
+
+
+@check("durable", "reopen", "versions", once=True)
+def no_change_is_lost_between_processes(s: Subject) -> None:
+    """Two processes that count up one item with `if_version`, at the same time, lose no count."""
+    s.put(NS, "k", {"n": 0})
+    child = _child(s, "count")
+    assert child.stdout is not None
+    child.stdout.readline()  # it has begun
+    count(s)
+    child.communicate()
+    same(child.returncode, 0, "exit code of the other process, whose errors are above")
+    same(s.get(NS, "k").value, {"n": 2 * N_INCREMENTS}, "the count of two processes")
 
 
 @check("durable", "reopen")
@@ -137,10 +155,7 @@ def nobody_sees_half_a_batch(s: Subject) -> None:
 @check("durable", "reopen", once=True)
 def a_killed_process_leaves_whole_batches(s: Subject) -> None:
     """Of a process that is killed while it puts, each batch that has returned is there, and each batch is whole."""
-    if s.making.reference is None:
-        raise Skipped("no function or class of a module makes the stores: another process cannot")
-    command = [sys.executable, "-m", "pregel.testing.store_child", s.making.reference, str(s.place), s.colour]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment())
+    child = _child(s, "put")
     assert child.stdout is not None
     acknowledged = -1
     for line in child.stdout:
@@ -161,8 +176,12 @@ def a_killed_process_leaves_whole_batches(s: Subject) -> None:
         t.put(("child", "a"), "after", {"n": -1})
 
 
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+def _child(s: Subject, role: str) -> subprocess.Popen[str]:
+    if s.making.reference is None:
+        raise Skipped("no function or class of a module makes the stores: another process cannot")
+    command = [sys.executable, "-m", "pregel.testing.store_child", role, s.making.reference, str(s.place), s.colour]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 @check("durable", "damage", "reopen")

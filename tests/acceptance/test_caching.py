@@ -2,8 +2,11 @@
 costs a result."""
 
 import asyncio
+import contextlib
 import functools
 import operator
+import random
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +18,7 @@ from typing_extensions import TypedDict
 
 from pregel.cache.base import BaseCache
 from pregel.cache.memory import InMemoryCache
+from pregel.cache.redis import RedisCache
 from pregel.cache.sqlite import SqliteCache
 from pregel.channels import EphemeralValue, LastValue, UntrackedValue
 from pregel.errors import NodeError
@@ -23,6 +27,7 @@ from pregel.graph.state import CompiledStateGraph
 from pregel.pregel import NodeBuilder, Pregel
 from pregel.types import CachePolicy, Command, RetryPolicy, Send, StreamWriter, interrupt
 from pregel.warnings import PregelWarning
+from tests.cache.test_caches import Clock, Server
 from tests.support.scenarios import Colour, Log, LogX, diagnosed, refused
 from tests.support.stages import Stage
 
@@ -319,7 +324,7 @@ def test_an_abandoned_body_keeps_nobody_waiting(colour: Colour) -> None:
             return {"l": ["late"]}
         return {"l": ["in time"]}
 
-    builder = single(act, timeout=0.05, retry_policy=RetryPolicy(initial_interval=0, jitter=False, retry_on=Exception))
+    builder = single(act, timeout=0.3, retry_policy=RetryPolicy(initial_interval=0, jitter=False, retry_on=Exception))
     graph = builder.compile(cache=cache)
     try:
         assert colour.invoke(graph, {"l": []}) == {"l": ["in time"]}
@@ -327,6 +332,34 @@ def test_an_abandoned_body_keeps_nobody_waiting(colour: Colour) -> None:
         late.set()
     assert colour.invoke(graph, {"l": []}) == {"l": ["in time"]}
     assert len(calls) == 2
+
+
+def test_waiting_takes_none_of_an_attempts_time(colour: Colour) -> None:
+    """Three equal tasks with a limit; each of the first two takes it up and fails. The third has all of its own."""
+    late = threading.Event()
+    calls: list[int] = []
+
+    def act(state: Any) -> Any:
+        calls.append(1)
+        if len(calls) < 3:
+            late.wait(60)
+        return {"l": ["a"]}
+
+    async def aact(state: Any) -> Any:
+        calls.append(1)
+        if len(calls) < 3:
+            await asyncio.sleep(60)
+        return {"l": ["a"]}
+
+    handler = colour.node(lambda state: {"l": ["failed"]})
+    body = aact if colour.is_async else act
+    builder = StateGraph(Log).add_node("w", body, cache_policy=FOREVER, timeout=0.3, error_handler=handler)
+    builder.add_conditional_edges(START, lambda state: [Send("w", {"l": [0]})] * 3, ["w"])
+    graph = builder.compile(cache=InMemoryCache())
+    try:
+        assert sorted(colour.invoke(graph, {"l": []})["l"]) == ["a", "failed", "failed"]
+    finally:
+        late.set()
 
 
 def test_a_node_that_calls_itself_does_not_wait_for_itself(colour: Colour) -> None:
@@ -453,6 +486,37 @@ def test_policies_that_cannot_be(wrong: Any, error: Any) -> None:
         CachePolicy(**wrong)
 
 
+def test_nothing_blocks_the_loop() -> None:
+    """On the loop's thread only async methods are called, whatever the colour of the nodes."""
+
+    class Watched(InMemoryCache[Any]):
+        def get(self, keys: Any) -> Any:
+            calls.append(("get", threading.current_thread() is threading.main_thread()))
+            return super().get(keys)
+
+        def set(self, pairs: Any) -> None:
+            calls.append(("set", threading.current_thread() is threading.main_thread()))
+            super().set(pairs)
+
+        async def aget(self, keys: Any) -> Any:
+            calls.append(("aget", True))
+            return InMemoryCache.get(self, keys)
+
+        async def aset(self, pairs: Any) -> None:
+            calls.append(("aset", True))
+            InMemoryCache.set(self, pairs)
+
+    calls: list[tuple[str, bool]] = []
+    for name in ("sync", "async"):
+        builder = single(Colour(name).letter("a"))
+        builder.add_node("b", Colour(name).letter("b"), cache_policy=FOREVER).add_edge(START, "b")
+        graph = builder.compile(cache=Watched())
+        for _ in range(2):
+            asyncio.run(graph.ainvoke({"l": []}))
+    assert {"aget", "aset", "get", "set"} == {method for method, _ in calls}
+    assert not any(is_on_loop for method, is_on_loop in calls if method in ("get", "set"))
+
+
 # ---- caches that fail
 
 
@@ -487,6 +551,38 @@ def test_a_cache_that_fails_costs_no_result(colour: Colour, broken: tuple[str, .
     cache.broken = ()
     assert [colour.invoke(graph, {"l": []}) for _ in range(2)] == [{"l": ["a"]}] * 2
     assert len(calls) == (4 if "set" in broken else 3)
+
+
+def test_a_server_that_is_down(colour: Colour) -> None:
+    calls: list[Any] = []
+    server = Server(Clock())
+    graph = single(counting(colour, calls)).compile(cache=RedisCache(server))
+    server.is_down = True
+    for _ in range(2):
+        with diagnosed("RedisCache", "no route to host"):
+            assert colour.invoke(graph, {"l": []}) == {"l": ["a"]}
+    server.is_down = False
+    assert [colour.invoke(graph, {"l": []}) for _ in range(2)] == [{"l": ["a"]}] * 2
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("damage", ["dropped", "closed"])
+def test_a_file_that_is_damaged_while_it_is_open(colour: Colour, tmp_path: Path, damage: str) -> None:
+    calls: list[Any] = []
+    cache = SqliteCache[Any](tmp_path / "cache")
+    graph = single(counting(colour, calls)).compile(cache=cache)
+    colour.invoke(graph, {"l": []})
+    if damage == "dropped":
+        cache._conn.execute("DROP TABLE cache_entries")
+    else:
+        cache.close()
+    try:
+        with diagnosed("SqliteCache"):
+            assert colour.invoke(graph, {"l": []}) == {"l": ["a"]}
+        assert len(calls) == 2
+    finally:
+        with contextlib.suppress(sqlite3.Error):
+            cache.close()
 
 
 def test_under_strict_it_is_an_error(colour: Colour) -> None:
@@ -539,7 +635,7 @@ def test_what_is_never_stored_is_not_kept(colour: Colour, cache: Any) -> None:
 def test_an_entry_that_is_something_else_is_a_miss(colour: Colour, entry: Any) -> None:
     class Odd(InMemoryCache[Any]):
         def get(self, keys: Any) -> Any:
-            return {key: entry for key in keys}
+            return dict.fromkeys(keys, entry)
 
     calls: list[Any] = []
     graph = single(counting(colour, calls)).compile(cache=Odd())
@@ -858,3 +954,82 @@ def test_clearing(colour: Colour) -> None:
     graph.cache = None
     with refused(ValueError, "No cache is set"):
         clear()
+
+
+# ---- any program
+
+
+class Tree:
+    """A graph that sends to itself in deeper graphs, with equal tasks everywhere, failures, and one cache for all."""
+
+    def __init__(self, colour: Colour, seed: int) -> None:
+        self.colour = colour
+        self.random = random.Random(seed)
+        self.depth = self.random.randint(0, 2)
+        self.ran: list[Any] = []
+        """(depth, x) of every leaf that was computed to its end."""
+
+    def width(self, depth: int, x: int) -> int:
+        return (7 * depth + 3 * x) % 6 + 2
+
+    def result(self, x: int, depth: int) -> list[Any]:
+        inputs = [(i, (x + i) % 3) for i in range(self.width(depth, x))]
+        return [self.result(y, depth - 1) if depth and i % 2 else y for i, y in inputs]
+
+    def build(self, depth: int, **options: Any) -> Any:
+        def leaf(state: Any) -> dict[str, Any]:
+            if self.random.random() < 0.1:
+                raise ConnectionError
+            self.ran.append((depth, state["x"]))
+            return {"l": [state["x"]]}
+
+        def fan(state: Any) -> list[Send]:
+            return [
+                Send("sub" if depth and i % 2 else "leaf", {"x": (state["x"] + i) % 3})
+                for i in range(self.width(depth, state["x"]))
+            ]
+
+        policies: Any = {
+            "cache_policy": FOREVER,
+            "retry_policy": RetryPolicy(initial_interval=0, jitter=False, max_attempts=30),
+        }
+        builder = StateGraph(LogX).add_node("leaf", self.colour.node(leaf), **policies)
+        if depth:
+            inner = self.build(depth - 1, name=f"depth {depth - 1}")
+
+            def sub(state: Any) -> Any:
+                found = yield inner, {"l": [], "x": state["x"]}
+                return {"l": [found["l"]]}
+
+            builder.add_node("sub", self.colour.script(sub), **policies)
+        builder.add_conditional_edges(START, fan, ["leaf", "sub"] if depth else ["leaf"])
+        return builder.compile(**options)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_program_gives_what_it_gives_without_a_cache(colour: Colour, seed: int) -> None:
+    """Four runs at once, any limit; nothing is computed twice, and nobody waits for ever."""
+    tree = Tree(colour, seed)
+    graph = tree.build(tree.depth, cache=InMemoryCache())
+    limit = tree.random.choice([None, 1, 2, 5])
+    config: Any = {} if limit is None else {"max_concurrency": limit}
+    inputs = [tree.random.randint(0, 2) for _ in range(4)]
+    found: dict[int, Any] = {}
+
+    def run(index: int) -> None:
+        found[index] = graph.invoke({"l": [], "x": inputs[index]}, config)["l"]
+
+    async def main() -> None:
+        runs = [graph.ainvoke({"l": [], "x": x}, config) for x in inputs]
+        found.update(enumerate(outcome["l"] for outcome in await asyncio.gather(*runs)))
+
+    if colour.is_async:
+        asyncio.run(main())
+    else:
+        threads = [threading.Thread(target=run, args=(index,), daemon=True) for index in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert [found.get(index) for index in range(4)] == [tree.result(x, tree.depth) for x in inputs]
+    assert len(tree.ran) == len(set(tree.ran))

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from checkpoint.memory import InMemorySaver
 from pregel.config import get_stream_writer
 from pregel.errors import AttemptClosedError, GraphInterrupt, NodeCancelledError, ParentCommand
 from pregel.graph import START, StateGraph
 from pregel.types import Command, RetryPolicy, Send, interrupt
 from tests.support.driving import within
-from tests.support.scenarios import WAIT_LIMIT, Colour, Gate, Log, refused, steps
+from tests.support.scenarios import WAIT_LIMIT, Colour, Gate, Log, LogX, refused, steps
 
 
 class Place:
@@ -453,3 +454,29 @@ def test_what_belongs_to_an_earlier_step_is_not_used_in_silence(place: Place) ->
     assert place.state.next == ("use",)
     writers.clear()
     assert place.invoke(None)["l"] == ["used"]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_places_of_nested_runs_that_a_failure_stops_are_free_again(colour: Colour, limit: int) -> None:
+    """Nested bodies that wait at the gate, or were let in and not started, when a sibling of their caller fails (D12)."""
+
+    def work(state: Any) -> Any:
+        if state["x"] == 3:
+            raise ValueError("no")
+        return {"l": [state["x"]]}
+
+    inner = StateGraph(LogX).add_node("w", colour.node(work)).add_edge(START, "w").compile()
+
+    @colour.script
+    def deep(state: Any) -> Any:
+        result = yield inner, {"l": [], "x": state["x"]}
+        return {"l": result["l"]}
+
+    builder = StateGraph(LogX).add_node("w", colour.node(work)).add_node("deep", deep)
+    sends = [Send("w" if n % 2 else "deep", {"x": n, "l": []}) for n in range(8)]
+    builder.add_conditional_edges(START, lambda state: sends, ["w", "deep"])
+    graph = builder.compile(checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "1"}, "max_concurrency": limit}
+    for given in ({"l": ["in"]}, None, None):
+        with pytest.raises(ValueError, match="no"):
+            within(lambda given=given: colour.invoke(graph, given, config))  # type: ignore[misc]

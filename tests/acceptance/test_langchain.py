@@ -5,15 +5,18 @@ Skipped where the library is not installed; that it is never imported by us is s
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 
 from checkpoint.memory import InMemorySaver
+from pregel._langchain import Lent
+from pregel.callbacks import GraphCallbackHandler
 from pregel.channels import LastValue
 from pregel.constants import TAG_NOSTREAM
 from pregel.errors import AttemptClosedError
-from pregel.graph import START, MessagesState, StateGraph
+from pregel.graph import END, START, MessagesState, StateGraph
 from pregel.graph.message import push_message
 from pregel.pregel import NodeBuilder, Pregel
 from pregel.types import Command, Send, interrupt
@@ -123,6 +126,18 @@ def test_parallel_tasks_and_sends_are_told_apart(colour: Colour, lc: Library) ->
     for message, about in chunks:
         found[about["langgraph_path"]] = found.get(about["langgraph_path"], "") + message.content
     assert found == {("__pregel_push", n, False): f"said {n}" for n in range(3)}
+
+
+def test_calls_in_threads_of_the_library(lc: Library) -> None:
+    def node(state: MessagesState) -> Any:
+        model = lc.RunnableLambda(lambda text: lc.model(text).invoke(text))
+        return {"messages": model.batch(["a b", "c d", "e f"])}
+
+    found: dict[str, str] = {}
+    for message, about in one(node).stream(HELLO, stream_mode="messages"):
+        assert about["langgraph_node"] == "n"
+        found[message.id] = found.get(message.id, "") + message.content
+    assert sorted(found.values()) == ["a b", "c d", "e f"]
 
 
 def test_tools_and_chains_pass_it_on(colour: Colour, lc: Library) -> None:
@@ -398,6 +413,26 @@ def test_a_config_of_the_bodys_own_adds_to_the_tasks(colour: Colour, lc: Library
     assert shown(colour, deaf) == [("AIMessage", "b")]  # callbacks of its own replace the task's, as in the library
 
 
+def test_threads_of_a_body_may_look_at_the_same_time() -> None:
+    seen: list[Any] = []
+
+    class Scope:
+        """While one thread makes the config, another one looks."""
+
+        @property
+        def config(self) -> Any:
+            if not seen:
+                seen.append("one")
+                other = threading.Thread(target=lambda: seen.append(dict(lent)))
+                other.start()
+                other.join()
+            return {"tags": ["t"]}
+
+    lent = Lent(Scope())  # type: ignore[arg-type]
+    assert lent["tags"] == ["t"]
+    assert seen[1] == {"tags": ["t"]}
+
+
 def test_the_lent_config_reads_like_a_dict(colour: Colour, lc: Library) -> None:
     from langchain_core.runnables.config import var_child_runnable_config as variable
 
@@ -419,3 +454,69 @@ def test_the_lent_config_reads_like_a_dict(colour: Colour, lc: Library) -> None:
     node.__annotations__.pop("config")
     colour.invoke(one(colour.node(node)), HELLO)
     assert len(seen) == 1
+
+
+def test_an_agent_with_tools(colour: Colour, lc: Library, saver: Any) -> None:
+    """A whole program of the library's parts: model, tools, a question in between, and what a reader sees of it."""
+
+    @lc.tool
+    def weather(city: str) -> str:
+        """Look up the weather."""
+        return f"sunny in {city}, {interrupt('allowed?')}"
+
+    call = {"name": "weather", "args": {"city": "Oslo"}, "id": "c1", "type": "tool_call"}
+    model = lc.model(
+        lc.AIMessage("", id="a1", tool_calls=[call]), lc.AIMessage("It is", id="a2"), disable_streaming=True
+    )
+
+    def tools(state: MessagesState) -> Any:
+        return {"messages": [weather.invoke(one) for one in state["messages"][-1].tool_calls]}
+
+    def more(state: MessagesState) -> str:
+        return "tools" if state["messages"][-1].tool_calls else END
+
+    def graph() -> Any:
+        builder = StateGraph(MessagesState).add_node("model", asks(colour, model)).add_node("tools", colour.node(tools))
+        builder.add_edge(START, "model").add_conditional_edges("model", more, ["tools", END]).add_edge("tools", "model")
+        return builder.compile(checkpointer=saver)
+
+    config = {"configurable": {"thread_id": "t"}}
+    assert shown(colour, graph(), {"messages": "weather?"}, config) == [("AIMessage", "")]
+    answer = Command(resume="checked")
+    assert shown(colour, graph(), answer, config) == [
+        ("ToolMessage", "sunny in Oslo, checked"),
+        ("AIMessage", "It is"),
+    ]
+    stored = colour.get_state(graph(), config).values["messages"]
+    assert [(type(message).__name__, message.content) for message in stored] == [
+        ("HumanMessage", "weather?"),
+        ("AIMessage", ""),
+        ("ToolMessage", "sunny in Oslo, checked"),
+        ("AIMessage", "It is"),
+    ]
+    assert stored[2].tool_call_id == "c1"
+
+
+def test_handlers_of_both_kinds_are_told_what_is_theirs(colour: Colour, lc: Library) -> None:
+    """Nested, and with a config that is passed on by hand: each once."""
+    told: list[str] = []
+
+    class Ours(GraphCallbackHandler):
+        def on_run_start(self, event: Any) -> None:
+            told.append(f"run {event.name}")
+
+    class Theirs(lc.BaseCallbackHandler):  # type: ignore[name-defined, misc]
+        def on_chat_model_start(self, serialized: Any, messages: Any, **more: Any) -> None:
+            told.append(f"model in {more['metadata']['langgraph_node']}")
+
+    inner = StateGraph(MessagesState).add_node("in", asks(colour, lc.model("a b", "a b"))).add_edge(START, "in")
+    outer = one(asks(colour, _Invoked(inner.compile(name="inner")), returns=False, with_config=True), "out")
+    outer.name = "outer"
+    for streams in (False, True):
+        told.clear()
+        config = {"callbacks": [Ours(), Theirs()]}
+        if streams:
+            shown(colour, outer, config=config)
+        else:
+            colour.invoke(outer, HELLO, config)
+        assert told == ["run outer", "run inner", "model in in"]

@@ -4,7 +4,10 @@ import copy
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+import hypothesis
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from checkpoint.memory import InMemorySaver
@@ -14,7 +17,7 @@ from pregel.graph import START, MessagesState, StateGraph, add_messages
 from pregel.graph.message import MessageGraph, push_message
 from pregel.messages import Message
 from pregel.pregel import NodeBuilder, Pregel
-from pregel.types import Command, interrupt
+from pregel.types import Command, Overwrite, interrupt
 from tests.support.scenarios import Colour, Gate, refused
 
 HELLO = {"messages": [Message(role="user", content="hello", id="h")]}
@@ -68,6 +71,7 @@ def shown(colour: Colour, graph: Any, **kw: Any) -> list[tuple[str, str]]:
         ({"other": [{"role": "assistant", "content": "elsewhere"}, ("ai", "a pair")]}, ["elsewhere"]),
         ({"other": [{"role": "teller", "content": "x"}, {"type": "ai", "content": "x"}, {"role": "user"}, "x"]}, []),
         ({"messages": HELLO["messages"]}, []),
+        ({"messages": Overwrite([ai("all that is left", "1")])}, []),
         (None, []),
     ],
 )
@@ -130,6 +134,24 @@ def test_plain_dicts_elsewhere_stay_as_they_are_and_an_echo_is_no_news(colour: C
     ]
     assert chunks[-1][1]["other"] == [said, {"role": "user", "content": "newer"}]
     assert [type(one) for one in chunks[-1][1]["other"]] == [dict, dict]
+
+
+def test_listening_changes_nothing_that_others_see(colour: Colour, thread: Any) -> None:
+    def chunks(*modes: str) -> list[Any]:
+        graph = graph_of(
+            colour,
+            lambda state: {"messages": [("ai", "said"), {"role": "user", "content": "d"}]},
+            checkpointer=InMemorySaver(),
+        )
+        found = colour.stream(graph, HELLO, thread, stream_mode=[*modes, "updates", "tasks"])
+        for _, payload in found:
+            if isinstance(payload, dict):
+                payload.pop("id", None)
+        return [chunk for chunk in found if chunk[0] != "messages" and "input" not in chunk[1]]
+
+    alone = chunks()
+    assert alone == chunks("messages")
+    assert [type(one) for one in alone[0][1]["n0"]["messages"]] == [tuple, dict]
 
 
 @pytest.mark.parametrize("bad", [("bogus", "x"), {"role": "tool", "content": "no id"}, 3])
@@ -313,3 +335,66 @@ def test_what_cannot_be_pushed(colour: Colour) -> None:
         assert type(error) is kind
     with refused(RuntimeError, "push_message"):
         push_message(ai("a", "1"))
+
+
+# ---- any program
+
+
+SAYS = st.lists(
+    st.one_of(
+        st.builds(lambda text: ai(text), st.sampled_from("abc")),
+        st.builds(lambda text, identity: ai(text, identity), st.sampled_from("abc"), st.sampled_from(["i", "j", "k"])),
+        st.builds(lambda text: ("ai", text), st.sampled_from("abc")),
+        st.builds(lambda text: {"role": "assistant", "content": text}, st.sampled_from("abc")),
+        st.sampled_from(["text"]),
+    ),
+    max_size=3,
+)
+BODIES = st.recursive(
+    st.one_of(
+        st.tuples(st.just("returns"), SAYS),
+        st.tuples(st.just("pushes"), st.sampled_from(["p", "q"])),
+        st.just(("echoes", None)),
+    ),
+    lambda inner: st.tuples(st.just("nests"), st.lists(inner, min_size=1, max_size=2)),
+    max_leaves=5,
+)
+
+
+def made(colour: Colour, kind: str, what: Any) -> Any:
+    """A body, fresh for every run: messages without ids are given some in place."""
+    if kind == "nests":
+        return graph_of(colour, *(made(colour, *inner) for inner in what))
+
+    def node(state: Any) -> Any:
+        if kind == "echoes":
+            return {"messages": state["messages"], "other": state["messages"][:1]}
+        if kind == "pushes":
+            push_message(ai("pushed", what))
+            return {}
+        return {"messages": copy.deepcopy(what)}
+
+    return node
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis.given(st.lists(BODIES, min_size=1, max_size=4), st.booleans())
+def test_each_message_is_shown_once_and_as_it_is_stored(colour: Colour, bodies: list[Any], subgraphs: bool) -> None:
+    graph = graph_of(colour, *(made(colour, *body) for body in bodies))
+    chunks = colour.stream(graph, HELLO, stream_mode=["messages", "values"], subgraphs=subgraphs)
+    if subgraphs:
+        final = [payload for ns, mode, payload in chunks if mode == "values" and ns == ()][-1]["messages"]
+        shown = [payload[0] for _, mode, payload in chunks if mode == "messages"]
+    else:
+        final = [payload for mode, payload in chunks if mode == "values"][-1]["messages"]
+        shown = [payload[0] for mode, payload in chunks if mode == "messages"]
+    # What is pushed is shown each time; everything else once. Hidden nested graphs push into their state unseen.
+    pushed = {"p", "q"}
+    ids = [message.id for message in shown if message.id not in pushed]
+    assert len(ids) == len(set(ids))
+    assert "h" not in ids
+    assert {message.id for message in final[1:]} == set(ids) | {m.id for m in shown if m.id in pushed}
+    by_id = {message.id: message for message in final}
+    for message in shown:
+        if ids.count(message.id) == 1 and message.id not in {"i", "j", "k"}:
+            assert by_id[message.id] == message

@@ -890,6 +890,30 @@ def test_where_a_stateful_graph_ended_outlives_the_replay_of_what_came_after(roo
     assert answer("p")["l"] == [0, "i", 0, "i", "A", "A"]
 
 
+def test_checkpoints_name_what_is_stored_around_them(root: Stage) -> None:
+    """D52: with durability `exit` what a stateful graph ended under may never be stored. Then it names nothing."""
+    inner = {"n": "stateful", "m": "default"}
+
+    def build() -> StateGraph[Any]:
+        builder, before = StateGraph(Log), START
+        for name, setting in inner.items():
+            builder.add_node(name, calling(root.colour, inner_of(root, setting))).add_edge(before, name)
+            before = name
+        outer = StateGraph(Log).add_node("s", builder.compile()).add_edge(START, "s")
+        return outer.add_node("q", asking_as(root, "q")).add_edge(START, "q")
+
+    root.put_on(build)
+    for _ in range(2):
+        root.run({"l": Overwrite([])})
+        root.run(Command(resume="A"))
+        entries = list(root.saver.list(root.root))
+        ids = {entry.config["configurable"]["checkpoint_id"] for entry in entries}
+        parents = [entry.metadata["parents"] for entry in entries if entry.config["configurable"]["checkpoint_ns"]]
+        assert all(set(named.values()) <= ids for named in parents)
+        assert parents
+        assert root.durability == "exit" or all("" in named for named in parents)
+
+
 @pytest.mark.parametrize("beside", [False, True])
 def test_where_a_stateful_graph_left_for_its_parent_is_remembered(root: Stage, beside: bool) -> None:
     """It asked before, alone or beside another question; its sibling waits still."""

@@ -119,8 +119,14 @@ class Life:
         return self.on(lambda graph: self.colour.get_state(graph, self.config))
 
     def stored(self) -> Any:
-        """All that is stored."""
-        return self.on(lambda graph: [entry._replace(config=None) for entry in graph.checkpointer.list(self.config)])
+        """All that is stored, but for rows whose content was taken back."""
+        entries = self.on(lambda graph: list(graph.checkpointer.list(self.config)))
+        return [
+            entry._replace(
+                config=None, pending_writes=[w for w in entry.pending_writes or () if w[1:] != ("__resume__", None)]
+            )
+            for entry in entries
+        ]
 
     def ran(self) -> list[str]:
         calls, self.calls[:] = sorted(self.calls), []

@@ -902,6 +902,7 @@ def literal_path(state: LogX) -> Literal["b", "c"]:
     return "c"
 
 
+@pytest.mark.filterwarnings("ignore:nothing leads to node:pregel.warnings.PregelWarning")
 @pytest.mark.parametrize(
     ("result", "path_map", "expected"),
     [
@@ -942,6 +943,7 @@ def test_call_annotation_of_a_path_object_is_the_map(colour: Colour) -> None:
     assert graph.builder.branches["a"]["condition"].ends == {"b": "b"}
 
 
+@pytest.mark.filterwarnings("ignore:nothing leads to node:pregel.warnings.PregelWarning")
 def test_result_outside_the_map(colour: Colour) -> None:
     with refused(KeyError, "nope"):
         colour.invoke(routed(colour, colour.node(lambda state: "nope"), {"left": "b"}), {"l": []})

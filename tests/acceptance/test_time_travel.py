@@ -177,6 +177,25 @@ def test_what_is_stored_of_each_kind_of_task(stage: Stage) -> None:
     assert stage.ran() == ["q?"]
 
 
+def test_nothing_of_a_failed_tasks_output_is_stored(stage: Stage) -> None:
+    """engine.md 7.3: the node is done, the path behind it fails; both run again."""
+    broken = [True]
+
+    def path(state: Log) -> str:
+        if broken:
+            raise ValueError("path")
+        return END
+
+    stage.put_on(lambda: chain(stage, "a")().add_conditional_edges("a", path, [END]))
+    _, error = stage.outcome({"l": ["in"]})
+    assert isinstance(error, ValueError)
+    snapshot = stage.seen_from_outside()
+    assert (snapshot.values, snapshot.next, snapshot.tasks[0].result) == ({"l": ["in"]}, ("a",), None)
+    broken.clear()
+    assert stage.run(None) == stage.around("in", "a")
+    assert stage.ran() == ["a", "a"]
+
+
 def test_finished_tasks_are_shown_as_done_and_do_not_run_again(stage: Stage) -> None:
     stage.put_on(fan(stage, "ok", "q?"))
     stage.run({"l": ["in"]})

@@ -1,5 +1,6 @@
 """Tokens of models that are asked without langchain-core (frontends.md 7.7 b and c)."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -164,6 +165,29 @@ def test_each_piece_leaves_at_once() -> None:
     with graph_of(node).stream(HELLO, stream_mode="messages", buffer=4) as chunks:
         assert next(chunks)[0].content == "0"
         assert len(produced) < 20
+
+
+def test_an_async_node_waits_for_a_slow_reader_where_it_awaits() -> None:
+    produced: list[int] = []
+
+    async def pieces() -> AsyncIterator[str]:
+        for number in range(100):
+            produced.append(number)
+            yield str(number)
+            await asyncio.sleep(0)
+
+    async def node(state: MessagesState) -> Any:
+        return {"messages": [await astream_message(pieces())]}
+
+    async def read() -> list[str]:
+        texts = []
+        async with graph_of(node).astream(HELLO, stream_mode="messages", buffer=4) as chunks:
+            async for message, _ in chunks:
+                assert len(produced) <= len(texts) + 10
+                texts.append(message.content)
+        return texts
+
+    assert asyncio.run(read()) == [str(number) for number in range(100)]
 
 
 @pytest.mark.parametrize("chunk", [3, {"other": 1}, object()])

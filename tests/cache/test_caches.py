@@ -4,9 +4,6 @@ import asyncio
 import contextlib
 import fnmatch
 import os
-import shutil
-import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +15,7 @@ from checkpoint.base import UnregisteredTypeError
 from pregel.cache.base import BaseCache, packed
 from pregel.cache.memory import InMemoryCache
 from pregel.cache.redis import RedisCache
-from pregel.cache.sqlite import SqliteCache
+from pregel.cache.sqlite import CacheOpenError, SqliteCache
 from pregel.warnings import PregelWarning
 from tests.support.scenarios import Colour
 
@@ -362,36 +359,6 @@ def test_a_prefix_is_taken_literally(colour: Colour, clock: Clock) -> None:
     assert (odd.has(KEY), other.has(KEY)) == ([None], [2])
 
 
-def test_a_real_server(colour: Colour, tmp_path: Path) -> None:
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("there is no redis-server on this machine")
-    redis = pytest.importorskip("redis")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None
-            while "Ready to accept connections" not in (line := server.stdout.readline()):
-                assert line, "the server has ended"
-            with contextlib.closing(redis.Redis(port=port)) as client:
-                calls = Calls(colour, RedisCache[Any](client, prefix="a*:"))
-                keys: list[Any] = [(("a", "b"), "k"), (("a",), "k"), (("a:b",), "*")]
-                calls.set({key: ({"n": n, "t": (n,)}, None) for n, key in enumerate(keys)})
-                calls.set({keys[1]: ({}, 10_000)})
-                assert calls.has(*keys) == [{"n": 0, "t": (0,)}, {}, {"n": 2, "t": (2,)}]
-                assert 0 < client.pttl(calls.cache._name(keys[1])) <= 10_000_000
-                calls.clear([("a", "b")])
-                assert calls.has(*keys) == [None, {}, {"n": 2, "t": (2,)}]
-                client.set("a", "theirs")
-                calls.clear()
-                assert client.keys() == [b"a"]
-        finally:
-            server.terminate()
-
-
 # ---- files
 
 
@@ -412,3 +379,37 @@ def test_a_cache_in_memory_makes_no_file(tmp_path: Path, monkeypatch: pytest.Mon
         cache.set({KEY: (1, None)})
         assert cache.get([KEY]) == {KEY: 1}
     assert not [*tmp_path.iterdir()]
+
+
+def test_an_answer_under_another_key_is_a_miss(colour: Colour, tmp_path: Path) -> None:
+    other: Any = (("a", "b"), "other")
+    with SqliteCache[Any](tmp_path / "cache") as cache:
+        calls = Calls(colour, cache)
+        calls.set({KEY: ("one", None), other: ("two", None)})
+        cache._conn.execute("UPDATE cache_entries SET key = CASE key WHEN 'k' THEN 'x' ELSE 'k' END")
+        assert calls.has(KEY, (("a", "b"), "x")) == [None, None]
+        assert cache._conn.execute("SELECT count(*) FROM cache_entries").fetchone() == (0,)
+
+
+def test_who_was_overtaken_between_asking_and_computing_asks_again(colour: Colour) -> None:
+    """A first look that missed says nothing of now: another thread may have come and gone."""
+
+    class Overtaken(InMemoryCache[Any]):
+        def get(self, keys: Any) -> Any:
+            found = super().get(keys)
+            self.set({KEY: ("theirs", None)})
+            return found
+
+    def compute() -> str:
+        raise AssertionError("it is there")
+
+    assert Calls(colour, Overtaken()).get_or_compute(KEY, compute) == "theirs"
+
+
+def test_what_is_no_cache_is_refused(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("no database at all, and longer than its header would be" * 10)
+    for path in (tmp_path, tmp_path / "missing" / "cache", text):
+        with pytest.raises(CacheOpenError, match=path.name):
+            SqliteCache[Any](path)
+    assert text.read_text().startswith("no database")

@@ -239,3 +239,62 @@ def test_other_processes_make_the_same_keys() -> None:
     }
     assert len(outputs) == 1
     assert outputs.pop().startswith("False ")
+
+
+def test_what_another_thread_changes_meanwhile_counts_as_itself() -> None:
+    class Restless(dict[Any, Any]):
+        def items(self) -> Any:
+            for item in super().items():
+                self[len(self)] = 1
+                yield item
+
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            return Restless, (), None, None, self.items()
+
+    held = Restless(a=1)
+    first = identity(recursive(held))
+    assert first.is_local
+    assert identity(recursive(held)) == first
+
+
+class Client:
+    pass
+
+
+def test_what_would_make_a_copy_of_itself_counts_as_itself() -> None:
+    class Weights:
+        def __reduce__(self) -> Any:
+            raise AssertionError("nobody asks")
+
+    assert identity(recursive(Weights())).is_local
+    for array, is_local in ((numpy.arange(10), False), (numpy.zeros(10**6), True), (numpy.array([Client]), True)):
+        assert identity(recursive(array)).is_local == is_local
+    for light in (
+        Model(),
+        Colour.RED,
+        Point(1),
+        Pair(1, 2),
+        datetime.date(2026, 1, 1),
+        collections.deque("a"),
+        Path("a"),
+    ):
+        assert not identity(recursive(light)).is_local, light
+
+
+def test_threads_that_meet_many_things_at_once() -> None:
+    errors: list[BaseException] = []
+
+    def meet(me: int) -> None:
+        try:
+            for n in range(keys.MAX_HELD):
+                identity(recursive([me, n]))
+        except BaseException as error:  # noqa: BLE001 - asserted below
+            errors.append(error)
+
+    threads = [threading.Thread(target=meet, args=(me,)) for me in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert len(keys._held) <= keys.MAX_HELD

@@ -440,6 +440,25 @@ def test_a_refused_group_is_refused_as_a_whole(grouping: SqliteSaver) -> None:
     assert len(store.list(config())) == 2
 
 
+class Over(BaseException):
+    """What the engine refuses the commits of a run with that is over: no failure, so nobody may catch it by accident."""
+
+
+def test_what_a_run_left_behind_that_is_over_is_not_a_readers_error(grouping: SqliteSaver) -> None:
+    store = Store(grouping, False)
+    run = ScriptedRun(store)
+    run.step({"n": 0})
+    acks = submitted(grouping, run, 2)
+    run.claim.poisoned = Over()  # type: ignore[assignment]
+    assert len(store.list(config())) == 1
+    assert grouping.load(config()).values == {"n": 0}
+    for ack in acks:
+        with pytest.raises(Over):
+            ack.result()
+    ScriptedRun(store).step({"n": 1})
+    assert len(store.list(config())) == 2
+
+
 def test_a_lock_held_by_another_process_sends_a_commit_to_the_queue(path: Path) -> None:
     with SqliteSaver(path) as saver:
         run = ScriptedRun(Store(saver, False))

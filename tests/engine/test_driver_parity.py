@@ -24,9 +24,20 @@ from tests.support.dummies import chunks_of, dummy_program, dummy_run, node, row
 COLOURS = ("sync", "async")
 SYNC_ONLY = {"launch", "body"}
 """Primitives of the sync colour that have a namesake of another shape."""
-ASYNC_ONLY = {"gather", "abody", "off_loop", "ended", "see_out", "forsake", "cancel_body", "end_late"}
-"""Primitives of the async colour: bodies are tasks of the loop, which can be cancelled and awaited, and sync bodies leave
-it."""
+ASYNC_ONLY = {
+    "gather",
+    "as_completed",
+    "admit",
+    "abody",
+    "off_loop",
+    "ended",
+    "see_out",
+    "forsake",
+    "cancel_body",
+    "end_late",
+}
+"""Primitives of the async colour: bodies are tasks of the loop, which starts them, and which can be cancelled and awaited;
+sync bodies leave it."""
 
 BOTH = pytest.mark.parametrize("colour", COLOURS)
 AGAIN = RetryPolicy(initial_interval=0.0, jitter=False, max_attempts=3, retry_on=Exception)

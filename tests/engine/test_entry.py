@@ -403,9 +403,10 @@ def test_an_answer_to_a_json_schema_is_checked_before_it_is_stored():
     assert rows_of(commit) == [(-4, [(RESUME, {ONE: 3})])]
 
 
-def test_an_answer_of_a_type_is_stored_by_its_node():
-    run, commits = begin(PLAIN, Command(resume="x"), asked(response_schema={"type": "integer"}))
-    assert (commits, run.answers.by_id) == ([], {ONE: "x"})
+def test_an_answer_of_a_type_is_stored_before_its_node_looks_at_it():
+    run, (commit,) = begin(PLAIN, Command(resume="x"), asked(response_schema={"type": "integer"}))
+    assert [entry.writes for entry in commit.writes] == [[(RESUME, {ONE: "x"})]]
+    assert (run.answers.by_id, run.answers.anew) == ({ONE: "x"}, {ONE: "x"})
 
 
 def test_an_answer_that_comes_after_the_default():

@@ -205,12 +205,25 @@ def test_an_answer_as_its_question_wants_it(schema, good, taken):
 def test_an_answer_that_does_not_fit_is_not_taken(schema):
     run, task, scope = asking(Answers())
     id_ = interrupt_id(run.ns_of(task), 0)
-    run.answers = Answers({id_: "x"})
+    answers = run.answers = Answers({id_: "x"})
+    answers.anew = {id_}
     with pytest.raises(ValueError, match="x") as caught:
         pause.ask(run, scope, "q", schema)
     assert is_invalid_resume(caught.value)
     assert caught.value.interrupt_id == id_
-    assert (task.answers, run.answers.taken) == (None, set())
+    assert (task.answers, answers.taken, answers.by_id, answers.unfit) == (None, set(), {}, True)
+
+
+@pytest.mark.parametrize("schema", [Whole(), JSON], ids=["type", "json"])
+def test_an_answer_of_an_earlier_run_that_does_not_fit_is_asked_for_again(schema):
+    """That run died before the question could look at it: the caller of this one has given none."""
+    run, task, scope = asking(Answers())
+    id_ = interrupt_id(run.ns_of(task), 0)
+    answers = run.answers = Answers({id_: "x"})
+    with pytest.raises(GraphInterrupt) as caught:
+        pause.ask(run, scope, "q", schema)
+    assert [question.id for question in caught.value.interrupts] == [id_]
+    assert (task.answers, answers.taken, answers.by_id, answers.unfit) == (None, set(), {}, True)
 
 
 @pytest.mark.parametrize("schema", [Whole(), JSON], ids=["type", "json"])

@@ -378,17 +378,24 @@ def test_a_body_that_fails_while_its_children_run():
 
 
 def test_children_of_a_second_attempt_have_the_same_places():
+    """One that has finished is not run again; one that failed is, at the same place."""
     paths = []
-    target = child(lambda n: paths.append(current().task.path))
+
+    def work(n):
+        paths.append((n, current().task.path))
+        if n == 2 and len(paths) == 2:
+            raise OSError
+        return n * 10
+
+    target = child(work)
 
     def body(x):
-        current().spawn(target, 1).result()
-        if current().attempt == 1:
-            raise OSError
+        return {"log": [current().spawn(target, n).result() for n in (1, 2)]}
 
     done = drive("sync", program_of(a=node("x", fn=body, retry_policy=AGAIN)))
-    assert done.error is None
-    assert paths[0] == paths[1]
+    assert (done.error, done["log"]) == (None, [10, 20])
+    assert [n for n, _ in paths] == [1, 2, 2]
+    assert paths[1] == paths[2]
 
 
 @pytest.mark.parametrize("limit", [1, 2])

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import random
+import types
 import warnings
 from collections.abc import AsyncIterator, Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Optional, Protocol, TypeVar
@@ -101,7 +103,7 @@ Item = TypeVar("Item")
         ("Unknown", None),
         ("dict[str, Unknown]", None),
     ],
-    ids=str,
+    ids=lambda given: str(sorted(given) if isinstance(given, set) else given),
 )
 def test_what_an_annotation_declares(annotation: Any, ends: Any) -> None:
     def node(state):
@@ -140,6 +142,61 @@ def test_what_else_declares() -> None:
         "map": {"b"},
         "both": {"b", "c"},
     }
+
+
+Packet = Send
+
+
+def silent(state: State) -> State:
+    return {}
+
+
+def asks_one_that_sends(state):  # type: ignore[no-untyped-def]
+    return past_the_map(state)
+
+
+def past_the_map(state):  # type: ignore[no-untyped-def]
+    return Packet("c", {})
+
+
+class Router:
+    def route(self, state):  # type: ignore[no-untyped-def]
+        return "b"
+
+    def fan(self, state):  # type: ignore[no-untyped-def]
+        return self.packets(state)
+
+    def packets(self, state):  # type: ignore[no-untyped-def]
+        return [Send("c", {})]
+
+    def __call__(self, state):  # type: ignore[no-untyped-def]
+        return "b"
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        (lambda state: "b", True),
+        (functools.partial(lambda other, state: "b", "other"), True),
+        (Router().route, True),
+        (lambda state: [Send("c", {})], False),
+        (lambda state: [Packet("c", {})], False),
+        (lambda state: (lambda: types.Send("c", {}))(), False),
+        (past_the_map, False),
+        (asks_one_that_sends, False),
+        (Router().fan, False),
+        (Router(), False),
+    ],
+)
+def test_a_path_map_declares_what_a_path_does_that_cannot_send(path: Any, told: bool) -> None:
+    builder = StateGraph(State)
+    for name in "abc":
+        builder.add_node(name, silent)
+    builder.add_edge(START, "a").add_conditional_edges("a", path, ["b"])
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        builder.compile()
+    assert [("'c'" in str(warning.message)) for warning in seen] == [True] * told
 
 
 def test_a_nested_graph_may_go_where_its_functions_do() -> None:

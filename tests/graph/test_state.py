@@ -160,6 +160,7 @@ def test_enum_members_are_their_values() -> None:
     assert all(type(name) is str for name in builder.nodes)
     assert builder.edges == {(START, "a"), ("a", "b")}
     assert all(type(name) is str for edge in builder.edges for name in edge)
+    builder.add_edge("b", "c")
     assert list(builder.compile().channels)[-3:] == ["branch:to:a", "branch:to:b", "branch:to:c"]
 
 

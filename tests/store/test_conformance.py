@@ -33,11 +33,20 @@ class TestSqliteStore(ConformanceSuite):
         return damages(place)
 
 
+class Unsynced(AsyncSqliteStore):
+    """No power is lost here."""
+
+    def _made(self, path: Any) -> SqliteStore:
+        store = super()._made(path)
+        store.conn.execute("PRAGMA synchronous = OFF")
+        return store
+
+
 class TestAsyncSqliteStore(ConformanceSuite):
     level = "durable"
 
     def make_store(self, place: Path, *, index: Any = None, ttl: Any = None, clock: Any = time.time) -> Any:
-        return AsyncSqliteStore(place, index=index, ttl=ttl, clock=clock)
+        return Unsynced(place, index=index, ttl=ttl, clock=clock)
 
     def damage(self, place: Path) -> Mapping[str, Callable[[], object]]:
         return damages(place)
@@ -49,7 +58,9 @@ class TestConnection(ConformanceSuite):
     level = "base"
 
     def make_store(self, place: Path, *, index: Any = None, ttl: Any = None, clock: Any = time.time) -> Any:
-        return SqliteStore(sqlite3.connect(place, check_same_thread=False), index=index, ttl=ttl, clock=clock)
+        conn = sqlite3.connect(place, check_same_thread=False)
+        conn.execute("PRAGMA synchronous = OFF")
+        return SqliteStore(conn, index=index, ttl=ttl, clock=clock)
 
 
 def damages(place: Path) -> dict[str, Callable[[], object]]:
@@ -353,6 +364,22 @@ def test_a_store_without_a_clock_or_an_index() -> None:
     report = run_conformance(lambda: InMemoryStore(), level="full", only=["the_best_field_counts"])
     assert [result.message for result in report.results] == ["the store has no index"] * 2
     assert not report.ok
+
+
+class PlainOnly(InMemoryStore):
+    async def abatch(self, ops: Iterable[Op]) -> list[Result]:
+        raise NotImplementedError
+
+
+class Neither(PlainOnly):
+    def batch(self, ops: Iterable[Op]) -> list[Result]:
+        raise NotImplementedError
+
+
+def test_a_store_of_one_colour() -> None:
+    report = run_conformance(PlainOnly, only=["a_put_replaces"])
+    assert [(result.colour, result.outcome) for result in report.results] == [("sync", "passed")]
+    assert run_conformance(Neither).failed_checks == {"store"}
 
 
 def test_a_factory_that_fails_is_a_failure() -> None:

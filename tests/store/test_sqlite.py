@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from checkpoint.base import UnregisteredTypeError
 from checkpoint.sqlite import SqliteSaver
 from pregel.store.base import GetOp, InvalidNamespaceError, Item, PutOp, SearchOp, VersionConflictError
 from pregel.store.memory import InMemoryStore
-from pregel.store.sqlite import AsyncSqliteStore, SqliteStore, StoreOpenError
+from pregel.store.sqlite import AsyncSqliteStore, SqliteStore, StoreOpenError, core
 from pregel.store.sqlite.schema import labels_of, path_of
 from tests.support.scenarios import Colour
 
@@ -135,9 +136,21 @@ def plain(result: Any) -> Any:
     return repr(result)
 
 
+# Ways of looking filters up: few and many items of a condition, few and many namespaces, and pages of either.
+SIZES: list[dict[str, int]] = [
+    {},
+    {"FEW": 2, "PAGE": 3, "PLACES": 2},
+    {"FEW": 0, "PAGE": 2, "STREAMS": 1, "PLACES": 3},
+]
+
+
 @pytest.mark.parametrize("seed", range(30))
-def test_answers_are_those_of_the_store_in_memory(colour: Colour, tmp_path: Path, clock: Clock, seed: int) -> None:
+def test_answers_are_those_of_the_store_in_memory(
+    colour: Colour, tmp_path: Path, clock: Clock, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     generator = Generator(seed)
+    for name, size in SIZES[seed % 3].items():
+        monkeypatch.setattr(core, name, size)
     with SqliteStore(tmp_path / "s", clock=clock) as stored:
         memory, calls = Calls(colour, InMemoryStore(clock=clock)), Calls(colour, stored)
         for _ in range(25):
@@ -146,6 +159,15 @@ def test_answers_are_those_of_the_store_in_memory(colour: Colour, tmp_path: Path
             for op, one, other in zip(ops, expected, found, strict=True):
                 assert plain(other) == plain(one), op
             clock.now += generator.random.choice((0, 0, 30, 100))
+        for prefix, wanted in [((), None), ((), generator.filter()), (generator.namespace(), generator.filter())]:
+            whole = calls.search(prefix, filter=wanted, limit=-1, refresh_ttl=False)
+            pages = [calls.search(prefix, filter=wanted, limit=2, offset=n, refresh_ttl=False) for n in range(0, 80, 2)]
+            assert [item.key for page in pages for item in page] == [item.key for item in whole]
+            assert [item.updated_at for item in whole] == sorted((item.updated_at for item in whole), reverse=True)
+            order = [(item.namespace, item.key) for item in calls.search((), limit=-1, refresh_ttl=False)]
+            assert [place for place in order if place in {(item.namespace, item.key) for item in whole}] == [
+                (item.namespace, item.key) for item in whole
+            ]
         everything = [SearchOp((), None, -1, refresh_ttl=False)]
         assert plain(calls.batch(everything)[0]) == plain(memory.batch(everything)[0])
         assert calls.list_namespaces(limit=-1) == memory.list_namespaces(limit=-1)
@@ -158,6 +180,26 @@ def test_answers_are_those_of_the_store_in_memory(colour: Colour, tmp_path: Path
         assert not stored.conn.execute(
             "SELECT ns_pk FROM store_namespaces EXCEPT SELECT ns_pk FROM store_items"
         ).fetchall()
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=["usual", "small", "none"])
+def test_neighbours_on_both_sides_of_a_page_are_found(
+    tmp_path: Path, clock: Clock, sizes: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, size in sizes.items():
+        monkeypatch.setattr(core, name, size)
+    with SqliteStore(tmp_path / "s", clock=clock) as store:
+        for space in [("a",), ("b", "c"), ("b", "d")]:
+            store.batch([PutOp(space, f"{n}", {"n": n, "even": n % 2 == 0}) for n in range(20)])
+            clock.now += 1
+        newest = [f"{n}" for n in reversed(range(20))]
+        assert [item.key for item in store.search(("a",), limit=-1)] == newest
+        assert [item.key for item in store.search(("a",), filter={"n": {"$gte": 0}}, limit=-1)] == newest
+        assert [item.key for item in store.search(("a",), filter={"even": True}, limit=-1)] == newest[1::2]
+        assert len(store.search(("b",), filter={"n": {"$lt": 7}}, limit=-1)) == 14
+        assert [item.key for item in store.search((), filter={"n": {"$lt": 7}, "even": False}, limit=-1)] == [
+            *"531"
+        ] * 3
 
 
 def test_paths_sort_and_begin_as_their_labels() -> None:
@@ -477,7 +519,10 @@ def test_the_page_shows_what_happens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = (Path(__file__).parents[2] / "docs" / "store.md").read_text()
-    code, shown = (page.split(f"```{kind}\n")[1].split("```")[0] for kind in ("python", "text"))
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "docs/store.md", "exec"), {})
-    assert capsys.readouterr().out == shown
+    names: dict[str, Any] = {"__name__": "page"}
+    pairs = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", page, re.DOTALL)
+    assert len(pairs) == page.count("```python")
+    for code, shown in pairs:
+        exec(compile(code, "docs/store.md", "exec", dont_inherit=True), names)
+        assert capsys.readouterr().out == shown

@@ -230,9 +230,10 @@ class Journey:
         """All checkpoints at any depth, oldest first."""
         entries = list(self.shelf.saver.list(self.config))[::-1]
         steps = {e.config["configurable"]["checkpoint_id"]: e.metadata["step"] for e in entries}
-        # With durability `exit` a nested checkpoint may work under one that is not stored.
-        known = [entry for entry in entries if steps.keys() >= set(entry.metadata["parents"].values())]
-        return [_spot(entry, steps) for entry in known]
+        # With durability `exit` a nested run may have worked under a checkpoint that is not stored: it names none then.
+        assert all(steps.keys() >= set(entry.metadata["parents"].values()) for entry in entries)
+        known = (_spot(entry, steps) for entry in entries)
+        return [spot for spot in known if spot is not None]
 
     def values(self) -> Any:
         """Of the newest checkpoint."""
@@ -280,7 +281,7 @@ class Spot(NamedTuple):
         return event.place[len(self.way)][1] > self.step
 
 
-def _spot(entry: Any, steps: dict[str, int]) -> Spot:
+def _spot(entry: Any, steps: dict[str, int]) -> Spot | None:
     address = entry.config["configurable"]
     ns, parents = address["checkpoint_ns"], entry.metadata["parents"]
     config = {**address, "checkpoint_map": {**parents, ns: address["checkpoint_id"]}} if ns else address
@@ -295,7 +296,9 @@ def _spot(entry: Any, steps: dict[str, int]) -> Spot:
         # A stable namespace tells nothing of the tasks around it.
         above = parents.get(around)
         if above is None:
-            above = next(id_ for ns_, id_ in parents.items() if stable(ns_) == around)
+            above = next((id_ for ns_, id_ in parents.items() if stable(ns_) == around), None)
+        if above is None:
+            return None
         way.append((steps[above] + 1, task_id or name, 0))
     return Spot(
         {"configurable": config, "recursion_limit": LIMIT}, tuple(way), entry.metadata["step"], entry.metadata["source"]

@@ -149,7 +149,8 @@ class Colour:
         """A node from a generator function that yields what differs between the colours.
 
         `yield graph, input` (optionally `, config`) runs a graph and gives its result; `yield gate` waits for a
-        `Gate`. The generator's return value is the node's.
+        `Gate`; `yield future` for a called task, and gives its result; `yield futures` (a list) for all of them, and
+        gives theirs. The generator's return value is the node's.
         """
         if self.is_async:
 
@@ -167,6 +168,10 @@ class Colour:
                     try:
                         if isinstance(request, Gate):
                             await request.wait_async()
+                        elif isinstance(request, list):
+                            answer = await asyncio.gather(*request)
+                        elif hasattr(request, "add_done_callback"):
+                            answer = await request
                         else:
                             graph, *args_ = request
                             answer = await graph.ainvoke(*args_)
@@ -189,6 +194,10 @@ class Colour:
                 try:
                     if isinstance(request, Gate):
                         request.wait()
+                    elif isinstance(request, list):
+                        answer = [future.result(WAIT_LIMIT) for future in request]
+                    elif hasattr(request, "add_done_callback"):
+                        answer = request.result(WAIT_LIMIT)
                     else:
                         graph, *args_ = request
                         answer = graph.invoke(*args_)

@@ -127,7 +127,7 @@ class EmbeddingsLambda(Embeddings):
 
     def embed_query(self, text: str) -> list[float]:
         """See `Embeddings`. Raises `ValueError` for an async function."""
-        return self.embed_documents([text])[0]
+        return _only(self.embed_documents([text]))
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Async form of `embed_documents`, for both kinds of function."""
@@ -138,7 +138,13 @@ class EmbeddingsLambda(Embeddings):
 
     async def aembed_query(self, text: str) -> list[float]:
         """Async form of `embed_query`, for both kinds of function."""
-        return (await self.aembed_documents([text]))[0]
+        return _only(await self.aembed_documents([text]))
+
+
+def _only(vectors: Sequence[list[float]]) -> list[float]:
+    if len(vectors) != 1:
+        raise ValueError(f"embedding of 1 text gave {len(vectors)} vectors; expected one per text, in order")
+    return vectors[0]
 
 
 def tokenize_path(path: str) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -19,7 +20,9 @@ from checkpoint.serde.msgpack import Serde
 from checkpoint.workers import Worker
 from pregel.store.base import IndexConfig, Op, Result, TTLConfig
 from pregel.store.base.batch import AsyncBatchedBaseStore, refuse_on_a_loop
-from pregel.store.sqlite.schema import StoreClosedError, StoreOpenError
+from pregel.store.base.embed import ensure_embeddings, measure_of
+from pregel.store.sqlite import vectors
+from pregel.store.sqlite.schema import StoreClosedError, StoreOpenError, closed
 from pregel.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
@@ -39,7 +42,7 @@ class AsyncSqliteStore(AsyncBatchedBaseStore):
         clock: see there.
 
     Raises:
-        ImportError: see there. `StoreOpenError` is raised by the first operation.
+        ImportError, ValueError: see there. `StoreOpenError` is raised by the first operation.
     """
 
     supports_ttl = True
@@ -64,13 +67,17 @@ class AsyncSqliteStore(AsyncBatchedBaseStore):
         self.conn = conn
         self.index_config = index
         self.ttl_config = ttl
+        self.embeddings = ensure_embeddings(index.get("embed")) if index else None
+        measure_of(index)  # refused here, not by the first operation
+        if index:
+            vectors.load()
         self._serde = serde
         self._clock = clock
         self._worker = Worker("pregel-store-setup")
-        # A path can be opened at once; whose connection it is only a coroutine can ask.
+        self._opening = threading.Lock()
+        self._is_closed = False
+        # Opened by the first operation: whoever makes the store may be on the thread of a loop, which must not wait.
         self._store: SqliteStore | None = None
-        if isinstance(conn, (str, os.PathLike)):
-            self._store = self._made(conn)
 
     @classmethod
     def from_conn_string(
@@ -87,9 +94,14 @@ class AsyncSqliteStore(AsyncBatchedBaseStore):
             RuntimeError: the store was made of a connection, and no coroutine of it has run yet.
         """
         refuse_on_a_loop(self)
-        if self._store is None:
-            raise RuntimeError("AsyncSqliteStore of a connection: await setup() before its plain methods are called")
-        return self._store.batch(ops)
+        store = self._store
+        if store is None:
+            if not isinstance(self.conn, (str, os.PathLike)):
+                raise RuntimeError(
+                    "AsyncSqliteStore of a connection: await setup() before its plain methods are called"
+                )
+            store = self._open(self.conn)
+        return store.batch(ops)
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """As `SqliteStore.abatch`."""
@@ -118,6 +130,7 @@ class AsyncSqliteStore(AsyncBatchedBaseStore):
 
     async def aclose(self) -> None:
         """End the threads of the store and close its file."""
+        self._is_closed = True
         if self._store is not None:
             await self._worker.post(self._store.close).shielded()
         self._worker.dismiss()
@@ -131,8 +144,13 @@ class AsyncSqliteStore(AsyncBatchedBaseStore):
         await self.aclose()
 
     async def _opened(self) -> SqliteStore:
-        if self._store is None:
-            conn: Any = self.conn
+        if self._is_closed:
+            raise closed(self)
+        if self._store is not None:
+            return self._store
+        conn: Any = self.conn
+        path: Any = conn
+        if not isinstance(conn, (str, os.PathLike)):
             async with conn.execute("PRAGMA database_list") as cursor:
                 path = next((row[2] for row in await cursor.fetchall() if row[1] == "main"), "")
             if not path:
@@ -140,8 +158,16 @@ class AsyncSqliteStore(AsyncBatchedBaseStore):
                     "AsyncSqliteStore got a connection to a database in memory, which nobody else can open; give it the "
                     "path ':memory:' instead"
                 )
-            self._store = self._made(path)
-        return self._store
+        store: SqliteStore = await self._worker.post(partial(self._open, path)).shielded()
+        return store
+
+    def _open(self, path: str | os.PathLike[str]) -> SqliteStore:
+        with self._opening:
+            if self._is_closed:
+                raise closed(self)
+            if self._store is None:
+                self._store = self._made(path)
+            return self._store
 
     def _made(self, path: str | os.PathLike[str]) -> SqliteStore:
         return SqliteStore(path, index=self.index_config, ttl=self.ttl_config, serde=self._serde, clock=self._clock)

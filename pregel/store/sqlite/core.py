@@ -53,6 +53,8 @@ FEW: Final = 1024
 """Items of a condition that are read rather than looked up further."""
 STREAMS: Final = 64
 """Namespaces that are read side by side; more are sorted together."""
+PLACES: Final = 32
+"""Rows that are fetched by their places at a time: more than a search returns, usually."""
 SWEPT: Final = 2
 """Expired items that each put removes."""
 
@@ -126,6 +128,8 @@ class Batch:
         self._labels: dict[int, tuple[str, ...]] = {}
         self._puts: dict[tuple[str, ...], tuple[int, int]] = {}
         """Namespaces that this batch has put something into: their keys, and the newest seq."""
+        self._fields: list[tuple[Any, ...]] = []
+        """Field rows of puts, which are written together and in order: before anything asks for them."""
         self._n_puts = 0
         self._last_seq = 0
         self.read: list[Row] = []
@@ -143,6 +147,7 @@ class Batch:
 
     def finish(self) -> None:
         """What puts leave to do, within their transaction."""
+        self._write_fields()
         self.refresh()
         self.sweep(SWEPT * self._n_puts)
 
@@ -210,16 +215,20 @@ class Batch:
                 (seq, now_us, op.ttl, expires_at, crc, step.body, item_pk),
             )
             self._conn.execute("DELETE FROM store_vectors WHERE item_pk = ?", (item_pk,))
-        rows = field_rows(value)
-        if rows:
-            self._conn.executemany(
-                "INSERT INTO store_fields (ns_pk, field, kind, value, seq) VALUES (?, ?, ?, ?, ?)",
-                [(ns_pk, *row, seq) for row in rows],
-            )
+        self._fields += [(ns_pk, *row, seq) for row in field_rows(value)]
         if step.vectors:
             self._conn.executemany(
                 "INSERT INTO store_vectors (item_pk, n, vector) VALUES (?, ?, ?)",
                 [(item_pk, n, vector) for n, vector in enumerate(step.vectors)],
+            )
+
+    def _write_fields(self) -> None:
+        if self._fields:
+            rows, self._fields = self._fields, []
+            # In the order of the table: neighbours are on one page. Kinds tell apart what does not compare.
+            rows.sort()
+            self._conn.executemany(
+                "INSERT INTO store_fields (ns_pk, field, kind, value, seq) VALUES (?, ?, ?, ?, ?)", rows
             )
 
     def sweep(self, limit: int) -> int:
@@ -259,6 +268,7 @@ class Batch:
         return found[0], found[1] or 0, None if found[2] is None else Row._make(found[2:])
 
     def _remove_fields(self, row: Row) -> None:
+        self._write_fields()
         try:
             fields = field_rows(self._value(row))
         except Exception:  # noqa: BLE001 - whatever a damaged value, or one of an unknown type, does to the codec
@@ -355,6 +365,7 @@ class Batch:
     def _candidates(self, spaces: Spaces, conditions: Sequence[Condition]) -> Iterator[Row]:
         """Live items that field rows do not rule out, the newest first."""
         if conditions:
+            self._write_fields()
             selected = self._selected(spaces, conditions)
             if selected is not None:
                 return self._rows_of(selected)
@@ -376,8 +387,8 @@ class Batch:
         return None if best is None else sorted(best, key=lambda place: (-place[1], -place[0]))
 
     def _rows_of(self, places: Sequence[tuple[int, int]]) -> Iterator[Row]:
-        for start in range(0, len(places), _PLACES):
-            chunk = places[start : start + _PLACES]
+        for start in range(0, len(places), PLACES):
+            chunk = places[start : start + PLACES]
             marks = ", ".join(["(?, ?)"] * len(chunk))
             rows = self._conn.execute(
                 f"WITH w (ns_pk, seq) AS (VALUES {marks}) SELECT {_COLUMNS} "
@@ -469,10 +480,6 @@ class Batch:
         cut = dict.fromkeys(labels[:depth] for labels in found if matches_conditions(labels, conditions))
         start = max(op.offset, 0)
         return list(islice(cut, start, None if op.limit < 0 else start + op.limit))
-
-
-_PLACES: Final = 32
-"""Rows that are fetched by their places at a time: more than a search returns, usually."""
 
 
 def _newest_first(row: Row) -> tuple[int, int]:

@@ -118,6 +118,13 @@ class StoreClosedError(RuntimeError):
     """A store was used after `close()`. Nothing was carried out."""
 
 
+def closed(store: object) -> StoreClosedError:
+    """The error for a store that is used after it was closed."""
+    return StoreClosedError(
+        f"{type(store).__name__} was closed and cannot be used any more; open another one, or call inside its `with` block"
+    )
+
+
 class CorruptItemError(Exception):
     """What is stored under a key is damaged. Putting something under the key, or deleting it, mends that."""
 

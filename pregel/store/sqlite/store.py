@@ -30,11 +30,11 @@ from checkpoint.files import make_private
 from checkpoint.serde.msgpack import Serde
 from checkpoint.workers import Worker
 from pregel.errors import shown
-from pregel.store.base import BaseStore, IndexConfig, Op, PutOp, Result, SearchOp, TTLConfig, checked_ops
-from pregel.store.base.embed import ensure_embeddings, indexed_texts, measure_of, text_fields
+from pregel.store.base import BaseStore, GetOp, IndexConfig, Op, PutOp, Result, SearchOp, TTLConfig, checked_ops
+from pregel.store.base.embed import Measure, ensure_embeddings, indexed_texts, measure_of, text_fields
 from pregel.store.sqlite import vectors
 from pregel.store.sqlite.core import Batch, Put, Search, Step
-from pregel.store.sqlite.schema import StoreClosedError, StoreOpenError, is_set_up, make
+from pregel.store.sqlite.schema import StoreOpenError, closed, is_set_up, make
 
 SWEEP_MINUTES: Final = 5
 """Between two sweeps in the background, unless told otherwise."""
@@ -77,7 +77,7 @@ class SqliteStore(BaseStore):
         self.ttl_config = ttl
         self.serde = serde or Serde()
         self.embeddings = ensure_embeddings(index.get("embed")) if index else None
-        self._measure = measure_of(index)
+        self._measure: Measure = measure_of(index)
         if index:
             vectors.load()
         self._fields = text_fields(index)
@@ -98,7 +98,7 @@ class SqliteStore(BaseStore):
 
     def setup(self) -> None:
         """Make the tables if they are missing. The first operation does it, too. Raises `StoreOpenError`."""
-        with self._lock:
+        with self._lock, self._plain_rows():
             self._check_open()
             if not self._is_set_up:
                 # Looked at first: who only reads need not wait for a writer.
@@ -146,7 +146,7 @@ class SqliteStore(BaseStore):
         self.setup()
         n_swept = 0
         while True:
-            with self._lock, self._transaction(True):
+            with self._lock, self._plain_rows(), self._transaction(True):
                 n_now = Batch(self.conn, self._decode, self._clock()).sweep(SWEEP_BATCH)
             n_swept += n_now
             if n_now < SWEEP_BATCH:
@@ -192,10 +192,7 @@ class SqliteStore(BaseStore):
 
     def _check_open(self) -> None:
         if self._is_closed:
-            raise StoreClosedError(
-                f"{type(self).__name__} was closed and cannot be used any more; open another one, or call inside its "
-                f"`with` block"
-            )
+            raise closed(self)
 
     def __enter__(self) -> Self:
         return self
@@ -256,9 +253,11 @@ class SqliteStore(BaseStore):
         self.setup()
         now = self._clock()
         writes = any(isinstance(step, Put) for step in steps)
-        with self._lock:
+        with self._lock, self._plain_rows():
             batch = Batch(self.conn, self._decode, now)
-            with self._transaction(writes):
+            # One get is one statement, and that a transaction.
+            is_one_get = len(steps) == 1 and isinstance(steps[0], GetOp)
+            with contextlib.nullcontext() if is_one_get else self._transaction(writes):
                 vectors.check_width(self.conn, chain(*(step.vectors for step in steps if isinstance(step, Put))))
                 results: list[Result] = [batch.carry_out(step) for step in steps]
                 if writes:
@@ -270,8 +269,25 @@ class SqliteStore(BaseStore):
         return results
 
     @contextmanager
+    def _plain_rows(self) -> Iterator[None]:
+        """Rows are tuples and texts are texts, whatever the program has made of its connection."""
+        conn = self.conn
+        if self._owned or (conn.row_factory is None and conn.text_factory is str):
+            yield
+            return
+        rows, texts = conn.row_factory, conn.text_factory
+        conn.row_factory, conn.text_factory = None, str
+        try:
+            yield
+        finally:
+            conn.row_factory, conn.text_factory = rows, texts
+
+    @contextmanager
     def _transaction(self, writes: bool) -> Iterator[None]:
         """Around statements that are carried out together or not at all; part of the caller's transaction, if any."""
+        if self._owned and self.conn.in_transaction:
+            # What was to be undone could not be: it must not become part of what comes now.
+            self.conn.execute("ROLLBACK")
         if self.conn.in_transaction:
             begin, end, undo = "SAVEPOINT store_batch", "RELEASE store_batch", "ROLLBACK TO store_batch"
         else:

@@ -1,0 +1,315 @@
+"""Which call of a task a called task is: its key, and what an earlier run or attempt has left of it.
+
+Decides when two calls are the same one. A body that runs again, because it asked, failed or the process died, makes its
+calls again, perhaps in another order (`gather` over branches), perhaps with other arguments (a clock, an edited program).
+So a call is told by who calls, which task, the arguments, and which of several equal ones it is; its id is made of that,
+and a stored result is found by the id. A result is never handed to a call with other arguments.
+
+Pure. What an argument is told by: values of the standard library, dataclasses, models, named tuples, enums and what has a
+codec by their content, all other objects by their class alone, so live objects (a client, a lock) never differ.
+
+Invariants
+1. Nothing is worked out where nothing can be found again: no saver around, and no retry of the caller.
+2. The key is made when the call is made, on the caller's thread: what becomes of the arguments later does not matter.
+3. A row that was stored before there were keys is found by its position, as in LangGraph.
+
+Source: memoisation by call key in build systems (Mokhov, Mitchell, Peyton Jones 2018, "Build systems a la carte").
+"""
+
+from __future__ import annotations
+
+import re
+from _blake2 import blake2b
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import fields
+from marshal import dumps
+from typing import Any, Final
+
+from checkpoint import registry
+from checkpoint.base import TaskWrites
+from pregel._scope import TaskScope
+from pregel.constants import PUSH, RETURN
+from pregel.engine import entry, plan
+from pregel.engine.program import Node
+from pregel.engine.state import RunState
+from pregel.engine.task import Task
+from pregel.errors import shown
+from pregel.warnings import PregelWarning
+
+CANONICAL: Final = 2
+"""Version of the marshal format that says nothing of identity: equal values give equal bytes in every process."""
+MAX_DEPTH: Final = 100
+"""Levels of an argument that are looked at."""
+PLAIN: Final = frozenset({int, str, float, bool, type(None), bytes})
+BY_TEXT: Final = frozenset(
+    {"datetime", "decimal", "fractions", "uuid", "pathlib", "pathlib._local", "ipaddress", "zoneinfo"}
+)
+"""Modules whose values are told by their `repr`."""
+_ROW: Final = re.compile(r"(\d{10}), 0{9}1, ([01]), ([-\da-f]{17}), (.*)", re.DOTALL)
+
+
+# ---- the key
+
+
+def keyed(run: RunState, scope: TaskScope, node: Node, argument: Any) -> tuple[int, str | None, bool]:
+    """A body calls a task: the number of the call in this attempt; its key, None if nobody will ask for it; and whether
+    all calls so far were made one after the other.
+
+    On the caller's thread; several threads of one body may call at the same time.
+    """
+    task: Task = scope.task
+    if not (run.stores or run.request.parent_run is not None or task.node.retry_policy or run.request.retry_policy):
+        index, _, in_line = scope.count_call(None)
+        return index, None, in_line
+    told = digest(argument)
+    index, twins, in_line = scope.count_call((node.address, told))
+    return index, f"{told}:{twins}" if twins else told, in_line
+
+
+def digest(argument: Any) -> str:
+    """What an argument is told by: 128 bits in hex, equal in every process."""
+    try:
+        args, keywords = argument
+        if len(keywords) > 1:
+            keywords = dict(sorted(keywords.items()))
+        if not PLAIN.issuperset(map(type, args)) and any(map(_is_buffer, args)):
+            raise ValueError
+        data = dumps((args, keywords), CANONICAL)
+    except (TypeError, ValueError):
+        data = dumps(_described(argument, 0), CANONICAL)
+    text: str = blake2b(data, digest_size=16).hexdigest()
+    return text
+
+
+def _is_buffer(value: Any) -> bool:
+    """Would it be told by its bytes alone, without its type and shape?"""
+    return hasattr(type(value), "dtype") or type(value) is bytearray
+
+
+def _described(value: Any, depth: int) -> Any:
+    """A value as something that marshal can write: its class, and what is in it."""
+    kind = type(value)
+    if kind in PLAIN:
+        return value
+    name = registry.name_of(kind)
+    if depth > MAX_DEPTH:
+        return name
+    deeper = depth + 1
+    if isinstance(value, (list, tuple)) and not hasattr(kind, "_fields"):
+        return name, [_described(item, deeper) for item in value]
+    if isinstance(value, dict):
+        return name, [(_described(key, deeper), _described(item, deeper)) for key, item in value.items()]
+    if isinstance(value, (set, frozenset)):
+        return name, sorted(dumps(_described(item, deeper), CANONICAL) for item in value)
+    return name, _content(value, kind, deeper)
+
+
+def _content(value: Any, kind: type, depth: int) -> Any:
+    """What is in an object that is no container of the language; None for what cannot be told apart."""
+    shape = registry.kind_of(kind)
+    if shape == "enum":
+        return str(value.name)
+    if shape == "exception":
+        return _described(value.args, depth)
+    known = registry.lookup_class(kind)
+    if known is not None and known.encode is not None:
+        return _described(known.encode(value), depth)
+    if shape == "namedtuple":
+        return [_described(item, depth) for item in value]
+    if shape == "dataclass":
+        return [_described(getattr(value, field.name, None), depth) for field in fields(value)]
+    if shape == "model":
+        names = getattr(kind, "model_fields", None) or getattr(kind, "__fields__", {})
+        return [(name, _described(getattr(value, name, None), depth)) for name in names]
+    if kind.__module__ in BY_TEXT or kind in (complex, range, bytearray, slice):
+        return repr(value)
+    if kind.__module__ == "collections":
+        return [_described(item, depth) for item in value]  # a deque
+    if hasattr(kind, "dtype") and hasattr(kind, "tobytes"):
+        return str(value.dtype), str(value.shape), value.tobytes()
+    if known is not None:
+        return _described(vars(value) if hasattr(value, "__dict__") else {}, depth)
+    return getattr(value, "__qualname__", None) if callable(value) else None
+
+
+def own_arguments(run: RunState, argument: Any) -> Any:
+    """The arguments of a call with containers of the task's own (D40): each of them, and its direct values."""
+    copiers = run.copiers
+    if type(argument) is not tuple or len(argument) != 2:
+        return plan.own_copy(run, argument)
+    args, keywords = argument
+    for value in args:
+        if type(value) in copiers:
+            args = tuple([plan.own_copy(run, item) for item in args])
+            break
+    if keywords:
+        keywords = {name: plan.own_copy(run, item) for name, item in keywords.items()}
+    return args, keywords
+
+
+# ---- what is left of earlier calls
+
+
+class Recalled:
+    """What is stored of the open step, by task; and of called tasks, by who called them."""
+
+    __slots__ = ("by_caller", "by_task", "claims", "pending")
+
+    def __init__(self, pending: Sequence[TaskWrites]) -> None:
+        self.pending = pending
+        self.by_task: dict[str, list[TaskWrites]] = {}
+        self.by_caller: dict[str, list[Stored]] | None = None
+        """What tells the caller -> what is stored of the tasks that it called. Made when a call is not found."""
+        self.claims: dict[str, TaskScope] = {}
+        """Id of a stored called task -> the attempt that has called it again."""
+        for row in pending:
+            self.by_task.setdefault(row.task_id, []).append(row)
+
+    def of(self, caller_id: str) -> list[Stored]:
+        """What is stored of the tasks that this one called."""
+        if self.by_caller is None:
+            self.by_caller = {}
+            for id_, rows in self.by_task.items():
+                found = _ROW.search(rows[0].path) if rows[0].path.startswith(f"~{PUSH}, ") else None
+                if found is not None:
+                    stored = Stored(id_, int(found[1]), found[2] == "1", found[4])
+                    self.by_caller.setdefault(found[3], []).append(stored)
+        return self.by_caller.get(_told(caller_id), [])
+
+
+class Stored:
+    """A called task of which something is stored."""
+
+    __slots__ = ("id_", "in_line", "index", "name")
+
+    def __init__(self, id_: str, index: int, in_line: bool, name: str) -> None:
+        self.id_ = id_
+        self.index = index
+        self.in_line = in_line
+        self.name = name
+
+
+def row_path(run: RunState, task: Task) -> str:
+    """The path of a called task as its rows have it. After the path itself, for who looks for calls that have changed:
+    whether it was called in line, what tells its caller, and its name."""
+    assert task.parent is not None
+    return f"{task.path_text}, {int(task.in_line)}, {_told(run.id_of(task.parent))}, {task.node.address}"
+
+
+def _told(task_id: str) -> str:
+    """The half of a task id that tells it from others of its step."""
+    return task_id[19:]
+
+
+def recall(run: RunState, scope: TaskScope, child: Task) -> None:
+    """Settle a called task whose outcome is stored, or tell it what is: answers, its open question (`entry.reapply`)."""
+    recalled = run.recalled
+    if recalled is None or recalled.pending is not run.pending:
+        recalled = run.recalled = Recalled(run.pending)
+    id_ = run.id_of(child)
+    if id_ not in recalled.by_task:
+        if child.key is None or run.replaying or run.moved_past:
+            return
+        by_place = copy(child)
+        by_place.key = by_place.id_ = None
+        former = run.id_of(by_place)
+        if former not in recalled.by_task or former in recalled.claims:
+            _find_changed(run, recalled, scope, child)
+            return
+        id_ = child.id_ = former
+    recalled.claims[id_] = scope
+    entry.reapply(run, [child], recalled.by_task)
+
+
+def _find_changed(run: RunState, recalled: Recalled, scope: TaskScope, child: Task) -> None:
+    """A call is not found by its key. Was it made before, with other arguments?
+
+    That is sure as long as the body makes one call after the other: then the n-th one is the n-th. What it did runs again;
+    but what its question was answered it is told, like a body that asks itself: a prompt that a clock is in could never
+    be answered otherwise.
+    """
+    assert child.parent is not None
+    if not child.in_line:
+        return
+    for stored in recalled.of(run.id_of(child.parent)):
+        is_it = stored.index == child.call_index and stored.name == child.node.address and stored.in_line
+        if not is_it or stored.id_ in recalled.claims:
+            continue
+        before = copy(child)
+        before.id_ = stored.id_
+        entry.restore_task(before, recalled.by_task[stored.id_])
+        known = list(before.answers or ())
+        own = run.ns_of(before)
+        for question in before.interrupts if before.writes is None else ():
+            if question.id not in run.answers.by_id or question.task_ns != own:
+                break
+            known.append(run.answers.by_id[question.id])
+        if before.writes is None and not known:
+            continue
+        recalled.claims[stored.id_] = scope
+        outcome = "it runs again" if before.writes is not None else "the answers to its questions are used"
+        text = changed(scope.task, child, f"call {child.call_index}", outcome)
+        if run.request.strict:
+            child.error, child.settled = PregelWarning(text), True
+            return
+        run.notice("changed-call", f"{scope.task.name}:{child.name}", text)
+        if before.writes is None:
+            child.answers = known
+            return
+
+
+def changed(caller: Task, child: Task, which: str, outcome: str) -> str:
+    """What is said of a call that was made before and has other arguments now."""
+    return (
+        f"node {caller.name!r} ran again and called task {child.name!r} ({which}) with other arguments than before: "
+        f"{shown(child.input)}; {outcome}; make what the arguments depend on (the time, a random number, a model's "
+        f"answer) a task of its own, whose result is kept"
+    )
+
+
+def report(run: RunState) -> None:
+    """A step that was run again is closed: say which stored results were not used although the task was called again.
+
+    Only now is it certain: while a body runs, the call that a result belongs to may still come.
+    """
+    recalled = run.recalled
+    if recalled is None:
+        return
+    for child in run.tasks:
+        if child.call_index < 0 or child.parent is None or child.reapplied or run.id_of(child) in recalled.by_task:
+            continue
+        for stored in recalled.of(run.id_of(child.parent)):
+            has_result = any(row.slot == 0 for row in recalled.by_task[stored.id_])
+            if has_result and stored.name == child.node.address and stored.id_ not in recalled.claims:
+                text = changed(child.parent, child, f"call {child.call_index}", "it has run again")
+                run.notice("changed-call", f"{child.parent.name}:{child.name}", text)
+                break
+    run.recalled = None
+
+
+def made_before(run: RunState, scope: TaskScope, node: Node, key: str) -> Task | None:
+    """A body that ran before in this run makes a call that it has made then: the task of that call, however it ended."""
+    calls = scope.calls
+    if calls.made is None:  # at the first call of the attempt, so these are calls of earlier ones
+        callers = []
+        caller: Task | None = scope.task
+        while caller is not None:
+            callers.append(caller)
+            caller = getattr(caller, "former", None)
+        calls.made = {}
+        for task in run.tasks if len(callers) > 1 or scope.attempt > 1 else ():
+            if task.call_index >= 0 and task.parent in callers:
+                calls.made[task.node.address, task.key] = task
+    found: Task | None = calls.made.get((node.address, key))
+    return found
+
+
+def is_of_use(run: RunState, task: Task) -> bool:
+    """Has a task of an earlier attempt finished, or is it still running? Then its result is taken."""
+    if not task.settled:
+        return True
+    if task.writes is None:
+        return False
+    task.outcome = plan.own_copy(run, next((v for channel, v in task.writes if channel == RETURN), None))
+    return True
