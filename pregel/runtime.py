@@ -372,3 +372,7 @@ def _checked(key: Any) -> str:
             f"once: key is {key!r} ({type(key).__name__}); expected a str that names the effect in its node"
         )
     return key
+
+
+DEFAULT_RUNTIME: Runtime[Any] = Runtime()
+"""One that has nothing."""
