@@ -28,6 +28,7 @@ from pregel.runtime import Runtime
 from pregel.store.memory import InMemoryStore
 from pregel.types import CachePolicy, Command, RetryPolicy, interrupt
 from pregel.warnings import PregelWarning
+from tests.checkpoint.plain import PlainSaver
 from tests.support.scenarios import Gate, Log, diagnosed, path_of, steps
 
 AGAIN = RetryPolicy(initial_interval=0.0, jitter=False, max_attempts=3, retry_on=OSError)
@@ -101,6 +102,19 @@ def place(colour, request, durability, shape, tmp_path):
 
 
 def test_what_has_finished_does_not_run_again_and_every_question_is_asked(place):
+    ask_in_parts(place)
+
+
+@pytest.mark.filterwarnings("ignore::pregel.warnings.PregelWarning")
+def test_a_saver_with_langgraphs_methods_alone(colour, tmp_path):
+    for shape in ("root", "nested node"):
+        place = Place(colour, "memory", "sync", shape, tmp_path)
+        place.memory = PlainSaver()
+        ask_in_parts(place)
+
+
+def ask_in_parts(place):
+    """Ask three questions at once and a fourth one; answer one, then two, then the last."""
     ran = []
 
     @task
