@@ -11,9 +11,11 @@ import threading
 import time
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from checkpoint.memory import InMemorySaver
 from checkpoint.sqlite import SqliteSaver
@@ -654,6 +656,81 @@ def test_limits_of_time(colour):
     assert colour.invoke(flow, 0) == "hang"
 
 
+@pytest.mark.parametrize("catches", [False, True])
+def test_a_result_that_cannot_be_stored(colour, memory, thread, durability, catches, caplog):
+    """The run ends with the saver's error, which names the task; what others have finished is kept."""
+    ran = []
+
+    @task
+    @colour.node
+    def live():
+        return lambda: None
+
+    @task
+    @colour.node
+    def fine():
+        ran.append(1)
+        return 1
+
+    @entrypoint(memory)
+    @colour.script
+    def flow(x):
+        yield fine()
+        try:
+            return (yield live())() if x else (yield live())
+        except TypeError:
+            if not catches:
+                raise
+            return "caught"
+
+    with pytest.raises(TypeError, match="function"):
+        colour.invoke(flow, 0, thread, durability=durability)
+    assert caplog.records == []
+    if durability != "exit":
+        rows = memory.get_tuple(thread).pending_writes
+        assert [value for _, channel, value in rows if channel == "__return__"] == [1]
+
+
+def test_values_of_user_classes_come_back_as_such(colour, tmp_path, thread):
+    """Also of classes that are defined where the functions are, after a restart."""
+
+    @dataclass
+    class Draft:
+        text: str
+
+    class Rating(BaseModel):
+        stars: int
+
+    seen = []
+
+    def flow_on(saver):
+        @task
+        @colour.node
+        def draft(n: int) -> Draft:
+            return Draft("x" * n)
+
+        @task
+        @colour.node
+        def rate(draft: Draft) -> dict[str, Rating]:
+            return {draft.text: Rating(stars=3)}
+
+        @entrypoint(saver)
+        @colour.script
+        def flow(n: int, previous: Rating | None = None) -> Rating:
+            made = yield draft(n)
+            rated = yield rate(made)
+            seen.append((type(made), rated["xx"], previous))
+            interrupt("?")
+            return rated["xx"]
+
+        return flow
+
+    for given in (2, Command(resume=0), 2):
+        with SqliteSaver(str(tmp_path / "t.sqlite")) as saver:
+            colour.invoke(flow_on(saver), given, thread)
+    assert seen == [(Draft, Rating(stars=3), None)] * 2 + [(Draft, Rating(stars=3), Rating(stars=3))]
+
+
 def test_nothing_is_left_for_the_collector(colour):
     """No cycles through tasks, futures, errors and runs."""
 
@@ -1205,6 +1282,31 @@ def test_several_calls_of_one_graph_in_one_body(colour, saver, thread):
     assert [q.value for q in colour.invoke(outer, 0, thread)["__interrupt__"]] == ["a"]
     assert [q.value for q in colour.invoke(outer, Command(resume=1), thread)["__interrupt__"]] == ["b"]
     assert colour.invoke(outer, Command(resume=2), thread) == [1, 2]
+
+
+def test_the_state_of_a_graph_that_the_function_names(colour, saver, thread):
+    @entrypoint()
+    @colour.node
+    def inner(x):
+        return interrupt("?")
+
+    if colour.is_async:
+
+        async def outer(x):
+            return await inner.ainvoke(x)
+
+    else:
+
+        def outer(x):
+            return inner.invoke(x)
+
+    graph = entrypoint(saver)(outer)
+    assert [name for name, _ in graph.get_subgraphs()] == ["outer"]
+    colour.invoke(graph, 1, thread)
+    (shown,) = colour.get_state(graph, thread, subgraphs=True).tasks
+    assert (shown.state.next, shown.state.interrupts[0].value) == (("inner",), "?")
+    colour.update_state(graph, shown.state.config, "forced")
+    assert colour.invoke(graph, None, thread) == "forced"
 
 
 def test_an_entrypoint_is_a_node(colour, memory, thread):
