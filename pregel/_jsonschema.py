@@ -46,6 +46,12 @@ def context_schema(schema: Any) -> dict[str, Any] | None:
     raise ValueError(f"context schema {schema!r} has no JSON schema; expected a pydantic model, dataclass or TypedDict")
 
 
+def config_model(context: Any) -> type[BaseModel]:
+    """A model of a config, as far as a graph says what is to be in it: its context, as `configurable`."""
+    fields: dict[str, Any] = {} if context is None else {"configurable": (context, None)}
+    return create_model("LangGraphConfig", **fields)
+
+
 def _known(typ: Any) -> Any:
     """A type that pydantic has a schema for; anything goes for the others."""
     try:

@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from _queue import SimpleQueue
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextvars import Context, copy_context
 from functools import partial
 from threading import Lock
@@ -966,23 +966,34 @@ def is_live(request: Request) -> bool:
 def gather(
     calls: Sequence[Callable[[], Any]], given: Sequence[Any], controls: Sequence[RunControl] = ()
 ) -> list[tuple[Any, BaseException | None]]:
-    """Run the calls on workers, at most `max_concurrency` of the first config at once; (result, error) in order.
-
-    A Ctrl-C does not wait for them: `controls` end them at their next superstep.
-    """
+    """Run the calls on workers, at most `max_concurrency` of the first config at once; (result, error) in order."""
     outcomes: list[tuple[Any, BaseException | None]] = [(None, None)] * len(calls)
-    ended: SimpleQueue[None] = SimpleQueue()
+    for index, result, error in as_completed(calls, given, controls):
+        outcomes[index] = result, error
+    return outcomes
+
+
+def as_completed(
+    calls: Sequence[Callable[[], Any]], given: Sequence[Any], controls: Sequence[RunControl] = ()
+) -> Generator[tuple[int, Any, BaseException | None], None, None]:
+    """The same, as they end: (index, result, error).
+
+    Whoever leaves before the last, as a Ctrl-C does, does not wait for the others: `controls` end them at their next
+    superstep.
+    """
+    ended: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
     limit = (given[0] or {}).get("max_concurrency") if given else None
     gate = Gate(limit) if limit else None
 
     def run(index: int, context: Context) -> None:
+        result, failure = None, None
         try:
-            outcomes[index] = (context.run(calls[index]), None)
-        except BaseException as error:  # noqa: BLE001 - reported to the caller in input order
-            outcomes[index] = (None, error)
+            result = context.run(calls[index])
+        except BaseException as error:  # noqa: BLE001 - reported to the caller
+            failure = error
         if gate is not None:
             gate.leave()
-        ended.put(None)
+        ended.put((index, result, failure))
 
     for index in range(len(calls)):
         job = Job(partial(run, index, copy_context()))
@@ -992,9 +1003,8 @@ def gather(
             gate.enter(partial(workers.submit, job))
     try:
         for _ in calls:
-            wait_for(ended)
+            yield wait_for(ended)
     except BaseException:
         for control in controls:
             control.request_drain("interrupted")
         raise
-    return outcomes

@@ -145,14 +145,15 @@ def _callbacks(one: Any, other: Any) -> Any:
         return other
     if isinstance(one, list) and isinstance(other, list):
         return [*one, *(handler for handler in other if handler not in one)]
+    manager: Any
     manager, more = (other, one) if isinstance(one, list) else (one, getattr(other, "handlers", other))
     if not hasattr(manager, "copy") or not hasattr(manager, "add_handler"):
         return other
-    manager = manager.copy()
+    whole: Any = manager.copy()
     for handler in more:
-        if handler not in manager.handlers:
-            manager.add_handler(handler, True)
-    return manager
+        if handler not in whole.handlers:
+            whole.add_handler(handler, True)
+    return whole
 
 
 def inherited(ambient: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-__all__ = ["END", "START", "TAG_HIDDEN", "TAG_NOSTREAM"]
+__all__ = ["CONF", "CONFIG_KEY_CHECKPOINTER", "END", "START", "TAG_HIDDEN", "TAG_NOSTREAM", "TASKS"]
 
 
 class _Missing:
@@ -37,6 +37,11 @@ TAG_HIDDEN: Final = "langsmith:hidden"
 """Tag of a node that streams and `"*"` breakpoints pass over."""
 TAG_NOSTREAM: Final = "nostream"
 """Tag that keeps a model call out of the messages stream."""
+
+CONF: Final = "configurable"
+"""Key of a config under which a user's own values stand."""
+CONFIG_KEY_CHECKPOINTER: Final = "__pregel_checkpointer"
+"""What LangGraph calls its saver inside of configs; nobody reads it here (D16)."""
 
 ROOT: Final = "__root__"
 INPUT: Final = "__input__"

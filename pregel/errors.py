@@ -116,6 +116,11 @@ class ErrorCode(Enum):
     INVALID_CHAT_HISTORY = "INVALID_CHAT_HISTORY"
 
 
+def create_error_message(*, message: str, error_code: ErrorCode) -> str:
+    """A text that names the code of a kind of error, as ours do."""
+    return f"{message} [{error_code.value}]"
+
+
 class Place(NamedTuple):
     """Where in a run an error happened."""
 

@@ -7,7 +7,9 @@ started with. Nothing of a run stays on the graph, so one graph may run in many 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from copy import copy
 from datetime import datetime, timedelta
 from functools import partial
@@ -44,7 +46,7 @@ from pregel.types import (
     TimeoutPolicy,
     ensure_valid_checkpointer,
 )
-from pregel.warnings import Notice, emit
+from pregel.warnings import Notice, PregelDeprecationWarning, emit
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -349,6 +351,12 @@ class Pregel(_launch.Graph):
                 renamed_keys=self.renamed_keys,
             )
         return self._program
+
+    @property
+    def stream_channels_list(self) -> list[str]:
+        """Channels that make up the state, as a list."""
+        channels = self.stream_channels_asis
+        return [channels] if isinstance(channels, str) else list(channels)
 
     @property
     def stream_channels_asis(self) -> str | Sequence[str]:
@@ -722,6 +730,34 @@ class Pregel(_launch.Graph):
             ValueError: a list of configs of another length than the inputs.
             Exception: the first failure in input order, unless `return_exceptions` puts failures into the result.
         """
+        outcomes = _launch.gather(*self._batch_calls(inputs, config, more))
+        return _batch_result(outcomes, return_exceptions)
+
+    def batch_as_completed(
+        self,
+        inputs: Sequence[Any],
+        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **more: Any,
+    ) -> Iterator[tuple[int, Any]]:
+        """`batch`, but each result as soon as it is there, with the index of its input. Who leaves early has the other
+        runs stop at their next superstep.
+
+        Raises:
+            ValueError: a list of configs of another length than the inputs.
+            Exception: the first failure, unless `return_exceptions` yields failures too.
+        """
+        with closing(_launch.as_completed(*self._batch_calls(inputs, config, more))) as ended:
+            for index, result, error in ended:
+                if error is not None and not return_exceptions:
+                    raise error
+                yield index, result if error is None else error
+
+    def _batch_calls(
+        self, inputs: Sequence[Any], config: Any, more: Mapping[str, Any]
+    ) -> tuple[list[partial[Any]], list[Any], list[RunControl]]:
+        """One call per input, its config, and what ends it before its time."""
         given = _batch_configs(self, inputs, config, more)
         calls = [partial(self.invoke, item, one, **more) for item, one in zip(inputs, given, strict=True)]
         controls: list[RunControl] = []
@@ -730,8 +766,7 @@ class Pregel(_launch.Graph):
             controls = [RunControl() for _ in calls]
             for call, control in zip(calls, controls, strict=True):
                 call.keywords["control"] = control
-        outcomes = _launch.gather(calls, given, controls)
-        return _batch_result(outcomes, return_exceptions)
+        return calls, given, controls
 
     # ---- running, async
 
@@ -947,6 +982,26 @@ class Pregel(_launch.Graph):
         given = _batch_configs(self, inputs, config, more)
         calls = [self.ainvoke(i, c, **more) for i, c in zip(inputs, given, strict=True)]
         return _batch_result(await _async_driver().AsyncDriver.gather(calls, given), return_exceptions)
+
+    async def abatch_as_completed(
+        self,
+        inputs: Sequence[Any],
+        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **more: Any,
+    ) -> AsyncGenerator[tuple[int, Any], None]:
+        """Async form of `batch_as_completed`. Who leaves early, with `aclose()`, has the other runs cancelled."""
+        given = _batch_configs(self, inputs, config, more)
+        calls = [partial(self.ainvoke, i, c, **more) for i, c in zip(inputs, given, strict=True)]
+        ended = _async_driver().AsyncDriver.as_completed(calls, given)
+        try:
+            async for index, result, error in ended:
+                if error is not None and not return_exceptions:
+                    raise error
+                yield index, result if error is None else error
+        finally:
+            await ended.aclose()
 
     # ---- changes of the graph
 
@@ -1252,6 +1307,27 @@ class Pregel(_launch.Graph):
             ValueError: the context schema is neither a model, a dataclass nor a TypedDict.
         """
         found: dict[str, Any] | None = _jsonschema().context_schema(self._context_type())
+        return found
+
+    def config_schema(self, *, include: Sequence[str] | None = None) -> type[Any]:
+        """A pydantic model of the config, with the context as `configurable`; LangGraph's former form of
+        `get_context_jsonschema`. `include` has no effect there either."""
+        warnings.warn(
+            "config_schema() is deprecated; get_context_jsonschema() describes what a run is given",
+            PregelDeprecationWarning,
+            stacklevel=2,
+        )
+        model: type[Any] = _jsonschema().config_model(self._context_type())
+        return model
+
+    def get_config_jsonschema(self, *, include: Sequence[str] | None = None) -> dict[str, Any]:
+        """JSON schema of `config_schema`; deprecated like it."""
+        warnings.warn(
+            "get_config_jsonschema() is deprecated; get_context_jsonschema() describes what a run is given",
+            PregelDeprecationWarning,
+            stacklevel=2,
+        )
+        found: dict[str, Any] = _jsonschema().config_model(self._context_type()).model_json_schema()
         return found
 
     def _context_type(self) -> Any:

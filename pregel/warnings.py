@@ -11,15 +11,68 @@ import warnings
 from collections.abc import Iterable
 from typing import NamedTuple
 
-__all__ = ["PregelWarning"]
+__all__ = [
+    "LangGraphDeprecatedSinceV05",
+    "LangGraphDeprecatedSinceV10",
+    "LangGraphDeprecatedSinceV11",
+    "LangGraphDeprecationWarning",
+    "PregelDeprecationWarning",
+    "PregelWarning",
+]
 
 
 class PregelWarning(UserWarning):
     """A mistake that was survived; the text says what to do. `compile(strict=True)` raises instead."""
 
 
-class PregelDeprecationWarning(DeprecationWarning):
-    """A name or parameter that has a newer form."""
+class LangGraphDeprecationWarning(DeprecationWarning):
+    """What LangGraph says of its own former names, for programs that raise or filter it.
+
+    `since` and `expected_removal`: versions of LangGraph, as (major, minor).
+    """
+
+    def __init__(
+        self, message: str, *args: object, since: tuple[int, int], expected_removal: tuple[int, int] | None = None
+    ) -> None:
+        super().__init__(message, *args)
+        self.message = message.rstrip(".")
+        self.since = since
+        self.expected_removal = expected_removal or (since[0] + 1, 0)
+
+    def __str__(self) -> str:
+        (since, minor), (removal, minor_) = self.since, self.expected_removal
+        return f"{self.message}. Deprecated in LangGraph V{since}.{minor} to be removed in V{removal}.{minor_}."
+
+
+class LangGraphDeprecatedSinceV05(LangGraphDeprecationWarning):
+    """Of version 0.5."""
+
+    def __init__(self, message: str, *args: object) -> None:
+        super().__init__(message, *args, since=(0, 5), expected_removal=(2, 0))
+
+
+class LangGraphDeprecatedSinceV10(LangGraphDeprecationWarning):
+    """Of version 1.0."""
+
+    def __init__(self, message: str, *args: object) -> None:
+        super().__init__(message, *args, since=(1, 0), expected_removal=(2, 0))
+
+
+class LangGraphDeprecatedSinceV11(LangGraphDeprecationWarning):
+    """Of version 1.1."""
+
+    def __init__(self, message: str, *args: object) -> None:
+        super().__init__(message, *args, since=(1, 1), expected_removal=(3, 0))
+
+
+class PregelDeprecationWarning(LangGraphDeprecatedSinceV05, LangGraphDeprecatedSinceV10, LangGraphDeprecatedSinceV11):
+    """A name or parameter that has a newer form. A filter for any of LangGraph's deprecations holds for ours."""
+
+    def __init__(self, message: str, *args: object) -> None:
+        DeprecationWarning.__init__(self, message, *args)
+
+    def __str__(self) -> str:
+        return DeprecationWarning.__str__(self)
 
 
 class Notice(NamedTuple):

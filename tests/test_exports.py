@@ -38,7 +38,11 @@ NAMES = {
     "pregel.graph.message": "add_messages MessagesState MessageGraph push_message REMOVE_ALL_MESSAGES",
     "pregel.graph.ui": "push_ui_message delete_ui_message ui_message_reducer UIMessage RemoveUIMessage AnyUIMessage",
     "pregel.pregel": "Pregel NodeBuilder",
-    "pregel.runtime": "Runtime RunControl ExecutionInfo get_runtime",
+    "pregel.runtime": "Runtime RunControl ExecutionInfo ServerInfo BaseUser get_runtime carry once aonce",
+    "pregel.callbacks": """
+        GraphCallbackHandler GraphInterruptEvent GraphResumeEvent RunEvent SuperstepEvent TaskEvent CheckpointEvent
+    """,
+    "pregel.otel": "OpenTelemetryHandler",
     "pregel.config": "get_config get_store get_stream_writer",
     "pregel.tokens": "MessageWriter get_message_writer stream_message astream_message delta_of",
     "pregel.messages": "Message",

@@ -53,7 +53,19 @@ WORDS = tuple(
 )
 PARTS = tuple(
     f"pregel.{name}"
-    for name in ("channels", "managed", "callbacks", "otel", "runtime", "_signals", "config", "drawing", "explanation")
+    for name in (
+        "channels",
+        "managed",
+        "callbacks",
+        "otel",
+        "typing",
+        "utils",
+        "runtime",
+        "_signals",
+        "config",
+        "drawing",
+        "explanation",
+    )
 )
 KEEPERS = ("pregel.store", "pregel.cache")
 DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "once", "flights", "sync_driver", "async_driver"))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
@@ -37,7 +37,17 @@ from pregel.engine.program import Write
 from pregel.engine.snapshot import disown, into_lane, note_edited, note_unstored, salvage
 from pregel.engine.stranded import before_resume
 from pregel.engine.task import Task, acall, acall_routers, call, call_node, in_context, paced
-from pregel.engine.workers import Gate, Job, abandon_future, fail_future, future_type, give_outcome, linger, workers
+from pregel.engine.workers import (
+    LOOK_S,
+    Gate,
+    Job,
+    abandon_future,
+    fail_future,
+    future_type,
+    give_outcome,
+    linger,
+    workers,
+)
 from pregel.errors import AttemptClosedError, GraphInterrupt, NodeTimeoutError
 
 
@@ -442,6 +452,31 @@ class AsyncDriver:
 
         return list(await asyncio.gather(*(run(call_) for call_ in calls)))
 
+    @staticmethod
+    async def as_completed(
+        calls: Sequence[Callable[[], Coroutine[Any, Any, Any]]], given: Sequence[Any]
+    ) -> AsyncGenerator[tuple[int, Any, Exception | None], None]:
+        """The same, as they end: (index, result, error). Who leaves before the last has the others cancelled."""
+        limit = (given[0] or {}).get("max_concurrency") if given else None
+        gate = asyncio.Semaphore(limit or max(1, len(calls)))
+        ended: asyncio.Queue[tuple[int, Any, Exception | None]] = asyncio.Queue()
+
+        async def run(index: int) -> None:
+            async with gate:
+                try:
+                    ended.put_nowait((index, await calls[index](), None))
+                except Exception as error:  # noqa: BLE001 - reported to the caller
+                    ended.put_nowait((index, None, error))
+
+        tasks = [asyncio.create_task(run(index)) for index in range(len(calls))]
+        try:
+            for _ in calls:
+                yield await ended.get()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
     # ---- bodies
 
     def start_step(self, tasks: Sequence[Task]) -> None:
@@ -568,6 +603,8 @@ class AsyncDriver:
     async def handle(self, event: Any) -> None:
         """Settle an outcome, or start a child task."""
         if event is None:
+            if self.run.notices:
+                await self.tell()
             if self.fence is not None:
                 self.fence.check()
             if self.naps:
@@ -698,6 +735,9 @@ class AsyncDriver:
             dues.append(self.deadline)
         if (cut := self.run.cut_at) is not None:
             dues.append(cut)
+        control = self.run.request.control
+        if control is not None and control.by_signal:
+            dues.append(time.monotonic() + LOOK_S)
         return min(dues) if dues else None
 
     async def expire(self, now: float) -> None:
@@ -775,6 +815,8 @@ class AsyncDriver:
         event = Spawned(scope, node, calls.own_arguments(self.run, argument), call, future, copy_context())
         if on_loop:
             self.start_child(event)
+            if self.run.notices:
+                self.inbox.put(None)  # the owner says it
             self.lend()
         else:
             self.hand_over(event)

@@ -426,9 +426,12 @@ class Run(RunState):
         """After `close`: report how the run ended. `error`: what is to be raised, if that is not the run's own outcome.
         Is a failure on its way to the caller?"""
         if error is None:
-            error = self.failure = self.outcome()
+            error = self.failure = self.outcome()  # so the caller, who asks next, gets this very one
         report.ends(self, error, view.result)
-        return error is not None and not isinstance(error, GraphBubbleUp)
+        if error is None or isinstance(error, GraphBubbleUp):
+            return False
+        self.status = "failed"
+        return True
 
     @property
     def cut_at(self) -> float | None:

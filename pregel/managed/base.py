@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
-__all__ = ["ManagedValue", "is_managed"]
+__all__ = ["ManagedValue", "ManagedValueMapping", "ManagedValueSpec", "is_managed", "is_managed_value"]
 
 Value = TypeVar("Value")
 
@@ -27,3 +27,9 @@ class ManagedValue(ABC, Generic[Value]):
 def is_managed(metadata: Any) -> TypeIs[type[ManagedValue[Any]]]:
     """Return whether one element of an annotation's metadata declares a managed value."""
     return isinstance(metadata, type) and issubclass(metadata, ManagedValue)
+
+
+ManagedValueSpec: TypeAlias = type[ManagedValue[Any]]
+ManagedValueMapping: TypeAlias = dict[str, ManagedValueSpec]
+is_managed_value = is_managed
+"""LangGraph's name for it."""

@@ -13,6 +13,7 @@ import pytest
 
 from checkpoint.memory import InMemorySaver
 from pregel._scope import current
+from pregel.cache.memory import InMemoryCache
 from pregel.callbacks import (
     GraphCallbackHandler,
     GraphInterruptEvent,
@@ -24,7 +25,8 @@ from pregel.callbacks import (
 from pregel.config import RunnableConfig
 from pregel.errors import EmptyInputError, GraphRecursionError
 from pregel.graph import START, StateGraph
-from pregel.types import Command, RetryPolicy, Send, TracePolicy, interrupt, omit_payload
+from pregel.runtime import RunControl
+from pregel.types import CachePolicy, Command, RetryPolicy, Send, TracePolicy, interrupt, omit_payload
 from tests.support.driving import child
 from tests.support.scenarios import Colour, Gate, Log, LogX, path_of
 
@@ -351,6 +353,64 @@ def test_a_task_that_is_called_names_its_caller(colour):
     assert [event.name for event in witness.of("on_task_end")] == ["t", "n"]
 
 
+@ours
+def test_the_start_of_a_called_task_is_told_before_it_ends(colour):
+    """Also if its caller waits on the event loop meanwhile."""
+    told = Gate()
+
+    class Opening(GraphCallbackHandler):
+        def on_task_start(self, event: TaskEvent) -> None:
+            if event.parent_task_id is not None:
+                told.set()
+
+    def wait(value: int) -> int:
+        told.wait()
+        return value
+
+    async def await_(value: int) -> int:
+        await told.wait_async()
+        return value
+
+    step = child(await_ if colour.is_async else wait)
+
+    def node(state: Any) -> Any:
+        return {"l": [current().spawn(step, 1).result()]}
+
+    async def anode(state: Any) -> Any:
+        return {"l": [await current().spawn(step, 1)]}
+
+    builder = StateGraph(Log).add_node("n", anode if colour.is_async else node).add_edge(START, "n")
+    assert colour.invoke(builder.compile(), IN, config(Opening())) == {"l": ["in", 1]}
+
+
+@ours
+@pytest.mark.parametrize("enters", [False, True])
+def test_results_from_a_cache(colour, enters):
+    """A task whose result was found has begun and ended; nothing was entered. Handlers that enter change no key."""
+    entered: list[str] = []
+
+    class Entering(Witness):
+        def enter_task(self, event: TaskEvent) -> None:
+            entered.append(event.name)
+
+    def node(state: Any) -> Any:
+        return {"l": ["n"]}
+
+    builder = StateGraph(Log).add_node("n", colour.node(node), cache_policy=CachePolicy()).add_edge(START, "n")
+    graph = builder.compile(cache=InMemoryCache())
+    witness = Entering() if enters else Witness()
+    for _ in range(2):
+        assert colour.invoke(graph, IN, config(witness)) == {"l": ["in", "n"]}
+    assert witness.said("on_task_start", "on_task_end") == [
+        ("task_start", "n", None),
+        ("task_end", "n", "done"),
+        ("task_start", "n", None),
+        ("task_end", "n", "cached"),
+    ]
+    assert witness.of("on_task_end")[1].output == {"l": ["n"]}
+    assert entered == ["n"] * enters
+
+
 class Fenced(Witness):
     """Checks that what begins ends once, inside of what it began in."""
 
@@ -424,6 +484,77 @@ def test_everything_that_begins_ends_once(colour, memory, end, limit):
     colour.outcome(graph, None, config(witness, **more))
     witness.check()
     assert len(witness.of("on_superstep_end")) >= 2
+
+
+class NoDisk(InMemorySaver):
+    """Stores so many commits, and no more."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__()
+        self.left = left
+
+    def write(self, *args: Any, **options: Any) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise OSError("disk full")
+        return super().write(*args, **options)
+
+    async def awrite(self, *args: Any, **options: Any) -> Any:
+        return self.write(*args, **options)
+
+
+@ours
+@pytest.mark.parametrize("left", range(5))
+def test_a_disk_that_is_full_ends_the_run(colour, left, durability):
+    builder = StateGraph(Log).add_node("a", colour.letter("a")).add_node("b", colour.letter("b"))
+    graph = builder.add_edge(START, "a").add_edge("a", "b").compile(checkpointer=NoDisk(left))
+    witness = Fenced()
+    _, error = colour.outcome(graph, IN, config(witness), durability=durability)
+    witness.check()
+    ends = witness.of("on_run_end", "on_run_error")
+    assert len(ends) == 1
+    assert (error is None) == (ends[0].status == "done")
+    assert ends[0].error is error
+
+
+@ours
+@pytest.mark.parametrize("how", ["step timeout", "timeout", "deadline", "drain", "max_steps"])
+def test_limits_end_the_run(colour, memory, how):
+    """Of a superstep, an attempt, the whole run; and a drain."""
+    gate, control = Gate(), RunControl()
+
+    def wait(state: Any) -> Any:
+        if how == "drain":
+            control.request_drain("now")
+        elif how != "max_steps":
+            yield gate
+        return {"l": ["n"]}
+
+    builder = StateGraph(Log).add_node("n", colour.script(wait), timeout=0.05 if how == "timeout" else None)
+    builder.add_node("m", colour.letter("m")).add_edge(START, "n").add_edge("n", "m")
+    graph = builder.compile(checkpointer=memory)
+    graph.step_timeout = 0.05 if how == "step timeout" else None
+    options: Any = {"deadline": {"deadline": 0.05}, "drain": {"control": control}, "max_steps": {"max_steps": 1}}
+    witness = Fenced()
+    _, error = colour.outcome(graph, IN, config(witness), **options.get(how, {}))
+    gate.set()
+    witness.check()
+    (end,) = witness.of("on_run_end", "on_run_error")
+    assert error is not None
+    assert (end.status, end.error) == (("drained", None) if how == "drain" else ("failed", error))
+
+
+@ours
+def test_a_ctrl_c_ends_the_run(memory):
+    def strike(state: Any) -> Any:
+        raise KeyboardInterrupt
+
+    graph = StateGraph(Log).add_node("n", strike).add_edge(START, "n").compile(checkpointer=memory)
+    witness = Fenced()
+    with pytest.raises(KeyboardInterrupt):
+        graph.invoke(IN, config(witness))
+    witness.check()
+    assert [type(event.error) for event in witness.of("on_task_error", "on_run_error")] == [KeyboardInterrupt] * 2
 
 
 @ours

@@ -24,7 +24,18 @@ from tests.support.dummies import chunks_of, dummy_program, dummy_run, node, row
 COLOURS = ("sync", "async")
 SYNC_ONLY = {"launch", "body"}
 """Primitives of the sync colour that have a namesake of another shape."""
-ASYNC_ONLY = {"gather", "admit", "abody", "off_loop", "ended", "see_out", "forsake", "cancel_body", "end_late"}
+ASYNC_ONLY = {
+    "gather",
+    "as_completed",
+    "admit",
+    "abody",
+    "off_loop",
+    "ended",
+    "see_out",
+    "forsake",
+    "cancel_body",
+    "end_late",
+}
 """Primitives of the async colour: bodies are tasks of the loop, which starts them, and which can be cancelled and awaited;
 sync bodies leave it."""
 
