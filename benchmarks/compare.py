@@ -80,6 +80,7 @@ ROWS = [
     Row("loop whose nodes read a list of 1,000 messages", "list_1k", "superstep"),
     Row("loop whose nodes read a list of 10,000 messages", "list_10k", "superstep"),
     Row("`add_messages`: append 1 to 10,000", "append_message", "call", 5, 20),
+    Row("loop whose node appends to 10,000 messages, with a router", "append_loop", "superstep", 10, 20),
 ]
 PER_ELEMENT_LIMIT_S = 5e-9
 TURN_S = 0.1

@@ -422,6 +422,21 @@ def append_message(side: Side) -> Prepared:
     return once, FAN
 
 
+def append_loop(side: Side) -> Prepared:
+    """A node that adds one message to 10,000, with a router that looks at the list."""
+    graph = importlib.import_module(f"{side.prefix}.graph")
+    length = 10_000 + FAN
+
+    def more(state: Any) -> str:
+        return str(side.END) if len(state["messages"]) >= length else "chat"
+
+    builder = side.StateGraph(graph.MessagesState).add_node("chat", lambda state: {"messages": [("ai", "more")]})
+    builder.add_edge(side.START, "chat").add_conditional_edges("chat", more, ["chat", side.END])
+    compiled, config = builder.compile(), {"recursion_limit": STEPS}
+    given = {"messages": graph.add_messages([], [("user", f"message {i}") for i in range(10_000)])}
+    return lambda: _timed(lambda: compiled.invoke(given, config), lambda out: len(out["messages"]) == length), FAN
+
+
 WORKLOADS: dict[str, Callable[[Side], Prepared]] = {
     function.__name__: function
     for function in (
@@ -450,6 +465,7 @@ WORKLOADS: dict[str, Callable[[Side], Prepared]] = {
         list_1k,
         list_10k,
         append_message,
+        append_loop,
     )
 }
 

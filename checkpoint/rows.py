@@ -371,12 +371,13 @@ def check_above(rows: Rows, thread_id: str, ns: str, found: Found) -> None:
     up_rev = row.up_rev
     if up_rev is None:
         return
-    if any(rows.exists(thread_id, above, up_rev) for above in namespaces_above(ns)):
-        return
+    for above in namespaces_above(ns):
+        if rows.exists(thread_id, above, up_rev):
+            return
     # What a stable namespace belongs to may be the namespace of one call.
     if ":" in ns or not rows.exists(thread_id, None, up_rev):
         raise CorruptCheckpointError(
-            f"revision {row.up_rev} of the namespace above, to which it belongs, is gone", checkpoint_id=row.id
+            f"revision {up_rev} of the namespace above, to which it belongs, is gone", checkpoint_id=row.id
         )
 
 

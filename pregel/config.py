@@ -149,11 +149,11 @@ def _callbacks(one: Any, other: Any) -> Any:
     manager, more = (other, one) if isinstance(one, list) else (one, getattr(other, "handlers", other))
     if not hasattr(manager, "copy") or not hasattr(manager, "add_handler"):
         return other
-    manager = manager.copy()
+    whole: Any = manager.copy()
     for handler in more:
-        if handler not in manager.handlers:
-            manager.add_handler(handler, True)
-    return manager
+        if handler not in whole.handlers:
+            whole.add_handler(handler, True)
+    return whole
 
 
 def inherited(ambient: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from pregel._call import (
     written_return,
 )
 from pregel._scope import TaskScope
+from pregel._subgraphs import find_subgraphs
 from pregel.cache.keys import namespace_of
 from pregel.channels import EphemeralValue, LastValue
 from pregel.constants import END, MISSING, PREVIOUS, RETURN, START
@@ -331,11 +332,13 @@ class entrypoint(Generic[ContextT]):
                 f"entrypoint {call.name!r} has no parameter; the first one takes the input: def {call.name}(value)"
             )
         value_type, save_type = _types_returned(func, call.name)
-        node = NodeBuilder().subscribe_only(START).do(func).write_to(**{END: _value_of, PREVIOUS: _save_of})
+        builder = NodeBuilder().subscribe_only(START).do(func).write_to(**{END: _value_of, PREVIOUS: _save_of})
         if self.timeout is not None:
-            node.set_timeout(self.timeout)
+            builder.set_timeout(self.timeout)
         if self.cache_policy is not None:
-            node.add_cache_policy(self.cache_policy)
+            builder.add_cache_policy(self.cache_policy)
+        node = builder.build()
+        node.subgraphs = find_subgraphs(func)
         taken = first_annotation(func)
         _register_types(func)
         registry.register_module(getattr(func, "__module__", None) or "")

@@ -41,6 +41,7 @@ WORDS = tuple(
         "errors",
         "_scope",
         "_call",
+        "_subgraphs",
         "_policies",
         "_langchain",
         "types",

@@ -1,7 +1,8 @@
 """Tools for tests of savers, and of programs that store: the conformance kit, and faults on purpose.
 
     kit       `run_conformance`, `ConformanceSuite`      report   results, and the words of complaints
-    checks    the register of checks, running one        subject  a saver in one colour
+    register  checks by name, running one               checks   those of savers
+    subject   a saver in one colour
     script    what a program would give a saver          model    random programs against a reference
     base_checks, full_checks, native_checks, durable_checks       the rules, by level
     child     what runs in another process                 faults   crashes, full disks, locked and damaged files

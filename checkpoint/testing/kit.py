@@ -7,15 +7,15 @@ plain class that pytest finds what it needs on.
 from __future__ import annotations
 
 import tempfile
-import unittest
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from checkpoint.testing import base_checks, durable_checks, full_checks, native_checks
-from checkpoint.testing.checks import COLOURS, LEVELS, Check, checks_of
+from checkpoint.testing.checks import REGISTER
+from checkpoint.testing.register import COLOURS, Check, tell
 from checkpoint.testing.report import Colour, ConformanceError, Level, Report, Result
-from checkpoint.testing.subject import CAPABILITIES, Opening, capabilities_of, missing_in
+from checkpoint.testing.subject import CAPABILITIES, Opening, Subject, capabilities_of, missing_in
 
 # Importing a module of checks registers them.
 REGISTERED: Final = (base_checks, full_checks, native_checks, durable_checks)
@@ -24,7 +24,7 @@ REGISTERED: Final = (base_checks, full_checks, native_checks, durable_checks)
 class _Case:
     """One check in one colour, with what is known of the saver in that colour."""
 
-    def __init__(self, check: Check, colour: Colour, able: frozenset[str], unable: str) -> None:
+    def __init__(self, check: Check[Subject], colour: Colour, able: frozenset[str], unable: str) -> None:
         self.check = check
         self.colour: Colour = colour
         self.able = able
@@ -38,7 +38,7 @@ class _Case:
     def run(self, opening: Opening, place: Path) -> Result:
         if self.unable:
             return self.check.result(self.colour, "skipped", self.unable)
-        return self.check.run(opening, self.colour, place, self.able)
+        return self.check.run(opening.opened, self.colour, place, self.able)
 
 
 def run_conformance(
@@ -78,16 +78,12 @@ def run_conformance(
     """
     opening = Opening.of(factory, reopen, damage)
     _check_capabilities(capabilities)
-    unknown = set(only or ()) - {check.name for check in checks_of(_known_level(level))}
-    if unknown:
-        raise ValueError(
-            f"run_conformance: level {level!r} has no checks {sorted(unknown)}; see checkpoint.testing.CHECKS"
-        )
+    checks = REGISTER.of(level, only)
     with tempfile.TemporaryDirectory(prefix="conformance-") as directory:
         root = Path(directory)
         name = getattr(factory, "__qualname__", repr(factory))
         try:
-            cases = [*_cases(opening, level, capabilities, root)]
+            cases = [*_cases(opening, checks, capabilities, root)]
         except Exception as error:  # noqa: BLE001 - a factory may raise anything
             return Report(name, level, results=[_no_saver(level, f"the factory raised {error!r}")])
         report = Report(name, level, frozenset().union(*(case.able for case in cases)))
@@ -95,15 +91,8 @@ def run_conformance(
             reasons = "; ".join(sorted({case.unable for case in cases}))
             report.results.append(_no_saver(level, reasons))
         for number, case in enumerate(cases):
-            if only is None or case.check.name in only:
-                report.results.append(case.run(opening, root / f"{number}" / "saver"))
+            report.results.append(case.run(opening, root / f"{number}" / "saver"))
     return report
-
-
-def _known_level(level: Level) -> Level:
-    if level not in LEVELS:
-        raise ValueError(f"run_conformance: level is {level!r}; it must be one of {', '.join(LEVELS)}")
-    return level
 
 
 def _check_capabilities(capabilities: Collection[str] | None) -> None:
@@ -118,8 +107,10 @@ def _no_saver(level: Level, reason: str) -> Result:
     return Result("saver", "sync", level, rule, "failed", reason)
 
 
-def _cases(opening: Opening, level: Level, capabilities: Collection[str] | None, root: Path) -> Iterator[_Case]:
-    """Every check of the level in every colour it can run in; decided by a look at one saver."""
+def _cases(
+    opening: Opening, checks: list[Check[Subject]], capabilities: Collection[str] | None, root: Path
+) -> Iterator[_Case]:
+    """Every check in every colour it can run in; decided by a look at one saver."""
     able: dict[Colour, frozenset[str]] = {}
     unable: dict[Colour, str] = {}
     for colour in COLOURS:
@@ -136,7 +127,7 @@ def _cases(opening: Opening, level: Level, capabilities: Collection[str] | None,
             if opening.damage is not None:
                 found.add("damage")
         able[colour] = frozenset(found)
-    for check in checks_of(level):
+    for check in checks:
         colours = [colour for colour in COLOURS if not unable[colour]] or [*COLOURS]
         for colour in COLOURS:
             if check.once and colour != colours[0]:
@@ -191,7 +182,7 @@ class ConformanceSuite:
         cls = type(self)
         _check_capabilities(cls.capabilities)
         with tempfile.TemporaryDirectory(prefix="conformance-") as directory:
-            cases = [*_cases(cls.opening(), _known_level(cls.level), cls.capabilities, Path(directory))]
+            cases = [*_cases(cls.opening(), REGISTER.of(cls.level), cls.capabilities, Path(directory))]
         cases = [case for case in cases if not case.unable]
         if not cases:
             raise ConformanceError(
@@ -201,8 +192,4 @@ class ConformanceSuite:
 
     def test_conformance(self, conformance_case: Any, tmp_path: Path) -> None:
         """One check in one colour."""
-        result = conformance_case.run(self.opening(), tmp_path / "place" / "saver")
-        if result.outcome == "skipped":
-            raise unittest.SkipTest(result.message)  # pytest takes it for its own
-        if result.outcome == "failed":
-            raise ConformanceError(f"{result.rule}\n{result.message}")
+        tell(conformance_case.run(self.opening(), tmp_path / "place" / "saver"))

@@ -37,7 +37,17 @@ from pregel.engine.program import Write
 from pregel.engine.snapshot import disown, into_lane, note_edited, note_unstored, salvage
 from pregel.engine.stranded import before_resume
 from pregel.engine.task import Task, acall, acall_routers, call, call_node, in_context, paced
-from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, linger, workers
+from pregel.engine.workers import (
+    LOOK_S,
+    Gate,
+    Job,
+    abandon_future,
+    fail_future,
+    future_type,
+    give_outcome,
+    linger,
+    workers,
+)
 from pregel.errors import AttemptClosedError, GraphInterrupt, NodeTimeoutError
 
 
@@ -725,6 +735,9 @@ class AsyncDriver:
             dues.append(self.deadline)
         if (cut := self.run.cut_at) is not None:
             dues.append(cut)
+        control = self.run.request.control
+        if control is not None and control.by_signal:
+            dues.append(time.monotonic() + LOOK_S)
         return min(dues) if dues else None
 
     async def expire(self, now: float) -> None:
@@ -913,11 +926,11 @@ class AsyncDriver:
                         return
                     await self.handle(event)
         except BaseException as error:
-            if isinstance(event, Spawned) and not event.future.done():
-                event.future.set_exception(error)
+            if isinstance(event, Spawned):
+                fail_future(event.future, error)
             for task in self.run.tasks:
-                if task.future is not None and not task.future.done():
-                    task.future.set_exception(error)
+                if task.future is not None:
+                    fail_future(task.future, error)
             raise
 
     async def take_back(self) -> None:

@@ -42,6 +42,8 @@ CANONICAL: Final = 2
 MAX_DEPTH: Final = 100
 """Levels of an argument that are looked at."""
 PLAIN: Final = frozenset({int, str, float, bool, type(None), bytes})
+SCALARS: Final = {str: str.__str__, bytes: bytes.__bytes__, int: int.__index__, float: float.__float__}
+"""What an object of a subclass is told by."""
 BY_TEXT: Final = frozenset(
     {"datetime", "decimal", "fractions", "uuid", "pathlib", "pathlib._local", "ipaddress", "zoneinfo"}
 )
@@ -102,6 +104,9 @@ def _described(value: Any, depth: int) -> Any:
         return name, [(_described(key, deeper), _described(item, deeper)) for key, item in value.items()]
     if isinstance(value, (set, frozenset)):
         return name, sorted(dumps(_described(item, deeper), CANONICAL) for item in value)
+    for base, value_of in SCALARS.items():
+        if isinstance(value, base) and registry.kind_of(kind) != "enum":
+            return name, value_of(value)
     return name, _content(value, kind, deeper)
 
 

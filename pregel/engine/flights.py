@@ -8,7 +8,7 @@ Invariants
 1. No result is lost to a cache: not to one that fails, nor to a value that it cannot take.
 2. Who computes for others ends that wait whatever happens: he returns, fails, is cancelled or abandoned.
 3. Nobody waits for himself, for a body that he runs inside of, or for one that cannot go on before somebody reads what it
-   shows. Who waits takes no place among running bodies (D12).
+   shows. Who waits takes no place among running bodies (D12), and none of his attempt's time.
 
 Source: single flight, as in Go's `golang.org/x/sync/singleflight`.
 """
@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from functools import partial
 from typing import Any
@@ -335,6 +336,31 @@ def _join(cache: Any, key: Key, scope: TaskScope) -> tuple[Flight, bool]:
     return flight, True
 
 
+@contextmanager
+def _at_rest(scope: TaskScope) -> Iterator[None]:
+    """A body waits: it takes no place among running ones, and none of its attempt's time.
+
+    Raises:
+        AttemptClosedError: the attempt was ended meanwhile.
+    """
+    gate = scope.host.request.gate
+    is_timed = bool(scope.moved_at)
+    scope.moved_at = 0.0
+    if gate is not None:
+        gate.step_out(scope)
+    try:
+        yield
+    finally:
+        if gate is not None:
+            gate.step_in(scope)
+    scope.check()
+    if is_timed:
+        scope.task.started_at = scope.moved_at = scope.host.now()
+        keeper = scope.host.keeper
+        if keeper is not None:
+            keeper.stop()  # whoever watches the clock looks at it anew
+
+
 def _take_off(cache: Any, key: Key, scope: TaskScope) -> Flight | None:
     """Wait until nobody else computes an entry; from then on the caller does, until he lands. None: he cannot wait.
 
@@ -347,16 +373,9 @@ def _take_off(cache: Any, key: Key, scope: TaskScope) -> Flight | None:
             return flight
         if flight.carries(scope) or flight.is_stuck():
             return None
-        gate = scope.host.request.gate
-        if gate is not None:
-            gate.step_out(scope)
-        try:
+        with _at_rest(scope):
             while not flight.landed.wait(PATIENCE_S) and not flight.is_stuck():
                 scope.check()
-        finally:
-            if gate is not None:
-                gate.step_in(scope)
-        scope.check()
 
 
 async def _atake_off(cache: Any, key: Key, scope: TaskScope) -> Flight | None:
@@ -367,15 +386,10 @@ async def _atake_off(cache: Any, key: Key, scope: TaskScope) -> Flight | None:
             return flight
         if flight.carries(scope) or flight.is_stuck():
             return None
-        gate = scope.host.request.gate
-        if gate is not None:
-            gate.step_out(scope)
-        landed = asyncio.ensure_future(flight.landed.aresult())
-        try:
-            while not landed.done() and not flight.is_stuck():
-                await asyncio.wait([landed], timeout=PATIENCE_S)
-        finally:
-            landed.cancel()
-            if gate is not None:
-                gate.step_in(scope)
-        scope.check()
+        with _at_rest(scope):
+            landed = asyncio.ensure_future(flight.landed.aresult())
+            try:
+                while not landed.done() and not flight.is_stuck():
+                    await asyncio.wait([landed], timeout=PATIENCE_S)
+            finally:
+                landed.cancel()

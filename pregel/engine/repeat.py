@@ -38,8 +38,8 @@ from pregel.engine import entry, history, pause, view
 from pregel.engine.origin import ORIGIN
 from pregel.engine.program import Program
 from pregel.engine.state import Answers, Request, RunState
-from pregel.engine.task import digest
-from pregel.errors import RunIdReusedError, RunSupersededError
+from pregel.engine.task import Task, digest
+from pregel.errors import Interrupt, RunIdReusedError, RunSupersededError
 from pregel.messages import Message
 from pregel.types import Command
 
@@ -51,7 +51,7 @@ another resume came after, so it had come to its question."""
 STOPPED = "stopped"
 """The fact that a run with an id stopped after the superstep of this number, at a breakpoint."""
 RECORD = "__call__"
-"""Channel of the row that a resume leaves: [run id, digest, how many such rows the checkpoint had]."""
+"""Channel of the row that a resume leaves: [run id, digest, how many such rows the checkpoint had, *what was asked]."""
 MAX_ANSWERED = 32
 
 Mode = Literal["new", "again", "past"]
@@ -235,11 +235,12 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
     if not called.first:
         return entry.begin(run, value)
     rev, checkpoint_id, n_records = run.rev, run.checkpoint_id_, len(_records(run.pending))
+    asked = pause.open_questions(run.pending).values()
     run.remember(CALL, [called.run_id, called.digest])
     commits = entry.begin(run, value)
     if run.resumed and run.stores and checkpoint_id is not None:
         id_ = digest([RECORD, called.run_id, checkpoint_id])
-        record = [called.run_id, called.digest, n_records]
+        record = [called.run_id, called.digest, n_records, *asked]
         row = TaskWrites(rev, checkpoint_id, id_, f"~{PUSH}, {RECORD}", 0, [(RECORD, record)])
         if run.held:
             run.held.append(row)
@@ -255,7 +256,7 @@ def keep_answered(run: RunState) -> None:
     origin = run.facts.get(ORIGIN)
     records = _records(run.pending)
     follows = called is not None and called.mode == "new" and isinstance(called.value, Command)
-    for number, (id_, given, _) in enumerate(records):
+    for number, (id_, given, *_) in enumerate(records):
         if called is None or id_ != called.run_id:
             known = [item for item in known if item[0] != id_]
             known.append([id_, given, run.checkpoint_id, origin, follows or number + 1 < len(records)])
@@ -298,6 +299,9 @@ def _go_on(run: RunState) -> None:
 def _tell(run: RunState) -> None:
     """The result as it was stored: values, and what the run asked."""
     tasks = history.open_tasks(run, run.pending)
+    asked = _asked_before(run)
+    if asked is not None:
+        _ask_as_then(run, tasks, asked)
     for task in tasks:
         if task.interrupts:
             # Whoever answered it since was another run.
@@ -318,6 +322,26 @@ def _tell(run: RunState) -> None:
         view.stopped(run)
     else:
         run.status = "done"
+
+
+def _asked_before(run: RunState) -> Sequence[Interrupt] | None:
+    """What this run had asked when the next resume came, if that left a record: the rows have what was asked last."""
+    called: Called = run.request.called
+    records = _records(run.pending)
+    own = [number for number, record in enumerate(records) if record[0] == called.run_id]
+    after = own[-1] + 1 if own else 0
+    return records[after][3:] if after < len(records) else None
+
+
+def _ask_as_then(run: RunState, tasks: Sequence[Task], asked: Sequence[Interrupt]) -> None:
+    """Let tasks ask what was asked at some time before. A graph that keeps its state does not say whose task it is of."""
+    asking = [task for task in tasks if task.interrupts]
+    for task in tasks:
+        ns = run.ns_of(task)
+        task.interrupts = tuple(question for question in asked if question.task_ns.startswith(ns))
+        asked = [question for question in asked if not question.task_ns.startswith(ns)]
+    for task in asking[:1]:
+        task.interrupts += tuple(asked)
 
 
 def _show(run: RunState) -> None:

@@ -43,7 +43,18 @@ from pregel.engine.program import Write
 from pregel.engine.snapshot import disown, into_lane, note_edited, note_unstored, salvage
 from pregel.engine.stranded import before_resume
 from pregel.engine.task import Task, call
-from pregel.engine.workers import Gate, Job, abandon_future, future_type, give_outcome, here, linger, wait_for, workers
+from pregel.engine.workers import (
+    Gate,
+    Job,
+    abandon_future,
+    fail_future,
+    future_type,
+    give_outcome,
+    here,
+    linger,
+    wait_for,
+    workers,
+)
 from pregel.errors import AttemptClosedError
 
 
@@ -668,11 +679,11 @@ class SyncDriver:
                 self.handle(event)
         except BaseException as error:  # noqa: BLE001 - carried to the driver's thread
             self.pump_error = error
-            if isinstance(event, Spawned) and not event.future.done():
-                event.future.set_exception(error)
+            if isinstance(event, Spawned):
+                fail_future(event.future, error)
             for task in self.run.tasks:
-                if task.future is not None and not task.future.done():
-                    task.future.set_exception(error)
+                if task.future is not None:
+                    fail_future(task.future, error)
         finally:
             self.handed_back.release()
 

@@ -160,13 +160,11 @@ def reapplied(run: RunState, tasks: Sequence[Task]) -> None:
 
 
 def finished(run: RunState, task: Task) -> None:
-    """A task finished. The chunks of one whose step has failed meanwhile are not shown."""
+    """A task finished. So may one whose step has failed meanwhile: what it brings is stored, and shown."""
     if task.node.hidden:
         return
     if report.REPORTS in run.sees:
         report.task_ends(run, task, "done", output=written(task, run.program.state_keys))
-    if run.failure is not None:
-        return
     meant = _spoken(run, task) if "messages" in run.sees else {}
     if "updates" in run.sees:
         run.emit("updates", _update(run, task))

@@ -319,9 +319,15 @@ def give_outcome(task: Any, gate: Gate | None) -> None:
         future.set_result(value)
         return
     # One whose question stays open may have failed before it was asked.
-    future.set_exception(GraphInterrupt(task.interrupts) if task.interrupts or error is None else error)
-    if hasattr(future, "get_loop"):
-        future.exception()  # a caller may never look, and then a loop would complain
+    fail_future(future, GraphInterrupt(task.interrupts) if task.interrupts or error is None else error)
+
+
+def fail_future(future: Any, error: BaseException) -> None:
+    """Resolve a future with an exception, unless it is resolved. Whoever has it may never look: no loop complains then."""
+    if not future.done():
+        future.set_exception(error)
+        if hasattr(future, "get_loop"):
+            future.exception()
 
 
 def abandon_future(future: Any) -> None:

@@ -25,6 +25,7 @@ from typing_extensions import TypeVar
 from checkpoint import registry
 from pregel._call import annotations_of, enclosed_classes, is_graph, is_runnable, prepare
 from pregel._scope import TaskScope
+from pregel._subgraphs import find_subgraphs
 from pregel.channels import (
     BaseChannel,
     EphemeralValue,
@@ -42,7 +43,6 @@ from pregel.graph.branch import UNKNOWN_NODE, BranchRouter
 from pregel.graph.declared import Declared, StateNodeSpec
 from pregel.graph.routes import Routes, goto_and_edge
 from pregel.graph.schema import DefaultedAggregate, Schema, describe, updates_of
-from pregel.graph.subgraphs import find_subgraphs
 from pregel.messages import Message
 from pregel.pregel import Pregel, PregelNode, Returned
 from pregel.types import Command, Send

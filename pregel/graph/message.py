@@ -8,10 +8,12 @@ store an append as an append; one on the left that lacks an id is replaced by a 
 """
 
 import warnings
+from _thread import allocate_lock
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import copy
 from functools import partial
+from itertools import repeat
 from operator import attrgetter, itemgetter
 from typing import Annotated, Any, Literal, cast, overload
 
@@ -103,9 +105,8 @@ def add_messages(left: Any = None, right: Any = None, *, format: str | None = No
         raise ValueError(f"add_messages got format={shown(format)}; expected {OPENAI!r} or None")
     old: list[Any] = left if isinstance(left, list) else [left]
     new: list[Any] = right if isinstance(right, list) else [right]
-    grown = _growing.pop(id(old), None) if format is None else None
-    if grown is not None and grown.is_known(old):
-        appended = grown.append(new)
+    if format is None and len(old) >= LONG:
+        appended = _appended(old, new)
         if appended is not None:
             return appended
     library = langchain_in_use(old, new)
@@ -122,7 +123,7 @@ def add_messages(left: Any = None, right: Any = None, *, format: str | None = No
     if format is not None:
         return _in_openai_form(merged, library)
     if len(merged) >= LONG:
-        Growing(merged, library, id_of).remember(counts=grown is not None)
+        _remember(merged, None)
     return merged
 
 
@@ -277,58 +278,52 @@ _messages_delta_reducer = messages_delta_reducer
 # ---- lists that grow
 
 
-class Growing:
-    """What is known of a long list that `add_messages` returned, so that appending to it need not look at it again.
+class Log:
+    """What is known of the messages of a long list, and of those behind them, so that appending need not look at it again.
+
+    Lists that grew out of one another share it, each with its first so many messages: a step may append to a list twice,
+    to show its routers what they ask for and then for good. What was appended last stays.
 
     Ids count as they were when the list was merged, which is what a store has of it: a message whose id was edited in
     place, and which is not returned, is still known by the old one. One that is returned is looked at anew.
     """
 
-    __slots__ = ("id_of", "ids", "library", "listed", "messages", "objects")
+    __slots__ = ("id_of", "ids", "library", "messages", "objects")
 
-    def __init__(self, listed: list[Any], library: Any, id_of: Callable[[Any], Any]) -> None:
-        self.listed = listed
-        """The list that was returned; held, so that its address is not another's."""
-        self.messages: list[Any] = []
-        """What was in it: it is the caller's, who may edit it."""
+    def __init__(self, messages: list[Any], ids: list[Any], library: Any, id_of: Callable[[Any], Any]) -> None:
+        self.messages = list(messages)
+        self.ids = set(ids)
+        self.objects = set(map(id, messages))
+        """Addresses of the messages."""
         self.library = library
         self.id_of = id_of
-        self.ids: set[Any] = set()
-        self.objects: set[int] = set()
-        """Addresses of its messages."""
 
-    def remember(self, *, counts: bool) -> None:
-        """Be found by the next call. `counts`: the list has grown before, so it is worth to know what is in it."""
-        if counts:
-            self.messages = list(self.listed)
-            self.ids = set(map(self.id_of, self.messages))
-            self.objects = set(map(id, self.messages))
-        _growing[id(self.listed)] = self
-        if len(_growing) > MAX_GROWING:
-            with suppress(StopIteration, RuntimeError):  # another thread was faster, or is at it
-                _growing.pop(next(iter(_growing)), None)
+    def starts_with(self, messages: list[Any]) -> bool:
+        """Are these its first messages?"""
+        length = len(messages)
+        return messages == (self.messages if len(self.messages) == length else self.messages[:length])
 
-    def is_known(self, listed: list[Any]) -> bool:
-        """Is it this list, with what was in it when it was returned?"""
-        return self.listed is listed and self.messages == listed
-
-    def append(self, messages: list[Any]) -> list[Any] | None:
-        """The list with these messages behind it, or None if that may not be all that they ask for."""
+    def append(self, length: int, messages: list[Any]) -> list[Any] | None:
+        """Put messages behind the first `length`; returns them as messages, or None if that may not be all they ask for."""
         new = self._of_its_kind(messages)
-        if new is None or any(id(message) in self.objects or message_type(message) == "remove" for message in new):
+        if new is None:
             return None
+        dropped = self.messages[length:]
+        self.ids.difference_update(map(self.id_of, dropped))
+        self.objects.difference_update(map(id, dropped))
+        del self.messages[length:]
         for message in new:
+            if id(message) in self.objects or message_type(message) == "remove":
+                return None
             if self.id_of(message) is None:
                 give_id(message, new_id())
         ids = set(map(self.id_of, new))
         if len(ids) < len(new) or not self.ids.isdisjoint(ids):
             return None
-        self.listed = [*self.listed, *new]
         self.messages += new
         self.ids |= ids
         self.objects.update(map(id, new))
-        self.remember(counts=False)
-        return self.listed
+        return new
 
     def _of_its_kind(self, messages: list[Any]) -> list[Any] | None:
         if self.library is not None:
@@ -340,9 +335,52 @@ class Growing:
 
 LONG = 256
 """From so many messages on a list is remembered: looking at a shorter one costs a few microseconds."""
-MAX_GROWING = 8
-"""Lists that are remembered, by address; the oldest is forgotten. They are held in memory until then."""
-_growing: dict[int, Growing] = {}
+MAX_GROWING = 32
+"""Lists that are remembered; the oldest is forgotten. They and their messages are held in memory until then."""
+_growing: dict[int, tuple[list[Any], Log | None]] = {}
+"""By address: the list, which is held so that the address is not another's, and what is known of it once it has grown."""
+_growing_lock = allocate_lock()
+
+
+def _remember(merged: list[Any], log: Log | None) -> None:
+    _growing.pop(id(merged), None)
+    _growing[id(merged)] = merged, log
+    if len(_growing) > MAX_GROWING:
+        with suppress(StopIteration, RuntimeError):  # another thread was faster, or is at it
+            _growing.pop(next(iter(_growing)), None)
+
+
+def _appended(old: list[Any], new: list[Any]) -> list[Any] | None:
+    """The list with the messages behind it, if it was returned here before and that is all that they ask for."""
+    listed, log = _growing.get(id(old), (None, None))
+    if listed is not old or not _growing_lock.acquire(blocking=False):  # whoever finds it taken looks at the list
+        return None
+    try:
+        if log is None or not log.starts_with(old):
+            log = _log_of(old)
+            if log is None:
+                return None
+            _remember(old, log)
+        full = log.append(len(old), new)
+        if full is None:
+            return None
+        merged = [*old, *full]
+        _remember(merged, log)
+        return merged
+    finally:
+        _growing_lock.release()
+
+
+def _log_of(messages: list[Any]) -> Log | None:
+    """What is known of a list, None if it is not all of one kind, or not complete."""
+    library = langchain_in_use(messages)
+    if library is None and not OURS.issuperset(map(type, messages)):
+        return None
+    if library is not None and as_langchain(messages, library) is not messages:
+        return None
+    id_of: Callable[[Any], Any] = message_id if library is None else attrgetter("id")
+    ids = list(map(dict.get, messages, repeat("id"))) if library is None else list(map(id_of, messages))
+    return None if None in ids else Log(messages, ids, library, id_of)
 
 
 def _copy_with_id(message: Any, identity: str) -> tuple[Any, str]:

@@ -1,7 +1,6 @@
 """A cache in one colour, and the register of checks: what the rules of `cache_checks` are written with.
 
-Decides how a cache is made, entered and left, which of its two APIs a check meets, how time passes, and how the end of a
-check becomes a result. Knows no cache.
+Decides how a cache is made, entered and left, which of its two APIs a check meets, and how time passes. Knows no cache.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from checkpoint.testing.report import Colour, ConformanceError, Level, Result, Skipped
+from checkpoint.testing.register import Register
+from checkpoint.testing.report import Colour, ConformanceError
 
 START: Final = 1_700_000_000.0
 PATIENCE_S: Final = 10.0
@@ -167,37 +166,6 @@ class Subject:
             time.sleep(0.02)
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One rule and the function that checks it."""
-
-    name: str
-    rule: str
-    level: Level
-    needs: frozenset[str]
-    function: Callable[[Subject], None]
-
-    def run(self, making: Making, colour: Colour, place: Path, able: frozenset[str]) -> Result:
-        """Run on a new cache. Whatever it raises where the check expects nothing of the kind is a failure."""
-        lacking = self.needs - able
-        if lacking:
-            return self.result(colour, "skipped", f"the cache has no {', '.join(sorted(lacking))}")
-        try:
-            with opened(making, colour, place) as subject:
-                self.function(subject)
-        except Skipped as reason:
-            return self.result(colour, "skipped", str(reason))
-        except AssertionError as complaint:
-            return self.result(colour, "failed", str(complaint))
-        except Exception as error:  # noqa: BLE001 - a cache may raise anything
-            return self.result(colour, "failed", f"raised {error!r}")
-        return self.result(colour, "passed")
-
-    def result(self, colour: Colour, outcome: Any, message: str = "") -> Result:
-        """A result of this check."""
-        return Result(self.name, colour, self.level, self.rule, outcome, message)
-
-
 @contextmanager
 def opened(making: Making, colour: Colour, place: Path) -> Iterator[Subject]:
     """A new cache in one colour."""
@@ -206,16 +174,7 @@ def opened(making: Making, colour: Colour, place: Path) -> Iterator[Subject]:
         yield Subject(making, colour, place, stack)
 
 
-CHECKS: Final[dict[str, Check]] = {}
+REGISTER: Final = Register[Subject]("pregel.testing.cache", "cache")
+CHECKS: Final = REGISTER.checks
 """All checks by name, in the order in which they run."""
-
-
-def check(level: Level, *needs: str) -> Callable[[Callable[[Subject], None]], Callable[[Subject], None]]:
-    """Register a check; its docstring is the rule. `needs`: capabilities without which it is skipped."""
-
-    def register(function: Callable[[Subject], None]) -> Callable[[Subject], None]:
-        rule = " ".join((inspect.getdoc(function) or "").split())
-        CHECKS[function.__name__] = Check(function.__name__, rule, level, frozenset(needs), function)
-        return function
-
-    return register
+check = REGISTER.check

@@ -13,15 +13,15 @@ Source of the idea: `checkpoint.testing`, which does the same for savers and len
 from __future__ import annotations
 
 import tempfile
-import unittest
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
+from checkpoint.testing.register import COLOURS, Check, tell
 from checkpoint.testing.report import Colour, ConformanceError, Level, Report, Result
 from pregel.testing import store_checks, store_durable
-from pregel.testing.store_subject import CAPABILITIES, CHECKS, COLOURS, LEVELS, Check, Making
+from pregel.testing.store_subject import CAPABILITIES, CHECKS, REGISTER, Making, Subject
 
 __all__ = [
     "CAPABILITIES",
@@ -86,21 +86,14 @@ def run_conformance(
             return Report(name, level, results=[Result("store", "sync", level, rule, "failed", reason)])
         report = Report(name, level, frozenset().union(*able.values()))
         for number, (check, colour) in enumerate(_cases(checks, able)):
-            report.results.append(check.run(making, colour, root / f"{number}" / "store", able[colour]))
+            report.results.append(check.run(making.opened, colour, root / f"{number}" / "store", able[colour]))
     return report
 
 
-def _checks(level: Level, capabilities: Collection[str] | None, only: Collection[str] | None) -> list[Check]:
-    if level not in LEVELS:
-        raise ValueError(f"run_conformance: level is {level!r}; it must be one of {', '.join(LEVELS)}")
+def _checks(level: Level, capabilities: Collection[str] | None, only: Collection[str] | None) -> list[Check[Subject]]:
     if unknown := set(capabilities or ()) - set(CAPABILITIES):
         raise ValueError(f"capabilities: {sorted(unknown)} do not exist; the names are {', '.join(CAPABILITIES)}")
-    checks = [check for check in CHECKS.values() if check.level in LEVELS[: LEVELS.index(level) + 1]]
-    if unknown := set(only or ()) - {check.name for check in checks}:
-        raise ValueError(
-            f"run_conformance: level {level!r} has no checks {sorted(unknown)}; see pregel.testing.store.CHECKS"
-        )
-    return [check for check in checks if only is None or check.name in only]
+    return REGISTER.of(level, only)
 
 
 def _able(making: Making, capabilities: Collection[str] | None, root: Path) -> dict[Colour, frozenset[str]]:
@@ -120,7 +113,7 @@ def _able(making: Making, capabilities: Collection[str] | None, root: Path) -> d
     return able
 
 
-def _cases(checks: Collection[Check], able: Collection[Colour]) -> Iterator[tuple[Check, Colour]]:
+def _cases(checks: Collection[Check[Subject]], able: Collection[Colour]) -> Iterator[tuple[Check[Subject], Colour]]:
     for check in checks:
         for colour in islice(able, 1 if check.once else 2):
             yield check, colour
@@ -172,11 +165,7 @@ class ConformanceSuite:
         ids = [f"{check.name}-{colour}" for check, colour, _ in cases]
         metafunc.parametrize("conformance_case", cases, ids=ids)
 
-    def test_conformance(self, conformance_case: tuple[Check, Colour, frozenset[str]], tmp_path: Path) -> None:
+    def test_conformance(self, conformance_case: tuple[Check[Subject], Colour, frozenset[str]], tmp_path: Path) -> None:
         """One check in one colour."""
         check, colour, able = conformance_case
-        result = check.run(self.making(), colour, tmp_path / "place" / "store", able)
-        if result.outcome == "skipped":
-            raise unittest.SkipTest(result.message)  # pytest takes it for its own
-        if result.outcome == "failed":
-            raise ConformanceError(f"{result.rule}\n{result.message}")
+        tell(check.run(self.making().opened, colour, tmp_path / "place" / "store", able))

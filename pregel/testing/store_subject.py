@@ -1,7 +1,6 @@
 """A store in one colour, as the checks call it; and the register of checks.
 
-Decides how stores of a run are made, what they are seen to be able to do, and how one check is run on a fresh one. Knows no
-check. A check is one function of a `Subject`; its docstring is the rule that it checks.
+Decides how stores of a run are made, and what they are seen to be able to do. Knows no check.
 """
 
 from __future__ import annotations
@@ -12,17 +11,15 @@ import string
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from checkpoint.testing.report import Colour, Level, Result, Skipped
+from checkpoint.testing.register import Register
+from checkpoint.testing.report import Colour
 from checkpoint.testing.subject import Opening, reference_of, takes_place
 from checkpoint.testing.subject import Subject as Opened
 
-LEVELS: Final[tuple[Level, ...]] = ("base", "full", "durable")
-COLOURS: Final[tuple[Colour, ...]] = ("sync", "async")
 CAPABILITIES: Final = ("ttl", "sweep", "versions", "index", "config", "reopen", "damage")
 """`ttl`: items may expire; `sweep`: `sweep_ttl()`; `versions`: `Item.version` and `if_version`; `index`, `config`: stores
 can be made with an index config, a TTL config; `reopen`: what is stored outlives a store; `damage`: it can be damaged."""
@@ -192,51 +189,7 @@ async def _gathered(store: Any, calls: Any) -> list[Any]:
     return await asyncio.gather(*(getattr(store, f"a{name}")(*arguments) for name, *arguments in calls))
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One rule and the function that checks it. `once`: too big for two colours; it runs in the first."""
-
-    name: str
-    rule: str
-    level: Level
-    needs: frozenset[str]
-    once: bool
-    function: Callable[[Subject], None]
-
-    def run(self, making: Making, colour: Colour, place: Path, capabilities: frozenset[str]) -> Result:
-        """Run on a fresh store. Whatever the store raises where the check expects nothing of the kind is a failure."""
-        lacking = self.needs - capabilities
-        if lacking:
-            return self._result(colour, "skipped", f"the store has no {', '.join(sorted(lacking))}")
-        try:
-            with making.opened(colour, place) as subject:
-                self.function(subject)
-        except Skipped as reason:
-            return self._result(colour, "skipped", str(reason))
-        except AssertionError as complaint:
-            return self._result(colour, "failed", str(complaint))
-        except Exception as error:  # noqa: BLE001 - a store may raise anything
-            return self._result(colour, "failed", f"raised {error!r}")
-        return self._result(colour, "passed")
-
-    def _result(self, colour: Colour, outcome: Any, message: str = "") -> Result:
-        return Result(self.name, colour, self.level, self.rule, outcome, message)
-
-
-CHECKS: Final[dict[str, Check]] = {}
+REGISTER: Final = Register[Subject]("pregel.testing.store", "store")
+CHECKS: Final = REGISTER.checks
 """All checks by name, in the order in which they run."""
-
-
-def check(
-    level: Level, *needs: str, once: bool = False
-) -> Callable[[Callable[[Subject], None]], Callable[[Subject], None]]:
-    """Register a check. `needs`: capabilities without which it is skipped."""
-
-    def register(function: Callable[[Subject], None]) -> Callable[[Subject], None]:
-        name, rule = function.__name__, " ".join((inspect.getdoc(function) or "").split())
-        if name in CHECKS or not rule:
-            raise ValueError(f"pregel.testing.store: check {name!r} needs a name of its own and a docstring")
-        CHECKS[name] = Check(name, rule, level, frozenset(needs), once, function)
-        return function
-
-    return register
+check = REGISTER.check

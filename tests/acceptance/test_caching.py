@@ -324,7 +324,7 @@ def test_an_abandoned_body_keeps_nobody_waiting(colour: Colour) -> None:
             return {"l": ["late"]}
         return {"l": ["in time"]}
 
-    builder = single(act, timeout=0.05, retry_policy=RetryPolicy(initial_interval=0, jitter=False, retry_on=Exception))
+    builder = single(act, timeout=0.3, retry_policy=RetryPolicy(initial_interval=0, jitter=False, retry_on=Exception))
     graph = builder.compile(cache=cache)
     try:
         assert colour.invoke(graph, {"l": []}) == {"l": ["in time"]}
@@ -332,6 +332,34 @@ def test_an_abandoned_body_keeps_nobody_waiting(colour: Colour) -> None:
         late.set()
     assert colour.invoke(graph, {"l": []}) == {"l": ["in time"]}
     assert len(calls) == 2
+
+
+def test_waiting_takes_none_of_an_attempts_time(colour: Colour) -> None:
+    """Three equal tasks with a limit; each of the first two takes it up and fails. The third has all of its own."""
+    late = threading.Event()
+    calls: list[int] = []
+
+    def act(state: Any) -> Any:
+        calls.append(1)
+        if len(calls) < 3:
+            late.wait(60)
+        return {"l": ["a"]}
+
+    async def aact(state: Any) -> Any:
+        calls.append(1)
+        if len(calls) < 3:
+            await asyncio.sleep(60)
+        return {"l": ["a"]}
+
+    handler = colour.node(lambda state: {"l": ["failed"]})
+    body = aact if colour.is_async else act
+    builder = StateGraph(Log).add_node("w", body, cache_policy=FOREVER, timeout=0.3, error_handler=handler)
+    builder.add_conditional_edges(START, lambda state: [Send("w", {"l": [0]})] * 3, ["w"])
+    graph = builder.compile(cache=InMemoryCache())
+    try:
+        assert sorted(colour.invoke(graph, {"l": []})["l"]) == ["a", "failed", "failed"]
+    finally:
+        late.set()
 
 
 def test_a_node_that_calls_itself_does_not_wait_for_itself(colour: Colour) -> None:
@@ -456,6 +484,37 @@ def test_time_to_live(colour: Colour) -> None:
 def test_policies_that_cannot_be(wrong: Any, error: Any) -> None:
     with refused(error, next(iter(wrong))):
         CachePolicy(**wrong)
+
+
+def test_nothing_blocks_the_loop() -> None:
+    """On the loop's thread only async methods are called, whatever the colour of the nodes."""
+
+    class Watched(InMemoryCache[Any]):
+        def get(self, keys: Any) -> Any:
+            calls.append(("get", threading.current_thread() is threading.main_thread()))
+            return super().get(keys)
+
+        def set(self, pairs: Any) -> None:
+            calls.append(("set", threading.current_thread() is threading.main_thread()))
+            super().set(pairs)
+
+        async def aget(self, keys: Any) -> Any:
+            calls.append(("aget", True))
+            return InMemoryCache.get(self, keys)
+
+        async def aset(self, pairs: Any) -> None:
+            calls.append(("aset", True))
+            InMemoryCache.set(self, pairs)
+
+    calls: list[tuple[str, bool]] = []
+    for name in ("sync", "async"):
+        builder = single(Colour(name).letter("a"))
+        builder.add_node("b", Colour(name).letter("b"), cache_policy=FOREVER).add_edge(START, "b")
+        graph = builder.compile(cache=Watched())
+        for _ in range(2):
+            asyncio.run(graph.ainvoke({"l": []}))
+    assert {"aget", "aset", "get", "set"} == {method for method, _ in calls}
+    assert not any(is_on_loop for method, is_on_loop in calls if method in ("get", "set"))
 
 
 # ---- caches that fail

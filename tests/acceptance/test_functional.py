@@ -11,14 +11,17 @@ import threading
 import time
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from checkpoint.memory import InMemorySaver
 from checkpoint.sqlite import SqliteSaver
 from pregel.cache.memory import InMemoryCache
 from pregel.config import get_stream_writer
+from pregel.engine import calls
 from pregel.errors import EmptyInputError, NodeTimeoutError
 from pregel.func import entrypoint, task
 from pregel.graph import START, StateGraph
@@ -26,6 +29,7 @@ from pregel.runtime import Runtime
 from pregel.store.memory import InMemoryStore
 from pregel.types import CachePolicy, Command, RetryPolicy, interrupt
 from pregel.warnings import PregelWarning
+from tests.checkpoint.plain import PlainSaver
 from tests.support.scenarios import Gate, Log, diagnosed, path_of, steps
 
 AGAIN = RetryPolicy(initial_interval=0.0, jitter=False, max_attempts=3, retry_on=OSError)
@@ -99,6 +103,19 @@ def place(colour, request, durability, shape, tmp_path):
 
 
 def test_what_has_finished_does_not_run_again_and_every_question_is_asked(place):
+    ask_in_parts(place)
+
+
+@pytest.mark.filterwarnings("ignore::pregel.warnings.PregelWarning")
+def test_a_saver_with_langgraphs_methods_alone(colour, tmp_path):
+    for shape in ("root", "nested node"):
+        place = Place(colour, "memory", "sync", shape, tmp_path)
+        place.memory = PlainSaver()
+        ask_in_parts(place)
+
+
+def ask_in_parts(place):
+    """Ask three questions at once and a fourth one; answer one, then two, then the last."""
     ran = []
 
     @task
@@ -212,6 +229,30 @@ def test_strict_refuses_a_call_with_other_arguments(colour, memory, thread, is_n
     numbers[0] = 1
     assert colour.invoke(graph, Command(resume="ok"), thread) == {"l": ["ok"]}
     assert ran == [1]
+
+
+def test_results_that_were_stored_before_calls_had_keys(colour, saver, thread, monkeypatch):
+    """They are found by their position and name, as in LangGraph."""
+    ran = []
+
+    @task
+    @colour.node
+    def work(n):
+        ran.append(n)
+        return n
+
+    @entrypoint(saver)
+    @colour.script
+    def flow(x):
+        results = yield [work(n) for n in range(3)]
+        return [*results, interrupt("?")]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(calls, "keyed", lambda run, scope, node, argument: (scope.count_call(None)[0], None, False))
+        patch.setattr(calls, "row_path", lambda run, task: task.path_text)
+        colour.invoke(flow, 0, thread)
+    assert colour.invoke(flow, Command(resume=3), thread) == [0, 1, 2, 3]
+    assert sorted(ran) == [0, 1, 2]
 
 
 def test_equal_calls_are_told_apart_by_their_order(colour, memory, thread):
@@ -381,6 +422,63 @@ def test_a_further_attempt_waits_for_a_call_that_is_still_running(colour):
 
     assert colour.invoke(flow, 0) == 7
     assert ran == [7]
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_further_attempt_after_a_time_limit_waits_for_what_is_running(colour, thread, stored):
+    ran, attempts = [], []
+    free = Gate()
+
+    @task
+    @colour.script
+    def slow(n):
+        ran.append(n)
+        yield free
+        return n
+
+    again = RetryPolicy(initial_interval=0.0, jitter=False, retry_on=NodeTimeoutError)
+
+    @entrypoint(InMemorySaver() if stored else None, retry_policy=again, timeout=0.05)
+    @colour.script
+    def flow(_):
+        attempts.append(1)
+        future = slow(7)
+        if len(attempts) == 2:
+            free.set()
+        return (yield future)
+
+    assert colour.invoke(flow, 0, thread) == 7
+    assert (ran, len(attempts)) == ([7], 2)
+
+
+def test_a_cancelled_run_keeps_what_has_finished(saver, thread):
+    ran = []
+    started = asyncio.Event()
+
+    @task
+    async def work(n):
+        ran.append(n)
+        if n == 2 and ran.count(2) == 1:
+            started.set()
+            await asyncio.Event().wait()
+        return n
+
+    @entrypoint(saver)
+    async def flow(x):
+        first = await work(1)
+        return [first, *await asyncio.gather(work(2), work(3))]
+
+    async def cancel():
+        running = asyncio.ensure_future(flow.ainvoke(0, thread))
+        await started.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(cancel())
+    assert flow.get_state(thread).next == ("flow",)
+    assert asyncio.run(flow.ainvoke(None, thread)) == [1, 2, 3]
+    assert ran.count(1) == 1
 
 
 def test_arguments_and_results_are_the_tasks_own(colour, memory, thread):
@@ -652,6 +750,81 @@ def test_limits_of_time(colour):
             return error.node
 
     assert colour.invoke(flow, 0) == "hang"
+
+
+@pytest.mark.parametrize("catches", [False, True])
+def test_a_result_that_cannot_be_stored(colour, memory, thread, durability, catches, caplog):
+    """The run ends with the saver's error, which names the task; what others have finished is kept."""
+    ran = []
+
+    @task
+    @colour.node
+    def live():
+        return lambda: None
+
+    @task
+    @colour.node
+    def fine():
+        ran.append(1)
+        return 1
+
+    @entrypoint(memory)
+    @colour.script
+    def flow(x):
+        yield fine()
+        try:
+            return (yield live())() if x else (yield live())
+        except TypeError:
+            if not catches:
+                raise
+            return "caught"
+
+    with pytest.raises(TypeError, match="function"):
+        colour.invoke(flow, 0, thread, durability=durability)
+    assert caplog.records == []
+    if durability != "exit":
+        rows = memory.get_tuple(thread).pending_writes
+        assert [value for _, channel, value in rows if channel == "__return__"] == [1]
+
+
+def test_values_of_user_classes_come_back_as_such(colour, tmp_path, thread):
+    """Also of classes that are defined where the functions are, after a restart."""
+
+    @dataclass
+    class Draft:
+        text: str
+
+    class Rating(BaseModel):
+        stars: int
+
+    seen = []
+
+    def flow_on(saver):
+        @task
+        @colour.node
+        def draft(n: int) -> Draft:
+            return Draft("x" * n)
+
+        @task
+        @colour.node
+        def rate(draft: Draft) -> dict[str, Rating]:
+            return {draft.text: Rating(stars=3)}
+
+        @entrypoint(saver)
+        @colour.script
+        def flow(n: int, previous: Rating | None = None) -> Rating:
+            made = yield draft(n)
+            rated = yield rate(made)
+            seen.append((type(made), rated["xx"], previous))
+            interrupt("?")
+            return rated["xx"]
+
+        return flow
+
+    for given in (2, Command(resume=0), 2):
+        with SqliteSaver(str(tmp_path / "t.sqlite")) as saver:
+            colour.invoke(flow_on(saver), given, thread)
+    assert seen == [(Draft, Rating(stars=3), None)] * 2 + [(Draft, Rating(stars=3), Rating(stars=3))]
 
 
 def test_nothing_is_left_for_the_collector(colour):
@@ -1205,6 +1378,31 @@ def test_several_calls_of_one_graph_in_one_body(colour, saver, thread):
     assert [q.value for q in colour.invoke(outer, 0, thread)["__interrupt__"]] == ["a"]
     assert [q.value for q in colour.invoke(outer, Command(resume=1), thread)["__interrupt__"]] == ["b"]
     assert colour.invoke(outer, Command(resume=2), thread) == [1, 2]
+
+
+def test_the_state_of_a_graph_that_the_function_names(colour, saver, thread):
+    @entrypoint()
+    @colour.node
+    def inner(x):
+        return interrupt("?")
+
+    if colour.is_async:
+
+        async def outer(x):
+            return await inner.ainvoke(x)
+
+    else:
+
+        def outer(x):
+            return inner.invoke(x)
+
+    graph = entrypoint(saver)(outer)
+    assert [name for name, _ in graph.get_subgraphs()] == ["outer"]
+    colour.invoke(graph, 1, thread)
+    (shown,) = colour.get_state(graph, thread, subgraphs=True).tasks
+    assert (shown.state.next, shown.state.interrupts[0].value) == (("inner",), "?")
+    colour.update_state(graph, shown.state.config, "forced")
+    assert colour.invoke(graph, None, thread) == "forced"
 
 
 def test_an_entrypoint_is_a_node(colour, memory, thread):

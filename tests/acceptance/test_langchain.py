@@ -12,6 +12,7 @@ import pytest
 
 from checkpoint.memory import InMemorySaver
 from pregel._langchain import Lent
+from pregel.callbacks import GraphCallbackHandler
 from pregel.channels import LastValue
 from pregel.constants import TAG_NOSTREAM
 from pregel.errors import AttemptClosedError
@@ -494,3 +495,28 @@ def test_an_agent_with_tools(colour: Colour, lc: Library, saver: Any) -> None:
         ("AIMessage", "It is"),
     ]
     assert stored[2].tool_call_id == "c1"
+
+
+def test_handlers_of_both_kinds_are_told_what_is_theirs(colour: Colour, lc: Library) -> None:
+    """Nested, and with a config that is passed on by hand: each once."""
+    told: list[str] = []
+
+    class Ours(GraphCallbackHandler):
+        def on_run_start(self, event: Any) -> None:
+            told.append(f"run {event.name}")
+
+    class Theirs(lc.BaseCallbackHandler):  # type: ignore[name-defined, misc]
+        def on_chat_model_start(self, serialized: Any, messages: Any, **more: Any) -> None:
+            told.append(f"model in {more['metadata']['langgraph_node']}")
+
+    inner = StateGraph(MessagesState).add_node("in", asks(colour, lc.model("a b", "a b"))).add_edge(START, "in")
+    outer = one(asks(colour, _Invoked(inner.compile(name="inner")), returns=False, with_config=True), "out")
+    outer.name = "outer"
+    for streams in (False, True):
+        told.clear()
+        config = {"callbacks": [Ours(), Theirs()]}
+        if streams:
+            shown(colour, outer, config=config)
+        else:
+            colour.invoke(outer, HELLO, config)
+        assert told == ["run outer", "run inner", "model in in"]

@@ -414,6 +414,33 @@ def test_some_of_several_answers(colour: Colour, saver: Any) -> None:
     assert (colour.invoke(graph, answer, config, run_id="s"), ran) == (part, [])
 
 
+@pytest.mark.parametrize("nested", [None, "default", "stateful"])
+def test_each_call_is_told_its_own_question(
+    colour: Colour, saver: Any, durability: Any, thread: Any, nested: str | None
+) -> None:
+    """A node asks three times over. Once the thread has gone on, each call is told what it had come to."""
+
+    def ask(state: Log) -> dict[str, Any]:
+        return {"l": [interrupt(name) for name in ("q1", "q2", "q3")]}
+
+    graph: Any = StateGraph(Log).add_node("n", colour.node(ask)).add_edge(START, "n")
+    if nested is not None:
+        inner = graph.compile(checkpointer=True if nested == "stateful" else None)
+        graph = StateGraph(Log).add_node("sub", inner).add_edge(START, "sub")
+        graph.add_node("ok", colour.letter("ok")).add_edge(START, "ok")
+    graph = graph.compile(checkpointer=saver)
+    calls: list[Any] = [{"l": []}, *(Command(resume=answer) for answer in "ABC")]
+
+    def call(number: int) -> Any:
+        return colour.invoke(graph, calls[number], thread, run_id=f"r{number}", durability=durability)
+
+    told = [call(number) for number in range(4)]
+    assert [questions(result) for result in told[:3]] == [["q1"], ["q2"], ["q3"]]
+    assert [call(number) for number in range(4)] == told
+    chunks = colour.stream(graph, calls[1], thread, run_id="r1", stream_mode="updates", durability=durability)
+    assert [question.value for chunk in chunks for question in chunk.get("__interrupt__", ())] == ["q2"]
+
+
 def test_update_and_goto_count_once(colour: Colour, saver: Any, durability: Any) -> None:
     chain = Chain(colour, saver, lambda s: {"l": [interrupt("q")]}, call={"durability": durability})
     chain(IN, "r")

@@ -20,7 +20,7 @@ from checkpoint.serde.encrypted import EncryptedSerializer
 from checkpoint.sqlite import SqliteSaver
 from checkpoint.sqlite.aio import AsyncSqliteSaver
 from checkpoint.testing import ConformanceSuite, run_conformance
-from checkpoint.testing.checks import checks_of
+from checkpoint.testing.checks import REGISTER
 from checkpoint.testing.model import Model
 from checkpoint.testing.report import Level
 from checkpoint.testing.script import checkpoint
@@ -148,7 +148,7 @@ DAMAGE = [
 def test_conformance_of_other_kinds(kind: str) -> None:
     """What differs here is how a connection is reached, and when something is written; the rest is one class."""
     level: Level = "full" if "memory" in kind else "durable"
-    checks = [check for check in checks_of(level) if not check.once]
+    checks = [check for check in REGISTER.of(level) if not check.once]
     only = [check.name for check in checks if check.level == "base" or "native" in check.needs or kind == "aio"]
     report = run_conformance(partial(opened, kind), level=level, only=only)
     report.raise_for_failures()

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from operator import is_
 from types import ModuleType, SimpleNamespace
@@ -165,6 +166,8 @@ def test_against_a_slow_model(left: list[Message], right: list[Message]) -> None
 
 # ---- long lists that grow
 
+_with_ids, _log_of = module._with_ids, module._log_of
+
 
 MANY = st.lists(st.one_of(MESSAGES, st.builds(RemoveMessage, IDS)), max_size=3)
 EDITS = st.sampled_from(["none", "id returned", "appended by hand", "replaced by hand", "a plain dict", "forked"])
@@ -175,7 +178,7 @@ def test_growing_is_merging(rounds: list[tuple[list[Message], str]]) -> None:
     """What is remembered of a list changes nothing, whatever is done to it meanwhile."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "LONG", 0)
-        patch.setattr(module, "MAX_GROWING", 3)
+        patch.setattr(module, "MAX_GROWING", 4)
         grown: list[Any] = add_messages([], [])
         for number, (right, edit) in enumerate(rounds):
             before = list(grown)
@@ -200,32 +203,53 @@ def test_growing_is_merging(rounds: list[tuple[list[Message], str]]) -> None:
             assert list(grown) == copied
             assert merged == expected
             if edit == "forked":
+                assert add_messages(grown, [said("other", f"f{number}")])[-1].id == f"f{number}"
                 assert add_messages(grown, right) == expected
             grown = merged
 
 
-def test_appending_to_a_long_list_looks_at_none_of_its_messages() -> None:
-    looked: list[str] = []
-
-    class Watched:
-        type = "human"
-
-        def __init__(self, identity: str) -> None:
-            self.content, self._id = identity, identity
-
-        @property
-        def id(self) -> str:
-            looked.append(self._id)
-            return self._id
-
-    grown = add_messages([], [Watched(str(number)) for number in range(module.LONG)])
+def test_appending_to_a_long_list_looks_at_none_of_its_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does appending to one list again and again, as a step does that reads with its own writes."""
+    grown = add_messages([], [said("old", str(number)) for number in range(module.LONG)])
     grown = add_messages(grown, [said("second", "second")])
-    looked.clear()
+    looked: list[Any] = []
+    monkeypatch.setattr(
+        module, "_with_ids", lambda messages, id_of: looked.append(len(messages)) or _with_ids(messages, id_of)
+    )
+    monkeypatch.setattr(module, "_log_of", lambda messages: looked.append(len(messages)) or _log_of(messages))
     for number in range(10):
+        others = [add_messages(grown, [said("asked", f"o{number}")]) for _ in range(3)]
         grown = add_messages(grown, [said("new", f"n{number}")])
+        assert [other[-1].content for other in others] == ["asked"] * 3
     assert looked == []
-    assert len(grown) == module.LONG + 11
+    assert pairs(grown[module.LONG :]) == [("second", "second"), *(("new", f"n{number}") for number in range(10))]
     assert len(module._growing) <= module.MAX_GROWING
+
+
+def test_branches_of_a_long_list_are_each_what_they_are() -> None:
+    trunk = add_messages([], [said("old", str(number)) for number in range(module.LONG)])
+    trunk = add_messages(trunk, [said("x", "x")])
+    one, other = add_messages(trunk, [said("one", "1a")]), add_messages(trunk, [said("other", "2a")])
+    assert pairs(add_messages(one, [said("edited", "1a")])[-2:]) == [("x", "x"), ("edited", "1a")]
+    assert pairs(add_messages(other, [said("new", "1a")])[-2:]) == [("other", "2a"), ("new", "1a")]
+    assert pairs(add_messages(one, [said("again", "2a")])[-2:]) == [("one", "1a"), ("again", "2a")]
+    assert len(trunk) == module.LONG + 1
+
+
+def test_threads_that_append_to_one_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    trunk = add_messages([], [said("old", str(number)) for number in range(module.LONG)])
+    trunk = add_messages(trunk, [said("x", "x")])
+
+    def grow(name: int) -> list[Any]:
+        grown = trunk
+        for number in range(50):
+            grown = add_messages(grown, [said(str(name), f"{name}-{number}")])
+        return grown
+
+    with ThreadPoolExecutor(4) as pool:
+        for name, grown in enumerate(pool.map(grow, range(4))):
+            assert grown[: len(trunk)] == trunk
+            assert pairs(grown[len(trunk) :]) == [(str(name), f"{name}-{number}") for number in range(50)]
 
 
 def test_what_stays_is_the_same_object() -> None:

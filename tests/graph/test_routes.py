@@ -103,7 +103,7 @@ Item = TypeVar("Item")
         ("Unknown", None),
         ("dict[str, Unknown]", None),
     ],
-    ids=str,
+    ids=lambda given: str(sorted(given) if isinstance(given, set) else given),
 )
 def test_what_an_annotation_declares(annotation: Any, ends: Any) -> None:
     def node(state):

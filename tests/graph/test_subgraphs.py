@@ -4,7 +4,7 @@ import functools
 from typing import Any
 
 from pregel._call import Call
-from pregel.graph.subgraphs import find_subgraphs
+from pregel._subgraphs import find_subgraphs
 
 
 class Graph:

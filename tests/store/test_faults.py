@@ -193,6 +193,19 @@ def test_an_error_at_every_statement_changes_nothing(colour: Colour, tmp_path: P
                     assert contents(store) != before
 
 
+def test_what_could_not_be_undone_is_not_carried_on(colour: Colour, tmp_path: Path) -> None:
+    with filled(tmp_path / "s") as store:
+        before = contents(store)
+        error = sqlite_error("SQLITE_IOERR")
+        faults = FailAt(n=0, error=error, match="ROLLBACK"), FailAt(n=0, error=error, match="COMMIT")
+        with struck(store, *faults), pytest.raises(sqlite3.OperationalError):
+            call(colour, store, "batch", BATCH)
+        assert store.conn.in_transaction
+        call(colour, store, "put", NS, "after", {"n": 7, "t": "a"})
+        assert not store.conn.in_transaction
+        assert sorted(contents(store)) == sorted({*before, "after"})
+
+
 def test_a_full_disk(colour: Colour, tmp_path: Path) -> None:
     with filled(tmp_path / "s") as store:
         before = contents(store)
@@ -318,6 +331,25 @@ def test_files_that_are_no_store_are_left_as_they_are(tmp_path: Path) -> None:
                 with pytest.raises(StoreOpenError):
                     SqliteStore(conn).put(NS, "k", {"n": 1})
         assert path.read_bytes() == before
+
+
+def test_a_connection_with_rows_of_its_own(colour: Colour, tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "s", check_same_thread=False)) as conn:
+        conn.row_factory = lambda cursor, row: dict(zip((one[0] for one in cursor.description), row, strict=True))
+        conn.text_factory = bytes
+        store = SqliteStore(conn)
+        call(colour, store, "put", NS, "k", {"n": 1}, ttl=1)
+        assert call(colour, store, "get", NS, "k").key == "k"
+        assert [item.key for item in call(colour, store, "search", NS, filter={"n": 1})] == ["k"]
+        assert store.sweep_ttl() == 0
+        assert conn.execute("SELECT 'x' AS text").fetchone() == {"text": b"x"}
+        with conn:
+            conn.execute("BEGIN")
+            call(colour, store, "put", NS, "mine", {"n": 2})
+            conn.rollback()
+        assert [item.key for item in store.search(NS)] == ["k"], "a part of the program's transaction"
+        store.close()
+        assert conn.execute("SELECT 1 AS one").fetchone() == {"one": 1}
 
 
 def test_places_that_cannot_be(tmp_path: Path) -> None:

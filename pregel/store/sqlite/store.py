@@ -98,7 +98,7 @@ class SqliteStore(BaseStore):
 
     def setup(self) -> None:
         """Make the tables if they are missing. The first operation does it, too. Raises `StoreOpenError`."""
-        with self._lock:
+        with self._lock, self._plain_rows():
             self._check_open()
             if not self._is_set_up:
                 # Looked at first: who only reads need not wait for a writer.
@@ -146,7 +146,7 @@ class SqliteStore(BaseStore):
         self.setup()
         n_swept = 0
         while True:
-            with self._lock, self._transaction(True):
+            with self._lock, self._plain_rows(), self._transaction(True):
                 n_now = Batch(self.conn, self._decode, self._clock()).sweep(SWEEP_BATCH)
             n_swept += n_now
             if n_now < SWEEP_BATCH:
@@ -253,7 +253,7 @@ class SqliteStore(BaseStore):
         self.setup()
         now = self._clock()
         writes = any(isinstance(step, Put) for step in steps)
-        with self._lock:
+        with self._lock, self._plain_rows():
             batch = Batch(self.conn, self._decode, now)
             # One get is one statement, and that a transaction.
             is_one_get = len(steps) == 1 and isinstance(steps[0], GetOp)
@@ -269,8 +269,25 @@ class SqliteStore(BaseStore):
         return results
 
     @contextmanager
+    def _plain_rows(self) -> Iterator[None]:
+        """Rows are tuples and texts are texts, whatever the program has made of its connection."""
+        conn = self.conn
+        if self._owned or (conn.row_factory is None and conn.text_factory is str):
+            yield
+            return
+        rows, texts = conn.row_factory, conn.text_factory
+        conn.row_factory, conn.text_factory = None, str
+        try:
+            yield
+        finally:
+            conn.row_factory, conn.text_factory = rows, texts
+
+    @contextmanager
     def _transaction(self, writes: bool) -> Iterator[None]:
         """Around statements that are carried out together or not at all; part of the caller's transaction, if any."""
+        if self._owned and self.conn.in_transaction:
+            # What was to be undone could not be: it must not become part of what comes now.
+            self.conn.execute("ROLLBACK")
         if self.conn.in_transaction:
             begin, end, undo = "SAVEPOINT store_batch", "RELEASE store_batch", "ROLLBACK TO store_batch"
         else:
