@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from checkpoint.memory import InMemorySaver
 from checkpoint.registry import register_codec
 from checkpoint.sqlite import SqliteSaver
+from pregel import func
 from pregel.channels import BinaryOperatorAggregate, LastValue, Topic
 from pregel.engine import reasons
 from pregel.explanation import Cause, Explanation, Lack, Step, StepTask, Way
-from pregel.func import entrypoint, task
 from pregel.graph import END, START, StateGraph
 from pregel.pregel import NodeBuilder, Pregel
 from pregel.types import Command, Every, Send, StateUpdate, interrupt
@@ -819,23 +819,23 @@ def test_a_breakpoint_that_was_passed(colour: Colour, memory: Any, thread: Any):
 def test_tasks_that_tasks_call(saver: Any, thread: Any):
     """Under the task that called them, with their own calls, in the order of calling."""
 
-    @task
+    @func.task
     def add(number: int) -> int:
         return number + 1
 
-    @task
+    @func.task
     def twice(number: int) -> int:
         return add(add(number).result()).result()
 
-    @task
+    @func.task
     def ask() -> Any:
         return interrupt("?")
 
-    @task
+    @func.task
     def fail() -> None:
         raise ValueError("boom")
 
-    @entrypoint(checkpointer=saver)
+    @func.entrypoint(checkpointer=saver)
     def flow(number: int) -> Any:
         made = twice(number).result()
         with contextlib.suppress(ValueError):
