@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -979,6 +980,22 @@ class Own(InMemorySaver):
 
     def put(self, *args: Any) -> Any:
         return super().put(*args)
+
+
+@pytest.mark.parametrize("durability", ["sync", "exit"])
+def test_savers_of_four_methods_know_where_it_ended(
+    colour: Colour, durability: str, monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tests.support.stages.InMemorySaver", Own)
+    scenarios: list[Any] = [
+        test_where_a_stateful_graph_ended_outlives_the_replay_of_what_came_after,
+        partial(test_where_a_stateful_graph_left_for_its_parent_is_remembered, beside=True),
+    ]
+    if durability == "sync":
+        scenarios.append(test_what_is_replayed_is_replayed_once)
+        scenarios.append(partial(test_an_edit_of_what_had_ended_beside_it_is_not_what_stood_there, setting="stateful"))
+    for scenario in scenarios:
+        scenario(Stage(colour, "memory", durability, 1, tmp_path))
 
 
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
