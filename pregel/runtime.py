@@ -55,13 +55,15 @@ class RunControl:
         TypeError: it is no time.
     """
 
-    __slots__ = ("_hears", "cut_at", "drain_deadline", "reason")
+    __slots__ = ("_hears", "by_signal", "cut_at", "drain_deadline", "reason")
 
     def __init__(self, *, drain_deadline: float | timedelta | None = None) -> None:
         self.reason: str | None = None
         """Why a drain was requested; None while it was not."""
         self.cut_at: float | None = None
         """When runs are ended where they are, in the clock of `time.monotonic`; None while nothing was requested."""
+        self.by_signal = False
+        """Were signal handlers installed? One that comes in the very moment in which a loop falls asleep wakes nobody."""
         self.drain_deadline = None if drain_deadline is None else seconds(drain_deadline, "drain_deadline")
 
     def request_drain(self, reason: str = "shutdown") -> None:
@@ -101,7 +103,9 @@ class RunControl:
 
         if drain_deadline is not None:
             self.drain_deadline = seconds(drain_deadline, "drain_deadline")
-        return _signals.SignalHandlers(self, signals)
+        installed = _signals.SignalHandlers(self, signals)
+        self.by_signal = True
+        return installed
 
     def listen(self, listener: object, wake: Callable[[], object]) -> None:
         """Call `wake` at each request from now on, on whatever thread it comes; until `unlisten(listener)`."""

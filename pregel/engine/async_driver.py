@@ -37,7 +37,17 @@ from pregel.engine.program import Write
 from pregel.engine.snapshot import disown, into_lane, note_edited, note_unstored, salvage
 from pregel.engine.stranded import before_resume
 from pregel.engine.task import Task, acall, acall_routers, call, call_node, in_context, paced
-from pregel.engine.workers import Gate, Job, abandon_future, fail_future, future_type, give_outcome, linger, workers
+from pregel.engine.workers import (
+    LOOK_S,
+    Gate,
+    Job,
+    abandon_future,
+    fail_future,
+    future_type,
+    give_outcome,
+    linger,
+    workers,
+)
 from pregel.errors import AttemptClosedError, GraphInterrupt, NodeTimeoutError
 
 
@@ -481,7 +491,8 @@ class AsyncDriver:
         scope = self.run.open(task)
         if task.timeout is not None:
             self.limited = True
-        launch = partial(self.launch, scope, copy_context())
+        context = copy_context() if task.caller is None else task.context.copy()
+        launch = partial(self.launch, scope, context)
         if self.gate is None:
             launch()
         else:
@@ -725,6 +736,9 @@ class AsyncDriver:
             dues.append(self.deadline)
         if (cut := self.run.cut_at) is not None:
             dues.append(cut)
+        control = self.run.request.control
+        if control is not None and control.by_signal:
+            dues.append(time.monotonic() + LOOK_S)
         return min(dues) if dues else None
 
     async def expire(self, now: float) -> None:
@@ -864,6 +878,7 @@ class AsyncDriver:
         if child.timeout is not None:
             self.limited = True
         assert event.context is not None
+        child.context = event.context.copy()
         launch = partial(self.launch, scope, event.context)
         if self.gate is None:
             launch()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from types import BuiltinFunctionType
 from typing import Any
 
 from pregel.engine.effects import Retry
@@ -80,6 +79,6 @@ def tell(effect: Retry) -> None:
         )
 
 
-def is_replaced(function: Any) -> bool:
-    """Did a program put something of its own in the place of a function of the standard library?"""
-    return not isinstance(function, BuiltinFunctionType)
+def is_replaced(sleep: Any) -> bool:
+    """Did a program put something of its own in the place of `time.sleep`?"""
+    return getattr(sleep, "__module__", None) != "time"
