@@ -942,7 +942,7 @@ class _Children:
             ):
                 self.ended[ns] = entry.checkpoint["id"]
                 self._found.add(ns)
-            elif ":" in ns and (known := (entry.metadata or {}).get(SUB_KEY)):
+            elif ":" in ns and isinstance(known := (entry.metadata or {}).get(SUB_KEY), str):
                 # It knows what ended before its own open superstep.
                 for name, id_ in json.loads(known).items():
                     if name not in self._found:
