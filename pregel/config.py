@@ -145,6 +145,7 @@ def _callbacks(one: Any, other: Any) -> Any:
         return other
     if isinstance(one, list) and isinstance(other, list):
         return [*one, *(handler for handler in other if handler not in one)]
+    manager: Any
     manager, more = (other, one) if isinstance(one, list) else (one, getattr(other, "handlers", other))
     if not hasattr(manager, "copy") or not hasattr(manager, "add_handler"):
         return other

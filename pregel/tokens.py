@@ -1,20 +1,21 @@
 """Tokens of a model that a program asks by itself, without langchain-core: shown in stream mode `messages` as they come.
 
 Decides how pieces of an answer become one message: text is joined, calls of tools are put together by their index. Knows
-the pieces that OpenAI's chat completions stream, strings and plain dicts; for another client's say what to take of one.
-What is shown, and to whom, is decided where the node's other messages are (`pregel._scope.TaskScope.say`).
+what OpenAI's chat completions and responses and Anthropic's messages stream, strings and plain dicts; for another client's
+chunks say what to take of one. No client is imported: what they give is told by its fields. What is shown, and to whom, is
+decided where the node's other messages are (`pregel._scope.TaskScope.say`).
 
 Invariants
 1. All pieces of an answer have one id, and it is the id of the whole: what the node returns of it is not shown again.
 2. Returning the whole is up to the node: nothing is written to the state from here.
 
-Source: OpenAI's reference of streamed chat completions.
+Source: OpenAI's references of streamed chat completions and responses, Anthropic's of streamed messages.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from pregel import _scope
 from pregel.errors import shown
@@ -26,7 +27,7 @@ __all__ = ["MessageWriter", "astream_message", "delta_of", "get_message_writer",
 class MessageWriter:
     """Shows an answer piece by piece, and puts it together. Belongs to the attempt of a task that made it."""
 
-    __slots__ = ("_scope", "_started", "message")
+    __slots__ = ("_calls", "_scope", "_started", "message")
 
     def __init__(self, scope: _scope.TaskScope, message: Message) -> None:
         self._scope = scope
@@ -34,6 +35,8 @@ class MessageWriter:
         self.message = message
         """The answer so far; the same object until its end."""
         message.setdefault("id", new_id())
+        self._calls: dict[Any, dict[str, Any]] = {}
+        """Calls of tools by what the pieces name them with."""
 
     def __call__(self, piece: str | Mapping[str, Any] | None) -> None:
         """Show a piece and add it to the answer.
@@ -59,24 +62,32 @@ class MessageWriter:
             return
         for key, value in said.items():
             if key == "tool_calls":
-                _join_calls(whole.setdefault("tool_calls", []), value)
+                self._join_calls(value)
             elif isinstance(value, str) and isinstance(whole.get(key), str):
                 whole[key] += value
             else:
                 whole[key] = value
         self._scope.say(Message({"role": whole["role"], "content": "", "id": whole["id"], **said}))
 
+    def finish(self) -> Message:
+        """The answer, with `{}` for the arguments of a call that was streamed without any."""
+        for call in self._calls.values():
+            call["function"]["arguments"] = call["function"]["arguments"] or "{}"
+        return self.message
 
-def _join_calls(calls: list[dict[str, Any]], pieces: Iterable[Mapping[str, Any]]) -> None:
-    """Add pieces of tool calls: names and arguments are texts that go on, everything else is given once."""
-    for piece in pieces:
-        at = piece.get("index", len(calls))
-        while len(calls) <= at:
-            calls.append({"id": None, "type": "function", "function": {"name": "", "arguments": ""}})
-        call, function = calls[at], piece.get("function") or {}
-        call["id"] = piece.get("id") or call["id"]
-        for key in ("name", "arguments"):
-            call["function"][key] += function.get(key) or ""
+    def _join_calls(self, pieces: Iterable[Mapping[str, Any]]) -> None:
+        """Add pieces of tool calls: names and arguments are texts that go on, everything else is given once."""
+        calls: list[dict[str, Any]] = self.message.setdefault("tool_calls", [])
+        for piece in pieces:
+            index = piece.get("index", ("whole", len(calls)))
+            call = self._calls.get(index)
+            if call is None:
+                call = self._calls[index] = {"id": None, "type": "function", "function": {"name": "", "arguments": ""}}
+                calls.append(call)
+            function = piece.get("function") or {}
+            call["id"] = piece.get("id") or call["id"]
+            for key in ("name", "arguments"):
+                call["function"][key] += function.get(key) or ""
 
 
 def get_message_writer(role: str = "assistant", *, id: str | None = None) -> MessageWriter:
@@ -117,7 +128,7 @@ def stream_message(
     write, read = get_message_writer(role, id=id), delta or delta_of
     for chunk in chunks:
         write(read(chunk))
-    return write.message
+    return write.finish()
 
 
 async def astream_message(
@@ -131,12 +142,15 @@ async def astream_message(
     write, read = get_message_writer(role, id=id), delta or delta_of
     async for chunk in chunks:
         write(read(chunk))
-    return write.message
+    return write.finish()
 
 
 def delta_of(chunk: Any) -> str | Mapping[str, Any] | None:
-    """Return what a streamed chunk says: of one of OpenAI's chat completions (an object or a dict) the first choice's
-    delta, under the id of the completion; text, and parts of messages, as they are.
+    """Return what a streamed chunk says, None for nothing: text, or a part of a message.
+
+    Args:
+        chunk: Text, a part of a message as a dict, a chunk of OpenAI's chat completions (the first choice counts, under
+            the id of the completion), an event of OpenAI's responses or of Anthropic's messages; objects or dicts.
 
     Raises:
         TypeError: it is something else.
@@ -151,11 +165,64 @@ def delta_of(chunk: Any) -> str | Mapping[str, Any] | None:
         return {**part, "id": _field(chunk, "id")}
     if isinstance(chunk, Mapping) and ("content" in chunk or "tool_calls" in chunk):
         return chunk
+    kind = _field(chunk, "type")
+    if isinstance(kind, str):
+        if kind in EVENTS:
+            said: str | Mapping[str, Any] | None = EVENTS[kind](chunk)
+            return said
+        if kind.startswith(("response.", "message_", "content_block_")) or kind in SILENT:
+            return None
     raise TypeError(
         f"cannot tell what the chunk {shown(chunk)} ({type(chunk).__module__}.{type(chunk).__qualname__}) says; expected "
-        f"text, a dict with 'content' or 'tool_calls', or a chunk of OpenAI's chat completions: pass delta=, a function "
-        f"that returns the text of a chunk"
+        f"text, a dict with 'content' or 'tool_calls', or what OpenAI's or Anthropic's client streams: pass delta=, a "
+        f"function that returns the text of a chunk"
     )
+
+
+# ---- events of other streams
+
+
+def _call_piece(index: Any, *, id: str | None = None, name: str | None = None, arguments: str | None = None) -> Any:
+    return {"tool_calls": [{"index": index, "id": id, "function": {"name": name, "arguments": arguments}}]}
+
+
+def _response_item(event: Any) -> Any:
+    item = _field(event, "item")
+    if _field(item, "type") != "function_call":
+        return None
+    return _call_piece(_field(event, "output_index"), id=_field(item, "call_id"), name=_field(item, "name"))
+
+
+def _response_arguments(event: Any) -> Any:
+    return _call_piece(_field(event, "output_index"), arguments=_field(event, "delta"))
+
+
+def _block_start(event: Any) -> Any:
+    block = _field(event, "content_block")
+    if _field(block, "type") != "tool_use":
+        return _field(block, "text")
+    return _call_piece(_field(event, "index"), id=_field(block, "id"), name=_field(block, "name"))
+
+
+def _block_delta(event: Any) -> Any:
+    delta = _field(event, "delta")
+    if _field(delta, "type") == "input_json_delta":
+        return _call_piece(_field(event, "index"), arguments=_field(delta, "partial_json"))
+    return _field(delta, "text")
+
+
+EVENTS: Final[dict[str, Callable[[Any], Any]]] = {
+    "response.created": lambda event: {"id": _field(_field(event, "response"), "id")},
+    "response.output_text.delta": lambda event: _field(event, "delta"),
+    "response.output_item.added": _response_item,
+    "response.function_call_arguments.delta": _response_arguments,
+    "message_start": lambda event: {"id": _field(_field(event, "message"), "id")},
+    "content_block_start": _block_start,
+    "content_block_delta": _block_delta,
+}
+"""Events that say something, by their type."""
+SILENT: Final = frozenset({"ping", "text", "input_json", "thinking", "signature", "citation"})
+"""Others of the same streams: signs of life, and what Anthropic's helper repeats in another form."""
 
 
 def _field(source: Any, name: str) -> Any:

@@ -68,8 +68,11 @@ class LangGraphDeprecatedSinceV11(LangGraphDeprecationWarning):
 class PregelDeprecationWarning(LangGraphDeprecatedSinceV05, LangGraphDeprecatedSinceV10, LangGraphDeprecatedSinceV11):
     """A name or parameter that has a newer form. A filter for any of LangGraph's deprecations holds for ours."""
 
-    __init__ = DeprecationWarning.__init__
-    __str__ = DeprecationWarning.__str__
+    def __init__(self, message: str, *args: object) -> None:
+        DeprecationWarning.__init__(self, message, *args)
+
+    def __str__(self) -> str:
+        return DeprecationWarning.__str__(self)
 
 
 class Notice(NamedTuple):

@@ -21,6 +21,7 @@ from checkpoint.memory import InMemorySaver
 from checkpoint.sqlite import SqliteSaver
 from pregel.cache.memory import InMemoryCache
 from pregel.config import get_stream_writer
+from pregel.engine import calls
 from pregel.errors import EmptyInputError, NodeTimeoutError
 from pregel.func import entrypoint, task
 from pregel.graph import START, StateGraph
@@ -28,6 +29,7 @@ from pregel.runtime import Runtime
 from pregel.store.memory import InMemoryStore
 from pregel.types import CachePolicy, Command, RetryPolicy, interrupt
 from pregel.warnings import PregelWarning
+from tests.checkpoint.plain import PlainSaver
 from tests.support.scenarios import Gate, Log, diagnosed, path_of, steps
 
 AGAIN = RetryPolicy(initial_interval=0.0, jitter=False, max_attempts=3, retry_on=OSError)
@@ -101,6 +103,19 @@ def place(colour, request, durability, shape, tmp_path):
 
 
 def test_what_has_finished_does_not_run_again_and_every_question_is_asked(place):
+    ask_in_parts(place)
+
+
+@pytest.mark.filterwarnings("ignore::pregel.warnings.PregelWarning")
+def test_a_saver_with_langgraphs_methods_alone(colour, tmp_path):
+    for shape in ("root", "nested node"):
+        place = Place(colour, "memory", "sync", shape, tmp_path)
+        place.memory = PlainSaver()
+        ask_in_parts(place)
+
+
+def ask_in_parts(place):
+    """Ask three questions at once and a fourth one; answer one, then two, then the last."""
     ran = []
 
     @task
@@ -214,6 +229,30 @@ def test_strict_refuses_a_call_with_other_arguments(colour, memory, thread, is_n
     numbers[0] = 1
     assert colour.invoke(graph, Command(resume="ok"), thread) == {"l": ["ok"]}
     assert ran == [1]
+
+
+def test_results_that_were_stored_before_calls_had_keys(colour, saver, thread, monkeypatch):
+    """They are found by their position and name, as in LangGraph."""
+    ran = []
+
+    @task
+    @colour.node
+    def work(n):
+        ran.append(n)
+        return n
+
+    @entrypoint(saver)
+    @colour.script
+    def flow(x):
+        results = yield [work(n) for n in range(3)]
+        return [*results, interrupt("?")]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(calls, "keyed", lambda run, scope, node, argument: (scope.count_call(None)[0], None, False))
+        patch.setattr(calls, "row_path", lambda run, task: task.path_text)
+        colour.invoke(flow, 0, thread)
+    assert colour.invoke(flow, Command(resume=3), thread) == [0, 1, 2, 3]
+    assert sorted(ran) == [0, 1, 2]
 
 
 def test_equal_calls_are_told_apart_by_their_order(colour, memory, thread):
@@ -383,6 +422,63 @@ def test_a_further_attempt_waits_for_a_call_that_is_still_running(colour):
 
     assert colour.invoke(flow, 0) == 7
     assert ran == [7]
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_further_attempt_after_a_time_limit_waits_for_what_is_running(colour, thread, stored):
+    ran, attempts = [], []
+    free = Gate()
+
+    @task
+    @colour.script
+    def slow(n):
+        ran.append(n)
+        yield free
+        return n
+
+    again = RetryPolicy(initial_interval=0.0, jitter=False, retry_on=NodeTimeoutError)
+
+    @entrypoint(InMemorySaver() if stored else None, retry_policy=again, timeout=0.05)
+    @colour.script
+    def flow(_):
+        attempts.append(1)
+        future = slow(7)
+        if len(attempts) == 2:
+            free.set()
+        return (yield future)
+
+    assert colour.invoke(flow, 0, thread) == 7
+    assert (ran, len(attempts)) == ([7], 2)
+
+
+def test_a_cancelled_run_keeps_what_has_finished(saver, thread):
+    ran = []
+    started = asyncio.Event()
+
+    @task
+    async def work(n):
+        ran.append(n)
+        if n == 2 and ran.count(2) == 1:
+            started.set()
+            await asyncio.Event().wait()
+        return n
+
+    @entrypoint(saver)
+    async def flow(x):
+        first = await work(1)
+        return [first, *await asyncio.gather(work(2), work(3))]
+
+    async def cancel():
+        running = asyncio.ensure_future(flow.ainvoke(0, thread))
+        await started.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(cancel())
+    assert flow.get_state(thread).next == ("flow",)
+    assert asyncio.run(flow.ainvoke(None, thread)) == [1, 2, 3]
+    assert ran.count(1) == 1
 
 
 def test_arguments_and_results_are_the_tasks_own(colour, memory, thread):

@@ -94,6 +94,57 @@ def test_a_streamed_completion(colour: Colour, form: Callable[[Any], Any]) -> No
     ]
 
 
+RESPONSE: list[dict[str, Any]] = [
+    {"type": "response.created", "response": {"id": "c"}},
+    {"type": "response.output_item.added", "output_index": 0, "item": {"type": "message", "id": "i0"}},
+    {"type": "response.output_text.delta", "output_index": 0, "delta": "Hel"},
+    {"type": "response.output_text.delta", "output_index": 0, "delta": "lo"},
+    {"type": "response.output_text.done", "output_index": 0, "text": "Hello"},
+    {
+        "type": "response.output_item.added",
+        "output_index": 1,
+        "item": {"type": "function_call", "id": "i1", "call_id": "a", "name": "f0"},
+    },
+    {"type": "response.function_call_arguments.delta", "output_index": 1, "delta": '{"x"'},
+    {"type": "response.function_call_arguments.delta", "output_index": 1, "delta": ": 1}"},
+    {"type": "response.completed", "response": {"id": "c"}},
+]
+EVENTS: list[dict[str, Any]] = [
+    {"type": "message_start", "message": {"id": "c", "role": "assistant", "content": []}},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {"type": "ping"},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hel"}},
+    {"type": "text", "text": "Hel", "snapshot": "Hel"},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "lo"}},
+    {"type": "content_block_stop", "index": 0},
+    {"type": "content_block_start", "index": 1, "content_block": {"type": "tool_use", "id": "a", "name": "f0"}},
+    {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": '{"x"'}},
+    {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": ": 1}"}},
+    {"type": "message_delta", "delta": {"stop_reason": "tool_use"}},
+    {"type": "message_stop"},
+]
+
+
+@pytest.mark.parametrize("events", [RESPONSE, EVENTS], ids=["responses", "anthropic"])
+@pytest.mark.parametrize("form", [lambda event: event, as_objects], ids=["dicts", "objects"])
+def test_streamed_events(colour: Colour, events: list[dict[str, Any]], form: Callable[[Any], Any]) -> None:
+    graph = streams(colour, [form(event) for event in events])
+    shown = colour.stream(graph, HELLO, stream_mode=["messages", "values"])
+    pieces = [payload[0] for mode, payload in shown if mode == "messages"]
+    assert [piece.content for piece in pieces] == ["Hel", "lo", "", "", ""]
+    assert {piece.id for piece in pieces} == {"c"}
+    whole = shown[-1][1]["messages"][-1]
+    assert (whole.content, whole.id) == ("Hello", "c")
+    assert whole.tool_calls == [{"name": "f0", "args": {"x": 1}, "id": "a", "type": "tool_call"}]
+
+
+def test_a_call_without_arguments(colour: Colour) -> None:
+    start = {"type": "content_block_start", "index": 4, "content_block": {"type": "tool_use", "id": "a", "name": "f"}}
+    empty = {"type": "content_block_delta", "index": 4, "delta": {"type": "input_json_delta", "partial_json": ""}}
+    whole = colour.invoke(streams(colour, [start, empty]), HELLO)["messages"][-1]
+    assert whole.tool_calls == [{"name": "f", "args": {}, "id": "a", "type": "tool_call"}]
+
+
 @pytest.mark.parametrize(
     ("chunks", "options", "texts"),
     [
@@ -190,7 +241,7 @@ def test_an_async_node_waits_for_a_slow_reader_where_it_awaits() -> None:
     assert asyncio.run(read()) == [str(number) for number in range(100)]
 
 
-@pytest.mark.parametrize("chunk", [3, {"other": 1}, object()])
+@pytest.mark.parametrize("chunk", [3, {"other": 1}, {"type": "other"}, {"type": 3}, object()], ids=repr)
 def test_chunks_that_say_nothing_we_know(colour: Colour, chunk: Any) -> None:
     with refused(TypeError, "delta="):
         delta_of(chunk)

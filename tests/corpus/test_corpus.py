@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.corpus import agents, nesting, pipelines, states, surfaces, typed
+from tests.corpus import agents, nesting, pipelines, states, surfaces, typed, workflows
 from tests.support.scenarios import Colour
 
 HERE = Path(__file__).parent
 PROGRAMS = [
     program
-    for module in (agents, pipelines, states, nesting, surfaces, typed)
+    for module in (agents, pipelines, states, nesting, surfaces, typed, workflows)
     for name, program in inspect.getmembers(module, inspect.isfunction)
     if program.__module__ == module.__name__ and list(inspect.signature(program).parameters) == ["colour"]
 ]
@@ -26,7 +26,7 @@ def test_program(program: Callable[[Colour], None], colour: Colour) -> None:
 
 
 def test_the_corpus_is_complete() -> None:
-    assert len(PROGRAMS) >= 52
+    assert len(PROGRAMS) >= 64
 
 
 def test_no_program_is_excused() -> None:

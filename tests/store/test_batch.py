@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -284,5 +285,54 @@ def test_an_operation_of_a_batch_may_be_asked_for_directly() -> None:
     async def main() -> None:
         store = Recorder()
         assert await store.abatch([PutOp(NS, "a", {"n": 1}), GetOp(NS, "b")]) == [None, None]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_caller_gets_what_it_would_have_got_alone(seed: int) -> None:
+    """Random calls of one moment, beside the same calls one after the other."""
+    chance = random.Random(seed)
+
+    def call() -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+        space = ("root", *chance.choices("ab", k=chance.randint(0, 1)))
+        kind = chance.randrange(10)
+        key = chance.choice("xy")
+        if kind < 3:
+            return "aget", (space, key), {}
+        if kind < 7:
+            more = {"if_version": chance.choice((0, 1))} if chance.random() < 0.15 else {}
+            return "aput", (space, key, {"n": chance.choice((0, 1, True, 2))}), more
+        if kind == 7:
+            return "adelete", (space, key), {}
+        if kind == 8:
+            wanted = chance.choice((None, {"n": 1}, {"n": True}, {"n": {"$bad": 1}}, {"n": {"$gt": 0}}))
+            return "asearch", (space[:1],), {"filter": wanted}
+        return "alist_namespaces", (), {}
+
+    async def seen(asked: Any) -> Any:
+        try:
+            found = await asked
+        except Exception as error:  # noqa: BLE001 - the outcome
+            return type(error)
+        # Puts that another one replaced unseen have no version of their own.
+        return [getattr(one, "value", one) for one in found] if isinstance(found, list) else found and found.value
+
+    async def main() -> None:
+        store, alone = Recorder(), InMemoryStore()
+        for _ in range(15):
+            calls = [call() for _ in range(chance.randint(1, 12))]
+            # A version is only the same where nothing was put before it in the same moment.
+            versions = [n for n, (_, _, more) in enumerate(calls) if more]
+            calls = calls[: versions[0] + 1] if versions else calls
+            found = await asyncio.gather(*(seen(getattr(store, name)(*args, **more)) for name, args, more in calls))
+            wanted = [await seen(getattr(alone, name)(*args, **more)) for name, args, more in calls]
+            if not versions:
+                assert found == wanted, calls
+                continue
+            # Versions differ by the puts that count as one: start again from one store.
+            assert found[:-1] == wanted[:-1], calls
+            alone = InMemoryStore()
+            store.inner = InMemoryStore()
 
     asyncio.run(main())

@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 from checkpoint.memory import InMemorySaver
 from checkpoint.sqlite import SqliteSaver
 from pregel.config import get_store
+from pregel.func import entrypoint, task
 from pregel.graph import START, StateGraph
 from pregel.runtime import Runtime, get_runtime
 from pregel.store.base import BaseStore
@@ -230,3 +231,33 @@ def test_a_store_that_fails_is_an_error_of_the_node(colour: Colour, tmp_path: Pa
     assert store.get(NS, "k").value == {"n": 1}  # type: ignore[union-attr]
     assert colour.get_state(graph, CONFIG).next == ("n",)
     store.close()
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_functions_share_a_store(colour: Colour, kind: str, tmp_path: Path) -> None:
+    """An entrypoint and its tasks, which run side by side."""
+    store = STORES[kind](tmp_path / "s")
+
+    @task
+    def note(n: int) -> int:
+        get_store().put(NS, f"{n}", {"n": n})
+        return n
+
+    @task
+    async def anote(n: int) -> int:
+        await get_store().aput(NS, f"{n}", {"n": n})
+        return n
+
+    @entrypoint(store=store)
+    def work(n: int, *, store: BaseStore) -> list[str]:
+        for future in [note(k) for k in range(n)]:
+            future.result()
+        return sorted(item.key for item in store.search(NS))
+
+    @entrypoint(store=store)
+    async def awork(n: int, *, store: BaseStore) -> list[str]:
+        await asyncio.gather(*(anote(k) for k in range(n)))
+        return sorted(item.key for item in await store.asearch(NS))
+
+    assert colour.invoke(awork if colour.is_async else work, 5) == [*"01234"]
+    close(store)

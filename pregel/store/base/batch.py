@@ -28,14 +28,42 @@ from pregel.store.base.copies import own_result
 __all__ = ["AsyncBatchedBaseStore", "refuse_on_a_loop"]
 
 
-class _Call:
-    """What one caller asks for, and where it waits."""
+class _Call(asyncio.Future[Any]):
+    """What one caller asks for, and waits for.
 
-    __slots__ = ("future", "op")
+    The caller awaits this very object: a cancellation of its task comes here, and can wait until the batch has ended
+    without a second future between the two.
+    """
 
-    def __init__(self, op: Op, future: asyncio.Future[Any]) -> None:
+    def __init__(self, op: Op, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
         self.op = op
-        self.future = future
+        self.is_taken = False
+        """Is it part of a batch?"""
+        self.is_left = False
+        """Has its caller been cancelled since?"""
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Cancel at once if no batch has it; else when its batch has ended."""
+        if not self.is_taken or self.done():
+            return super().cancel(msg)
+        self.is_left = True
+        return True
+
+    def end(self, result: Any = None, error: Exception | None = None) -> None:
+        """Tell the caller how it ended, unless it knows."""
+        if self.done():
+            return
+        if self.is_left:
+            super().cancel()
+        elif error is not None:
+            self.set_exception(error)
+        else:
+            self.set_result(result)
+
+    def give_up(self) -> None:
+        """The batch has been cancelled."""
+        super().cancel()
 
 
 class _Line:
@@ -91,25 +119,11 @@ class AsyncBatchedBaseStore(BaseStore):
         line = self._lines.get(loop)
         if line is None:
             line = self._lines[loop] = _Line()
-        call = _Call(op, loop.create_future())
+        call = _Call(op, loop)
         line.waiting.append(call)
-        self._go(loop, line)
-        cancelled: asyncio.CancelledError | None = None
-        while not call.future.done():
-            try:
-                await asyncio.shield(call.future)
-            except asyncio.CancelledError as cancellation:
-                if call in line.waiting:
-                    line.waiting.remove(call)
-                    raise
-                cancelled = cancellation
-            except Exception:  # noqa: BLE001 - raised by `result` below
-                break
-        if cancelled is not None:
-            if not call.future.cancelled():
-                call.future.exception()  # its caller has gone: nobody else asks
-            raise cancelled
-        result: Result = call.future.result()
+        if line.task is None:
+            self._go(loop, line)
+        result: Result = await call
         return result
 
     def _go(self, loop: asyncio.AbstractEventLoop, line: _Line) -> None:
@@ -121,8 +135,11 @@ class AsyncBatchedBaseStore(BaseStore):
     async def _serve(self, loop: asyncio.AbstractEventLoop, line: _Line) -> None:
         try:
             while line.waiting:
-                calls, line.waiting = line.waiting, []
-                await self._together(calls)
+                calls, line.waiting = [call for call in line.waiting if not call.done()], []
+                for call in calls:
+                    call.is_taken = True
+                if calls:
+                    await self._together(calls)
         finally:
             line.task = None
             # After a cancellation somebody may still wait. If everybody is cancelled with it, as when a loop ends, their
@@ -145,7 +162,7 @@ class AsyncBatchedBaseStore(BaseStore):
                     _fail([group], own)
         finally:
             for call in calls:
-                call.future.cancel()  # of those that have no result: this task was cancelled
+                call.give_up()  # of those that have no result: this task was cancelled
 
     async def _batch(self, groups: Sequence[_Group]) -> None:
         results = await self.abatch([group.op for group in groups])
@@ -164,9 +181,10 @@ class _Group:
 
     def end(self, result: Any) -> None:
         """Each caller has its own result: items are theirs to change."""
-        for n, call in enumerate(self.calls):
-            if not call.future.done():
-                call.future.set_result(result if n == 0 else own_result(result))
+        first, *others = self.calls
+        for call in others:
+            call.end(own_result(result))
+        first.end(result)
 
 
 def refuse_on_a_loop(store: BaseStore) -> None:
@@ -189,8 +207,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 def _fail(groups: Iterable[_Group], error: Exception) -> None:
     for group in groups:
         for call in group.calls:
-            if not call.future.done():
-                call.future.set_exception(error)
+            call.end(error=error)
 
 
 def _grouped(calls: Iterable[_Call]) -> list[_Group]:
