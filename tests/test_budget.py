@@ -22,11 +22,11 @@ import pytest
 from checkpoint.memory import InMemorySaver
 from checkpoint.sqlite import SqliteSaver
 from pregel.cache.memory import InMemoryCache
+from pregel.callbacks import GraphCallbackHandler
 from pregel.errors import GraphRecursionError
 from pregel.func import entrypoint, task
 from pregel.graph import END, START, StateGraph
-from pregel.types import RetryPolicy
-from pregel.types import CachePolicy
+from pregel.types import CachePolicy, RetryPolicy
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORT, LONG = 100, 300
@@ -54,7 +54,7 @@ def chain(length: int, *, is_async: bool = False, saver: object = None):
     return builder.compile(checkpointer=saver)
 
 
-def loop(steps: int, *, is_async: bool = False):
+def loop(steps: int, *, is_async: bool = False, callbacks: object = None):
     """Two nodes that do nothing, in turn, until the step limit ends it."""
 
     def nothing(state):
@@ -70,11 +70,13 @@ def loop(steps: int, *, is_async: bool = False):
         builder.add_edge(source, target)
     graph = builder.compile()
 
+    config = {"recursion_limit": steps, "callbacks": callbacks}
+
     def invoke() -> None:
         if is_async:
-            asyncio.run(graph.ainvoke({"n": 0}, {"recursion_limit": steps}))
+            asyncio.run(graph.ainvoke({"n": 0}, config))
         else:
-            graph.invoke({"n": 0}, {"recursion_limit": steps})
+            graph.invoke({"n": 0}, config)
 
     def run() -> None:
         with pytest.raises(GraphRecursionError):
@@ -102,8 +104,11 @@ def profile(call: Callable[[], None]) -> Counter[tuple[str, str]]:
     return seen
 
 
-def per_superstep(is_async: bool) -> dict[tuple[str, str], float]:
-    return difference(profile(loop(LONG, is_async=is_async)), profile(loop(SHORT, is_async=is_async)))
+def per_superstep(is_async: bool, callbacks: object = None) -> dict[tuple[str, str], float]:
+    return difference(
+        profile(loop(LONG, is_async=is_async, callbacks=callbacks)),
+        profile(loop(SHORT, is_async=is_async, callbacks=callbacks)),
+    )
 
 
 def difference(long: Counter[tuple[str, str]], short: Counter[tuple[str, str]]) -> dict[tuple[str, str], float]:
@@ -243,6 +248,16 @@ def test_what_a_cache_costs(is_async):
     assert cost(is_async=is_async, hits=False, cache=InMemoryCache()) <= 260
 
 
+@COLOURS
+def test_what_observing_costs(is_async):
+    """Nothing without a handler of ours, whatever else stands in the config; with one, so many calls per superstep."""
+
+    unused = per_superstep(is_async)
+    assert sum(per_superstep(is_async, callbacks=[object()]).values()) == sum(unused.values())
+    used = sum(per_superstep(is_async, callbacks=[GraphCallbackHandler()]).values())
+    assert sum(unused.values()) < used <= 200
+
+
 def test_a_large_graph_steps_as_fast_as_a_small_one():
     """A superstep of a graph of 1,000 nodes makes exactly the calls of a superstep of one with 10."""
 
@@ -368,8 +383,11 @@ NOT_BEFORE_USE = [
     "concurrent.futures",
     "difflib",
     "logging",
+    "opentelemetry",
     "ormsgpack",
+    "pregel.callbacks",
     "pregel.engine.async_driver",
+    "pregel.otel",
     "pydantic",
     "sqlite3",
     "subprocess",
