@@ -317,11 +317,11 @@ def made_before(run: RunState, scope: TaskScope, node: Node, key: str) -> Task |
             callers.append(caller)
             caller = getattr(caller, "former", None)
         calls.made = {}
-        for task in run.tasks if len(callers) > 1 or scope.attempt > 1 else ():
+        for number, task in enumerate(run.tasks) if len(callers) > 1 or scope.attempt > 1 else ():
             if task.call_index >= 0 and task.parent in callers:
-                calls.made[task.node.address, task.key] = task
-    found: Task | None = calls.made.get((node.address, key))
-    return found
+                calls.made[task.node.address, task.key] = number  # not the task: it knows who calls it now
+    number = calls.made.get((node.address, key))
+    return None if number is None else run.tasks[number]
 
 
 def is_of_use(run: RunState, task: Task) -> bool:
