@@ -34,7 +34,14 @@ class _Question:
             self.address.choose(first)
         graph = self.address.graph
         ways = [Way(*way) for way in graph.declared_ways()]
-        reasons = Reasons(graph.program, self.address.request, ways, named=self.named is not None)
+        reasons = Reasons(
+            graph.program,
+            self.address.request,
+            ways,
+            named=self.named is not None,
+            before=graph.interrupt_before_nodes,
+            after=graph.interrupt_after_nodes,
+        )
         self.channels = channels_of(graph.program)
         self.reading = reasons.explain(graph.get_name(), self.limit)
 

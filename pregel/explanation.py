@@ -20,6 +20,7 @@ _VIA = {
     "join": "edge from several",
     "goto": "Command",
     "send": "Send",
+    "call": "call",
     "channel": "channel",
 }
 
@@ -50,8 +51,8 @@ class Cause(NamedTuple):
     task_id: str | None = None
     step: int | None = None
     """The step in which it was written."""
-    via: Literal["edge", "branch", "join", "goto", "send", "channel"] | None = None
-    """`goto`: no edge is declared there, so it was a Command."""
+    via: Literal["edge", "branch", "join", "goto", "send", "call", "channel"] | None = None
+    """`goto`: no edge is declared there, so it was a Command. `call`: the task that it names called this one."""
     detail: str = ""
 
     def __str__(self) -> str:
@@ -86,6 +87,8 @@ class StepTask(NamedTuple):
     """Repr of the exception."""
     state: RunnableConfig | None = None
     """Where its nested graph keeps its state: the config to explain that with."""
+    calls: tuple[StepTask, ...] = ()
+    """Tasks that it called, as far as something of them is stored, in the order of calling."""
 
     def __str__(self) -> str:
         status: str = self.status
@@ -96,7 +99,9 @@ class StepTask(NamedTuple):
         why = ", ".join(map(str, self.causes)) or "nothing that is stored"
         released = "; nothing else was left to run" if self.released else ""
         nested = f"; nested graph at {self.state['configurable']['checkpoint_ns']!r}" if self.state else ""
-        return f"{self.name} {status}: woken by {why}{released}{nested}"
+        how = "called" if self.causes and self.causes[0].via == "call" else "woken"
+        line = f"{self.name} {status}: {how} by {why}{released}{nested}"
+        return "\n".join([line, *(f"  {text}" for call in self.calls for text in str(call).splitlines())])
 
 
 class Lack(NamedTuple):
@@ -153,6 +158,9 @@ class Step(NamedTuple):
     nothing has woken in the steps before."""
     first_step: int | None = None
     """Less than `step` if several steps are not stored one by one (durability `exit` or `Every`): the first of them."""
+    stopped: Literal["before", "after"] | None = None
+    """The open step, of which nothing has run: it waits at a breakpoint before it, or after the step before it, that the
+    graph was compiled with or the thread keeps. Those of a single call are not stored."""
 
     def __str__(self) -> str:
         title = {"open": f"open step {self.step}", "loop": f"step {self.step}"}.get(
@@ -160,7 +168,10 @@ class Step(NamedTuple):
         )
         if self.first_step is not None and self.first_step != self.step:
             title = f"steps {self.first_step} to {self.step}, not stored one by one"
-        lines = [*map(str, self.tasks), *map(str, self.lacks)]
+        if self.stopped is not None:
+            where = "before it" if self.stopped == "before" else "after the step before"
+            title += f", stopped at a breakpoint {where}"
+        lines = [line for entry in (*self.tasks, *self.lacks) for line in str(entry).splitlines()]
         if not lines and self.kind == "open":
             lines = ["nothing is due"]
         return "\n".join([title, *(f"  {line}" for line in lines)])

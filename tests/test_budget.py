@@ -22,9 +22,11 @@ import pytest
 from checkpoint.memory import InMemorySaver
 from checkpoint.sqlite import SqliteSaver
 from pregel.cache.memory import InMemoryCache
+from pregel.callbacks import GraphCallbackHandler
 from pregel.errors import GraphRecursionError
 from pregel.func import entrypoint, task
 from pregel.graph import END, START, StateGraph
+from pregel.types import RetryPolicy
 from pregel.types import CachePolicy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,7 +55,7 @@ def chain(length: int, *, is_async: bool = False, saver: object = None):
     return builder.compile(checkpointer=saver)
 
 
-def loop(steps: int, *, is_async: bool = False):
+def loop(steps: int, *, is_async: bool = False, callbacks: object = None):
     """Two nodes that do nothing, in turn, until the step limit ends it."""
 
     def nothing(state):
@@ -69,11 +71,13 @@ def loop(steps: int, *, is_async: bool = False):
         builder.add_edge(source, target)
     graph = builder.compile()
 
+    config = {"recursion_limit": steps, "callbacks": callbacks}
+
     def invoke() -> None:
         if is_async:
-            asyncio.run(graph.ainvoke({"n": 0}, {"recursion_limit": steps}))
+            asyncio.run(graph.ainvoke({"n": 0}, config))
         else:
-            graph.invoke({"n": 0}, {"recursion_limit": steps})
+            graph.invoke({"n": 0}, config)
 
     def run() -> None:
         with pytest.raises(GraphRecursionError):
@@ -101,8 +105,11 @@ def profile(call: Callable[[], None]) -> Counter[tuple[str, str]]:
     return seen
 
 
-def per_superstep(is_async: bool) -> dict[tuple[str, str], float]:
-    return difference(profile(loop(LONG, is_async=is_async)), profile(loop(SHORT, is_async=is_async)))
+def per_superstep(is_async: bool, callbacks: object = None) -> dict[tuple[str, str], float]:
+    return difference(
+        profile(loop(LONG, is_async=is_async, callbacks=callbacks)),
+        profile(loop(SHORT, is_async=is_async, callbacks=callbacks)),
+    )
 
 
 def difference(long: Counter[tuple[str, str]], short: Counter[tuple[str, str]]) -> dict[tuple[str, str], float]:
@@ -122,6 +129,37 @@ def test_calls_of_a_superstep(is_async):
     listing = "\n".join(f"{cost:5.2f} {kind:6} {where}" for (kind, where), cost in sorted(costs.items(), key=str))
     assert frames <= 20, listing
     assert sum(costs.values()) <= 60, listing
+
+
+@COLOURS
+def test_policies_that_are_not_used_cost_nothing(is_async):
+    """A node that does not fail makes the same calls with retries, a handler and a graph's policy as without."""
+
+    def run(length: int, **policies) -> Callable[[], None]:
+        def nothing(state):
+            return None
+
+        async def anothing(state):
+            return None
+
+        builder = StateGraph(State)
+        names = [f"n{i}" for i in range(length)]
+        for name in names:
+            builder.add_node(name, anothing if is_async else nothing, **policies)
+        for source, target in zip([START, *names], [*names, END], strict=True):
+            builder.add_edge(source, target)
+        graph = builder.compile()
+        if not is_async:
+            return lambda: graph.invoke({"n": 0})
+        return lambda: asyncio.run(graph.ainvoke({"n": 0}))
+
+    def of_ours(counter: Counter[tuple[str, str]]) -> Counter[tuple[str, str]]:
+        return Counter({key: count for key, count in counter.items() if str(ROOT) in key[1] and key[0] == "call"})
+
+    plain = of_ours(profile(run(50)))
+    assert of_ours(profile(run(50, retry_policy=RetryPolicy(), error_handler=lambda state: None))) == plain
+    parts = ("engine/retry.py", "engine/limits.py", "engine/limited.py", "_policies.py", "_signals.py")
+    assert not [where for _, where in plain if any(part in where for part in parts)]
 
 
 @COLOURS
@@ -209,6 +247,16 @@ def test_what_a_cache_costs(is_async):
     assert abs(unused - sum(per_superstep(is_async).values())) < 0.5
     assert cost(is_async=is_async, hits=True, cache=InMemoryCache()) <= 125
     assert cost(is_async=is_async, hits=False, cache=InMemoryCache()) <= 260
+
+
+@COLOURS
+def test_what_observing_costs(is_async):
+    """Nothing without a handler of ours, whatever else stands in the config; with one, so many calls per superstep."""
+
+    unused = per_superstep(is_async)
+    assert sum(per_superstep(is_async, callbacks=[object()]).values()) == sum(unused.values())
+    used = sum(per_superstep(is_async, callbacks=[GraphCallbackHandler()]).values())
+    assert sum(unused.values()) < used <= 200
 
 
 def test_a_large_graph_steps_as_fast_as_a_small_one():
@@ -336,8 +384,11 @@ NOT_BEFORE_USE = [
     "concurrent.futures",
     "difflib",
     "logging",
+    "opentelemetry",
     "ormsgpack",
+    "pregel.callbacks",
     "pregel.engine.async_driver",
+    "pregel.otel",
     "pydantic",
     "sqlite3",
     "subprocess",

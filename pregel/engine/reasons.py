@@ -24,8 +24,9 @@ from pregel.channels.named_barrier_value import (
     NamedBarrierValue,
     NamedBarrierValueAfterFinish,
 )
-from pregel.constants import ERROR, ERROR_SOURCE_NODE, INTERRUPT, PULL, START, TASKS
+from pregel.constants import ERROR, ERROR_SOURCE_NODE, INTERRUPT, PULL, PUSH, START, TASKS
 from pregel.engine import history, pause, view
+from pregel.engine.calls import Recalled
 from pregel.engine.program import Node, Program
 from pregel.engine.state import Request, RunState
 from pregel.engine.task import Task
@@ -44,6 +45,7 @@ TOO_FAR = "older checkpoints are gone, or too far back"
 NOT_KEPT = "what the tasks wrote was not kept"
 
 _PREFIX = f"~{PULL}, "
+Status = Literal["finished", "pending", "failed", "asked", "handled"]
 
 
 def channels_of(program: Program) -> frozenset[str]:
@@ -76,6 +78,8 @@ class Point:
                 self.rows.setdefault(row.task_id, []).append(row)
             elif row.slot == 0:
                 self.commanded += row.writes
+        self.called = Recalled(loaded.writes)
+        """What is stored of tasks that tasks called."""
         self.starved: list[Node] = []
         self.due = [*self._sent(), *self._woken()]
         self.due += [Due(handler) for due in self.due if (handler := self._handler(due.task)) is not None]
@@ -162,12 +166,23 @@ class Point:
 class Reasons:
     """Explains the steps of one line of checkpoints."""
 
-    def __init__(self, program: Program, request: Request, ways: Sequence[Way], *, named: bool) -> None:
+    def __init__(
+        self,
+        program: Program,
+        request: Request,
+        ways: Sequence[Way],
+        *,
+        named: bool,
+        before: str | Sequence[str] = (),
+        after: str | Sequence[str] = (),
+    ) -> None:
         self.program = program
         self.request = request
         self.ways = tuple(ways)
         self.named = named
         """Was a checkpoint named? Then it comes first, and only the step after it is explained."""
+        self.breakpoints = {"before": before, "after": after}
+        """Those that the graph was compiled with."""
         self.points: list[Point] = []
         self.is_whole = False
         """Was the line read to its beginning?"""
@@ -284,7 +299,18 @@ class Reasons:
             for node in self.program.nodes.values()
             if node.name not in named and node.name != START and not node.is_inert and not node.is_error_handler
         )
-        return Step(newest.run.step, "open", newest.config, tasks, lacks)
+        stopped = None if newest.rows or not newest.due else (yield from self._stopped(newest))
+        return Step(newest.run.step, "open", newest.config, tasks, lacks, stopped=stopped)
+
+    def _stopped(self, newest: Point) -> Reading:
+        """The breakpoint that the open step waits at, of which nothing has run: "before", "after" or None."""
+        kept = pause.kept_breakpoints(newest.run)
+        before, after = (kept.get(kind) or self.breakpoints[kind] for kind in ("before", "after"))
+        if before and pause.breakpoint_hit(newest.run, before, [due.task for due in newest.due]):
+            return "before"
+        closed = (yield from self.at(1)) if after and newest.loaded.source == "loop" else None
+        is_hit = closed is not None and pause.breakpoint_hit(newest.run, after, [due.task for due in closed.due])
+        return "after" if is_hit else None
 
     def _tasks(self, number: int, *, is_closed: bool) -> Reading:
         point = self.points[number]
@@ -304,24 +330,7 @@ class Reasons:
 
     def _task(self, point: Point, due: Due, causes: tuple[Cause, ...], *, is_closed: bool) -> StepTask:
         task_id = point.run.id_of(due.task)
-        special: dict[str, Any] = {}
-        is_finished = is_handled = False
-        for row in point.rows.get(task_id, ()):
-            if _is_handed_over(row):
-                is_handled = True
-            elif row.slot == 0:
-                is_finished = True
-            else:
-                special.update(row.writes)
-        status: Literal["finished", "pending", "failed", "asked", "handled"]
-        if is_finished or (is_closed and not is_handled):
-            status = "finished"
-        elif is_handled:
-            status = "handled"
-        elif INTERRUPT in special:
-            status = "asked"
-        else:
-            status = "failed" if ERROR in special else "pending"
+        status, special = self._outcome(point, task_id, is_closed=is_closed)
         return StepTask(
             due.task.name,
             task_id,
@@ -332,7 +341,47 @@ class Reasons:
             tuple(map(_question, special[INTERRUPT])) if status == "asked" else (),
             _error(special[ERROR]) if status in ("failed", "handled") and ERROR in special else None,
             view.nested_config(point.run, due.task),  # type: ignore[arg-type]
+            self._calls(point, due.task.name, task_id, due.task.path),
         )
+
+    def _outcome(self, point: Point, task_id: str, *, is_closed: bool) -> tuple[Status, dict[str, Any]]:
+        """What became of a task, and what is stored of it beside its writes, by channel."""
+        special: dict[str, Any] = {}
+        is_finished = is_handled = False
+        for row in point.rows.get(task_id, ()):
+            if _is_handed_over(row):
+                is_handled = True
+            elif row.slot == 0:
+                is_finished = True
+            else:
+                special.update(row.writes)
+        if is_finished or (is_closed and not is_handled):
+            return "finished", special
+        if is_handled:
+            return "handled", special
+        if INTERRUPT in special:
+            return "asked", special
+        return "failed" if ERROR in special else "pending", special
+
+    def _calls(self, point: Point, caller: str, caller_id: str, path: tuple[Any, ...]) -> tuple[StepTask, ...]:
+        """The tasks that a task called; one that is not closed may still call others."""
+        found = []
+        for stored in sorted(point.called.of(caller_id), key=lambda stored: stored.index):
+            status, special = self._outcome(point, stored.id_, is_closed=False)
+            own = (PUSH, path, stored.index, True)
+            found.append(
+                StepTask(
+                    stored.name,
+                    stored.id_,
+                    own,
+                    status,
+                    (Cause("node", "", caller, caller_id, point.run.step, "call"),),
+                    interrupts=tuple(map(_question, special[INTERRUPT])) if status == "asked" else (),
+                    error=_error(special[ERROR]) if status == "failed" else None,
+                    calls=self._calls(point, stored.name, stored.id_, own),
+                )
+            )
+        return tuple(found)
 
     # ---- causes
 

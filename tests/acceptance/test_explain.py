@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from checkpoint.memory import InMemorySaver
 from checkpoint.registry import register_codec
 from checkpoint.sqlite import SqliteSaver
+from pregel import func
 from pregel.channels import BinaryOperatorAggregate, LastValue, Topic
 from pregel.engine import reasons
 from pregel.explanation import Cause, Explanation, Lack, Step, StepTask, Way
@@ -769,3 +771,93 @@ def test_the_text_names_everything() -> None:
     assert explained.why("u").startswith("step 5: u ")
     assert "nobody" in explained.why("nobody")
     assert "nothing" in str(Explanation("g", "t", "", ()))
+
+
+# ---- breakpoints, and tasks that tasks call
+
+
+@pytest.mark.parametrize(
+    ("compiled", "call", "stopped"),
+    [
+        ({"interrupt_before": ["b"]}, {}, "before"),
+        ({"interrupt_after": ["a"]}, {}, "after"),
+        ({"interrupt_before": "*"}, {}, "before"),
+        ({}, {"interrupt_before": ["b"], "keep_breakpoints": True}, "before"),
+        ({}, {"interrupt_after": ["a"], "keep_breakpoints": True}, "after"),
+        ({}, {"interrupt_before": ["b"]}, None),  # of a single call: not stored
+    ],
+)
+def test_a_thread_that_waits_at_a_breakpoint(
+    colour: Colour, saver: Any, thread: Any, compiled: Any, call: Any, stopped: Any
+) -> None:
+    graph = builder(colour, "ab", (START, "a"), ("a", "b")).compile(checkpointer=saver, **compiled)
+    colour.invoke(graph, {"l": []}, thread, **call)
+    if compiled.get("interrupt_before") == "*":
+        assert colour.explain(graph, thread).steps[-1].stopped == "before"
+        colour.invoke(graph, None, thread)
+    explained = colour.explain(graph, thread)
+    assert [step.stopped for step in explained.steps] == [None] * (len(explained.steps) - 1) + [stopped]
+    assert ("breakpoint" in str(explained)) is (stopped is not None)
+    assert [task.name for task in explained.steps[-1].tasks] == ["b"]
+    only = colour.explain(graph, thread, limit=0)
+    assert only.steps[-1].stopped == stopped
+    colour.invoke(graph, None, thread, **({"keep_breakpoints": False} if call else {}))
+    assert colour.explain(graph, thread).steps[-1].stopped is None
+
+
+def test_a_breakpoint_that_was_passed(colour: Colour, memory: Any, thread: Any):
+    """The node failed when it was let go: the thread waits for the next try, not at the breakpoint."""
+    graph = builder(colour, "a", (START, "a"), ("a", "f"), f=fails).compile(checkpointer=memory, interrupt_before=["f"])
+    colour.invoke(graph, {"l": []}, thread)
+    assert colour.explain(graph, thread).steps[-1].stopped == "before"
+    with pytest.raises(ValueError):
+        colour.invoke(graph, None, thread)
+    step = colour.explain(graph, thread).steps[-1]
+    assert (step.stopped, [task.status for task in step.tasks]) == (None, ["failed"])
+
+
+def test_tasks_that_tasks_call(saver: Any, thread: Any):
+    """Under the task that called them, with their own calls, in the order of calling."""
+
+    @func.task
+    def add(number: int) -> int:
+        return number + 1
+
+    @func.task
+    def twice(number: int) -> int:
+        return add(add(number).result()).result()
+
+    @func.task
+    def ask() -> Any:
+        return interrupt("?")
+
+    @func.task
+    def fail() -> None:
+        raise ValueError("boom")
+
+    @func.entrypoint(checkpointer=saver)
+    def flow(number: int) -> Any:
+        made = twice(number).result()
+        with contextlib.suppress(ValueError):
+            fail().result()
+        return made, ask().result()
+
+    def outline(entry: StepTask) -> Any:
+        line = (entry.name, entry.status)
+        return (*line, [outline(call) for call in entry.calls]) if entry.calls else line
+
+    calls = [("twice", "finished", [("add", "finished"), ("add", "finished")]), ("fail", "failed")]
+    flow.invoke(1, thread)
+    (entry,) = flow.explain(thread).steps[-1].tasks
+    assert outline(entry) == ("flow", "asked", [*calls, ("ask", "asked")])
+    assert entry.calls[-1].interrupts == entry.interrupts
+    assert entry.calls[1].error == "ValueError('boom')"
+    assert [told(cause) for call in entry.calls for cause in call.causes] == ["flow@0:call"] * 3
+    assert entry.calls[0].calls[1].causes[0].task_id == entry.calls[0].id
+    text = str(entry)
+    assert len(text.splitlines()) == 6
+    assert "    add finished: called by 'twice' in step 0 (call)" in text
+    flow.invoke(Command(resume="yes"), thread)
+    steps = flow.explain(thread).steps
+    (entry,) = next(step for step in steps if step.kind == "loop").tasks
+    assert outline(entry) == ("flow", "finished", [*calls, ("ask", "finished")])
