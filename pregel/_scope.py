@@ -135,7 +135,7 @@ class Calls:
         self.twins: dict[Any, int] = {}
         """How often each call was made."""
         self.made: Any = None
-        """What earlier attempts called, by call; None until this one calls something."""
+        """What earlier attempts called: call -> place in the step's tasks; None until this one calls something."""
 
 
 class TaskScope:

@@ -169,33 +169,44 @@ class Recalled:
     def __init__(self, pending: Sequence[TaskWrites]) -> None:
         self.pending = pending
         self.by_task: dict[str, list[TaskWrites]] = {}
-        self.by_caller: dict[str, list[Stored]] | None = None
-        """What tells the caller -> what is stored of the tasks that it called. Made when a call is not found."""
+        self.by_caller: dict[str, dict[int, list[Stored]]] | None = None
+        """What tells the caller -> number of the call -> what is stored of the task. Made when a call is not found."""
         self.claims: dict[str, TaskScope] = {}
         """Id of a stored called task -> the attempt that has called it again."""
         for row in pending:
             self.by_task.setdefault(row.task_id, []).append(row)
 
-    def of(self, caller_id: str) -> list[Stored]:
-        """What is stored of the tasks that this one called."""
+    def of(self, caller_id: str) -> dict[int, list[Stored]]:
+        """What is stored of the tasks that this one called, by the number of the call."""
         if self.by_caller is None:
             self.by_caller = {}
             for id_, rows in self.by_task.items():
                 found = _ROW.search(rows[0].path) if rows[0].path.startswith(f"~{PUSH}, ") else None
                 if found is not None:
-                    stored = Stored(id_, int(found[1]), found[2] == "1", found[4])
-                    self.by_caller.setdefault(found[3], []).append(stored)
-        return self.by_caller.get(_told(caller_id), [])
+                    calls = self.by_caller.setdefault(found[3], {})
+                    calls.setdefault(int(found[1]), []).append(Stored(id_, found[2] == "1", found[4]))
+        return self.by_caller.get(_told(caller_id), {})
+
+    def unused(self) -> set[tuple[str, str]]:
+        """Tasks with a stored result that was not asked for again: what tells their caller, and their name."""
+        self.of("")
+        assert self.by_caller is not None
+        return {
+            (told, stored.name)
+            for told, calls in self.by_caller.items()
+            for several in calls.values()
+            for stored in several
+            if stored.id_ not in self.claims and any(row.slot == 0 for row in self.by_task[stored.id_])
+        }
 
 
 class Stored:
     """A called task of which something is stored."""
 
-    __slots__ = ("id_", "in_line", "index", "name")
+    __slots__ = ("id_", "in_line", "name")
 
-    def __init__(self, id_: str, index: int, in_line: bool, name: str) -> None:
+    def __init__(self, id_: str, in_line: bool, name: str) -> None:
         self.id_ = id_
-        self.index = index
         self.in_line = in_line
         self.name = name
 
@@ -242,9 +253,8 @@ def _find_changed(run: RunState, recalled: Recalled, scope: TaskScope, child: Ta
     assert child.parent is not None
     if not child.in_line:
         return
-    for stored in recalled.of(run.id_of(child.parent)):
-        is_it = stored.index == child.call_index and stored.name == child.node.address and stored.in_line
-        if not is_it or stored.id_ in recalled.claims:
+    for stored in recalled.of(run.id_of(child.parent)).get(child.call_index, ()):
+        if stored.name != child.node.address or not stored.in_line or stored.id_ in recalled.claims:
             continue
         before = copy(child)
         before.id_ = stored.id_
@@ -283,19 +293,18 @@ def report(run: RunState) -> None:
 
     Only now is it certain: while a body runs, the call that a result belongs to may still come.
     """
-    recalled = run.recalled
+    recalled, run.recalled = run.recalled, None
     if recalled is None:
         return
-    for child in run.tasks:
+    unused = recalled.unused()
+    for child in run.tasks if unused else ():
         if child.call_index < 0 or child.parent is None or child.reapplied or run.id_of(child) in recalled.by_task:
             continue
-        for stored in recalled.of(run.id_of(child.parent)):
-            has_result = any(row.slot == 0 for row in recalled.by_task[stored.id_])
-            if has_result and stored.name == child.node.address and stored.id_ not in recalled.claims:
-                text = changed(child.parent, child, f"call {child.call_index}", "it has run again")
-                run.notice("changed-call", f"{child.parent.name}:{child.name}", text)
-                break
-    run.recalled = None
+        place = _told(run.id_of(child.parent)), child.node.address
+        if place in unused:
+            unused.remove(place)
+            text = changed(child.parent, child, f"call {child.call_index}", "it has run again")
+            run.notice("changed-call", f"{child.parent.name}:{child.name}", text)
 
 
 def made_before(run: RunState, scope: TaskScope, node: Node, key: str) -> Task | None:
@@ -308,11 +317,11 @@ def made_before(run: RunState, scope: TaskScope, node: Node, key: str) -> Task |
             callers.append(caller)
             caller = getattr(caller, "former", None)
         calls.made = {}
-        for task in run.tasks if len(callers) > 1 or scope.attempt > 1 else ():
+        for number, task in enumerate(run.tasks) if len(callers) > 1 or scope.attempt > 1 else ():
             if task.call_index >= 0 and task.parent in callers:
-                calls.made[task.node.address, task.key] = task
-    found: Task | None = calls.made.get((node.address, key))
-    return found
+                calls.made[task.node.address, task.key] = number  # not the task: it knows who calls it now
+    number = calls.made.get((node.address, key))
+    return None if number is None else run.tasks[number]
 
 
 def is_of_use(run: RunState, task: Task) -> bool:

@@ -301,6 +301,8 @@ def linger(scope: TaskScope, error: BaseException) -> None:
 
 def give_outcome(task: Any, gate: Gate | None) -> None:
     """Resolve the future of a settled child; its caller counts as running again when it was the last one."""
+    if task.future is None:
+        return  # two attempts of its caller have called it before it was looked at
     if task.caller is not None:
         task.caller.call_ended()
         if gate is not None:

@@ -837,13 +837,19 @@ def test_nothing_is_left_for_the_collector(colour):
             raise OSError
         return n
 
-    @entrypoint()
+    attempts = []
+
+    @entrypoint(retry_policy=AGAIN)
     @colour.script
     def flow(x):
         try:
             yield work(0)
         except OSError:
-            return (yield [work(1), work(2)])
+            results = yield [work(1), work(2)]
+        attempts.append(1)
+        if len(attempts) % 2:
+            raise OSError
+        return results
 
     async def run(times):
         for _ in range(times):
@@ -1310,6 +1316,30 @@ def test_tasks_of_nodes_are_shown_like_those_of_entrypoints(colour):
         (("sub",), {"n": {"l": [2]}}),
         ((), {"sub": {"l": [2]}}),
     ]
+
+
+def test_custom_chunks_of_tasks_have_the_namespace_of_their_graph(colour):
+    """So they come with and without `subgraphs=True`."""
+
+    @task
+    @colour.node
+    def say(word, writer):
+        writer(word)
+
+    @entrypoint()
+    @colour.script
+    def inner(x):
+        yield say(x)
+
+    @entrypoint()
+    @colour.script
+    def outer(x):
+        yield say("outer")
+        yield inner, "inner"
+
+    assert colour.stream(outer, 0, stream_mode="custom") == ["outer"]
+    chunks = colour.stream(outer, 0, stream_mode="custom", subgraphs=True)
+    assert [(path_of(ns), chunk) for ns, chunk in chunks] == [((), "outer"), (("outer",), "inner")]
 
 
 def test_breakpoints_are_named_after_the_function(colour, memory, thread):
