@@ -296,6 +296,11 @@ class entrypoint(Generic[ContextT]):
         strict: bool = False,
         **former: Unpack[_FormerEntrypoint],
     ) -> None:
+        if inspect.isroutine(checkpointer):
+            raise TypeError(
+                f"@entrypoint got the function {checkpointer.__name__!r} as its checkpointer; write @entrypoint() with "
+                f"parentheses"
+            )
         given = cast("dict[str, Any]", former)
         context_schema = _moved("config_schema", "context_schema", context_schema, given, "entrypoint")
         retry_policy = _moved("retry", "retry_policy", retry_policy, given, "entrypoint")
@@ -304,7 +309,7 @@ class entrypoint(Generic[ContextT]):
         self.cache = cache
         self.context_schema = context_schema
         self.cache_policy = cache_policy
-        self.retry_policy = retry_policy
+        self.retry_policy = _tuple(retry_policy)
         self.timeout = TimeoutPolicy.coerce(timeout)
         self.strict = strict
 
@@ -360,7 +365,7 @@ class entrypoint(Generic[ContextT]):
             store=self.store,
             cache=self.cache,
             cache_policy=self.cache_policy,
-            retry_policy=_tuple(self.retry_policy),
+            retry_policy=self.retry_policy,
             context_schema=self.context_schema,
             strict=self.strict,
         )
@@ -449,7 +454,17 @@ def _register_types(func: Any) -> None:
 
 
 def _tuple(policies: Policies) -> tuple[RetryPolicy, ...]:
-    return (policies,) if isinstance(policies, RetryPolicy) else tuple(policies or ())
+    """Several policies, one, or none.
+
+    Raises:
+        TypeError: one of them is something else.
+    """
+    if policies is None or isinstance(policies, RetryPolicy):
+        return () if policies is None else (policies,)
+    for policy in policies if isinstance(policies, Sequence) else [policies]:
+        if not isinstance(policy, RetryPolicy):
+            raise TypeError(f"retry_policy is {shown(policies)}; expected a RetryPolicy or a list of them")
+    return tuple(policies)
 
 
 def _moved(former: str, name: str, value: Any, given: dict[str, Any], where: str) -> Any:

@@ -26,6 +26,7 @@ from pregel.callbacks import GraphCallbackHandler
 from pregel.errors import GraphRecursionError
 from pregel.func import entrypoint, task
 from pregel.graph import END, START, StateGraph
+from pregel.types import RetryPolicy
 from pregel.types import CachePolicy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -128,6 +129,37 @@ def test_calls_of_a_superstep(is_async):
     listing = "\n".join(f"{cost:5.2f} {kind:6} {where}" for (kind, where), cost in sorted(costs.items(), key=str))
     assert frames <= 20, listing
     assert sum(costs.values()) <= 60, listing
+
+
+@COLOURS
+def test_policies_that_are_not_used_cost_nothing(is_async):
+    """A node that does not fail makes the same calls with retries, a handler and a graph's policy as without."""
+
+    def run(length: int, **policies) -> Callable[[], None]:
+        def nothing(state):
+            return None
+
+        async def anothing(state):
+            return None
+
+        builder = StateGraph(State)
+        names = [f"n{i}" for i in range(length)]
+        for name in names:
+            builder.add_node(name, anothing if is_async else nothing, **policies)
+        for source, target in zip([START, *names], [*names, END], strict=True):
+            builder.add_edge(source, target)
+        graph = builder.compile()
+        if not is_async:
+            return lambda: graph.invoke({"n": 0})
+        return lambda: asyncio.run(graph.ainvoke({"n": 0}))
+
+    def of_ours(counter: Counter[tuple[str, str]]) -> Counter[tuple[str, str]]:
+        return Counter({key: count for key, count in counter.items() if str(ROOT) in key[1] and key[0] == "call"})
+
+    plain = of_ours(profile(run(50)))
+    assert of_ours(profile(run(50, retry_policy=RetryPolicy(), error_handler=lambda state: None))) == plain
+    parts = ("engine/retry.py", "engine/limits.py", "engine/limited.py", "_policies.py", "_signals.py")
+    assert not [where for _, where in plain if any(part in where for part in parts)]
 
 
 @COLOURS

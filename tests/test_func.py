@@ -115,6 +115,13 @@ def test_options_are_kept():
     assert task(retry_policy=[retry, retry])(plain).retry_policy == (retry, retry)
 
 
+@pytest.mark.parametrize("wrong", [3, "often", [RetryPolicy(), 3]])
+def test_retry_policies_are_checked_at_once(wrong):
+    for made in (lambda: task(retry_policy=wrong)(plain), lambda: entrypoint(retry_policy=wrong)):
+        with refused(TypeError, "retry_policy", repr(wrong)[:10]):
+            made()
+
+
 @pytest.mark.parametrize("decorator", [task, entrypoint()], ids=["task", "entrypoint"])
 @pytest.mark.parametrize("function", [generator, async_generator, Generating(), functools.partial(generator)])
 def test_generators_are_refused(decorator, function):
@@ -147,7 +154,7 @@ def test_former_spellings():
     with pytest.warns(PregelDeprecationWarning, match="retry_policy"):
         assert task(retry=retry)(plain).retry_policy == (retry,)
     with pytest.warns(PregelDeprecationWarning, match="retry_policy"):
-        assert entrypoint(retry=retry)(plain).retry_policy == (retry,)
+        assert entrypoint(retry=retry).retry_policy == (retry,)
     with pytest.warns(PregelDeprecationWarning, match="context_schema"):
         assert entrypoint(config_schema=dict).context_schema is dict
     with refused(TypeError, "retries"):
@@ -195,8 +202,8 @@ def test_a_function_without_a_parameter_is_refused():
 
 
 def test_a_decorator_without_parentheses_is_refused():
-    with pytest.raises((TypeError, ValueError)):
-        entrypoint(plain)("input")
+    with refused(TypeError, "plain", "entrypoint()"):
+        entrypoint(plain)
 
 
 def test_final_is_a_frozen_value():

@@ -491,7 +491,8 @@ class AsyncDriver:
         scope = self.run.open(task)
         if task.timeout is not None:
             self.limited = True
-        launch = partial(self.launch, scope, copy_context())
+        context = copy_context() if task.caller is None else task.context.copy()
+        launch = partial(self.launch, scope, context)
         if self.gate is None:
             launch()
         else:
@@ -877,6 +878,7 @@ class AsyncDriver:
         if child.timeout is not None:
             self.limited = True
         assert event.context is not None
+        child.context = event.context.copy()
         launch = partial(self.launch, scope, event.context)
         if self.gate is None:
             launch()

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from _blake2 import blake2b
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import fields
 from marshal import dumps
@@ -42,7 +42,12 @@ CANONICAL: Final = 2
 MAX_DEPTH: Final = 100
 """Levels of an argument that are looked at."""
 PLAIN: Final = frozenset({int, str, float, bool, type(None), bytes})
-SCALARS: Final = {str: str.__str__, bytes: bytes.__bytes__, int: int.__index__, float: float.__float__}
+SCALARS: Final[dict[type, Callable[[Any], Any]]] = {
+    str: str.__str__,
+    bytes: bytes.__bytes__,
+    int: int.__index__,
+    float: float.__float__,
+}
 """What an object of a subclass is told by."""
 BY_TEXT: Final = frozenset(
     {"datetime", "decimal", "fractions", "uuid", "pathlib", "pathlib._local", "ipaddress", "zoneinfo"}

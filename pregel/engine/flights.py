@@ -38,7 +38,7 @@ PATIENCE_S = 1.0
 class Caching:
     """What a run knows of its graph's cache."""
 
-    __slots__ = ("cache", "default", "graph")
+    __slots__ = ("cache", "default", "graph", "loop")
 
     run = CachingRun
 
@@ -47,6 +47,8 @@ class Caching:
         self.default = default
         """The policy of nodes and called tasks that have none of their own."""
         self.graph = graph
+        self.loop = asyncio._get_running_loop()
+        """The event loop on whose thread the run was called; a sync run keeps it from turning."""
 
     def policy(self, task: Task) -> CachePolicy[Any] | None:
         """The policy that a task is under; None if it always runs."""
@@ -288,13 +290,15 @@ class _Keeper:
 class Flight:
     """One body that computes an entry, and those who wait for it. Any thread may land it, any number of times."""
 
-    __slots__ = ("cache", "key", "landed", "scope")
+    __slots__ = ("cache", "key", "landed", "loop", "scope")
 
     def __init__(self, cache: Any, key: Key, scope: TaskScope) -> None:
         self.cache = cache
         """Kept alive, so that no other one gets its address."""
         self.key = key
         self.scope = scope
+        self.loop = getattr(scope.host.keeper, "loop", None)
+        """The event loop that the body needs to come to its end."""
         self.landed = Outcome()
 
     def land(self) -> None:
@@ -308,16 +312,30 @@ class Flight:
 
     def carries(self, scope: TaskScope) -> bool:
         """Is this scope the one that computes, or inside of it?"""
-        inner: TaskScope | None = scope
-        while inner is not None:
-            if inner is self.scope:
-                return True
-            inner = inner.task.caller or inner.parent or inner.host.request.caller
-        return False
+        return any(inner is self.scope for inner in _around(scope))
 
-    def is_stuck(self) -> bool:
-        """Must somebody read chunks before the body can go on? He may be the one who waits."""
-        return bool(self.scope.host.is_crowded)
+    def is_stuck(self, scope: TaskScope) -> bool:
+        """Might the body wait for the one in `scope`? For him to read chunks, or to let its event loop turn."""
+        if self.scope.host.is_crowded:
+            return True
+        loop = self.loop
+        if loop is None:
+            return False
+        return not loop.is_running() or any(_blocks(inner.host, loop) for inner in _around(scope))
+
+
+def _around(scope: TaskScope) -> Iterator[TaskScope]:
+    """A body, and those that it runs inside of."""
+    inner: TaskScope | None = scope
+    while inner is not None:
+        yield inner
+        inner = inner.task.caller or inner.parent or inner.host.request.caller
+
+
+def _blocks(run: Any, loop: Any) -> bool:
+    """Is it a sync run that was called on the thread of this event loop?"""
+    caching = run.request.caching
+    return caching is not None and caching.loop is loop and not hasattr(run.keeper, "loop")
 
 
 _flights: dict[tuple[int, Key], Flight] = {}
@@ -371,10 +389,10 @@ def _take_off(cache: Any, key: Key, scope: TaskScope) -> Flight | None:
         flight, is_mine = _join(cache, key, scope)
         if is_mine:
             return flight
-        if flight.carries(scope) or flight.is_stuck():
+        if flight.carries(scope) or flight.is_stuck(scope):
             return None
         with _at_rest(scope):
-            while not flight.landed.wait(PATIENCE_S) and not flight.is_stuck():
+            while not flight.landed.wait(PATIENCE_S) and not flight.is_stuck(scope):
                 scope.check()
 
 
@@ -384,12 +402,12 @@ async def _atake_off(cache: Any, key: Key, scope: TaskScope) -> Flight | None:
         flight, is_mine = _join(cache, key, scope)
         if is_mine:
             return flight
-        if flight.carries(scope) or flight.is_stuck():
+        if flight.carries(scope) or flight.is_stuck(scope):
             return None
         with _at_rest(scope):
             landed = asyncio.ensure_future(flight.landed.aresult())
             try:
-                while not landed.done() and not flight.is_stuck():
+                while not landed.done() and not flight.is_stuck(scope):
                     await asyncio.wait([landed], timeout=PATIENCE_S)
             finally:
                 landed.cancel()

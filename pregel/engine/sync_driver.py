@@ -371,7 +371,8 @@ class SyncDriver:
         scope = self.run.open(task)
         if task.timeout is not None:
             self.limited = True
-        job = self.launched[scope] = Job(partial(self.body, copy_context(), scope), task.name)
+        context = copy_context() if task.caller is None else task.context.copy()
+        job = self.launched[scope] = Job(partial(self.body, context, scope), task.name)
         if self.gate is None:
             self.launch(job)
         else:
@@ -633,6 +634,7 @@ class SyncDriver:
         if child.timeout is not None:
             self.limited = True
         assert event.context is not None
+        child.context = event.context.copy()
         job = self.launched[scope] = Job(partial(self.body, event.context, scope), child.name)
         if child.timeout is None:
             # A body with a limit must stay one that can be abandoned, so whoever waits for it does not run it.

@@ -54,6 +54,7 @@ class Task:
         "attempt",
         "call_index",
         "caller",
+        "context",
         "error",
         "error_of",
         "first_attempt_at",
@@ -93,6 +94,9 @@ class Task:
     """For a called task that has finished: what its caller gets."""
     provisional: Collection[int]
     """Numbers of answers that were stored when the task had failed or was cut off; they may be given anew."""
+
+    context: Context
+    """Of a called task: its caller's as it was at the call, for further attempts."""
 
     def __init__(self, node: Node, input: Any, index: int = -1) -> None:
         self.node = node

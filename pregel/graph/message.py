@@ -14,7 +14,9 @@ from contextlib import suppress
 from copy import copy
 from functools import partial
 from itertools import repeat
+from math import inf
 from operator import attrgetter, itemgetter
+from sys import getrefcount
 from typing import Annotated, Any, Literal, cast, overload
 
 from typing_extensions import TypedDict
@@ -105,6 +107,8 @@ def add_messages(left: Any = None, right: Any = None, *, format: str | None = No
         raise ValueError(f"add_messages got format={shown(format)}; expected {OPENAI!r} or None")
     old: list[Any] = left if isinstance(left, list) else [left]
     new: list[Any] = right if isinstance(right, list) else [right]
+    if _growing:
+        _forget_dropped()
     if format is None and len(old) >= LONG:
         appended = _appended(old, new)
         if appended is not None:
@@ -336,7 +340,7 @@ class Log:
 LONG = 256
 """From so many messages on a list is remembered: looking at a shorter one costs a few microseconds."""
 MAX_GROWING = 32
-"""Lists that are remembered; the oldest is forgotten. They and their messages are held in memory until then."""
+"""Lists that are remembered; the oldest is forgotten, and at the next call each that nobody else has any more."""
 _growing: dict[int, tuple[list[Any], Log | None]] = {}
 """By address: the list, which is held so that the address is not another's, and what is known of it once it has grown."""
 _growing_lock = allocate_lock()
@@ -348,6 +352,27 @@ def _remember(merged: list[Any], log: Log | None) -> None:
     if len(_growing) > MAX_GROWING:
         with suppress(StopIteration, RuntimeError):  # another thread was faster, or is at it
             _growing.pop(next(iter(_growing)), None)
+
+
+def _forget_dropped() -> None:
+    """Let go of lists that nobody else has: no call can come with them, and their messages may be large."""
+    with suppress(RuntimeError):  # another thread is at it
+        for address in _held_least(_growing, ONLY_HERE):
+            _growing.pop(address, None)
+
+
+def _held_least(remembered: dict[int, tuple[list[Any], Log | None]], most: float) -> dict[int, int]:
+    """References to the remembered lists that have so many at most, by address."""
+    counted: dict[int, int] = {}
+    for address, (listed, _) in list(remembered.items()):
+        n_references = getrefcount(listed)
+        if n_references <= most:
+            counted[address] = n_references
+    return counted
+
+
+ONLY_HERE = _held_least({0: ([], None)}, inf)[0]
+"""References to a list that is only remembered; how they are counted differs between versions of Python."""
 
 
 def _appended(old: list[Any], new: list[Any]) -> list[Any] | None:

@@ -392,6 +392,59 @@ def test_a_stream_that_nobody_reads_keeps_nobody_waiting() -> None:
         assert [chunk["a"]["l"] for mode, chunk in chunks if mode == "updates"] == [["a"]]
 
 
+class Both:
+    """A node of both colours, whose async form is slow."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.started = threading.Event()
+
+    def invoke(self, state: Any) -> dict[str, Any]:
+        self.calls.append("sync")
+        return {"l": ["n"]}
+
+    async def ainvoke(self, state: Any) -> dict[str, Any]:
+        self.calls.append("async")
+        self.started.set()
+        await asyncio.sleep(0.01)
+        return {"l": ["n"]}
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_a_sync_call_on_the_loop_waits_for_nobody_on_it(width: int) -> None:
+    """Bad manners, but a program that did so without a cache must not stand still with one."""
+    both = Both()
+    builder = StateGraph(Log)
+    for n in range(width):
+        builder.add_node(f"n{n}", both, cache_policy=CONSTANT).add_edge(START, f"n{n}")
+    graph = builder.compile(cache=InMemoryCache())
+
+    async def main() -> list[Any]:
+        running = asyncio.create_task(graph.ainvoke({"l": []}))
+        while not both.started.is_set():
+            await asyncio.sleep(0)
+        return [graph.invoke({"l": []}), await running]
+
+    assert asyncio.run(main()) == [{"l": ["n"] * width}] * 2
+    assert sorted(both.calls) == ["async"] * width + ["sync"] * width
+
+
+def test_a_loop_that_stands_still_keeps_nobody_waiting() -> None:
+    """A coroutine is left half done when its loop stops; another thread, and this one, go on without it."""
+    both = Both()
+    graph = single(both, schema=Log).compile(cache=InMemoryCache())
+    loop = asyncio.new_event_loop()
+    try:
+        running = loop.create_task(graph.ainvoke({"l": []}))
+        while not both.started.is_set():
+            loop.run_until_complete(asyncio.sleep(0))
+        assert graph.invoke({"l": []}) == {"l": ["n"]}
+        assert loop.run_until_complete(running) == {"l": ["n"]}
+    finally:
+        loop.close()
+    assert both.calls == ["async", "sync"]
+
+
 # ---- what is kept
 
 

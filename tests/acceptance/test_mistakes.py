@@ -138,6 +138,7 @@ ELSEWHERE = {
     "two writers": "test_mistakes.py::test_two_writers_of_one_key",
     "command as input": "test_mistakes.py::test_a_command_as_input_names_nothing",
     "argument": "test_mistakes.py::test_an_argument_that_no_call_takes",
+    "call with other arguments": "test_functional.py::test_a_call_with_other_arguments_runs",
 }
 """Mistakes of the page whose tests need more than one program."""
 SECTIONS: dict[int, tuple[str, ...]] = {
@@ -149,6 +150,7 @@ SECTIONS: dict[int, tuple[str, ...]] = {
     6: ("unreachable node", "dead end"),
     7: ("join that cannot go on", "join left half full"),
     8: ("goto beside an edge", "declared goto beside an edge", "two writers"),
+    9: ("call with other arguments",),
 }
 """Section of docs/mistakes.md -> the tests of what it tells."""
 EACH = pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)

@@ -113,6 +113,14 @@ def root(colour: Colour, request: pytest.FixtureRequest, tmp_path: Path) -> Iter
     made.close()
 
 
+@pytest.fixture(params=[("memory", "sync"), ("restart", "async")], ids=lambda place: "-".join(place))
+def whole(colour: Colour, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    """Those of `root` in which each step is stored, for scenarios about what lies between two of them."""
+    made = Stage(colour, *request.param, 1, tmp_path)
+    yield made
+    made.close()
+
+
 @pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest) -> Any:
     """Each row of engine.md 6.1, and those with a key."""
@@ -638,28 +646,26 @@ def test_an_unused_saver_object_is_none_of_ours(root: Stage) -> None:
 
 
 @pytest.mark.parametrize("setting", ["default", "stateful"])
-def test_replay_inside_any_of_several_runs(root: Stage, way: str, setting: str) -> None:
+def test_replay_inside_any_of_several_runs(whole: Stage, way: str, setting: str) -> None:
     """promise 57: runs that had ended by then do not run again, what came after does."""
-    if root.durability == "exit":
-        root.durability = "async"
     build, per_call, _ = WAYS[way]
 
     def inner() -> Any:
         builder = StateGraph(Log)
         for name, before in (("i", START), ("j", "i")):
-            builder.add_node(name, root.colour.letter(name, root.calls)).add_edge(before, name)
+            builder.add_node(name, whole.colour.letter(name, whole.calls)).add_edge(before, name)
         return builder.compile(checkpointer=SETTINGS[setting])  # type: ignore[arg-type]
 
-    root.put_on(lambda: build(root, inner()).add_node("z", root.colour.letter("z", root.calls)).add_edge("n", "z"))
-    final = root.run({"l": []})
-    assert root.ran() == ["i"] * len(per_call) + ["j"] * len(per_call) + ["z"]
-    history = root.colour.history(root.graph, root.root, subgraphs=True)
+    whole.put_on(lambda: build(whole, inner()).add_node("z", whole.colour.letter("z", whole.calls)).add_edge("n", "z"))
+    final = whole.run({"l": []})
+    assert whole.ran() == ["i"] * len(per_call) + ["j"] * len(per_call) + ["z"]
+    history = whole.colour.history(whole.graph, whole.root, subgraphs=True)
     (task,) = next(e for e in history if e.next == ("n",)).tasks
     places = [state.config for state in task.states or (task.state,)]
     for number, place in enumerate(places):
         config = {"configurable": {k: place["configurable"][k] for k in ("thread_id", "checkpoint_ns")}}
         if way == "deeper":
-            (state, *_) = root.colour.history(root.graph, config, subgraphs=True)[1].tasks
+            (state, *_) = whole.colour.history(whole.graph, config, subgraphs=True)[1].tasks
             config = {
                 "configurable": {"thread_id": "1", "checkpoint_ns": state.state.config["configurable"]["checkpoint_ns"]}
             }
@@ -667,11 +673,11 @@ def test_replay_inside_any_of_several_runs(root: Stage, way: str, setting: str) 
             named(config["configurable"]["checkpoint_ns"]).replace(":*", "")
         )
         left = len(per_call) - order - 1
-        for entry in root.colour.history(root.graph, config)[:4]:
-            assert root.run(None, entry.config) == final
+        for entry in whole.colour.history(whole.graph, config)[:4]:
+            assert whole.run(None, entry.config) == final
             own = {1: [], 0: ["j"]}.get(len(entry.next) - 1, ["i", "j"]) if entry.next != ("i",) else ["i", "j"]
             own = [] if entry.next == () else ["j"] if entry.next == ("j",) else ["i", "j"]
-            assert root.ran() == sorted([*own, *["i", "j"] * left, "z"]), (number, entry.next)
+            assert whole.ran() == sorted([*own, *["i", "j"] * left, "z"]), (number, entry.next)
 
 
 @pytest.mark.parametrize("setting", ["default", "stateful"])
@@ -747,116 +753,112 @@ def nested_states(stage: Stage, next_: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("setting", ["default", "stateful"])
-def test_a_replay_that_stops_before_it_comes_there_still_comes_there(root: Stage, setting: str) -> None:
+def test_a_replay_that_stops_before_it_comes_there_still_comes_there(whole: Stage, setting: str) -> None:
     """Also where the thread stands on a fork already: the node around asks first, then calls the graph."""
-    root.durability = "async" if root.durability == "exit" else root.durability
 
     def build() -> StateGraph[Any]:
-        inner = chain_of(root, "i", "j", "k", setting=setting)
+        inner = chain_of(whole, "i", "j", "k", setting=setting)
 
         def node(state: Log) -> Any:
             first = interrupt("first")
             found = yield inner, {"l": [first]}
             return {"l": found["l"]}
 
-        return StateGraph(Log).add_node("n", root.colour.script(node)).add_edge(START, "n")
+        return StateGraph(Log).add_node("n", whole.colour.script(node)).add_edge(START, "n")
 
-    root.put_on(build)
-    root.run({"l": []})
-    root.run(Command(resume="A"))
-    assert root.ran() == ["i", "j", "k"]
+    whole.put_on(build)
+    whole.run({"l": []})
+    whole.run(Command(resume="A"))
+    assert whole.ran() == ["i", "j", "k"]
     for _ in range(2):  # the second time the newest checkpoint of the thread is a fork
-        (before,) = nested_states(root, "j")
-        asked = root.run(None, before.config)
+        (before,) = nested_states(whole, "j")
+        asked = whole.run(None, before.config)
         assert [question.value for question in asked["__interrupt__"]] == ["first"]
-        root.run(Command(resume="B"))
-        assert root.ran() == ["j", "k"]
-    assert root.run(Command(resume="K"))["l"] == ["A", "i", "j", "K"]
+        whole.run(Command(resume="B"))
+        assert whole.ran() == ["j", "k"]
+    assert whole.run(Command(resume="K"))["l"] == ["A", "i", "j", "K"]
 
 
 @pytest.mark.parametrize("setting", ["default", "stateful"])
-def test_what_is_done_after_an_edit_of_an_old_superstep_is_done_once(root: Stage, setting: str) -> None:
+def test_what_is_done_after_an_edit_of_an_old_superstep_is_done_once(whole: Stage, setting: str) -> None:
     """The thread has gone on from there: the run on the edit belongs to a branch of its own, and is found on it."""
-    root.durability = "async" if root.durability == "exit" else root.durability
 
     def build() -> StateGraph[Any]:
-        inner = StateGraph(Log).add_node("i", root.colour.letter("i", root.calls)).add_edge(START, "i")
-        inner.add_node("j", root.colour.letter("j", root.calls)).add_edge("i", "j")
-        inner.add_node("k", asking_as(root, "k")).add_edge("i", "k")
-        return as_node(root, inner.compile(checkpointer=SETTINGS[setting]))  # type: ignore[arg-type]
+        inner = StateGraph(Log).add_node("i", whole.colour.letter("i", whole.calls)).add_edge(START, "i")
+        inner.add_node("j", whole.colour.letter("j", whole.calls)).add_edge("i", "j")
+        inner.add_node("k", asking_as(whole, "k")).add_edge("i", "k")
+        return as_node(whole, inner.compile(checkpointer=SETTINGS[setting]))  # type: ignore[arg-type]
 
-    root.put_on(build)
-    root.run({"l": []})
-    (before,) = nested_states(root, "i")
-    root.colour.update_state(root.graph, root.root, {"l": ["elsewhere"]}, "n")
-    config = root.colour.update_state(root.graph, before.config, {"l": ["edit"]}, "i")
-    root.ran()
-    root.run(None, config)
-    assert root.ran() == ["j", "k"]
-    assert root.run(Command(resume="K"))["l"] == ["edit", "j", "K"]
-    assert root.ran() == ["k"]
+    whole.put_on(build)
+    whole.run({"l": []})
+    (before,) = nested_states(whole, "i")
+    whole.colour.update_state(whole.graph, whole.root, {"l": ["elsewhere"]}, "n")
+    config = whole.colour.update_state(whole.graph, before.config, {"l": ["edit"]}, "i")
+    whole.ran()
+    whole.run(None, config)
+    assert whole.ran() == ["j", "k"]
+    assert whole.run(Command(resume="K"))["l"] == ["edit", "j", "K"]
+    assert whole.ran() == ["k"]
 
 
 @pytest.mark.parametrize("setting", ["default", "stateful"])
 @pytest.mark.parametrize(("addressed", "first"), [(True, []), (False, ["one"])])
 def test_an_edit_that_is_addressed_sees_no_edit_beside_it(
-    root: Stage, setting: str, addressed: bool, first: list[str]
+    whole: Stage, setting: str, addressed: bool, first: list[str]
 ) -> None:
     """Two nested runs wait side by side, and each is edited. What is addressed is one line of checkpoints, which the other
     edit is not on; a call that addresses none goes on with both."""
-    root.durability = "async" if root.durability == "exit" else root.durability
 
     def build() -> StateGraph[Any]:
         builder = StateGraph(Log)
         for name in ("m", "n"):
-            builder.add_node(name, chain_of(root, "i", "q", setting=setting)).add_edge(START, name)
+            builder.add_node(name, chain_of(whole, "i", "q", setting=setting)).add_edge(START, name)
         return builder
 
-    root.put_on(build)
-    root.run({"l": []})
+    whole.put_on(build)
+    whole.run({"l": []})
     config = None
-    for task, edit in zip(root.colour.get_state(root.graph, root.root).tasks, ("one", "two"), strict=True):
-        config = root.colour.update_state(root.graph, task.state, {"l": [edit]}, "i")
-    root.run(None, config if addressed else None)
-    asked = root.colour.get_state(root.graph, root.root).interrupts
-    result = root.run(Command(resume={question.id: "A" for question in asked}))
+    for task, edit in zip(whole.colour.get_state(whole.graph, whole.root).tasks, ("one", "two"), strict=True):
+        config = whole.colour.update_state(whole.graph, task.state, {"l": [edit]}, "i")
+    whole.run(None, config if addressed else None)
+    asked = whole.colour.get_state(whole.graph, whole.root).interrupts
+    result = whole.run(Command(resume={question.id: "A" for question in asked}))
     assert result["l"] == ["i", *first, "A", "i", "two", "A"]
 
 
-def test_what_is_replayed_is_replayed_once(root: Stage) -> None:
+def test_what_is_replayed_is_replayed_once(whole: Stage) -> None:
     """A node comes by twice. The replay of a nested checkpoint of its first time stops and goes on: its second time calls
     the graph from its start."""
-    root.durability = "async" if root.durability == "exit" else root.durability
 
     def build() -> StateGraph[Any]:
-        inner = chain_of(root, "i", "k")
+        inner = chain_of(whole, "i", "k")
 
         def node(state: Log) -> Any:
             first = interrupt("q")
             found = yield inner, {"l": [first]}
             return {"l": found["l"]}
 
-        middle = StateGraph(Log).add_node("m", root.colour.script(node)).add_edge(START, "m")
+        middle = StateGraph(Log).add_node("m", whole.colour.script(node)).add_edge(START, "m")
         middle.add_conditional_edges("m", lambda state: "m" if len(state["l"]) < 4 else END, ["m", END])
-        return as_node(root, middle.compile())
+        return as_node(whole, middle.compile())
 
     def replies(*answers: str) -> Any:
-        return [root.run(Command(resume=one)) for one in answers][-1]
+        return [whole.run(Command(resume=one)) for one in answers][-1]
 
-    root.put_on(build)
-    root.run({"l": []})
+    whole.put_on(build)
+    whole.run({"l": []})
     replies("A")
-    (task,) = root.colour.get_state(root.graph, root.root, subgraphs=True).tasks
+    (task,) = whole.colour.get_state(whole.graph, whole.root, subgraphs=True).tasks
     nested = task.state.tasks[0].state
     assert nested.next == ("k",)
     final = replies("K", "B", "L")
     assert final == {"l": ["A", "i", "K", "B", "i", "L"]}
-    root.ran()
-    root.run(None, nested.config)
+    whole.ran()
+    whole.run(None, nested.config)
     replies("A", "K")
-    assert root.ran() == ["k", "k"]
+    assert whole.ran() == ["k", "k"]
     assert replies("B", "L") == final
-    assert root.ran() == ["i", "k", "k"]
+    assert whole.ran() == ["i", "k", "k"]
 
 
 def test_where_a_stateful_graph_ended_outlives_the_replay_of_what_came_after(root: Stage) -> None:

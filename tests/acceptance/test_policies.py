@@ -8,6 +8,7 @@ import asyncio
 import random
 import threading
 import time
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from pregel.errors import (
     ParentCommand,
     StoredFailure,
 )
+from pregel.func import entrypoint, task
 from pregel.graph import START, StateGraph
 from pregel.pregel import NodeBuilder, Pregel
 from pregel.runtime import RunControl, Runtime
@@ -307,6 +309,33 @@ def test_a_wait_ends_when_the_step_has_failed(colour: Colour, memory: Any, threa
         colour.invoke(graph, {"l": []}, thread)
     errors = {task.name: task.error for task in colour.get_state(graph, thread).tasks}
     assert errors == {"bad": None, "worse": "ValueError('boom')"}
+
+
+def test_every_attempt_of_a_called_task_has_its_callers_context(colour: Colour) -> None:
+    around: ContextVar[str] = ContextVar("around", default="none")
+    seen: list[str] = []
+
+    def work(number: int) -> int:
+        seen.append(around.get())
+        if len(seen) < 3:
+            raise ConnectionError("down")
+        return number
+
+    called = task(retry_policy=AGAIN._replace(initial_interval=0.001))(colour.node(work))
+
+    def flow(number: int) -> int:
+        around.set("mine")
+        result: int = called(number).result()
+        return result
+
+    async def aflow(number: int) -> int:
+        around.set("mine")
+        result: int = await called(number)
+        return result
+
+    graph = entrypoint()(aflow if colour.is_async else flow)
+    assert colour.invoke(graph, 1) == 1
+    assert seen == ["mine"] * 3
 
 
 def test_where_policies_come_from(colour: Colour) -> None:

@@ -414,9 +414,11 @@ def test_some_of_several_answers(colour: Colour, saver: Any) -> None:
     assert (colour.invoke(graph, answer, config, run_id="s"), ran) == (part, [])
 
 
-@pytest.mark.parametrize("nested", [None, "default", "stateful"])
+@pytest.mark.parametrize(
+    ("nested", "durability"), [(None, "sync"), (None, "exit"), ("default", "async"), ("stateful", "exit")]
+)
 def test_each_call_is_told_its_own_question(
-    colour: Colour, saver: Any, durability: Any, thread: Any, nested: str | None
+    colour: Colour, saver: Any, thread: Any, nested: str | None, durability: Any
 ) -> None:
     """A node asks three times over. Once the thread has gone on, each call is told what it had come to."""
 

@@ -376,3 +376,23 @@ def test_a_forked_child_has_workers_of_its_own():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=os.getcwd())
     assert done.returncode == 0, done.stderr
+
+
+def test_how_fast_threads_are_added():
+    """Fifty bodies that block run side by side after three looks."""
+    workers = Workers()
+    counts = [2]
+    workers._threads = 2
+
+    def add(count):
+        workers._threads += count
+        counts.append(workers._threads)
+
+    workers._add = add
+    for waiting in (48, 42, 18, 0):
+        while workers._jobs.qsize() > waiting:
+            workers._jobs.get()
+        while workers._jobs.qsize() < waiting:
+            workers._jobs.put(Job(lambda: None))
+        assert workers._grow(workers._done) == bool(waiting)
+    assert counts == [2, 8, 32, 50]

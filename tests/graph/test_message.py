@@ -226,6 +226,23 @@ def test_appending_to_a_long_list_looks_at_none_of_its_messages(monkeypatch: pyt
     assert len(module._growing) <= module.MAX_GROWING
 
 
+def test_what_nobody_has_any_more_is_let_go_of() -> None:
+    def conversation() -> list[Any]:
+        grown = add_messages([], [said("old", str(number)) for number in range(module.LONG)])
+        for number in range(5):
+            add_messages(grown, [said("asked", f"o{number}")])
+            grown = add_messages(grown, [said("new", f"n{number}")])
+        return grown
+
+    kept = conversation()
+    conversation()
+    add_messages([], ["x"])
+    assert [listed for listed, _ in module._growing.values()] == [kept]
+    del kept
+    add_messages([], ["x"])
+    assert module._growing == {}
+
+
 def test_branches_of_a_long_list_are_each_what_they_are() -> None:
     trunk = add_messages([], [said("old", str(number)) for number in range(module.LONG)])
     trunk = add_messages(trunk, [said("x", "x")])

@@ -352,6 +352,45 @@ def test_a_connection_with_rows_of_its_own(colour: Colour, tmp_path: Path) -> No
         assert conn.execute("SELECT 1 AS one").fetchone() == {"one": 1}
 
 
+def test_tables_that_went_with_a_transaction_are_made_again(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "s")) as conn:
+        store = SqliteStore(conn)
+        for _ in range(2):
+            conn.execute("BEGIN")
+            store.put(NS, "k", {"n": 1})
+            assert store.get(NS, "k") is not None
+            conn.rollback()
+        store.put(NS, "l", {"n": 1})
+        assert [item.key for item in store.search(NS)] == ["l"]
+
+
+def test_a_store_that_is_closed_while_it_opens(tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    made: list[SqliteStore] = []
+
+    class Slow(AsyncSqliteStore):
+        def _made(self, path: Any) -> SqliteStore:
+            begun.set()
+            assert go_on.wait(10)
+            made.append(super()._made(path))
+            return made[0]
+
+    async def main() -> None:
+        store = Slow(tmp_path / "s")
+        asked = asyncio.create_task(store.aget(NS, "k"))
+        await asyncio.to_thread(begun.wait)
+        closing = asyncio.create_task(store.aclose())
+        await asyncio.sleep(0)
+        go_on.set()
+        await closing
+        [found] = await asyncio.gather(asked, return_exceptions=True)
+        assert found is None or isinstance(found, StoreClosedError), "before or after the end"
+
+    asyncio.run(main())
+    with pytest.raises(sqlite3.ProgrammingError):
+        made[0].conn.execute("SELECT 1")
+
+
 def test_places_that_cannot_be(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing" / "s"):
         with pytest.raises(StoreOpenError, match=str(path)):

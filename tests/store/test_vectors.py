@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,3 +136,19 @@ def test_an_async_function_embeds_on_the_loop_and_each_text_once(tmp_path: Path)
                 await asyncio.to_thread(store.put, NS, "k", {"t": "plain"})
 
     asyncio.run(main())
+
+
+@stores
+def test_what_cannot_be_stored_is_not_embedded(make: Any, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def embed(texts: Any) -> list[list[float]]:
+        asked.extend(texts)
+        return [[1.0] for _ in texts]
+
+    store = make(tmp_path, embed=embed, fields=["t"])
+    with pytest.raises(TypeError, match="'k'"):
+        store.batch([PutOp(NS, "a", {"t": "fine"}), PutOp(NS, "k", {"t": "x", "lock": threading.Lock()})])
+    assert asked == []
+    if isinstance(store, SqliteStore):
+        store.close()

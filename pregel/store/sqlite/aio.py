@@ -131,8 +131,9 @@ class AsyncSqliteStore(AsyncBatchedBaseStore):
     async def aclose(self) -> None:
         """End the threads of the store and close its file."""
         self._is_closed = True
-        if self._store is not None:
-            await self._worker.post(self._store.close).shielded()
+        if self._store is not None or self._worker.thread is not None:
+            # After what the worker is doing: it may be opening the file.
+            await self._worker.post(self._close).shielded()
         self._worker.dismiss()
 
     async def __aenter__(self) -> Self:
@@ -168,6 +169,11 @@ class AsyncSqliteStore(AsyncBatchedBaseStore):
             if self._store is None:
                 self._store = self._made(path)
             return self._store
+
+    def _close(self) -> None:
+        with self._opening:
+            if self._store is not None:
+                self._store.close()
 
     def _made(self, path: str | os.PathLike[str]) -> SqliteStore:
         return SqliteStore(path, index=self.index_config, ttl=self.ttl_config, serde=self._serde, clock=self._clock)

@@ -332,11 +332,7 @@ class Batch:
         )
 
     def _below(self, prefix: tuple[str, ...]) -> Spaces:
-        where = ""
-        values: tuple[bytes, ...] = ()
-        if prefix:
-            path = path_of(prefix)
-            where, values = " WHERE path >= ? AND path < ?", (path, after(path))
+        where, values = _range(prefix)
         rows = self._conn.execute(
             f"SELECT ns_pk, path FROM store_namespaces{where} LIMIT ?", (*values, STREAMS + 1)
         ).fetchall()
@@ -471,15 +467,26 @@ class Batch:
     def _namespaces(self, op: ListNamespacesOp) -> list[tuple[str, ...]]:
         depth = None if op.max_depth is None else max(op.max_depth, 0)
         conditions = op.match_conditions or ()
+        # A prefix without a `*` is a range; the other conditions are asked of each namespace.
+        prefixes = [path for kind, path in conditions if kind == "prefix" and "*" not in path]
+        where, values = _range(tuple(prefixes[0]) if prefixes else ())
         rows = self._conn.execute(
-            "SELECT path FROM store_namespaces n WHERE EXISTS "
+            f"SELECT path FROM (SELECT ns_pk, path FROM store_namespaces{where}) n WHERE EXISTS "
             f"(SELECT 1 FROM store_items i WHERE i.ns_pk = n.ns_pk AND {_LIVE}) ORDER BY path",
-            (self._now,),
+            (*values, self._now),
         )
         found = (labels_of(path) for (path,) in rows)
         cut = dict.fromkeys(labels[:depth] for labels in found if matches_conditions(labels, conditions))
         start = max(op.offset, 0)
         return list(islice(cut, start, None if op.limit < 0 else start + op.limit))
+
+
+def _range(prefix: tuple[str, ...]) -> tuple[str, tuple[bytes, ...]]:
+    """A condition on the paths of namespaces: those below a prefix."""
+    if not prefix:
+        return "", ()
+    path = path_of(prefix)
+    return " WHERE path >= ? AND path < ?", (path, after(path))
 
 
 def _newest_first(row: Row) -> tuple[int, int]:

@@ -105,7 +105,8 @@ class SqliteStore(BaseStore):
                 if not is_set_up(self.conn):
                     with self._transaction(True):
                         make(self.conn)
-                self._is_set_up = True
+                # Within the program's transaction the tables may go again.
+                self._is_set_up = not self.conn.in_transaction
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Carry out operations in order and in one transaction, see `BaseStore`.
@@ -116,26 +117,24 @@ class SqliteStore(BaseStore):
             ValueError: also if vectors are not one per text, or differ in length.
         """
         self._check_open()
-        checked, texts, queries = self._prepared(ops)
+        steps, texts, queries = self._prepared(ops)
         if self.embeddings is None:
-            return self._carry_out(self._steps(checked, {}, {}))
+            return self._carry_out(steps)
         documents = list(dict.fromkeys(chain(*texts.values())))
         made = vectors.packed(documents, self.embeddings.embed_documents(documents) if documents else [])
         wanted = vectors.packed(queries, [self.embeddings.embed_query(query) for query in queries])
-        return self._carry_out(self._steps(checked, _each(texts, made), wanted))
+        return self._carry_out(self._embedded(steps, _each(texts, made), wanted))
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """Async form of `batch`: the transaction is made on a thread of the store. A caller that is cancelled learns of
         it when that has ended."""
         self._check_open()
-        checked, texts, queries = self._prepared(ops)
-        if self.embeddings is None:
-            steps = self._steps(checked, {}, {})
-        else:
+        steps, texts, queries = self._prepared(ops)
+        if self.embeddings is not None:
             documents = list(dict.fromkeys(chain(*texts.values())))
             found = await self.embeddings.aembed_documents(documents) if documents else []
             wanted = vectors.packed(queries, [await self.embeddings.aembed_query(query) for query in queries])
-            steps = self._steps(checked, _each(texts, vectors.packed(documents, found)), wanted)
+            steps = self._embedded(steps, _each(texts, vectors.packed(documents, found)), wanted)
         results: list[Result] = await self._worker.post(lambda: self._carry_out(steps)).shielded()
         return results
 
@@ -204,35 +203,43 @@ class SqliteStore(BaseStore):
 
     # ---- a batch
 
-    def _prepared(self, ops: Iterable[Op]) -> tuple[list[Op], dict[int, list[str]], list[str]]:
-        """The checked operations, the texts of what they put by position, and the texts that they look for."""
-        checked = checked_ops(ops)
+    def _prepared(self, ops: Iterable[Op]) -> tuple[list[Step], dict[int, list[str]], list[str]]:
+        """What to carry out, without vectors yet; the texts of what is put, by position; the texts that are looked for."""
+        steps = [self._step(op) for op in checked_ops(ops)]
         if self.embeddings is None:
-            return checked, {}, []
+            return steps, {}, []
         texts = {
-            at: indexed_texts(op.value, op.index, self._fields)
-            for at, op in enumerate(checked)
-            if isinstance(op, PutOp)
+            at: indexed_texts(step.value, step.op.index, self._fields)
+            for at, step in enumerate(steps)
+            if isinstance(step, Put)
         }
-        queries = [op.query for op in checked if isinstance(op, SearchOp) and op.query]
-        return checked, texts, list(dict.fromkeys(queries))
+        queries = [step.op.query for step in steps if isinstance(step, Search) and step.op.query]
+        return steps, texts, list(dict.fromkeys(queries))
 
-    def _steps(self, ops: Sequence[Op], stored: dict[int, Sequence[bytes]], queries: dict[str, bytes]) -> list[Step]:
-        """The operations with everything done that could fail."""
-        steps: list[Step] = []
-        for at, op in enumerate(ops):
-            if isinstance(op, PutOp):
-                value = None if op.value is None else dict(op.value)
-                body = b"" if value is None else self._encoded(op, value)
-                # What is indexed is what will be read: not the caller's object, which may change meanwhile.
-                kept = None if value is None else self._decode(body)
-                steps.append(Put(op, kept, body, stored.get(at, ())))
-            elif isinstance(op, SearchOp):
-                target = queries.get(op.query) if op.query else None
-                steps.append(Search(op, None if target is None else vectors.scorer(target, self._measure)))
+    def _step(self, op: Op) -> Step:
+        if isinstance(op, SearchOp):
+            return Search(op, None)
+        if not isinstance(op, PutOp):
+            return op
+        if op.value is None:
+            return Put(op, None, b"", ())
+        body = self._encoded(op, dict(op.value))
+        # What is indexed is what will be read: not the caller's object, which may change meanwhile.
+        return Put(op, self._decode(body), body, ())
+
+    def _embedded(
+        self, steps: Iterable[Step], stored: dict[int, Sequence[bytes]], queries: dict[str, bytes]
+    ) -> list[Step]:
+        """The steps with their vectors."""
+        found: list[Step] = []
+        for at, step in enumerate(steps):
+            if isinstance(step, Put):
+                found.append(step._replace(vectors=stored.get(at, ())))
+            elif isinstance(step, Search) and step.op.query:
+                found.append(step._replace(score=vectors.scorer(queries[step.op.query], self._measure)))
             else:
-                steps.append(op)
-        return steps
+                found.append(step)
+        return found
 
     def _encoded(self, op: PutOp, value: dict[str, Any]) -> bytes:
         try:
