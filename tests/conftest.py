@@ -18,6 +18,12 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse names of tests that are others in each process: the suite runs in several."""
+    if unstable := [item.nodeid for item in items if " at 0x" in item.nodeid]:
+        raise pytest.UsageError(f"ids must not name addresses: {unstable[:3]}; give parametrize ids= of its own")
+
+
 @pytest.fixture(autouse=True)
 def _no_task_left() -> Iterator[None]:
     """A unit test that runs a body in its own context leaves its scope behind; the next test starts outside of any task,

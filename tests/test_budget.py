@@ -26,8 +26,7 @@ from pregel.callbacks import GraphCallbackHandler
 from pregel.errors import GraphRecursionError
 from pregel.func import entrypoint, task
 from pregel.graph import END, START, StateGraph
-from pregel.types import RetryPolicy
-from pregel.types import CachePolicy
+from pregel.types import CachePolicy, RetryPolicy
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORT, LONG = 100, 300

@@ -160,11 +160,7 @@ def reapplied(run: RunState, tasks: Sequence[Task]) -> None:
 
 
 def finished(run: RunState, task: Task) -> None:
-<<<<<<< HEAD
-    """A task finished; perhaps in a step that has failed meanwhile."""
-=======
     """A task finished. So may one whose step has failed meanwhile: what it brings is stored, and shown."""
->>>>>>> main
     if task.node.hidden:
         return
     if report.REPORTS in run.sees:
