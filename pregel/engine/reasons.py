@@ -15,6 +15,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 from checkpoint.base import SCHEDULED, LoadedCheckpoint, RunnableConfig, TaskWrites
@@ -366,9 +367,10 @@ class Reasons:
     def _calls(self, point: Point, caller: str, caller_id: str, path: tuple[Any, ...]) -> tuple[StepTask, ...]:
         """The tasks that a task called; one that is not closed may still call others."""
         found = []
-        for stored in sorted(point.called.of(caller_id), key=lambda stored: stored.index):
+        made = [(index, stored) for index, several in point.called.of(caller_id).items() for stored in several]
+        for index, stored in sorted(made, key=itemgetter(0)):
             status, special = self._outcome(point, stored.id_, is_closed=False)
-            own = (PUSH, path, stored.index, True)
+            own = (PUSH, path, index, True)
             found.append(
                 StepTask(
                     stored.name,
