@@ -925,7 +925,8 @@ class _Children:
         self.up_id = up_id
         self.up_ns = up_ns
         self.ended: dict[str, str] = {}
-        """Stable namespace -> its newest checkpoint."""
+        """Stable namespace -> its newest checkpoint, or what a namespace of one call knows of it."""
+        self._found: set[str] = set()
         self.under: dict[str, None] = {}
         """All namespaces of runs under it, as an ordered set."""
 
@@ -940,6 +941,12 @@ class _Children:
                 for _, channel, value in entry.pending_writes or ()
             ):
                 self.ended[ns] = entry.checkpoint["id"]
+                self._found.add(ns)
+            elif ":" in ns and isinstance(known := (entry.metadata or {}).get(SUB_KEY), str):
+                # It knows what ended before its own open superstep.
+                for name, id_ in json.loads(known).items():
+                    if name not in self._found:
+                        self.ended[name] = max(id_, self.ended.get(name, ""))
         # What the namespace held before was stored before. (Others may be stored later than they were made: `exit`.)
         return ns == self.up_ns and entry.checkpoint["id"] < self.up_id
 

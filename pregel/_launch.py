@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextvars import Context, copy_context
 from functools import partial
 from threading import Lock
-from typing import Any
+from typing import Any, Final
 
 from checkpoint import ids
 from checkpoint.adapter import adapt
@@ -44,6 +44,8 @@ from pregel.types import Command, Every, GraphOutput
 from pregel.warnings import emit
 
 MODES = frozenset({"values", "updates", "custom", "messages", "tasks", "checkpoints", "debug", "tools"})
+PAGE: Final = 4
+"""Checkpoints that are looked at together for the one of a superstep."""
 REPLAYED = "replayed"
 """The fact of a replay: the addressed checkpoint of the root run, and those of nested ones, by namespace. It counts for
 the fork checkpoint that it begins with, whose parent is the addressed one."""
@@ -709,15 +711,21 @@ def _stood_at(request: Request, around: RunState, then: Stood) -> places.Looked[
     ns = request.ns
     if not request.stable_ns:
         ns = namespace.nested_ns(around.stood_ns_of(request.parent.task), request.call_number, request.key)
-    under = {"claim": around.claim, "up_rev": then.rev}
-    stood: LoadedCheckpoint = yield "load", (address(request, ns),), under
-    while stood.checkpoint_id is not None and stood.checkpoint_id > then.as_of:
-        if stood.parent_id is None:
+    addressed: LoadedCheckpoint = yield "load", (address(request, ns, then.as_of),), {"claim": around.claim}
+    if addressed.checkpoint_id == then.as_of:
+        return ns, then.as_of
+    before = then.as_of
+    while True:
+        # Not the newest one and what it follows on: that may be an edit of an older one, which came after.
+        options = {"before": address(request, ns, before), "limit": PAGE, "channels": ()}
+        page: list[LoadedCheckpoint] = yield "history", (address(request, ns),), options
+        for stood in page:
+            if stood.checkpoint_id is not None and stood.parents.get(then.ns) == then.checkpoint_id:
+                return ns, stood.checkpoint_id
+        last = page[-1].checkpoint_id if len(page) == PAGE else None
+        if last is None or last < then.checkpoint_id:
             return None
-        stood = yield "load", (address(request, ns, stood.parent_id),), under
-    if stood.checkpoint_id is None or stood.parents.get(then.ns) != then.checkpoint_id:
-        return None
-    return ns, stood.checkpoint_id
+        before = last
 
 
 def _plain(durability: Any) -> str:

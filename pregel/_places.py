@@ -114,8 +114,8 @@ def same_call(names: Iterable[str], ns: str) -> list[str]:
 
 
 Looked = Generator[tuple[str, tuple[Any, ...], dict[str, Any]], Any, T]
-"""Something that asks a saver, one question at a time: yields method, arguments and keywords, is sent the reply. So it is
-written once for both colours."""
+"""Something that asks a saver, one question at a time: yields method, arguments and keywords, is sent the reply (of
+`history`: a list). So it is written once for both colours."""
 
 
 def edit_after(config: RunnableConfig, found: LoadedCheckpoint, root_rev: int) -> Looked[str | None]:
@@ -147,6 +147,8 @@ def ask(saver: Any, looked: Looked[T]) -> T:
             result: T = end.value
             return result
         reply = getattr(saver, name)(*arguments, **keywords)
+        if name == "history":
+            reply = list(reply)
 
 
 async def aask(saver: Any, looked: Looked[T]) -> T:
@@ -158,4 +160,7 @@ async def aask(saver: Any, looked: Looked[T]) -> T:
         except StopIteration as end:
             result: T = end.value
             return result
-        reply = await getattr(saver, "a" + name)(*arguments, **keywords)
+        if name == "history":
+            reply = [entry async for entry in saver.ahistory(*arguments, **keywords)]
+        else:
+            reply = await getattr(saver, "a" + name)(*arguments, **keywords)

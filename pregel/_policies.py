@@ -106,7 +106,7 @@ def retry_policies(given: Any, where: str) -> tuple[RetryPolicy, ...]:
         return ()
     if isinstance(given, RetryPolicy):
         return (given,)
-    several = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
+    several: tuple[Any, ...] = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
     for wrong in [one for one in several if not isinstance(one, RetryPolicy)]:
         raise TypeError(
             f"{where}: retry_policy is {shown(wrong)} ({type(wrong).__name__}); expected a RetryPolicy or a list of them, "

@@ -227,7 +227,7 @@ class AsyncDriver:
                     try:
                         writes = await in_context(acall(scope), copy_context())
                         if run.notices:
-                            await self.tell()
+                            run.warn()
                     except BaseException as error:
                         await self.linger(scope, error)
                         scope.close()
@@ -639,7 +639,7 @@ class AsyncDriver:
         if error is None:
             try:
                 if run.notices:
-                    await self.tell()
+                    run.warn()
             except Exception as warning:  # noqa: BLE001 - a warning that is an error fails the task
                 error = warning
         scope.close()
@@ -927,6 +927,8 @@ class AsyncDriver:
                     if event is HAND_BACK:
                         return
                     await self.handle(event)
+                    if self.run.notices:
+                        await self.tell()
         except BaseException as error:
             if isinstance(event, Spawned):
                 fail_future(event.future, error)

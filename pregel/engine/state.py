@@ -712,9 +712,10 @@ class RunState:
         return [report for report in said if not isinstance(report, Notice)]
 
     def warn(self) -> None:
-        """Emit what was recorded; called by the driver, where the user's stack is."""
-        notices, self.notices = self.notices, []
-        emit(notices, self.program.warned, strict=self.request.strict)
+        """Emit the warnings that were recorded; called by the driver, where the user's stack is. Reports stay."""
+        said, self.notices = self.notices, []
+        self.notices += [report for report in said if not isinstance(report, Notice)]
+        emit([notice for notice in said if isinstance(notice, Notice)], self.program.warned, strict=self.request.strict)
 
     def remember(self, name: str, fact: Any) -> None:
         """Keep a fact (plain msgpack; None forgets it) with this line of checkpoints, from the next commit on."""

@@ -177,7 +177,7 @@ class SyncDriver:
                     try:
                         writes = copy_context().run(call, scope)
                         if run.notices:
-                            self.tell()
+                            run.warn()
                     except BaseException as error:  # noqa: BLE001 - the run decides what an error means
                         self.linger(scope, error)
                         scope.close()
@@ -441,7 +441,7 @@ class SyncDriver:
         if error is None:
             try:
                 if run.notices:
-                    self.tell()
+                    run.warn()
             except Exception as warning:  # noqa: BLE001 - a warning that is an error fails the task
                 error = warning
         scope.close()
@@ -679,6 +679,8 @@ class SyncDriver:
         try:
             while (event := self.wait()) is not HAND_BACK:
                 self.handle(event)
+                if self.run.notices:
+                    self.tell()
         except BaseException as error:  # noqa: BLE001 - carried to the driver's thread
             self.pump_error = error
             if isinstance(event, Spawned):

@@ -679,6 +679,60 @@ def test_a_handler_may_want_its_error_to_be_raised(colour, memory, hook, is_asyn
     assert colour.invoke(graph, IN, config(thread="2"))["l"] == ["in", "a"]  # the graph is as it was
 
 
+@pytest.mark.parametrize("names", ["a", "ab", "abc"])
+@pytest.mark.parametrize("hook", ["on_task_start", "on_task_end", "on_task_retry", "on_superstep_end"])
+def test_what_a_handler_raises_is_no_failure_of_a_node(colour, hook, names):
+    """It is not retried, nor handed to the node's handler."""
+    calls: list[str] = []
+
+    def node(state: Any) -> Any:
+        calls.append("run")
+        if hook == "on_task_retry" and calls.count("run") == 1:
+            raise OSError("again")
+        return {"l": ["n"]}
+
+    def handle(state: Any) -> Any:
+        calls.append("handled")
+
+    again = RetryPolicy(initial_interval=0.0, jitter=False, max_attempts=3, retry_on=Exception)
+    builder = StateGraph(Log)
+    for name in names:
+        builder.add_node(name, colour.node(node), retry_policy=again, error_handler=colour.node(handle))
+        builder.add_edge(START, name)
+    witness = Fenced()
+    failing = Failing(hook, is_async=colour.is_async, raise_error=True)
+    _, error = colour.outcome(builder.compile(), IN, config(failing, witness))
+    assert isinstance(error, LookupError)
+    assert calls.count("run") <= len(names)
+    assert "handled" not in calls
+    witness.check()
+
+
+@ours
+def test_a_handler_that_raises_while_called_tasks_run(colour):
+    """The pump of an inline body passes it on."""
+    step = child(lambda value: value + 1)
+
+    def node(state: Any) -> Any:
+        return {"l": [current().spawn(step, 1).result()]}
+
+    async def anode(state: Any) -> Any:
+        return {"l": [await current().spawn(step, 1)]}
+
+    class Raising(GraphCallbackHandler):
+        raise_error = True
+
+        def on_task_start(self, event: TaskEvent) -> None:
+            if event.parent_task_id is not None:
+                raise LookupError("told of the child")
+
+    graph = StateGraph(Log).add_node("n", anode if colour.is_async else node).add_edge(START, "n").compile()
+    witness = Fenced()
+    _, error = colour.outcome(graph, IN, config(Raising(), witness))
+    assert isinstance(error, LookupError)
+    witness.check()
+
+
 def test_a_nodes_error_comes_before_a_handlers(colour):
     def fail(state: Any) -> Any:
         raise ValueError("no")

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -826,6 +827,36 @@ def test_an_edit_that_is_addressed_sees_no_edit_beside_it(
     assert result["l"] == ["i", *first, "A", "i", "two", "A"]
 
 
+@pytest.mark.parametrize("setting", ["default", "stateful"])
+def test_an_edit_of_what_had_ended_beside_it_is_not_what_stood_there(whole: Stage, setting: str) -> None:
+    """A nested run ends, the next one asks. The first is edited where it had not ended, the second replayed."""
+
+    def build() -> StateGraph[Any]:
+        builder = StateGraph(Log)
+        for name, before in (("i", START), ("j", "i")):
+            builder.add_node(name, whole.colour.letter(name, whole.calls)).add_edge(before, name)
+        ends = builder.compile(checkpointer=SETTINGS[setting])  # type: ignore[arg-type]
+        asks = chain_of(whole, "x", "q", setting=setting)
+
+        def node(state: Log) -> Any:
+            first = yield ends, {"l": [0]}
+            second = yield asks, {"l": [1]}
+            return {"l": [*first["l"], *second["l"]]}
+
+        return StateGraph(Log).add_node("n", whole.colour.script(node)).add_edge(START, "n")
+
+    whole.put_on(build)
+    whole.run({"l": []})
+    first, second = whole.colour.get_state(whole.graph, whole.root, subgraphs=True).tasks[0].states
+    place = {"configurable": {k: first.config["configurable"][k] for k in ("thread_id", "checkpoint_ns")}}
+    before = next(entry for entry in whole.colour.history(whole.graph, place) if entry.next == ("j",))
+    whole.colour.update_state(whole.graph, before.config, {"l": ["edit"]}, "i")
+    whole.ran()
+    whole.run(None, second.config)
+    assert whole.ran() == ["q"]
+    assert whole.run(Command(resume="A"))["l"] == [0, "i", "j", 1, "x", "A"]
+
+
 def test_what_is_replayed_is_replayed_once(whole: Stage) -> None:
     """A node comes by twice. The replay of a nested checkpoint of its first time stops and goes on: its second time calls
     the graph from its start."""
@@ -949,6 +980,22 @@ class Own(InMemorySaver):
 
     def put(self, *args: Any) -> Any:
         return super().put(*args)
+
+
+@pytest.mark.parametrize("durability", ["sync", "exit"])
+def test_savers_of_four_methods_know_where_it_ended(
+    colour: Colour, durability: str, monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tests.support.stages.InMemorySaver", Own)
+    scenarios: list[Any] = [
+        test_where_a_stateful_graph_ended_outlives_the_replay_of_what_came_after,
+        partial(test_where_a_stateful_graph_left_for_its_parent_is_remembered, beside=True),
+    ]
+    if durability == "sync":
+        scenarios.append(test_what_is_replayed_is_replayed_once)
+        scenarios.append(partial(test_an_edit_of_what_had_ended_beside_it_is_not_what_stood_there, setting="stateful"))
+    for scenario in scenarios:
+        scenario(Stage(colour, "memory", durability, 1, tmp_path))
 
 
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])

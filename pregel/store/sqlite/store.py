@@ -165,7 +165,7 @@ class SqliteStore(BaseStore):
         minutes = sweep_interval_minutes or (self.ttl_config or {}).get("sweep_interval_minutes") or SWEEP_MINUTES
         with self._lock:
             self._check_open()
-            if self._sweeper is None or not self._sweeper.is_alive():
+            if self._sweeper is None or self._sweeper.future.done():
                 self._sweeper = _Sweeper(self, 60 * minutes)
                 self._sweeper.start()
             return self._sweeper.future
