@@ -459,12 +459,11 @@ def _tuple(policies: Policies) -> tuple[RetryPolicy, ...]:
     Raises:
         TypeError: one of them is something else.
     """
-    if policies is None or isinstance(policies, RetryPolicy):
-        return () if policies is None else (policies,)
-    for policy in policies if isinstance(policies, Sequence) else [policies]:
-        if not isinstance(policy, RetryPolicy):
-            raise TypeError(f"retry_policy is {shown(policies)}; expected a RetryPolicy or a list of them")
-    return tuple(policies)
+    given: Any = () if policies is None else policies
+    several = (given,) if isinstance(given, RetryPolicy) or not isinstance(given, Sequence) else tuple(given)
+    if not all(isinstance(policy, RetryPolicy) for policy in several):
+        raise TypeError(f"retry_policy is {shown(policies)}; expected a RetryPolicy or a list of them")
+    return several
 
 
 def _moved(former: str, name: str, value: Any, given: dict[str, Any], where: str) -> Any:

@@ -176,20 +176,27 @@ class Recalled:
         for row in pending:
             self.by_task.setdefault(row.task_id, []).append(row)
 
-    def of(self, caller_id: str) -> dict[int, list[Stored]]:
-        """What is stored of the tasks that this one called, by the number of the call."""
+    def of(self, caller_id: str) -> list[Stored]:
+        """What is stored of the tasks that this one called."""
+        return [stored for several in self._by_number(caller_id).values() for stored in several]
+
+    def at(self, caller_id: str, number: int) -> Sequence[Stored]:
+        """What is stored of the tasks that were this one's call of that number, in this run or that."""
+        return self._by_number(caller_id).get(number, ())
+
+    def _by_number(self, caller_id: str) -> dict[int, list[Stored]]:
         if self.by_caller is None:
             self.by_caller = {}
             for id_, rows in self.by_task.items():
                 found = _ROW.search(rows[0].path) if rows[0].path.startswith(f"~{PUSH}, ") else None
                 if found is not None:
-                    calls = self.by_caller.setdefault(found[3], {})
-                    calls.setdefault(int(found[1]), []).append(Stored(id_, found[2] == "1", found[4]))
+                    number, calls = int(found[1]), self.by_caller.setdefault(found[3], {})
+                    calls.setdefault(number, []).append(Stored(id_, number, found[2] == "1", found[4]))
         return self.by_caller.get(_told(caller_id), {})
 
     def unused(self) -> set[tuple[str, str]]:
         """Tasks with a stored result that was not asked for again: what tells their caller, and their name."""
-        self.of("")
+        self._by_number("")
         assert self.by_caller is not None
         return {
             (told, stored.name)
@@ -203,10 +210,11 @@ class Recalled:
 class Stored:
     """A called task of which something is stored."""
 
-    __slots__ = ("id_", "in_line", "name")
+    __slots__ = ("id_", "in_line", "index", "name")
 
-    def __init__(self, id_: str, in_line: bool, name: str) -> None:
+    def __init__(self, id_: str, index: int, in_line: bool, name: str) -> None:
         self.id_ = id_
+        self.index = index
         self.in_line = in_line
         self.name = name
 
@@ -253,7 +261,7 @@ def _find_changed(run: RunState, recalled: Recalled, scope: TaskScope, child: Ta
     assert child.parent is not None
     if not child.in_line:
         return
-    for stored in recalled.of(run.id_of(child.parent)).get(child.call_index, ()):
+    for stored in recalled.at(run.id_of(child.parent), child.call_index):
         if stored.name != child.node.address or not stored.in_line or stored.id_ in recalled.claims:
             continue
         before = copy(child)
