@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import sqlite3
 import subprocess
 import sys
@@ -96,11 +97,14 @@ def profile(call: Callable[[], None]) -> Counter[tuple[str, str]]:
             seen[event, getattr(arg, "__qualname__", repr(arg))] += 1
 
     call()  # what is done once per graph has been done
+    gc.collect()
+    gc.disable()  # what goes with the garbage of other tests is not ours
     sys.setprofile(trace)
     try:
         call()
     finally:
         sys.setprofile(None)
+        gc.enable()
     return seen
 
 

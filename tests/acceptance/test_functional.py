@@ -868,7 +868,8 @@ def test_nothing_is_left_for_the_collector(colour):
         finally:
             gc.enable()
 
-    assert asyncio.run(measure()) <= 10
+    # What an earlier test has left may go at any time; what a run leaves, it leaves each time.
+    assert min(asyncio.run(measure()) for _ in range(3)) <= 10
 
 
 # ---- an entrypoint
