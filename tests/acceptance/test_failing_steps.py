@@ -4,11 +4,13 @@ another; in both colours, with both savers, under every durability. Table 3 of d
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from checkpoint.memory import InMemorySaver
+from checkpoint.sqlite import SqliteSaver
 from pregel.config import get_stream_writer
 from pregel.errors import AttemptClosedError, GraphInterrupt, NodeCancelledError, ParentCommand
 from pregel.graph import START, StateGraph
@@ -28,21 +30,38 @@ class Place:
         self.nested = nested
         self.graph: Any = None
         self.inner: Any = None
+        self.step_timeout: float | None = None
+        self.builder: Any = None
+
+    def restart(self) -> None:
+        """Go on in a process of its own, as far as anybody can tell: the graph is built anew, the file opened again."""
+        if isinstance(self.saver, SqliteSaver):
+            self.saver.close()
+            self.saver = SqliteSaver(self.saver.conn)
+        self.compile(self.builder)
 
     def build(self, retry: Any = None, step_timeout: float | None = None, **nodes: Any) -> None:
         """Nodes side by side."""
         builder = StateGraph(Log)
         for name, node in nodes.items():
             builder.add_node(name, node, retry_policy=retry).add_edge(START, name)
+        self.step_timeout = step_timeout
+        self.compile(builder)
+
+    def compile(self, builder: Any) -> None:
+        """The graph in which it goes wrong, inside of another one or not."""
+        self.builder = builder
         if not self.nested:
             self.inner = self.graph = builder.compile(checkpointer=self.saver)
         else:
             self.inner = builder.compile()
             outer = StateGraph(Log).add_node("sub", self.inner).add_edge(START, "sub")
             self.graph = outer.compile(checkpointer=self.saver)
-        self.inner.step_timeout = step_timeout
+        self.inner.step_timeout = self.step_timeout
 
     def invoke(self, given: Any, **options: Any) -> Any:
+        if given is None or isinstance(given, Command):
+            self.restart()
         config = {**self.thread, **options.pop("config", {})}
         return self.colour.invoke(self.graph, given, config, durability=self.durability, **options)
 
@@ -69,8 +88,11 @@ class Place:
 
 
 @pytest.fixture(params=[False, True], ids=["root", "nested"])
-def place(request: pytest.FixtureRequest, colour: Colour, saver: Any, durability: Any, thread: Any) -> Place:
-    return Place(colour, saver, durability, thread, nested=request.param)
+def place(request: pytest.FixtureRequest, colour: Colour, saver: Any, durability: Any, thread: Any) -> Iterator[Place]:
+    made = Place(colour, saver, durability, thread, nested=request.param)
+    yield made
+    if isinstance(made.saver, SqliteSaver):
+        made.saver.close()
 
 
 class Failing:
@@ -284,11 +306,7 @@ def test_sends_fail_like_nodes(place: Place) -> None:
 
     builder = StateGraph(Log).add_node("w", place.colour.node(work))
     builder.add_conditional_edges(START, lambda state: [Send("w", 0), Send("w", 1)])
-    place.inner = builder.compile(checkpointer=None if place.nested else place.saver)
-    place.graph = place.inner
-    if place.nested:
-        outer = StateGraph(Log).add_node("sub", place.inner).add_edge(START, "sub")
-        place.graph = outer.compile(checkpointer=place.saver)
+    place.compile(builder)
     with refused(ValueError, "boom"):
         place.invoke({"l": []})
     assert [task.error for task in place.state.tasks] == [None, "ValueError('boom')"]
@@ -444,11 +462,7 @@ def test_what_belongs_to_an_earlier_step_is_not_used_in_silence(place: Place) ->
 
     builder = StateGraph(Log).add_node("lend", place.colour.node(lend)).add_node("use", place.colour.node(use))
     builder.add_edge(START, "lend").add_edge("lend", "use")
-    place.inner = builder.compile(checkpointer=None if place.nested else place.saver)
-    place.graph = place.inner
-    if place.nested:
-        outer = StateGraph(Log).add_node("sub", place.inner).add_edge(START, "sub")
-        place.graph = outer.compile(checkpointer=place.saver)
+    place.compile(builder)
     with refused(AttemptClosedError, "lend"):
         place.invoke({"l": []})
     assert place.state.next == ("use",)

@@ -2,8 +2,8 @@
 that cannot go stale.
 
 Each row names its tests. They must exist, and one of them must take a fixture that puts it everywhere (`EVERYWHERE`): both
-colours, both savers, every durability, root and nested, and, but for failing steps, a file that is opened again for each
-call. What is told in fewer places says why. A row of the specification that gets no test here has none.
+colours, both savers, every durability, root and nested, and a file that is opened again for each call (of failing steps,
+before what goes on). What is told in fewer places says why. A row of the specification that gets no test here has none.
 """
 
 import importlib
