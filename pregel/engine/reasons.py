@@ -15,7 +15,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from operator import itemgetter
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from checkpoint.base import SCHEDULED, LoadedCheckpoint, RunnableConfig, TaskWrites
@@ -367,10 +367,9 @@ class Reasons:
     def _calls(self, point: Point, caller: str, caller_id: str, path: tuple[Any, ...]) -> tuple[StepTask, ...]:
         """The tasks that a task called; one that is not closed may still call others."""
         found = []
-        made = [(index, stored) for index, several in point.called.of(caller_id).items() for stored in several]
-        for index, stored in sorted(made, key=itemgetter(0)):
+        for stored in sorted(point.called.of(caller_id), key=attrgetter("index")):
             status, special = self._outcome(point, stored.id_, is_closed=False)
-            own = (PUSH, path, index, True)
+            own = (PUSH, path, stored.index, True)
             found.append(
                 StepTask(
                     stored.name,
