@@ -46,7 +46,7 @@ ROWS: Final[dict[str, dict[str, str]]] = {
         "False": "nesting.a_graph_without_checkpoints_starts_over",
         "a saver": "nesting.a_graph_with_a_saver_of_its_own_uses_it_as_root nesting.what_the_next_run_starts_from",
         "True, two tasks at once": "nesting.two_tasks_in_one_state_are_refused",
-        "True, step numbers go on": "!checklist.18_stateful_subgraph_accumulates",
+        "True, step numbers go on": "nesting.what_the_next_run_starts_from",
         "metadata name the graphs around": "time_travel.metadata_names_the_checkpoints_around "
         "nesting.checkpoints_name_what_is_stored_around_them",
     },
@@ -94,13 +94,14 @@ ROWS: Final[dict[str, dict[str, str]]] = {
     "8.4 step timeout": {"too long": "failing_steps.a_step_that_takes_too_long"},
     "8.5 what tries again": {
         "a retry goes on with its nested run": "nesting.a_retried_node_goes_on_with_its_nested_run",
-        "a handler that asks": "!resuming.handler_that_asks_is_resumed_alone",
-        "a handler after a failure": "!resuming.result_of_a_handler_counts_while_another_node_asks",
+        "a handler that asks": "policies.a_handler_asks",
+        "a handler after a failure": "policies.a_handled_failure_stays_handled "
+        "policies.a_handler_that_failed_runs_again_alone",
     },
-    "8.6 drain": {"at the next step": "!errors.drain_stops_at_the_next_step"},
+    "8.6 drain": {"at the next step": "time_limits.a_drain"},
 }
-"""Section -> row -> tests, as `module.name` without `test_`. One with `!` is told in fewer places: it does not nest (8.6,
-6.2), its time is what it is about (8.3), or it goes through each saver, colour and durability by other fixtures."""
+"""Section -> row -> tests, as `module.name` without `test_`. One with `!` is told in fewer places: it is a refusal
+before anything is stored (6.2), or about time (8.3), and goes through savers, durabilities and shapes by other fixtures."""
 
 
 FRONTENDS: Final[dict[str, dict[str, str]]] = {
