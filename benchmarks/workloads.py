@@ -381,8 +381,14 @@ def blocking_invoke(side: Side) -> Prepared:
 
 
 def blocking_ainvoke(side: Side) -> Prepared:
-    """The same under `ainvoke`."""
+    """The same under `ainvoke`. What the first call of it in a process imports is not the pool's."""
     graph = _blocking(side)
+
+    async def nothing(state: Any) -> None:
+        return None
+
+    first = side.StateGraph(Totals).add_node("a", nothing).add_edge(side.START, "a").compile()
+    asyncio.run(first.ainvoke({"total": 0}))
     return lambda: _atimed(lambda: graph.ainvoke({"total": 0}), lambda out: bool(out["total"] == BLOCKING)), 1
 
 

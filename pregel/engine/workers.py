@@ -7,12 +7,12 @@ Jobs are submitted or offered. Submitted ones are run by a worker at once. Offer
 itself, one after the other, as long as that gets on quickly; a thousandth of a second without enough progress, and they
 are given to the workers too, so bodies that block or wait for each other still run side by side.
 
-Start with two threads. While jobs wait and none has finished for a millisecond, quadruple, up to 256. A job that is
-submitted from inside a worker always finds a thread at once, so bodies that wait for their own children cannot starve
-them at any limit (D12, D28). All threads are daemons: an abandoned body never keeps the process alive.
+Start with two threads. While jobs wait and none has finished for a millisecond, have eight times as many, up to 256. A
+job that is submitted from inside a worker always finds a thread at once, so bodies that wait for their own children
+cannot starve them at any limit (D12, D28). All threads are daemons: an abandoned body never keeps the process alive.
 
 Source: the rule of growth is a slow start as in TCP (Jacobson 1988), with "nothing finished" as the sign of blocking work.
-Four times as many, and not twice: 50 blocking bodies then run side by side after three milliseconds instead of five.
+Eight times as many, and not twice: 50 blocking bodies then run side by side after two looks instead of five.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from pregel.errors import AttemptClosedError, GraphInterrupt
 
 FIRST: Final = 2
 LIMIT: Final = 256
-GROWTH: Final = 3
-"""Threads that are added for each that there is: four times as many then."""
+GROWTH: Final = 7
+"""Threads that are added for each that there is: eight times as many then."""
 PATIENCE_S: Final = 0.001
 LOOK_S: Final = 0.05
 """The main thread wakes up so often while it waits: a Ctrl-C in the very moment in which it falls asleep wakes nobody."""
