@@ -379,7 +379,7 @@ def test_a_forked_child_has_workers_of_its_own():
 
 
 def test_how_fast_threads_are_added():
-    """Fifty bodies that block run side by side after three looks."""
+    """Fifty bodies that block run side by side after two looks."""
     workers = Workers()
     counts = [2]
     workers._threads = 2
@@ -389,10 +389,10 @@ def test_how_fast_threads_are_added():
         counts.append(workers._threads)
 
     workers._add = add
-    for waiting in (48, 42, 18, 0):
+    for waiting in (48, 34, 0):
         while workers._jobs.qsize() > waiting:
             workers._jobs.get()
         while workers._jobs.qsize() < waiting:
             workers._jobs.put(Job(lambda: None))
         assert workers._grow(workers._done) == bool(waiting)
-    assert counts == [2, 8, 32, 50]
+    assert counts == [2, 16, 50]
