@@ -147,9 +147,13 @@ def manager_for(scope: TaskScope, given: Any, config: dict[str, Any], *, hears: 
         return given
     handlers = given if isinstance(given, (list, tuple)) else getattr(given, "handlers", ())
     # Handlers that are no langchain handlers are for us alone.
-    kept = [handler for handler in handlers if hasattr(handler, "ignore_llm") and type(handler) is not Tokens]
+    kept = [
+        handler for handler in handlers if hasattr(handler, "ignore_llm") and type(handler) not in (Tokens, Progress)
+    ]
     if hears:
         kept.append(Tokens(scope))
+    if scope.is_watched():
+        kept.append(Progress(scope))
     parent = getattr(given, "parent_run_id", None)
     manager = kind(handlers=kept, inheritable_handlers=list(kept), parent_run_id=parent)
     manager.add_tags(list(dict.fromkeys([*getattr(given, "inheritable_tags", ()), *config["tags"]])))
@@ -225,3 +229,32 @@ class Tokens:
     def tap_output_aiter(self, run_id: Any, output: Any) -> Any:
         """Async form of `tap_output_iter`."""
         return output
+
+
+class Progress:
+    """A callback handler of langchain-core, by its methods alone: whatever a model, chain, tool or retriever does that an
+    attempt has called keeps the attempt from being idle (frontends.md 2.2)."""
+
+    raise_error = True
+    run_inline = True
+    ignore_llm = False
+    ignore_chat_model = False
+    ignore_chain = False
+    ignore_agent = False
+    ignore_retriever = False
+    ignore_retry = False
+    ignore_custom_event = False
+
+    __slots__ = ("scope",)
+
+    def __init__(self, scope: TaskScope) -> None:
+        self.scope = scope
+
+    def on_llm_start(self, *args: Any, **more: Any) -> None:
+        """Something has begun, gone on or ended."""
+        self.scope.progress()
+
+    on_chat_model_start = on_llm_new_token = on_llm_end = on_llm_error = on_stream_event = on_llm_start
+    on_chain_start = on_chain_end = on_chain_error = on_agent_action = on_agent_finish = on_llm_start
+    on_tool_start = on_tool_end = on_tool_error = on_retriever_start = on_retriever_end = on_llm_start
+    on_retriever_error = on_text = on_retry = on_custom_event = on_llm_start

@@ -19,7 +19,8 @@ from pregel.errors import AttemptClosedError
 from pregel.graph import END, START, MessagesState, StateGraph
 from pregel.graph.message import push_message
 from pregel.pregel import NodeBuilder, Pregel
-from pregel.types import Command, Send, interrupt
+from pregel.runtime import Runtime
+from pregel.types import Command, Send, TimeoutPolicy, interrupt
 from tests.support.langchain import Library
 from tests.support.scenarios import Colour
 
@@ -520,3 +521,40 @@ def test_handlers_of_both_kinds_are_told_what_is_theirs(colour: Colour, lc: Libr
         else:
             colour.invoke(outer, HELLO, config)
         assert told == ["run outer", "run inner", "model in in"]
+
+
+@pytest.mark.parametrize("refresh_on", ["auto", "heartbeat", None])
+def test_what_a_model_does_keeps_its_node_from_being_idle(
+    colour: Colour, lc: Library, monkeypatch: Any, refresh_on: Any
+) -> None:
+    """Frontends.md 2.2: events of what an attempt has called are progress, unless the policy wants heartbeats."""
+    told: list[float] = []
+    model = lc.model("hello big world")
+
+    def begins(runtime: Runtime[Any]) -> Any:
+        scope = runtime.task_scope
+        monkeypatch.setattr(type(scope.host), "now", lambda run: told.append(1.0) or scope.moved_at + 1.0)
+        return scope, scope.moved_at
+
+    async def anode(state: MessagesState, runtime: Runtime[Any]) -> Any:
+        scope, before = begins(runtime)
+        await model.ainvoke(state["messages"])
+        return ended(scope, before)
+
+    def node(state: MessagesState, runtime: Runtime[Any]) -> Any:
+        scope, before = begins(runtime)
+        model.invoke(state["messages"])
+        return ended(scope, before)
+
+    def ended(scope: Any, before: float) -> Any:
+        monkeypatch.undo()
+        moved.append(scope.moved_at - before)
+        return {}
+
+    moved: list[float] = []
+    timeout = None if refresh_on is None else TimeoutPolicy(idle_timeout=60, refresh_on=refresh_on)
+    made = StateGraph(MessagesState).add_node("n", anode if colour.is_async else node, timeout=timeout)
+    colour.invoke(made.add_edge(START, "n").compile(), HELLO)
+    # Its start and its end at least: nobody listens to tokens, so it may answer in one piece.
+    assert (len(told) >= 2) == (refresh_on == "auto")
+    assert moved == [float(len(told))]
