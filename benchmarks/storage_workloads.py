@@ -52,12 +52,13 @@ class Document(TypedDict, total=False):
     document: str
 
 
-def _message(n: int, n_bytes: int) -> dict[str, Any]:
-    """A message whose encoded form has `n_bytes` on average.
+def _message(n: int, n_bytes: int, spread: int = 1) -> dict[str, Any]:
+    """A message whose encoded form has `n_bytes`, give or take three; `spread` lengths of them, that one in the middle.
 
-    Not always the same: the length is a byte of that form, and costs more to look at when it could be a marker.
+    The length is a byte of that form, and costs more to look at when it could be a marker: a single one would measure that
+    always or never.
     """
-    return {"role": "user", "content": f"{n:06}" + "x" * (n_bytes - 34 + n % 9), "n": n}
+    return {"role": "user", "content": f"{n:06}" + "x" * (n_bytes - 33 - spread // 2 + n % spread), "n": n}
 
 
 def _graph(side: Side, saver: Any, node: Callable[[Any], Any], schema: Any, steps: int) -> Any:
@@ -235,7 +236,7 @@ def _commits(side: Side, durability: Any) -> Figures:
         seconds = 0.0
         for step in range(-1, 200):
             rev, checkpoint_id = claim.numbered(step)
-            new = _message(step, 225)
+            new = _message(step, 225, spread=9)
             grown = [*messages, new]
             task = f"f4ef0ca2-f4d5-4a13-9a05-{step % 1_000:012}"
             writes = [("messages", [new]), ("branch:to:a", None)]

@@ -505,10 +505,14 @@ _LOOKS_LIKE_BYTES: Final = frozenset({bytearray, memoryview})
 _MARKER_OF_BYTES: Final = re.compile(rb"[\xc4-\xc6]")
 """How MessagePack begins bytes: 1, 2 or 4 bytes of their length follow."""
 _LOOKS: Final = 4
+_SHORT: Final = 4096
 
 
 def _may_hold_bytes(body: bytes) -> bool:
-    """Is there a marker of bytes that is followed by as many as it says? Gives up with yes after some that are not."""
+    """Is there a marker of bytes that is followed by as many as it says? Gives up with yes after some that are not, and of
+    what takes longer to look through than the value."""
+    if len(body) > _SHORT:
+        return True
     for looks, marker in enumerate(_MARKER_OF_BYTES.finditer(body)):
         at = marker.end()
         start = at + (1, 2, 4)[body[at - 1] - 0xC4]
