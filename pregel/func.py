@@ -36,6 +36,7 @@ from pregel._call import (
     return_annotation,
     written_return,
 )
+from pregel._policies import retry_policies
 from pregel._scope import TaskScope
 from pregel._subgraphs import find_subgraphs
 from pregel.cache.keys import namespace_of
@@ -232,7 +233,11 @@ def task(
 
     def decorate(function: Callable[..., Any]) -> TaskFunction[..., Any]:
         return TaskFunction(
-            function, name=name, retry_policy=_tuple(retry_policy), cache_policy=cache_policy, timeout=timeout
+            function,
+            name=name,
+            retry_policy=retry_policies(retry_policy, "task"),
+            cache_policy=cache_policy,
+            timeout=timeout,
         )
 
     return decorate if func is None else decorate(func)
@@ -309,7 +314,7 @@ class entrypoint(Generic[ContextT]):
         self.cache = cache
         self.context_schema = context_schema
         self.cache_policy = cache_policy
-        self.retry_policy = _tuple(retry_policy)
+        self.retry_policy = retry_policies(retry_policy, "entrypoint")
         self.timeout = TimeoutPolicy.coerce(timeout)
         self.strict = strict
 
@@ -451,19 +456,6 @@ def _register_types(func: Any) -> None:
         registry.register_reachable(annotation, seen)
     for cls in enclosed_classes(func):
         registry.register_reachable(cls, seen)
-
-
-def _tuple(policies: Policies) -> tuple[RetryPolicy, ...]:
-    """Several policies, one, or none.
-
-    Raises:
-        TypeError: one of them is something else.
-    """
-    given: Any = () if policies is None else policies
-    several = (given,) if isinstance(given, RetryPolicy) or not isinstance(given, Sequence) else tuple(given)
-    if not all(isinstance(policy, RetryPolicy) for policy in several):
-        raise TypeError(f"retry_policy is {shown(policies)}; expected a RetryPolicy or a list of them")
-    return several
 
 
 def _moved(former: str, name: str, value: Any, given: dict[str, Any], where: str) -> Any:
