@@ -590,11 +590,15 @@ class _SqliteSaver(RowSaver):
             self._put_off()
 
     def _fold(self, conn: Any) -> bool:
-        """Fold what nobody reads; False if somebody else does so at this moment, or it failed."""
+        """Fold what nobody reads; False if somebody else does so at this moment."""
         try:
             busy, in_log, folded = conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        except sqlite3.OperationalError:
-            return False
+        except sqlite3.OperationalError as error:
+            if _is_busy(error):
+                return False
+            # A full or failing disk: the commits tell of it, and waiting for nobody would only delay them.
+            self._put_off()
+            return True
         if busy:
             return False
         # Folded completely, the WAL is written from its start again by the next commit. Else somebody reads an
