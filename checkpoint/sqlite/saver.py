@@ -57,7 +57,7 @@ from checkpoint.retention import Retention
 from checkpoint.row_saver import HistoryWrites, RowSaver
 from checkpoint.rows import Address, refuse_stale
 from checkpoint.sqlite import core, leases, opening
-from checkpoint.sqlite.migrations import check_sqlite, known_version, migrate
+from checkpoint.sqlite.migrations import check_sqlite, known_version, migrate, read_as_newest
 from checkpoint.sqlite.scan import Mender, Scanner, readable
 from checkpoint.workers import LoopThread, Worker
 
@@ -136,7 +136,9 @@ class _Connections:
     def open(self, *, readonly: bool = False) -> sqlite3.Connection:
         assert self.path is not None
         if self.read_only:
-            return opening.connect_to_read(self.path, busy_ms=_BUSY_MS)
+            conn = opening.connect_to_read(self.path, busy_ms=_BUSY_MS)
+            read_as_newest(conn)
+            return conn
         conn = opening.connect(self.path, busy_ms=_BUSY_MS)
         if readonly:
             conn.execute("PRAGMA query_only = ON")

@@ -137,6 +137,7 @@ DAMAGE = [
     "UPDATE checkpoints SET header = zeroblob(length(header)) WHERE rev = (SELECT min(rev) FROM checkpoints)",
     "UPDATE checkpoints SET metadata = '{}' WHERE metadata IS NOT NULL",
     "UPDATE task_writes SET data = zeroblob(length(data))",
+    "UPDATE checkpoints SET ts = ts + 1",
     "DELETE FROM payloads WHERE seq = 1",
     "DELETE FROM payloads WHERE part = 1",
     "DELETE FROM payloads",
