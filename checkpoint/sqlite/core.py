@@ -241,7 +241,9 @@ def store(
     try:
         execute("BEGIN IMMEDIATE")  # in here: an interrupt can come when it is done
         lease = terms.lease(steps) if terms is not None else None
-        if steps[0].claim.lane:
+        if len(steps) == 1 and lease is None and _is_superstep(steps[0]):
+            written = _write_superstep(conn, execute, steps[0], codec)
+        elif steps[0].claim.lane:
             written = _write_lane(conn, steps, codec)
         else:
             written = _write_steps(conn, execute, steps, codec, lease)
@@ -279,10 +281,58 @@ def _settle_claim(
             step.space.pk = space_pks[step.space.ns]
 
 
+def _is_superstep(step: EncodedStep) -> bool:
+    """Is it the next checkpoint of a root namespace that is stored, by the claim that holds its thread?"""
+    claim, space = step.claim, step.space
+    return (
+        claim.claimed
+        and claim.number == claim.epoch
+        and not claim.lane
+        and step.rev is not None
+        and space.pk is not None
+        and not space.ns
+        and step.must_exist is None
+        and step.settled is None
+    )
+
+
+def _write_superstep(conn: Any, execute: Any, step: EncodedStep, codec: Codec) -> tuple[int, dict[str, int]]:
+    """What nearly all transactions are (storage.md C5.1, "superstep"): H, a result, P, K, W. As `_write_steps`."""
+    claim, space_pk = step.claim, step.space.pk
+    if execute(_HEAD, (step.rev, space_pk, step.expected, claim.thread_pk, claim.number)).rowcount != 1:
+        raise refusal(conn, step)
+    row = seal(step, codec)
+    assert row is not None
+    assert claim.thread_pk is not None
+    writes = step.writes
+    if writes and _is_result(writes[-1], row):
+        result, parent = _result_columns(writes[-1]), (space_pk, row[PARENT_REV])
+        if execute(_RESULT, (*result, *parent, *parent, result[0])).rowcount == 1:
+            writes = writes[:-1]
+    try:
+        if step.payloads:
+            _insert(conn, _PAYLOAD, _payload_rows(space_pk, step.payloads))
+        execute(_CHECKPOINT, _checkpoint_columns(space_pk, row))
+    except sqlite3.IntegrityError as error:
+        raise _clash(step, error) from error
+    if writes:
+        add_writes(conn, space_pk, writes)
+    return claim.thread_pk, {}
+
+
+def _clash(step: EncodedStep, error: sqlite3.IntegrityError) -> CorruptCheckpointError:
+    # The tip rule makes every key unique: a clash means that rows are there which no header knows.
+    return CorruptCheckpointError(
+        f"a row of step {step.commit.step} exists already ({error})",
+        thread_id=step.claim.thread_id,
+        ns=step.space.ns,
+    )
+
+
 def _write_steps(
     conn: Any, execute: Any, steps: Sequence[EncodedStep], codec: Codec, lease: Lease | None
 ) -> tuple[int, dict[str, int]]:
-    """Everything between BEGIN and COMMIT. Returns the keys of the thread and of new namespaces."""
+    """Everything between BEGIN and COMMIT, whatever is written. Returns the keys of the thread and of new namespaces."""
     first = steps[0]
     claim = first.claim
     thread_pk = claim.thread_pk
@@ -375,8 +425,7 @@ def _write_rows(
     space_pks: Mapping[str, int],
 ) -> None:
     """The rows of steps, after everything that may refuse the claim."""
-    first = steps[0]
-    claim = first.claim
+    claim = steps[0].claim
     payloads: list[tuple[Any, ...]] = []
     checkpoints: list[tuple[Any, ...]] = []
     whole: list[tuple[Any, ...]] = []
@@ -395,12 +444,7 @@ def _write_rows(
             if not is_there and all(other.rev != up_rev for other in steps):
                 raise parent_gone(step)
         row = seal(step, codec)
-        for number, root, seq, kind, tag, data in step.payloads:
-            crc = crc32(data, (root ^ seq) & _MASK)
-            if len(data) <= PART:
-                payloads.append((space_pk, number, root, seq, 0, kind, tag, crc, data))
-            else:
-                payloads += _parted_payload(space_pk, number, root, seq, kind, tag, crc, data)
+        payloads += _payload_rows(space_pk, step.payloads)
         writes = step.writes
         if row is not None:
             if writes and _is_result(writes[-1], row) and not claim.lane:
@@ -432,10 +476,7 @@ def _write_rows(
         elif checkpoints:
             _insert(conn, _CHECKPOINT, checkpoints)
     except sqlite3.IntegrityError as error:
-        # The tip rule makes every key unique: a clash means that rows are there which no header knows.
-        raise CorruptCheckpointError(
-            f"a row of step {first.commit.step} exists already ({error})", thread_id=claim.thread_id, ns=first.space.ns
-        ) from error
+        raise _clash(steps[0], error) from error
     if whole:
         _insert(conn, _TASK, whole)
 
@@ -499,6 +540,17 @@ def _space_pk(conn: Any, step: EncodedStep, thread_pk: int, space_pks: Mapping[s
             thread_id=step.claim.thread_id,
         )
     return known
+
+
+def _payload_rows(space_pk: int, payloads: Sequence[PayloadRow]) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = []
+    for number, root, seq, kind, tag, data in payloads:
+        crc = crc32(data, (root ^ seq) & _MASK)
+        if len(data) <= PART:
+            rows.append((space_pk, number, root, seq, 0, kind, tag, crc, data))
+        else:
+            rows += _parted_payload(space_pk, number, root, seq, kind, tag, crc, data)
+    return rows
 
 
 def _parted_payload(
@@ -1022,11 +1074,8 @@ class Writer(Reader):
 
     def add_payloads(self, space_pk: int, payloads: Sequence[PayloadRow]) -> None:
         """As `Transaction.add_payloads`."""
-        rows: list[tuple[Any, ...]] = []
-        for number, root, seq, kind, tag, data in payloads:
-            rows += _parted_payload(space_pk, number, root, seq, kind, tag, crc32(data, (root ^ seq) & _MASK), data)
-        if rows:
-            _insert(self.conn, _PAYLOAD, rows)
+        if payloads:
+            _insert(self.conn, _PAYLOAD, _payload_rows(space_pk, payloads))
 
     def chain_tags(
         self, space_pk: int, after: tuple[int, int, int] | None, limit: int

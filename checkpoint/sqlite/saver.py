@@ -565,10 +565,14 @@ class _SqliteSaver(RowSaver):
 
     def _count_wal(self, connections: _Connections, steps: Sequence[EncodedStep]) -> None:
         # A page of each table, then what rows and bodies take beyond it; the next checkpoint gives the true figure.
-        n_bytes = 4 * PAGE_BYTES
+        n_bytes = self._wal_bytes + 4 * PAGE_BYTES
         for step in steps:
             n_bytes += ROW_BYTES + step.size * 5 // 4
-        self._wal_bytes += n_bytes
+        self._wal_bytes = n_bytes
+        if n_bytes > WAL_TRIGGER or self._short_fold:
+            self._fold_if_due(connections)
+
+    def _fold_if_due(self, connections: _Connections) -> None:
         if self._wal_bytes > max(WAL_LIMIT, self._fold_at):
             # A commit that may be on an event loop does not wait: the one that took it past the limit.
             pauses = _FOLD_PAUSES_S if self._wal_bytes > WAL_LIMIT + 2 * INLINE_BYTES else ()
