@@ -893,6 +893,8 @@ class Reader:
             pieces.append(data)
             if part == 0:
                 head = path, tag, crc
+                if at and rows[at - 1][:2] == (task, slot):
+                    raise CorruptCheckpointError(f"writes of task {id_text(task)!r} are stored twice")
             if at + 1 < len(rows) and rows[at + 1][2]:
                 continue
             body = data if part == 0 else b"".join(pieces)

@@ -573,6 +573,12 @@ def test_read_modify_write_loses_nothing(path: Path) -> None:
         assert first.load(config()).values == {"n": 120}
 
 
+def read_all(saver: SqliteSaver) -> None:
+    """What earlier steps wrote is read by a listing alone."""
+    saver.load(config())
+    list(saver.list(config()))
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -605,8 +611,7 @@ def test_damage_is_found(path: Path, damage: str) -> None:
     conn.close()
     with SqliteSaver(path) as saver:
         with pytest.raises(CorruptCheckpointError) as caught:
-            # What earlier steps wrote is read by a listing alone.
-            assert saver.load(config()) and list(saver.list(config()))
+            read_all(saver)
         assert caught.value.thread_id == "t"
 
 
