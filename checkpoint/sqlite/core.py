@@ -429,7 +429,7 @@ def _write_rows(
     payloads: list[tuple[Any, ...]] = []
     checkpoints: list[tuple[Any, ...]] = []
     whole: list[tuple[Any, ...]] = []
-    places: dict[tuple[int, int], int] = {}
+    places: dict[tuple[Any, ...], int] = {}
     """Of the checkpoints of this batch: where they are in it, by (space, rev)."""
     results: dict[int, tuple[Any, ...]] = {}
     """What goes into their rows besides."""
