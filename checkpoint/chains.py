@@ -190,7 +190,7 @@ class Codec:
         self.pack: Callable[[Any], Body] = inner.dumps_typed
         self.dumps: Callable[[Any], bytes] | None = None
         """`pack` for a serde whose bodies have no tag, without the pair."""
-        self.unpack: Callable[[str | None, bytes], Any] = lambda tag, body: inner.loads_typed((tag or FORMAT_TAG, body))
+        self.unpack: Callable[[str | None, bytes], Any] = self._unpack_typed
         self.unpack_opaque = self.unpack
         self.unpack_shown = self.unpack
         """`unpack` for tools: no class of the program is made, if the serde can do without."""
@@ -207,6 +207,10 @@ class Codec:
     def unpack_body(self, body: Body) -> Any:
         """The value of a body."""
         return self.unpack(*body)
+
+    def _unpack_typed(self, tag: str | None, body: bytes) -> Any:
+        # None is stored without asking any serde, so it is read without asking: another one does not know these bytes.
+        return None if tag is None and body == _NIL[1] else self.inner.loads_typed((tag or FORMAT_TAG, body))
 
     def _unpack_own(self, tag: str | None, body: bytes) -> Any:
         return self.inner.loads(body) if tag is None else self.inner.loads_typed((tag, body))
