@@ -144,8 +144,11 @@ class Chain:
         if kind != APPEND:
             self.hashes = hashes
             self.positions = None
-        elif self.hashes is not None and hashes is not None:
-            self.hashes += hashes  # type: ignore[operator]
+        else:
+            if self.hashes is not None and hashes is not None:
+                self.hashes += hashes  # type: ignore[operator]
+            if self.positions is not None:
+                self.index(value, self.length)
         if not n_bytes:
             return
         self.seq += len(bodies)
@@ -180,7 +183,11 @@ class Chain:
     def rewritten(self, value: list[Any], start: int, written: Sequence[Any]) -> set[int]:
         """Positions before `start` whose element was written. O(delta) after the first call, which is O(start)."""
         found: set[int] = set()
-        if self.positions is not None and self.n_indexed == start and self.positions.keys().isdisjoint(map(id, written)):
+        if (
+            self.positions is not None
+            and self.n_indexed == start
+            and self.positions.keys().isdisjoint(map(id, written))
+        ):
             return found
         for element in written:
             if type(element) in _SCALARS:
@@ -473,9 +480,12 @@ def _grown(chain: Chain, value: list[Any], op: ChannelOp | None, pack: Pack, unp
     if not tail:
         return Delta(APPEND, (), None)
     hashes = None if chain.hashes is None else hashes_of(tail, pack)
+    n_new = len(tail)
+    if n_new < MIN_BLOCKED:
+        body = in_pieces(tail, pack) if is_long(tail) else pack(tail)
+        return Delta(APPEND, (body,), hashes, 0, n_new, len(body[1]))
     bodies = packed(tail, pack)
-    n_bytes = len(bodies[0][1]) if len(bodies) == 1 else sum([len(data) for _, data in bodies])
-    return Delta(APPEND, bodies, hashes, 0, len(tail), n_bytes)
+    return Delta(APPEND, bodies, hashes, 0, n_new, sum([len(data) for _, data in bodies]))
 
 
 def _is_prefix(before: Any, value: list[Any]) -> bool:

@@ -196,7 +196,7 @@ def _updated_marker(header: Header, updated: Sequence[str] | None) -> Any:
 
 
 def _consumed(header: Header, consumed_by: Mapping[str, Mapping[str, Version]]) -> list[Any]:
-    """What nodes have seen since the checkpoint before, for the op: of each its number, then channel and version in turn."""
+    """What nodes have seen since the checkpoint before, for the op: number of each, then its channels and versions."""
     index, seen = header.index, header.seen
     flat: list[Any] = []
     for node, consumed in consumed_by.items():
