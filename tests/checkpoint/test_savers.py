@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import pickle
 import sqlite3
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -182,6 +183,30 @@ def test_put_then_get(store: Store) -> None:
         assert found.pending_writes == []
     assert store.get_tuple(where).config is where
     assert store.get_tuple(config()).config == where
+
+
+class Pickling:
+    """A serializer of a program's own, that reads what it wrote and nothing else."""
+
+    def dumps_typed(self, value: Any) -> tuple[str, bytes]:
+        return "pickle", pickle.dumps(value)
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        assert data[0] == "pickle"
+        return pickle.loads(data[1])
+
+
+@pytest.mark.parametrize("is_encrypted", [False, True], ids=["plain", "encrypted"])
+def test_a_serializer_of_another_format_reads_what_it_wrote(plain: Store, is_encrypted: bool) -> None:
+    serde: Any = Pickling()
+    plain.saver.serde = EncryptedSerializer(BindingCipher(b"key"), serde) if is_encrypted else serde
+    run = ScriptedRun(plain)
+    run.step({"go": None, "n": 1, "l": [None, "x" * 100]})
+    run.step({"go": None, "l": [*run.values["l"], None]}, writes=[run.task("t", [("go", None), ("l", [None])])])
+    for stored in run.stored:
+        stored.check(plain)
+    assert plain.load(config()).values == {"go": None, "n": 1, "l": [None, "x" * 100, None]}
+    assert [loaded.values["go"] for loaded in plain.history(config(), channels=["go"])] == [None, None]
 
 
 def test_a_history_that_reads_some_channels(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
