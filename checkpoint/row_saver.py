@@ -86,8 +86,9 @@ from checkpoint.chains import (
     read_task,
 )
 from checkpoint.encryption import EncryptedRows
+from checkpoint.forks import commit_of_fork, config_of_fork, nothing_to_fork
 from checkpoint.headers import Header, fold, full_header
-from checkpoint.holders import Holders
+from checkpoint.holders import Hold, Holders
 from checkpoint.listing import Listing
 from checkpoint.peek import Peeker
 from checkpoint.repair import repair
@@ -591,6 +592,64 @@ class RowSaver(BaseCheckpointSaver[int]):
             rows = [encode_task(task, self._codec()) for task in tasks]
             if rows:
                 tx.add_writes(address.space_pk, rows, replace=replace)
+
+    def fork(self, config: RunnableConfig) -> RunnableConfig:
+        """Make a checkpoint that goes on from the addressed one, and becomes the newest of its namespace; its config.
+
+        The addressed one is that of the config's `checkpoint_id`, without it the newest. The new one has the source
+        "fork" and the same values, of which nothing is copied, whatever their size. What was stored for the superstep
+        after the addressed one is not taken over: its tasks run again. Takes the thread, as a run does.
+
+        Raises:
+            CheckpointNotFoundError: it is not stored.
+            ThreadBusyError: a run is executing on the thread, or another process has a lease on it.
+            CheckpointConflictError: another process wrote the thread at the same time.
+        """
+        thread_id, _, _ = addressed(config)
+        # Who asks for what is not there disturbs nobody.
+        run_id = self._forked(config).run_id
+        hold = Hold(self.holders, thread_id, run_id)
+        holder = self.holders.take(hold)
+        if holder is not None:
+            raise ThreadBusyError(
+                f"fork: a run (run_id {holder.run_id!r}) is executing on thread {thread_id!r}; nothing was stored; let it "
+                f"end first, or copy the thread and fork the copy",
+                thread_id=thread_id,
+                run_id=run_id,
+                owner_run_id=holder.run_id,
+            )
+        try:
+            commit = self._forked(config)
+            hold.claim = commit.claim
+            hold.settle_evicted(commit.parent_id)
+            try:
+                self.write([self.encode(commit)], durability="sync")
+            finally:
+                self.release(commit.claim)
+        finally:
+            hold.release()
+        return config_of_fork(commit)
+
+    def _forked(self, config: RunnableConfig) -> StepCommit:
+        """The commit of a fork, under a claim of its own."""
+        thread_id, ns, checkpoint_id = addressed(config)
+        self._settle(thread_id)
+        with placed(thread_id, ns), self._reading() as rows:
+            address = rows.address(thread_id, ns)
+            found: Found | None = None
+            if address is not None and address.space_pk is not None:
+                if checkpoint_id is not None:
+                    found = self._find(rows, address, checkpoint_id)
+                elif address.head is not None:
+                    found = existing(rows, address.space_pk, address.head)
+            if address is None or found is None:
+                raise nothing_to_fork(config)
+            check_above(rows, thread_id, ns, found)
+            return commit_of_fork(rows, config, self._claim(thread_id, address), address, found)
+
+    async def afork(self, config: RunnableConfig) -> RunnableConfig:
+        """Async form of `fork`."""
+        return await self._off_loop_write(self.fork, config)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Async form of `get_tuple`."""
