@@ -48,6 +48,9 @@ ERROR_SOURCE: Final = "__error_source_node__"
 TASKS: Final = "__pregel_tasks"
 UNREAD: Final = "<not read>"
 """Stands for a stored value that was not asked for (`NativeSaver.history(channels=...)`)."""
+ORIGIN: Final = "origin"
+"""Name of the fact that tells the executions of one thread apart: an input, an update, a fork and a replay set another
+(`StepCommit.facts`)."""
 WRITES_IDX_MAP: Final[dict[str, int]] = {ERROR: -1, SCHEDULED: -2, INTERRUPT: -3, RESUME: -4, ERROR_SOURCE: -5}
 """Slot of a special write. All regular writes of a task share slot 0. (`SCHEDULED` is no longer written: it said what
 `ERROR_SOURCE` says.)"""
@@ -836,6 +839,18 @@ def is_above(ns: str, nested: str) -> bool:
     return _depth(ns) < _depth(nested)
 
 
+def up_rev_of_edit(up_rev: int | None, parents: Mapping[str, str], newest: tuple[str, int] | None) -> int | None:
+    """Rev of the checkpoint that an edit or fork of a nested one works under (D25).
+
+    Args:
+        up_rev: what the edited one works under.
+        parents: its ancestors, namespace -> id.
+        newest: id and rev of the newest root checkpoint, if the edited one is the newest of a namespace that all runs
+            of a graph share: between two runs the next one starts from there.
+    """
+    return up_rev if newest is None or parents.get("") == newest[0] else newest[1]
+
+
 def _depth(ns: str) -> int:
     return sum(not segment.isdecimal() for segment in ns.split("|") if segment)
 
@@ -1038,6 +1053,10 @@ class BaseCheckpointSaver(Generic[V]):
         """Copy all checkpoints of one thread to another."""
         raise NotImplementedError
 
+    def fork(self, config: RunnableConfig) -> RunnableConfig:
+        """Make a checkpoint that goes on from the addressed one, and becomes the newest; returns its config."""
+        raise NotImplementedError
+
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> int | None:
         """Remove old checkpoints: `"keep_latest"` or `"delete"`. May return how many."""
         raise NotImplementedError
@@ -1113,6 +1132,10 @@ class BaseCheckpointSaver(Generic[V]):
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Async form of `copy_thread`."""
+        raise NotImplementedError
+
+    async def afork(self, config: RunnableConfig) -> RunnableConfig:
+        """Async form of `fork`."""
         raise NotImplementedError
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> int | None:

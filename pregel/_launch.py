@@ -33,6 +33,7 @@ from pregel.engine import namespace, occupancy, pause, plan, repeat, snapshot, v
 from pregel.engine.core import Run, count_of
 from pregel.engine.limited import LimitedRun, Limits
 from pregel.engine.occupancy import Step
+from pregel.engine.origin import is_edit
 from pregel.engine.program import Program
 from pregel.engine.report import REPORTS
 from pregel.engine.state import Breakpoints, Pace, Request, RunState, Stood
@@ -648,7 +649,7 @@ def _as_of(request: Request) -> places.Looked[str]:
     """
     ns, newest = max(request.seeds.values(), key=lambda seed: seed[1])
     stood: LoadedCheckpoint = yield "load", (address(request, ns, newest),), {}
-    while stood.source == "update" and stood.parent_id is not None:
+    while is_edit(stood) and stood.parent_id is not None:
         stood = yield "load", (address(request, ns, stood.parent_id),), {}
     return max([id_ for _, id_ in request.seeds.values() if id_ != newest] + [stood.checkpoint_id or newest])
 

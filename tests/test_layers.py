@@ -26,6 +26,7 @@ ROWS = (
     "chains",
     "retention",
     "rows",
+    "forks",
     "listing",
     "row_saver",
     "workers",
