@@ -47,7 +47,6 @@ from checkpoint.base import (
 )
 from checkpoint.deltas import (
     APPEND,
-    BLOCK_BYTES,
     EDITED,
     FULL,
     LARGE,
@@ -62,7 +61,6 @@ from checkpoint.deltas import (
     begun,
     digest_of,
     find,
-    give_way,
     in_pieces,
     is_long,
     joined,
@@ -71,6 +69,7 @@ from checkpoint.deltas import (
 from checkpoint.encryption import Encrypting, encrypt_step
 from checkpoint.headers import EXTENDED, ROOTED, SAME, SMALL, Body, Header, Placed, advance
 from checkpoint.serde.msgpack import FORMAT_TAG, Serde
+from checkpoint.turns import BLOCK_BYTES, BLOCK_ELEMENTS, give_way
 
 INLINE_LIMIT: Final = 64
 """Bytes of an encoded value that still live in the header."""
@@ -98,6 +97,9 @@ CHANNEL_OF_SLOT: Final = {
 
 _ATOMS: Final = frozenset({int, float, bool, type(None)})
 """Values that nobody can change, that are never refused and always small."""
+
+_ARRAY_16: Final = 0xDC
+"""First byte of a msgpack array of 16 to 65,535 elements."""
 
 NO_BODY: Final[Body] = (None, b"")
 _NIL: Final[Body] = (None, packb(None))
@@ -823,15 +825,20 @@ def kind_of(row: Body, codec: Codec) -> int:
 
 
 def _blocks(rows: Sequence[Body]) -> Iterator[list[Body]]:
-    """Rows in a row that make up `BLOCK_BYTES` together: what is decoded before another thread gets a turn."""
+    """Rows in a row that make up a block together: what is decoded before another thread gets a turn."""
     block: list[Body] = []
-    n_bytes = 0
+    room = BLOCK_BYTES
     for row in rows:
-        if block and n_bytes + len(row[1]) > BLOCK_BYTES:
+        data = row[1]
+        size = len(data)
+        # A long array of small elements: each of them counts.
+        if size > BLOCK_ELEMENTS and data[0] == _ARRAY_16:
+            size = max(size, int.from_bytes(data[1:3], "big") * (BLOCK_BYTES // BLOCK_ELEMENTS))
+        if block and size > room:
             yield block
-            block, n_bytes = [], 0
+            block, room = [], BLOCK_BYTES
         block.append(row)
-        n_bytes += len(row[1])
+        room -= size
     yield block
 
 
