@@ -329,6 +329,14 @@ class EncodedStep:
         self.payloads: Sequence[PayloadRow] = ()
         """Made by `seal`."""
 
+    def release(self) -> None:
+        """Let go of bodies that are in a store now, in turns: who drops the last reference to megabytes gives them back to
+        the operating system, in one go and with the interpreter in hand. That is not to be the event loop of the run."""
+        self.bodies = ()
+        rows = [*self.payloads, *self.writes]
+        self.payloads = self.writes = ()
+        free_rows(rows)
+
 
 # ---- encode
 
@@ -793,6 +801,22 @@ def read_value(
     except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise CorruptCheckpointError(f"body does not decode ({error!r})", ns=ns, channel=name) from error
     return value
+
+
+def free_chains(stored: Mapping[int, StoredChain]) -> None:
+    """Empty what was read of chains, in turns."""
+    for rows, _ in stored.values():
+        free_rows(rows)
+
+
+def free_rows(rows: list[Any]) -> None:
+    """Empty a list of rows whose last column is a body, in turns."""
+    room = BLOCK_BYTES
+    while rows:
+        room -= len(rows.pop()[-1])
+        if room < 0:
+            give_way()
+            room = BLOCK_BYTES
 
 
 def join_rows(rows: Sequence[Body], codec: Codec, *, is_whole: bool) -> list[Body]:

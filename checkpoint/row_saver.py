@@ -81,6 +81,7 @@ from checkpoint.chains import (
     cut,
     encode_commit,
     encode_task,
+    free_chains,
     is_large,
     json_text,
     known_chains,
@@ -369,6 +370,7 @@ class RowSaver(BaseCheckpointSaver[int]):
         if claim.make_version is None and isinstance(next(iter(header.versions.values()), None), str):
             claim.make_version = next_version
         space = Space(ns, address.space_pk, address.head, header=header, chains=known_chains(header, stored, values))
+        free_chains(stored)
         space.has_writes = any(task.slot == 0 for task in writes)
         if not is_head:
             # Somebody else may extend that header chain: the first header of this line is full.
