@@ -48,7 +48,6 @@ from checkpoint.base import (
 )
 from checkpoint.deltas import (
     APPEND,
-    BLOCK_BYTES,
     EDITED,
     FULL,
     LARGE,
@@ -63,7 +62,6 @@ from checkpoint.deltas import (
     begun,
     digest_of,
     find,
-    give_way,
     in_pieces,
     is_long,
     joined,
@@ -72,6 +70,7 @@ from checkpoint.deltas import (
 from checkpoint.encryption import Encrypting, encrypt_step
 from checkpoint.headers import EXTENDED, ROOTED, SAME, SMALL, Body, Header, Placed, advance
 from checkpoint.serde.msgpack import FORMAT_TAG, Serde
+from checkpoint.turns import BLOCK_BYTES, BLOCK_ELEMENTS, give_way
 
 INLINE_LIMIT: Final = 64
 """Bytes of an encoded value that still live in the header."""
@@ -99,6 +98,9 @@ CHANNEL_OF_SLOT: Final = {
 
 _ATOMS: Final = frozenset({int, float, bool, type(None)})
 """Values that nobody can change, that are never refused and always small."""
+
+_ARRAY_16: Final = 0xDC
+"""First byte of a msgpack array of 16 to 65,535 elements."""
 
 NO_BODY: Final[Body] = (None, b"")
 _NIL: Final[Body] = (None, packb(None))
@@ -369,6 +371,14 @@ class EncodedStep:
         self.stored = False
         self.row = None
         self.payloads = ()
+
+    def release(self) -> None:
+        """Let go of bodies that are in a store now, in turns: who drops the last reference to megabytes gives them back to
+        the operating system, in one go and with the interpreter in hand. That is not to be the event loop of the run."""
+        self.bodies = ()
+        rows = [*self.payloads, *self.writes]
+        self.payloads = self.writes = ()
+        free_rows(rows)
 
 
 # ---- encode
@@ -841,6 +851,22 @@ def read_value(
     return value
 
 
+def free_chains(stored: Mapping[int, StoredChain]) -> None:
+    """Empty what was read of chains, in turns."""
+    for rows, _ in stored.values():
+        free_rows(rows)
+
+
+def free_rows(rows: list[Any]) -> None:
+    """Empty a list of rows whose last column is a body, in turns."""
+    room = BLOCK_BYTES
+    while rows:
+        room -= len(rows.pop()[-1])
+        if room < 0:
+            give_way()
+            room = BLOCK_BYTES
+
+
 def join_rows(rows: Sequence[Body], codec: Codec, *, is_whole: bool) -> list[Body]:
     """Rows of a chain that follow each other as those that may stand in their place: as few as the values allow, in
     blocks if they are large. `is_whole`: they start with the chain. Needs no type to be known."""
@@ -871,15 +897,20 @@ def kind_of(row: Body, codec: Codec) -> int:
 
 
 def _blocks(rows: Sequence[Body]) -> Iterator[list[Body]]:
-    """Rows in a row that make up `BLOCK_BYTES` together: what is decoded before another thread gets a turn."""
+    """Rows in a row that make up a block together: what is decoded before another thread gets a turn."""
     block: list[Body] = []
-    n_bytes = 0
+    room = BLOCK_BYTES
     for row in rows:
-        if block and n_bytes + len(row[1]) > BLOCK_BYTES:
+        data = row[1]
+        size = len(data)
+        # A long array of small elements: each of them counts.
+        if size > BLOCK_ELEMENTS and data[0] == _ARRAY_16:
+            size = max(size, int.from_bytes(data[1:3], "big") * (BLOCK_BYTES // BLOCK_ELEMENTS))
+        if block and size > room:
             yield block
-            block, n_bytes = [], 0
+            block, room = [], BLOCK_BYTES
         block.append(row)
-        n_bytes += len(row[1])
+        room -= size
     yield block
 
 

@@ -80,6 +80,7 @@ from checkpoint.chains import (
     cut,
     encode_commit,
     encode_task,
+    free_chains,
     is_large,
     json_text,
     known_chains,
@@ -372,6 +373,7 @@ class RowSaver(BaseCheckpointSaver[int]):
             claim.make_version = next_version
         chains = known_chains(header, stored.chains, values)
         space = Space(ns, address.space_pk, address.head, header=header, chains=chains)
+        free_chains(stored.chains)
         space.has_writes = any(task.slot == 0 for task in writes)
         if not is_head:
             # Somebody else may extend that header chain: the first header of this line is full.

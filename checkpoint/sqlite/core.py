@@ -62,8 +62,9 @@ RESULT_LIMIT: Final = 400
 """Bytes of a task's writes that have a place in a checkpoint's row: with a short header and metadata, and a path of up
 to `PATH_LIMIT`, that still fits without overflow pages."""
 PATH_LIMIT: Final = 128
-LARGE_PART: Final = 256 * 1024
-"""Bytes of a part of a body of more than twice that. SQLite copies what it is given while no other thread can run."""
+LARGE_PART: Final = 8 * 4092 + 600
+"""Bytes of a part of a body of more than twice that: eight overflow pages, and what fits beside the key. SQLite reads a
+whole row to compare its key, so the place of a small row is found by reading some of these."""
 CHANNELS_PER_STATEMENT: Final = 1000
 BIG_DELETE: Final = 5000
 """Checkpoints of a thread above which its rows are removed in several transactions."""
@@ -170,9 +171,13 @@ def _part_size(n_bytes: int) -> int | None:
     return LARGE_PART if n_bytes > 2 * LARGE_PART else None
 
 
-def _parts(data: bytes) -> list[bytes]:
+def _parts(data: bytes) -> Sequence[bytes | memoryview]:
     size = _part_size(len(data))
-    return [data] if size is None else [data[at : at + size] for at in range(0, len(data), size)]
+    if size is None:
+        return [data]
+    # Not copied before SQLite does that, part by part: a copy of all would take long, in one go.
+    view = memoryview(data)
+    return [view[at : at + size] for at in range(0, len(data), size)]
 
 
 def header_crc(rev: int, header: bytes, metadata: str | bytes | None) -> int:
@@ -844,6 +849,7 @@ class Reader:
                 first_tag, first_crc = tag, crc
             if part or (at + 1 < len(rows) and rows[at + 1][3]):
                 pieces.append(data)
+                rows[at] = ()  # freed as soon as it is joined, not all at once at the end
                 if at + 1 < len(rows) and rows[at + 1][3]:
                     continue
                 data = b"".join(pieces)

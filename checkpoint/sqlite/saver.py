@@ -474,6 +474,9 @@ class _SqliteSaver(RowSaver):
                 if not isinstance(error, CheckpointError):
                     error.add_note(f"thread {claim.thread_id!r}: nothing from step {steps[0].commit.step} on is stored")
             raise
+        for step in steps:
+            if step.size > INLINE_BYTES:
+                step.release()
         if connections.single is None:
             self._count_wal(connections, steps)
 

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from checkpoint.base import (
     Ack,
@@ -49,6 +49,9 @@ from pregel.engine.workers import (
     workers,
 )
 from pregel.errors import AttemptClosedError, GraphInterrupt, NodeTimeoutError
+
+TURN_S: Final = 0.001
+"""Seconds of supersteps of a run with a saver in one turn of the loop."""
 
 
 class Inbox:
@@ -140,6 +143,8 @@ class AsyncDriver:
         self.starts: dict[Task, Callable[[], None]] = {}
         """Bodies that wait at the gate."""
         self.acks: deque[Ack] = deque()
+        self.turn_at = 0.0
+        """When the loop gets its next turn at the latest, between two supersteps (clock of `time.monotonic`)."""
         self.deadline: float | None = None
         self.limited = step_timeout is not None or run.request.prompt
         """Is there, or was there, a limit to watch?"""
@@ -975,6 +980,10 @@ class AsyncDriver:
         if encoded.edited:
             note_edited(self.run, encoded.edited)
             self.run.warn()
+        if not wait and time.monotonic() >= self.turn_at:
+            # Nodes that never wait would keep the loop for the whole run.
+            await asyncio.sleep(0)
+            self.turn_at = time.monotonic() + TURN_S
 
     def may_fork(self, error: BaseException) -> bool:
         """Is it the thread that was lost, and is the run to go on without it?"""
