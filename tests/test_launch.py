@@ -8,10 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from checkpoint.memory import InMemorySaver
-from pregel import _launch
-from pregel._launch import Call
 from pregel._scope import TaskScope, enter
-from pregel._stream import Outlet
 from pregel.channels import LastValue
 from pregel.constants import PREVIOUS, SCOPE_KEY
 from pregel.engine.core import Run
@@ -19,6 +16,9 @@ from pregel.engine.task import COPIERS, NO_COPIES, Task
 from pregel.engine.view import Asked
 from pregel.engine.workers import Gate
 from pregel.errors import Interrupt
+from pregel.pregel import _launch
+from pregel.pregel._launch import Call
+from pregel.pregel._stream import Outlet
 from pregel.runtime import RunControl
 from tests.support.driving import LIMIT, Count
 from tests.support.dummies import dummy_loaded, dummy_program, dummy_run, match, node, superstep

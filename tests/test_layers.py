@@ -70,14 +70,14 @@ PARTS = tuple(
 KEEPERS = ("pregel.store", "pregel.cache")
 DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "once", "flights", "sync_driver", "async_driver"))
 FACE = (
-    "pregel._turns",
-    "pregel._stream",
-    "pregel._places",
+    "pregel.pregel._turns",
+    "pregel.pregel._stream",
+    "pregel.pregel._places",
     "pregel.pending",
-    "pregel._launch",
-    "pregel._state_api",
-    "pregel._explain",
-    "pregel._jsonschema",
+    "pregel.pregel._launch",
+    "pregel.pregel._state_api",
+    "pregel.pregel._explain",
+    "pregel.pregel._jsonschema",
     "pregel.pregel",
 )
 FRONT = (*WORDS, *PARTS, *KEEPERS, "checkpoint.registry", "checkpoint.base", "pregel.pregel")
@@ -116,9 +116,9 @@ LAZY_DOORS = {
     "pregel.runtime": {"pregel._signals"},
     "pregel.graph.compile": {"pregel.graph.jsonschema"},
     "pregel.drawing.draw": {"pregel.drawing.svg"},
-    "pregel.pregel": {"pregel.engine.async_driver", "pregel._jsonschema", "pregel._explain"},
+    "pregel.pregel.main": {"pregel.engine.async_driver", "pregel.pregel._jsonschema", "pregel.pregel._explain"},
     "pregel.engine.workers": {"concurrent.futures"},
-    "pregel._launch": {"pregel.engine.flights"},
+    "pregel.pregel._launch": {"pregel.engine.flights"},
     "pregel.errors": {"difflib"},
     "checkpoint": {"checkpoint.sqlite"},
 }
@@ -256,7 +256,7 @@ def test_third_parties_stay_where_they_are_needed():
         "pregel.otel": {"opentelemetry"},
         "pregel.store.sqlite": {"typing_extensions", "aiosqlite"},
         "pregel.graph.jsonschema": {"typing_extensions", "pydantic"},
-        "pregel._jsonschema": {"typing_extensions", "pydantic"},
+        "pregel.pregel._jsonschema": {"typing_extensions", "pydantic"},
         "pregel._typed": {"pydantic"},
     }
     for name, tree in MODULES.items():

@@ -14,9 +14,9 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from typing_extensions import TypedDict
 
-from pregel import _launch
 from pregel.errors import GraphInterrupt, InvalidAnswerError, UnknownInterruptError, is_invalid_resume
 from pregel.graph import START, StateGraph
+from pregel.pregel import _launch
 from pregel.types import Command, Interrupt, RetryPolicy, interrupt
 from tests.acceptance.test_questions import PLACES, Life, asked
 from tests.support.scenarios import Colour, Log, refused

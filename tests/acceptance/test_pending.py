@@ -16,9 +16,9 @@ import pytest
 
 from checkpoint.memory import InMemorySaver
 from checkpoint.sqlite import SqliteSaver
-from pregel import _launch
 from pregel.graph import START, StateGraph
 from pregel.pending import PendingInterrupt, apending, pending
+from pregel.pregel import _launch
 from pregel.types import Command, Send, interrupt
 from tests.checkpoint.plain import PlainSaver
 from tests.support.scenarios import Colour, Log

@@ -19,7 +19,7 @@ import asyncio, json, operator, os, sys
 from typing import Annotated, Any, TypedDict
 from pydantic import BaseModel
 from checkpoint.sqlite import SqliteSaver
-from pregel import _launch
+from pregel.pregel import _launch
 from pregel.errors import is_invalid_resume
 from pregel.graph import START, StateGraph
 from pregel.pending import pending

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from pregel import _launch
 from pregel.constants import INTERRUPT, TASKS
 from pregel.engine import apply, core, entry, pause, plan, retry, snapshot, view
 from pregel.engine.core import Run
 from pregel.engine.state import RunState
 from pregel.engine.task import order
+from pregel.pregel import _launch
 from tests.faults.lives import good_graphs
 from tests.faults.test_kill_points import kill_points
 from tests.model.properties import PROPERTIES, place_of, way_of

@@ -17,13 +17,11 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Self
 
 from checkpoint.base import RunnableConfig
-from pregel import _launch, _scope, _state_api
+from pregel import _scope
 from pregel import config as configs
 from pregel._call import Call, is_graph, prepare
 from pregel._policies import retry_policies
 from pregel._scope import TaskScope
-from pregel._stream import BUFFER, AsyncChunkStream, ChunkStream, Outlet
-from pregel._turns import OnConflict, Turn
 from pregel.cache.keys import namespace_of
 from pregel.channels import BaseChannel, Topic
 from pregel.constants import END, RESERVED, START, TASKS
@@ -32,6 +30,9 @@ from pregel.engine.program import Node, PregelNode, Program, Returned, Write
 from pregel.engine.sync_driver import SyncDriver
 from pregel.errors import InvalidUpdateError, Stranded, nearest, shown
 from pregel.managed import ManagedValue
+from pregel.pregel import _launch, _state_api
+from pregel.pregel._stream import BUFFER, AsyncChunkStream, ChunkStream, Outlet
+from pregel.pregel._turns import OnConflict, Turn
 from pregel.runtime import RunControl
 from pregel.types import (
     CachePolicy,
@@ -1369,7 +1370,7 @@ def _cached_under(name: str, node: PregelNode, seen: set[int]) -> Iterator[tuple
 
 def _explain() -> Any:
     """What answers `explain`, imported when somebody asks."""
-    from pregel import _explain  # noqa: PLC0415 - a lazy door
+    from pregel.pregel import _explain  # noqa: PLC0415 - a lazy door
 
     return _explain
 
@@ -1381,7 +1382,7 @@ def _inner_drawing(graph: Any, xray: bool | int) -> Graph:
 
 def _jsonschema() -> Any:
     """The module of JSON schemas, imported when somebody asks: it loads pydantic (D36)."""
-    from pregel import _jsonschema  # noqa: PLC0415 - a lazy door
+    from pregel.pregel import _jsonschema  # noqa: PLC0415 - a lazy door
 
     return _jsonschema
 

@@ -22,11 +22,8 @@ from checkpoint.base import (
     ThreadDeletedError,
     get_checkpoint_metadata,
 )
-from pregel import _places as places
 from pregel import _scope
 from pregel import config as configs
-from pregel._launch import NOTHING, Graph, aenter, check_config, enter, runtime_of
-from pregel._turns import Turn
 from pregel.constants import TASKS
 from pregel.engine import edit, history, namespace, redeploy, view
 from pregel.engine.core import Run
@@ -35,6 +32,9 @@ from pregel.engine.state import Request, RunState
 from pregel.engine.stranded import Search, triggers_below
 from pregel.engine.task import COPIERS, in_context
 from pregel.errors import Stranded
+from pregel.pregel import _places as places
+from pregel.pregel._launch import NOTHING, Graph, aenter, check_config, enter, runtime_of
+from pregel.pregel._turns import Turn
 from pregel.types import StateSnapshot, StateUpdate
 
 

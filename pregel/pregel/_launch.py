@@ -22,12 +22,8 @@ from checkpoint.adapter import adapt
 from checkpoint.base import LoadedCheckpoint, RunnableConfig, get_checkpoint_metadata
 from checkpoint.holders import Hold
 from pregel import _langchain, _scope
-from pregel import _places as places
-from pregel import _turns as turns
 from pregel import config as configs
 from pregel._scope import TaskScope
-from pregel._stream import Outlet
-from pregel._turns import OnConflict, Turn
 from pregel.constants import PREVIOUS, SCOPE_KEY
 from pregel.engine import namespace, occupancy, pause, plan, repeat, snapshot, view
 from pregel.engine.core import Run, count_of
@@ -39,6 +35,10 @@ from pregel.engine.state import Breakpoints, Pace, Request, RunState, Stood
 from pregel.engine.task import COPIERS, NO_COPIES
 from pregel.engine.workers import Gate, Job, wait_for, workers
 from pregel.errors import EmptyChannelError, ErrorCode, shown
+from pregel.pregel import _places as places
+from pregel.pregel import _turns as turns
+from pregel.pregel._stream import Outlet
+from pregel.pregel._turns import OnConflict, Turn
 from pregel.runtime import ExecutionInfo, RunControl, Runtime, ServerInfo, no_write
 from pregel.types import Command, Every, GraphOutput
 from pregel.warnings import emit
