@@ -70,14 +70,29 @@ PARTS = tuple(
 KEEPERS = ("pregel.store", "pregel.cache")
 DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "once", "flights", "sync_driver", "async_driver"))
 FACE = (
-    "pregel.pregel._turns",
-    "pregel.pregel._stream",
-    "pregel.pregel._places",
     "pregel.pending",
-    "pregel.pregel._launch",
-    "pregel.pregel._state_api",
-    "pregel.pregel._explain",
-    "pregel.pregel._jsonschema",
+    *(
+        f"pregel.pregel.{name}"
+        for name in (
+            "_turns",
+            "_stream",
+            "_graph",
+            "_node",
+            "_places",
+            "_runtime",
+            "_request",
+            "_start",
+            "_delivery",
+            "_runs",
+            "_abatch",
+            "_batch",
+            "_state_api",
+            "_explain",
+            "_threads",
+            "_jsonschema",
+            "_description",
+        )
+    ),
     "pregel.pregel",
 )
 FRONT = (*WORDS, *PARTS, *KEEPERS, "checkpoint.registry", "checkpoint.base", "pregel.pregel")
@@ -116,9 +131,12 @@ LAZY_DOORS = {
     "pregel.runtime": {"pregel._signals"},
     "pregel.graph.compile": {"pregel.graph.jsonschema"},
     "pregel.drawing.draw": {"pregel.drawing.svg"},
-    "pregel.pregel.main": {"pregel.engine.async_driver", "pregel.pregel._jsonschema", "pregel.pregel._explain"},
+    "pregel.pregel._batch": {"pregel.pregel._abatch"},
+    "pregel.pregel._description": {"pregel.pregel._jsonschema"},
+    "pregel.pregel._request": {"pregel.engine.flights"},
+    "pregel.pregel._runs": {"pregel.engine.async_driver"},
+    "pregel.pregel._threads": {"pregel.engine.async_driver", "pregel.pregel._explain"},
     "pregel.engine.workers": {"concurrent.futures"},
-    "pregel.pregel._launch": {"pregel.engine.flights"},
     "pregel.errors": {"difflib"},
     "checkpoint": {"checkpoint.sqlite"},
 }

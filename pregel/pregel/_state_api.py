@@ -33,7 +33,10 @@ from pregel.engine.stranded import Search, triggers_below
 from pregel.engine.task import COPIERS, in_context
 from pregel.errors import Stranded
 from pregel.pregel import _places as places
-from pregel.pregel._launch import NOTHING, Graph, aenter, check_config, enter, runtime_of
+from pregel.pregel._graph import Graph
+from pregel.pregel._request import NOTHING, check_config
+from pregel.pregel._runtime import runtime_of
+from pregel.pregel._start import aenter, enter
 from pregel.pregel._turns import Turn
 from pregel.types import StateSnapshot, StateUpdate
 

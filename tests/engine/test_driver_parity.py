@@ -25,8 +25,6 @@ COLOURS = ("sync", "async")
 SYNC_ONLY = {"launch", "body"}
 """Primitives of the sync colour that have a namesake of another shape."""
 ASYNC_ONLY = {
-    "gather",
-    "as_completed",
     "admit",
     "abody",
     "off_loop",
