@@ -77,6 +77,7 @@ FACE = (
             "_turns",
             "_stream",
             "_graph",
+            "_validation",
             "_node",
             "_places",
             "_runtime",

@@ -18,7 +18,7 @@ from pregel import config as configs
 from pregel._policies import retry_policies
 from pregel.cache.keys import namespace_of
 from pregel.channels import BaseChannel, Topic
-from pregel.constants import END, RESERVED, START, TASKS
+from pregel.constants import START, TASKS
 from pregel.engine.program import PregelNode, Program
 from pregel.errors import nearest, shown
 from pregel.managed import ManagedValue
@@ -28,6 +28,7 @@ from pregel.pregel._description import Described
 from pregel.pregel._node import NodeBuilder
 from pregel.pregel._threads import Threads
 from pregel.pregel._turns import OnConflict, Turn
+from pregel.pregel._validation import validate
 from pregel.types import (
     CachePolicy,
     Checkpointer,
@@ -141,63 +142,9 @@ class Pregel(Batches, Threads, Described):
             ValueError: something is named that does not exist, or has a reserved name.
             TypeError: a node is not a node.
         """
-        known = list(self.channels)
-        for name in self.channels:
-            if name in RESERVED:
-                kind = "channel" if isinstance(self.channels[name], BaseChannel) else "managed value"
-                raise ValueError(f"{kind} name {name!r} is reserved; choose another one")
-        subscribed: set[str] = set()
-        for name, node in self.nodes.items():
-            if name in RESERVED:
-                raise ValueError(f"node name {name!r} is reserved; choose another one")
-            if not isinstance(node, PregelNode):
-                raise TypeError(
-                    f"node {name!r} is {shown(node)} ({type(node).__name__}); expected a PregelNode or NodeBuilder"
-                )
-            for channel in [node.channels] if isinstance(node.channels, str) else node.channels:
-                if channel not in self.channels:
-                    raise ValueError(f"node {name!r} reads channel {channel!r}, which is none of {shown(known)}")
-            for channel in node.triggers:
-                if channel not in self.channels:
-                    raise ValueError(
-                        f"node {name!r} subscribes to channel {channel!r}, which is none of {shown(known)}"
-                    )
-                subscribed.add(channel)
-        inputs = [self.input_channels] if isinstance(self.input_channels, str) else list(self.input_channels)
-        for channel in inputs:
-            if channel not in self.channels:
-                raise ValueError(f"input channel {channel!r} is none of {shown(known)}")
-        if not any(channel in subscribed for channel in inputs):
-            raise ValueError(f"no node subscribes to the input channels {inputs!r}, so the graph would never start")
-        for what, names in (("output", self.output_channels), ("stream", self.stream_channels or ())):
-            for channel in [names] if isinstance(names, str) else names:
-                if channel not in self.channels:
-                    raise ValueError(f"{what} channel {channel!r} is none of {shown(known)}")
-        for given in (self.interrupt_before_nodes, self.interrupt_after_nodes):
-            for name in [given] if isinstance(given, str) else given:
-                if name != "*" and name not in self.nodes:
-                    raise ValueError(f"breakpoint at unknown node {name!r}; the nodes are {list(self.nodes)!r}")
-        self._check_renames()
+        validate(self)
         self._program = None
         return self
-
-    def _check_renames(self) -> None:
-        taken: dict[str, str] = {}
-        for name, node in self.nodes.items():
-            for alias in node.aliases:
-                where = f"node {name!r}: alias {alias!r}"
-                if alias in self.nodes:
-                    raise ValueError(f"{where} is the name of a node; an alias is a name that no node has any more")
-                if alias in taken:
-                    raise ValueError(f"{where} is an alias of node {taken[alias]!r} already; give it to one of them")
-                if alias in RESERVED or alias in (START, END) or "|" in alias or ":" in alias:
-                    raise ValueError(f"{where} is reserved or has '|' or ':' in it, so it was never the name of a node")
-                taken[alias] = name
-        for old, new in self.renamed_keys.items():
-            if old in self.channels:
-                raise ValueError(f"renamed_keys: {old!r} is declared, so it was not renamed; leave it out")
-            if new is not None and new not in self.channels:
-                raise ValueError(f"renamed_keys: {old!r} became {new!r}, which is none of {shown(list(self.channels))}")
 
     def copy(self, update: Mapping[str, Any] | None = None) -> Self:
         """A graph with some attributes replaced."""
