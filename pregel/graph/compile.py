@@ -18,7 +18,7 @@ import types
 import typing
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Generic
+from typing import Any, Final
 
 from typing_extensions import TypeVar
 
@@ -573,7 +573,7 @@ def _register_types(builder: Declared, nodes: Mapping[str, StateNodeSpec]) -> No
 # ---- the compiled graph
 
 
-class CompiledStateGraph(Pregel, Generic[StateT, ContextT, InputT, OutputT]):
+class CompiledStateGraph(Pregel[StateT, ContextT, InputT, OutputT]):
     """A `StateGraph` that can run; made by `StateGraph.compile`.
 
     Attributes:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from copy import copy
-from typing import Any, Self
+from typing import Any, Generic, Self
+
+from typing_extensions import TypeVar
 
 from checkpoint.base import RunnableConfig
 from pregel import config as configs
@@ -41,9 +43,14 @@ from pregel.warnings import Notice, emit
 
 __all__ = ["NodeBuilder", "Pregel"]
 
+StateT = TypeVar("StateT", bound=Any, default=Any)
+ContextT = TypeVar("ContextT", bound=Any, default=Any)
+InputT = TypeVar("InputT", bound=Any, default=Any)
+OutputT = TypeVar("OutputT", bound=Any, default=Any)
 
-class Pregel(Batches, Threads, Described):
-    """A compiled graph."""
+
+class Pregel(Batches, Threads, Described, Generic[StateT, ContextT, InputT, OutputT]):
+    """A compiled graph. Its types say what the front end that compiled it knows; `Pregel` alone stands for any."""
 
     def __init__(
         self,
