@@ -126,17 +126,18 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 }
 
 # The places that import late (D36): module -> what it may import inside a function. JSON schemas and answers of a type
-# are two more: only they need pydantic, and only when asked for. Spelling is another: only who made a mistake needs it.
+# are two more: only they need pydantic, and only when asked for. Pictures and the state API are what most runs never ask
+# for. Spelling is another: only who made a mistake needs it.
 LAZY_DOORS = {
     "pregel.types": {"pregel._typed"},
     "pregel.runtime": {"pregel._signals"},
-    "pregel.graph.compile": {"pregel.graph.jsonschema"},
+    "pregel.graph.compile": {"pregel.drawing.draw", "pregel.graph.jsonschema"},
     "pregel.drawing.draw": {"pregel.drawing.svg"},
     "pregel.pregel._batch": {"pregel.pregel._abatch"},
-    "pregel.pregel._description": {"pregel.pregel._jsonschema"},
+    "pregel.pregel._description": {"pregel.drawing.draw", "pregel.pregel._jsonschema"},
     "pregel.pregel._request": {"pregel.engine.flights"},
     "pregel.pregel._runs": {"pregel.engine.async_driver"},
-    "pregel.pregel._threads": {"pregel.engine.async_driver", "pregel.pregel._explain"},
+    "pregel.pregel._threads": {"pregel.engine.async_driver", "pregel.pregel._explain", "pregel.pregel._state_api"},
     "pregel.engine.workers": {"concurrent.futures"},
     "pregel.errors": {"difflib"},
     "checkpoint": {"checkpoint.sqlite"},

@@ -8,12 +8,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pregel.drawing.draw import Graph as Drawing
-from pregel.drawing.draw import NodeInfo, build_channel_graph
 from pregel.pregel._graph import Graph
 from pregel.warnings import PregelDeprecationWarning
+
+if TYPE_CHECKING:
+    from pregel.drawing.draw import Graph as Drawing
 
 
 class Described(Graph):
@@ -23,9 +24,10 @@ class Described(Graph):
 
     def get_graph(self, config: Any = None, *, xray: bool | int = False) -> Drawing:
         """The drawing of this graph; with `xray` nested graphs are drawn in place, n levels deep or all the way."""
-        return build_channel_graph(
+        draw = _draw()
+        drawing: Drawing = draw.build_channel_graph(
             [
-                NodeInfo(
+                draw.NodeInfo(
                     name,
                     data=node.bound.subject if node.bound is not None else node,
                     metadata=node.metadata,
@@ -40,6 +42,7 @@ class Described(Graph):
             interrupt_after=self.interrupt_after_nodes,
             xray=xray,
         )
+        return drawing
 
     async def aget_graph(self, config: Any = None, *, xray: bool | int = False) -> Drawing:
         """Async form of `get_graph`."""
@@ -137,6 +140,13 @@ class Described(Graph):
         if isinstance(names, str):
             return getattr(self.channels[names], kind)
         return {name: getattr(self.channels[name], kind) for name in names}
+
+
+def _draw() -> Any:
+    """What draws graphs, imported when somebody asks for a picture."""
+    from pregel.drawing import draw  # noqa: PLC0415 - a lazy door
+
+    return draw
 
 
 def _inner_drawing(graph: Any, xray: bool | int) -> Drawing:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from checkpoint.base import RunnableConfig
 from pregel.errors import Stranded
-from pregel.pregel import _state_api
 from pregel.pregel._graph import Graph
 from pregel.pregel._turns import OnConflict, Turn
 from pregel.types import StateSnapshot, StateUpdate
@@ -37,11 +36,13 @@ class Threads(Graph):
         Raises:
             ValueError: there is no saver.
         """
-        return _state_api.check(self, saver)
+        found: list[Stranded] = _state_api().check(self, saver)
+        return found
 
     async def acheck(self, saver: Any = None) -> list[Stranded]:
         """Async form of `check`."""
-        return await _state_api.acheck(self, saver)
+        found: list[Stranded] = await _state_api().acheck(self, saver)
+        return found
 
     # ---- state
 
@@ -53,7 +54,8 @@ class Threads(Graph):
         Raises:
             ValueError: the graph has no saver, or the config no thread_id.
         """
-        return _state_api.get(self, config, subgraphs=subgraphs)
+        snapshot: StateSnapshot = _state_api().get(self, config, subgraphs=subgraphs)
+        return snapshot
 
     def get_state_history(
         self,
@@ -66,7 +68,7 @@ class Threads(Graph):
     ) -> Iterator[StateSnapshot]:
         """The states of a thread, newest first. `filter`: metadata equality. `before`: exclusive upper bound. `subgraphs`:
         each with the snapshots of the graphs that its tasks ran, which costs a read per nested run."""
-        yield from _state_api.walk(self, config, filter=filter, before=before, limit=limit, subgraphs=subgraphs)
+        yield from _state_api().walk(self, config, filter=filter, before=before, limit=limit, subgraphs=subgraphs)
 
     def update_state(
         self,
@@ -99,11 +101,14 @@ class Threads(Graph):
         timeout: float | None = None,
     ) -> RunnableConfig:
         """One checkpoint per superstep, chained, stored all or none; returns the config of the last."""
-        return _state_api.update(self, config, supersteps, Turn(on_conflict or self.on_conflict, timeout))
+        turn = Turn(on_conflict or self.on_conflict, timeout)
+        stored: RunnableConfig = _state_api().update(self, config, supersteps, turn)
+        return stored
 
     async def aget_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot:
         """Async form of `get_state`."""
-        return await _state_api.aget(self, config, subgraphs=subgraphs)
+        snapshot: StateSnapshot = await _state_api().aget(self, config, subgraphs=subgraphs)
+        return snapshot
 
     async def aget_state_history(
         self,
@@ -115,7 +120,7 @@ class Threads(Graph):
         subgraphs: bool = False,
     ) -> AsyncIterator[StateSnapshot]:
         """Async form of `get_state_history`."""
-        found = _state_api.awalk(self, config, filter=filter, before=before, limit=limit, subgraphs=subgraphs)
+        found = _state_api().awalk(self, config, filter=filter, before=before, limit=limit, subgraphs=subgraphs)
         async for snapshot in found:
             yield snapshot
 
@@ -143,7 +148,8 @@ class Threads(Graph):
     ) -> RunnableConfig:
         """Async form of `bulk_update_state`."""
         turn = Turn(on_conflict or self.on_conflict, timeout)
-        return await _state_api.aupdate(self, config, supersteps, turn, _async_driver().Alarm)
+        stored: RunnableConfig = await _state_api().aupdate(self, config, supersteps, turn, _async_driver().Alarm)
+        return stored
 
     # ---- reasons
 
@@ -169,6 +175,13 @@ class Threads(Graph):
         """Async form of `explain`."""
         explanation: Explanation = await _explain().aexplain(self, config, limit)
         return explanation
+
+
+def _state_api() -> Any:
+    """What reads and edits stored states, imported when somebody asks."""
+    from pregel.pregel import _state_api  # noqa: PLC0415 - a lazy door
+
+    return _state_api
 
 
 def _explain() -> Any:
