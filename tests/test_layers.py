@@ -68,7 +68,20 @@ PARTS = tuple(
     )
 )
 KEEPERS = ("pregel.store", "pregel.cache")
-DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "once", "flights", "sync_driver", "async_driver"))
+DRIVERS = tuple(
+    f"pregel.engine.{name}"
+    for name in (
+        "workers",
+        "once",
+        "flights",
+        "inbox",
+        "driver",
+        "sync_storing",
+        "async_storing",
+        "sync_driver",
+        "async_driver",
+    )
+)
 FACE = (
     "pregel.pending",
     *(
@@ -137,7 +150,7 @@ LAZY_DOORS = {
     "pregel.pregel._description": {"pregel.drawing.draw", "pregel.pregel._jsonschema"},
     "pregel.pregel._request": {"pregel.engine.flights"},
     "pregel.pregel._runs": {"pregel.engine.async_driver"},
-    "pregel.pregel._threads": {"pregel.engine.async_driver", "pregel.pregel._explain", "pregel.pregel._state_api"},
+    "pregel.pregel._threads": {"pregel.engine.inbox", "pregel.pregel._explain", "pregel.pregel._state_api"},
     "pregel.engine.workers": {"concurrent.futures"},
     "pregel.errors": {"difflib"},
     "checkpoint": {"checkpoint.sqlite"},

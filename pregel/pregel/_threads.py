@@ -148,7 +148,7 @@ class Threads(Graph):
     ) -> RunnableConfig:
         """Async form of `bulk_update_state`."""
         turn = Turn(on_conflict or self.on_conflict, timeout)
-        stored: RunnableConfig = await _state_api().aupdate(self, config, supersteps, turn, _async_driver().Alarm)
+        stored: RunnableConfig = await _state_api().aupdate(self, config, supersteps, turn, _inbox().Alarm)
         return stored
 
     # ---- reasons
@@ -191,8 +191,8 @@ def _explain() -> Any:
     return _explain
 
 
-def _async_driver() -> Any:
-    """The async driver, imported when a run needs it: it loads asyncio (D36)."""
-    from pregel.engine import async_driver  # noqa: PLC0415 - a lazy door
+def _inbox() -> Any:
+    """What coroutines wait for, imported when somebody asks: it loads asyncio (D36)."""
+    from pregel.engine import inbox  # noqa: PLC0415 - a lazy door
 
-    return async_driver
+    return inbox
