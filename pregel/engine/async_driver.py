@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from checkpoint.base import (
     CheckpointConflictError,
@@ -45,6 +45,7 @@ from pregel.engine.workers import (
     workers,
 )
 from pregel.errors import AttemptClosedError, GraphInterrupt, NodeTimeoutError
+
 
 class AsyncDriver(AsyncStoring):
     """Drives one run to its end."""

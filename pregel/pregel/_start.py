@@ -16,6 +16,7 @@ from checkpoint.holders import Hold
 from pregel.engine import namespace, pause, repeat, snapshot
 from pregel.engine.core import Run
 from pregel.engine.limited import LimitedRun
+from pregel.engine.origin import is_edit
 from pregel.engine.state import Request, RunState, Stood
 from pregel.pregel import _places as places
 from pregel.pregel import _turns as turns
