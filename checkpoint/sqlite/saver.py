@@ -345,7 +345,8 @@ class _SqliteSaver(RowSaver):
         connections = self._connections
         if connections is None or self._closed:
             connections = self._open()
-        connections.check_process()
+        if connections.n_forks != _n_forks:
+            connections.check_process()
         return connections
 
     def close(self) -> None:
@@ -386,8 +387,9 @@ class _SqliteSaver(RowSaver):
         steps = _flat(batch)
         if not steps:
             return
-        self._check_writable()
         connections = self._live()
+        if connections.read_only:
+            self._check_writable()
         claim = steps[0].claim
         if claim.thread_id in self._unwritten:
             self._settle(claim.thread_id)
