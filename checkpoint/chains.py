@@ -29,6 +29,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain as chained
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from ormsgpack import packb
@@ -99,6 +101,9 @@ CHANNEL_OF_SLOT: Final = {
 
 _ATOMS: Final = frozenset({int, float, bool, type(None)})
 """Values that nobody can change, that are never refused and always small."""
+
+_VALUE: Final = itemgetter(1)
+"""Of a write."""
 
 NO_BODY: Final[Body] = (None, b"")
 _NIL: Final[Body] = (None, packb(None))
@@ -493,13 +498,10 @@ def _is_settled(commit: StepCommit, space: Space) -> bool:
     values, chains, atoms = commit.values, space.chains, _ATOMS
     if chains and not (chains.keys().isdisjoint(values) and chains.keys().isdisjoint(commit.gone)):
         return False
-    if not atoms.issuperset(map(type, values.values())):
-        return False
     for task in commit.writes:
-        for _, value in task.writes:
-            if type(value) not in atoms:
-                return False
-    return True
+        if not atoms.issuperset(map(type, map(_VALUE, task.writes))):
+            return False
+    return atoms.issuperset(map(type, values.values()))
 
 
 def seal(step: EncodedStep, codec: Codec) -> PlainCheckpoint | None:
@@ -562,11 +564,8 @@ def _atom_rows(tasks: Sequence[TaskWrites], codec: Codec) -> tuple[Sequence[Plai
     (task, *more) = tasks
     if more or task.slot or codec.dumps is None:
         return _task_rows(tasks, codec)
-    flat: list[Any] = []
-    for write in task.writes:
-        flat += write
     try:
-        data = packb(flat)
+        data = packb([*chained.from_iterable(task.writes)])
     except TypeError:
         return _task_rows(tasks, codec)
     return ((task.rev, task.task_id, 0, task.path, None, data),), len(data)
