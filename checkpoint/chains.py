@@ -393,7 +393,12 @@ def encode_commit(commit: StepCommit, codec: Codec, *, drops: bool = False) -> E
             f"thread {claim.thread_id!r}: namespace {commit.checkpoint_ns!r} was committed but never loaded with this "
             f"claim; call load(config, claim=...) for it first"
         )
-    if not commit.ops and codec.dumps is not None and space.must_exist is None and _is_settled(commit, space):
+    has_metadata = (
+        space.metadata_of is commit.metadata
+        and space.metadata_run_id == commit.run_id
+        and space.metadata_parents == commit.parents
+    )
+    if has_metadata and not commit.ops and _is_settled(commit, space, codec):
         encoded = EncodedStep(commit, space, commit.rev)
         encoded.tasks = commit.writes
         if drops:
@@ -414,11 +419,8 @@ def encode_commit(commit: StepCommit, codec: Codec, *, drops: bool = False) -> E
     # Everything that can refuse comes first: values, then metadata.
     chains, rev = space.chains, commit.rev
     placed, staged, edited = _staged(commit, chains, codec)
-    if not _has_metadata(commit, space):
-        space.metadata_text = metadata_text(commit.metadata, commit.parents, commit.run_id)
-        space.metadata_of = commit.metadata
-        space.metadata_run_id = commit.run_id
-        space.metadata_parents = dict(commit.parents)
+    if not has_metadata:
+        _learn_metadata(commit, space)
 
     bodies: Sequence[NamedPayload] = ()
     if staged:
@@ -434,6 +436,14 @@ def encode_commit(commit: StepCommit, codec: Codec, *, drops: bool = False) -> E
     space.head = rev
     space.must_exist = None
     return encoded
+
+
+def _learn_metadata(commit: StepCommit, space: Space) -> None:
+    """Make the text of the commit's metadata, which the next commits of the run will have as well."""
+    space.metadata_text = metadata_text(commit.metadata, commit.parents, commit.run_id)
+    space.metadata_of = commit.metadata
+    space.metadata_run_id = commit.run_id
+    space.metadata_parents = dict(commit.parents)
 
 
 def _lasting(commit: StepCommit) -> Sequence[TaskWrites]:
@@ -482,18 +492,9 @@ def is_large(commit: StepCommit) -> bool:
     return any(map(is_large, commit.others))
 
 
-def _has_metadata(commit: StepCommit, space: Space) -> bool:
-    """Is the text of the commit's metadata known?"""
-    return (
-        space.metadata_of is commit.metadata
-        and space.metadata_run_id == commit.run_id
-        and space.metadata_parents == commit.parents
-    )
-
-
-def _is_settled(commit: StepCommit, space: Space) -> bool:
+def _is_settled(commit: StepCommit, space: Space, codec: Codec) -> bool:
     """Is there nothing in a commit without ops that could change later or be refused, or that has a place in a chain?"""
-    if commit.others or commit.kind == "tasks" or not _has_metadata(commit, space):
+    if commit.others or commit.kind == "tasks" or codec.dumps is None or space.must_exist is not None:
         return False
     values, chains, atoms = commit.values, space.chains, _ATOMS
     if chains and not (chains.keys().isdisjoint(values) and chains.keys().isdisjoint(commit.gone)):
