@@ -406,8 +406,8 @@ def encode_commit(commit: StepCommit, codec: Codec, *, drops: bool = False) -> E
         space.head = commit.rev
         return encoded
     others = [encode_commit(other, codec, drops=drops) for other in commit.others] if commit.others else ()
-    is_dropped = drops and commit.kind == "checkpoint"
-    writes, size = _task_rows(_lasting(commit) if is_dropped else commit.writes, codec)
+    tasks = _lasting(commit) if drops and commit.kind == "checkpoint" else commit.writes
+    writes, size = _task_rows(tasks, codec) if tasks else ((), 0)
     if commit.kind == "tasks":
         # The checkpoint may be pruned after these rows: the next commit must find it as well.
         space.has_writes = True
