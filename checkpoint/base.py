@@ -26,7 +26,19 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mappi
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from typing import Any, ClassVar, Final, Generic, Literal, NamedTuple, NotRequired, Protocol, Self, TypeVar
+from typing import (
+    Any,
+    ClassVar,
+    Final,
+    Generic,
+    Literal,
+    NamedTuple,
+    NoReturn,
+    NotRequired,
+    Protocol,
+    Self,
+    TypeVar,
+)
 
 from typing_extensions import TypedDict
 
@@ -539,10 +551,13 @@ Source = Literal["input", "loop", "update", "fork"]
 
 
 class _Nothing(dict[str, Any]):
-    """An empty mapping that nobody fills, and that all may share: it can be the default of a field, as a dict cannot."""
+    """An empty mapping that all share: it can be the default of a field, as a dict cannot."""
 
     __slots__ = ()
     __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def __setitem__(self, key: str, value: Any) -> NoReturn:
+        raise TypeError(f"{key!r} was to be set in a mapping that a commit was not given; pass one when it is made")
 
 
 _NOTHING: Final[Mapping[str, Any]] = _Nothing()

@@ -29,6 +29,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain as chained
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from ormsgpack import packb
@@ -101,6 +103,8 @@ _ATOMS: Final = frozenset({int, float, bool, type(None)})
 
 _ARRAY_16: Final = 0xDC
 """First byte of a msgpack array of 16 to 65,535 elements."""
+_VALUE: Final = itemgetter(1)
+"""Of a write."""
 
 NO_BODY: Final[Body] = (None, b"")
 _NIL: Final[Body] = (None, packb(None))
@@ -398,7 +402,12 @@ def encode_commit(commit: StepCommit, codec: Codec, *, drops: bool = False) -> E
             f"thread {claim.thread_id!r}: namespace {commit.checkpoint_ns!r} was committed but never loaded with this "
             f"claim; call load(config, claim=...) for it first"
         )
-    if not commit.ops and codec.dumps is not None and space.must_exist is None and _is_settled(commit, space):
+    has_metadata = (
+        space.metadata_of is commit.metadata
+        and space.metadata_run_id == commit.run_id
+        and space.metadata_parents == commit.parents
+    )
+    if has_metadata and not commit.ops and _is_settled(commit, space, codec):
         encoded = EncodedStep(commit, space, commit.rev)
         encoded.tasks = commit.writes
         if drops:
@@ -406,8 +415,8 @@ def encode_commit(commit: StepCommit, codec: Codec, *, drops: bool = False) -> E
         space.head = commit.rev
         return encoded
     others = [encode_commit(other, codec, drops=drops) for other in commit.others] if commit.others else ()
-    is_dropped = drops and commit.kind == "checkpoint"
-    writes, size = _task_rows(_lasting(commit) if is_dropped else commit.writes, codec)
+    tasks = _lasting(commit) if drops and commit.kind == "checkpoint" else commit.writes
+    writes, size = _task_rows(tasks, codec) if tasks else ((), 0)
     if commit.kind == "tasks":
         # The checkpoint may be pruned after these rows: the next commit must find it as well.
         space.has_writes = True
@@ -419,11 +428,8 @@ def encode_commit(commit: StepCommit, codec: Codec, *, drops: bool = False) -> E
     # Everything that can refuse comes first: values, then metadata.
     chains, rev = space.chains, commit.rev
     placed, staged, edited = _staged(commit, chains, codec)
-    if not _has_metadata(commit, space):
-        space.metadata_text = metadata_text(commit.metadata, commit.parents, commit.run_id)
-        space.metadata_of = commit.metadata
-        space.metadata_run_id = commit.run_id
-        space.metadata_parents = dict(commit.parents)
+    if not has_metadata:
+        _learn_metadata(commit, space)
 
     bodies: Sequence[NamedPayload] = ()
     if staged:
@@ -439,6 +445,14 @@ def encode_commit(commit: StepCommit, codec: Codec, *, drops: bool = False) -> E
     space.head = rev
     space.must_exist = None
     return encoded
+
+
+def _learn_metadata(commit: StepCommit, space: Space) -> None:
+    """Make the text of the commit's metadata, which the next commits of the run will have as well."""
+    space.metadata_text = metadata_text(commit.metadata, commit.parents, commit.run_id)
+    space.metadata_of = commit.metadata
+    space.metadata_run_id = commit.run_id
+    space.metadata_parents = dict(commit.parents)
 
 
 def _lasting(commit: StepCommit) -> Sequence[TaskWrites]:
@@ -487,29 +501,17 @@ def is_large(commit: StepCommit) -> bool:
     return any(map(is_large, commit.others))
 
 
-def _has_metadata(commit: StepCommit, space: Space) -> bool:
-    """Is the text of the commit's metadata known?"""
-    return (
-        space.metadata_of is commit.metadata
-        and space.metadata_run_id == commit.run_id
-        and space.metadata_parents == commit.parents
-    )
-
-
-def _is_settled(commit: StepCommit, space: Space) -> bool:
+def _is_settled(commit: StepCommit, space: Space, codec: Codec) -> bool:
     """Is there nothing in a commit without ops that could change later or be refused, or that has a place in a chain?"""
-    if commit.others or commit.kind == "tasks" or not _has_metadata(commit, space):
+    if commit.others or commit.kind == "tasks" or codec.dumps is None or space.must_exist is not None:
         return False
     values, chains, atoms = commit.values, space.chains, _ATOMS
     if chains and not (chains.keys().isdisjoint(values) and chains.keys().isdisjoint(commit.gone)):
         return False
-    if not atoms.issuperset(map(type, values.values())):
-        return False
     for task in commit.writes:
-        for _, value in task.writes:
-            if type(value) not in atoms:
-                return False
-    return True
+        if not atoms.issuperset(map(type, map(_VALUE, task.writes))):
+            return False
+    return atoms.issuperset(map(type, values.values()))
 
 
 def seal(step: EncodedStep, codec: Codec) -> PlainCheckpoint | None:
@@ -572,11 +574,8 @@ def _atom_rows(tasks: Sequence[TaskWrites], codec: Codec) -> tuple[Sequence[Plai
     (task, *more) = tasks
     if more or task.slot or codec.dumps is None:
         return _task_rows(tasks, codec)
-    flat: list[Any] = []
-    for write in task.writes:
-        flat += write
     try:
-        data = packb(flat)
+        data = packb([*chained.from_iterable(task.writes)])
     except TypeError:
         return _task_rows(tasks, codec)
     return ((task.rev, task.task_id, 0, task.path, None, data),), len(data)

@@ -502,7 +502,8 @@ def _grown(chain: Chain, value: list[Any], op: ChannelOp | None, pack: Pack, unp
     n_new = len(tail)
     if n_new < MIN_BLOCKED:
         body = in_pieces(tail, pack) if is_long(tail) else pack(tail)
-        return Delta(APPEND, (body,), hashes, 0, n_new, len(body[1]))
+        # As `Delta(...)`, whose constructor is a function that C calls: that alone would take a twentieth of encoding.
+        return tuple.__new__(Delta, (APPEND, (body,), hashes, 0, n_new, len(body[1])))
     bodies = packed(tail, pack)
     return Delta(APPEND, bodies, hashes, 0, n_new, sum([len(data) for _, data in bodies]))
 

@@ -161,9 +161,8 @@ def advance(header: Header, commit: StepCommit, placed: Sequence[Placed]) -> byt
     if commit.facts:
         header.facts = _with_facts(header.facts, commit.facts)
     if 0 < header.n_rows < MAX_HEADER_ROWS:
-        written = commit.values.keys() | commit.ops.keys() if commit.ops else commit.values.keys()
         # The op's own channels are the updated ones, as nearly always.
-        marker = 0 if updated is not None and written == set(updated) else _updated_marker(header, updated)
+        marker = 0 if sorted([*commit.values, *commit.ops]) == updated else _updated_marker(header, commit)
         content: list[Any] = [version, changed, extended, rooted, inlined, gone, seen]
         new = [*islice(index, n_names, None)] if len(index) > n_names else None
         if new or sub or marker or specials or commit.facts:
@@ -188,10 +187,13 @@ def _with_facts(known: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, 
     return {name: fact for name, fact in {**known, **news}.items() if fact is not None}
 
 
-def _updated_marker(header: Header, updated: Sequence[str] | None) -> Any:
-    """What the op says of updated channels that are not its own."""
+def _updated_marker(header: Header, commit: StepCommit) -> Any:
+    """What the op says of updated channels, in whatever order they are given."""
+    updated = commit.updated_channels
     if updated is None:
         return -1
+    if commit.values.keys() | commit.ops.keys() == set(updated):
+        return 0
     return [header.index[name] for name in updated] or -2
 
 

@@ -495,7 +495,8 @@ def _add_alias(space: _Space, step: EncodedStep) -> None:
 def _is_heavy(step: EncodedStep) -> bool:
     """Does the step's description hold on to large values, which nobody else may need any more?"""
     chains, commit = step.space.chains, step.commit
-    return any(name in chains and chains[name].live > LARGE for name in (*commit.values, *commit.ops))
+    written = chains.keys() & (commit.values.keys() | commit.ops.keys())
+    return max([chains[name].live for name in written], default=0) > LARGE
 
 
 def _add_step(space: _Space, step: EncodedStep, codec: Codec) -> None:

@@ -504,7 +504,6 @@ def _too_large(size: int) -> NoReturn:
     )
 
 
-_LEAVES: Final = frozenset({str, int, float, bool, bytes, type(None)})
 _LOOKS_LIKE_BYTES: Final = frozenset({bytearray, memoryview})
 
 
@@ -530,22 +529,19 @@ def _may_hold_bytes(body: bytes) -> bool:
 
 def _is_plain(value: Any) -> bool:
     """Is there no bytearray or memoryview in a value that ormsgpack took without calling back for it?"""
-    cls = type(value)
-    if cls is not list and cls is not dict:
-        return cls not in _LOOKS_LIKE_BYTES
-    todo = [value]
-    while todo:
-        container = todo.pop()
-        elements = container.values() if type(container) is dict else container
-        # One C loop per container; the types of its elements are few.
+    elements: list[Any] = [value]
+    while True:
+        # A few C loops for each level; the types of its elements are few.
         found = set(map(type, elements))
-        if found <= _LEAVES:
-            continue
         if not found.isdisjoint(_LOOKS_LIKE_BYTES):
             return False
-        if list in found or dict in found:
-            todo += [element for element in elements if type(element) is list or type(element) is dict]
-    return True
+        if list not in found and dict not in found:
+            return True
+        lists = elements if len(found) == 1 else [element for element in elements if type(element) is list]
+        dicts = elements if len(found) == 1 else [element for element in elements if type(element) is dict]
+        elements = [*chain.from_iterable(lists)] if list in found else []
+        if dict in found:
+            elements += chain.from_iterable(map(dict.values, dicts))
 
 
 def _is_deeper(value: Any, limit: int) -> bool:
