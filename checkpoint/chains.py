@@ -71,8 +71,9 @@ from checkpoint.deltas import (
 )
 from checkpoint.encryption import Encrypting, encrypt_step
 from checkpoint.headers import EXTENDED, ROOTED, SAME, SMALL, Body, Header, Placed, advance
+from checkpoint.mapped import unmap
 from checkpoint.serde.msgpack import FORMAT_TAG, Serde
-from checkpoint.turns import BLOCK_BYTES, BLOCK_ELEMENTS, give_way
+from checkpoint.turns import BLOCK_BYTES, BLOCK_ELEMENTS, free_in_turns, give_way
 
 INLINE_LIMIT: Final = 64
 """Bytes of an encoded value that still live in the header."""
@@ -188,6 +189,7 @@ class Codec:
         "encrypting",
         "inner",
         "is_plain",
+        "maps",
         "pack",
         "pack_atom",
         "serde",
@@ -196,8 +198,10 @@ class Codec:
         "unpack_shown",
     )
 
-    def __init__(self, serde: Any) -> None:
+    def __init__(self, serde: Any, *, maps: bool = False) -> None:
         self.serde = serde
+        self.maps = maps and not isinstance(serde, Encrypting)
+        """May large bodies be mapped? They are gone once they are stored."""
         self.encrypting: Encrypting | None = serde if isinstance(serde, Encrypting) else None
         """What encrypts whole rows."""
         inner: Any = serde if self.encrypting is None else self.encrypting.inner
@@ -377,12 +381,17 @@ class EncodedStep:
         self.payloads = ()
 
     def release(self) -> None:
-        """Let go of bodies that are in a store now, in turns: who drops the last reference to megabytes gives them back to
-        the operating system, in one go and with the interpreter in hand. That is not to be the event loop of the run."""
+        """Let go of bodies that are in a store now. Whoever drops the last reference to megabytes gives them back to the
+        operating system, with the interpreter in hand: that is not to be the event loop of the run."""
         self.bodies = ()
         rows = [*self.payloads, *self.writes]
         self.payloads = self.writes = ()
-        free_rows(rows)
+        bodies: list[bytes] = []
+        while rows:
+            body = rows.pop()[5]
+            if not unmap(body):
+                bodies.append(body)
+        free_in_turns(bodies)
 
 
 # ---- encode
@@ -611,17 +620,19 @@ def _staged(
                 elif type(value) in _ATOMS:
                     placed.append((name, codec.pack_atom(value), SMALL, 0))
                 else:
-                    staged.append((name, value, packed(value, pack), None))
+                    staged.append((name, value, packed(value, pack, maps=codec.maps), None))
                 continue
             delta = find(chains[name], value, None, pack, codec.unpack_body)
-            staged.append((name, value, packed(value, pack) if delta is None else delta.bodies, delta))
+            bodies = packed(value, pack, maps=codec.maps) if delta is None else delta.bodies
+            staged.append((name, value, bodies, delta))
         for name, op in commit.ops.items():
             chain = chains.get(name)
             delta = None if chain is None else find(chain, op.value, op, pack, codec.unpack_body)
             if delta is EDITED:
                 edited.append(name)
                 delta = None
-            staged.append((name, op.value, packed(op.value, pack) if delta is None else delta.bodies, delta))
+            bodies = packed(op.value, pack, maps=codec.maps) if delta is None else delta.bodies
+            staged.append((name, op.value, bodies, delta))
     except Exception as error:
         _name_channel(error, name)
         raise
@@ -692,7 +703,7 @@ def encode_task(task: TaskWrites, codec: Codec) -> PlainWrite:
                 has_long = True
     try:
         if has_long:
-            tag, data = in_pieces(value, codec.pack)
+            tag, data = in_pieces(value, codec.pack, maps=codec.maps)
         elif codec.dumps is None:
             tag, data = codec.pack(value)
         else:
@@ -853,17 +864,9 @@ def read_value(
 def free_chains(stored: Mapping[int, StoredChain]) -> None:
     """Empty what was read of chains, in turns."""
     for rows, _ in stored.values():
-        free_rows(rows)
-
-
-def free_rows(rows: list[Any]) -> None:
-    """Empty a list of rows whose last column is a body, in turns."""
-    room = BLOCK_BYTES
-    while rows:
-        room -= len(rows.pop()[-1])
-        if room < 0:
-            give_way()
-            room = BLOCK_BYTES
+        bodies = [data for _, data in rows]
+        rows.clear()
+        free_in_turns(bodies)
 
 
 def join_rows(rows: Sequence[Body], codec: Codec, *, is_whole: bool) -> list[Body]:

@@ -37,8 +37,9 @@ from typing import Any, Final, NamedTuple
 
 from checkpoint.base import Append, ChannelOp, CheckpointError, CorruptCheckpointError, Edit, UnregisteredTypeError
 from checkpoint.headers import Body
+from checkpoint.mapped import MIN_MAPPED, mapped
 from checkpoint.serde.msgpack import MAX_BYTES
-from checkpoint.turns import BLOCK_BYTES, BLOCK_ELEMENTS, give_way, in_turns
+from checkpoint.turns import BLOCK_BYTES, BLOCK_ELEMENTS, free_in_turns, give_way, in_turns
 
 FULL: Final = 0
 APPEND: Final = 1
@@ -301,20 +302,21 @@ def digest_of(body: Body) -> int:
 # ---- a value as bytes
 
 
-def packed(value: Any, pack: Pack) -> list[Body]:
+def packed(value: Any, pack: Pack, *, maps: bool = False) -> list[Body]:
     """The bytes of a whole value. A large list or dict comes in several bodies: a value, then what is appended to it.
 
     So no call holds the interpreter for long, neither here nor when the value is read, and other threads get a turn
-    between two of them.
+    between two of them. `maps`: those beyond what a chain keeps may be mapped.
     """
     kind = type(value)
     if (kind is not list and kind is not dict) or len(value) < MIN_BLOCKED:
-        return [in_pieces(value, pack) if is_long(value) else pack(value)]
+        return [in_pieces(value, pack, maps=maps) if is_long(value) else pack(value)]
     try:
         size = _size_of_one(value, pack)
         if size * len(value) <= BLOCK_BYTES and len(value) <= BLOCK_ELEMENTS:
             return [pack(value)]
         bodies: list[Body] = []
+        n_bytes = 0
         elements = iter(value if kind is list else value.items())
         while block := list(islice(elements, min(BLOCK_ELEMENTS, max(1, BLOCK_BYTES // size)))):
             if kind is list:
@@ -322,7 +324,11 @@ def packed(value: Any, pack: Pack) -> list[Body]:
             else:
                 pairs = [part for pair in block for part in pair]
                 bodies.append(pack({"s": pairs, "d": []} if bodies else dict(block)))
-            size = max(1, len(bodies[-1][1]) // len(block))
+            tag, data = bodies[-1]
+            size = max(1, len(data) // len(block))
+            n_bytes += len(data)
+            if maps and n_bytes > RAW_LIMIT and len(data) >= MIN_MAPPED:
+                bodies[-1] = tag, mapped([data])
             give_way()
     except UnregisteredTypeError:
         # All at once, for the place of what is refused.
@@ -354,11 +360,19 @@ def is_long(value: Any) -> bool:
     return (kind is str or kind is bytes) and len(value) > LARGE
 
 
-def in_pieces(value: Any, pack: Pack) -> Body:
-    """What `pack` gives for a value that `is_long`, made of several calls for the reason that `packed` has."""
+def in_pieces(value: Any, pack: Pack, *, maps: bool = False) -> Body:
+    """What `pack` gives for a value that `is_long`, made of several calls for the reason that `packed` has. `maps`: a
+    large body may be a mapped one."""
     try:
-        body = b"".join(_pieces(value, 0, pack))
-        return (None, body) if len(body) <= MAX_BYTES else pack(value)
+        pieces = list(_pieces(value, 0, pack))
+        size = sum(map(len, pieces))
+        if size > MAX_BYTES:
+            return pack(value)
+        if maps and size > RAW_LIMIT:
+            return None, mapped(pieces)
+        body = b"".join(pieces)
+        free_in_turns(pieces)
+        return None, body
     except (UnregisteredTypeError, CheckpointError, _NotPlain):
         # All at once, for the place of what is refused.
         return pack(value)

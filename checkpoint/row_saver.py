@@ -143,6 +143,8 @@ class RowSaver(BaseCheckpointSaver[int]):
     native_commit: ClassVar[bool] = True
     _batch: ClassVar[int] = retention.ROWS_PER_TRANSACTION
     """Rows that a transaction of a prune may change."""
+    _maps: ClassVar[bool] = False
+    """Does it give bodies away when they are stored, and call `release`? Then large ones may be mapped."""
 
     def __init__(
         self,
@@ -162,12 +164,12 @@ class RowSaver(BaseCheckpointSaver[int]):
         self.max_checkpoint_lag = max_checkpoint_lag
         self.holders = Holders()
         self._lanes = threading.Lock()
-        self._made_codec = Codec(self.serde)
+        self._made_codec = Codec(self.serde, maps=self._maps)
 
     def _codec(self) -> Codec:
         # `serde` is a plain attribute: programs replace it.
         if self._made_codec.serde is not self.serde:
-            self._made_codec = Codec(self.serde)
+            self._made_codec = Codec(self.serde, maps=self._maps)
         return self._made_codec
 
     def _opened(self, rows: R) -> R:

@@ -30,6 +30,16 @@ def give_way() -> None:
     time.sleep(_TURN_S)
 
 
+def free_in_turns(bodies: list[bytes]) -> None:
+    """Empty a list, giving way now and then: memory is freed with the interpreter in hand."""
+    room = BLOCK_BYTES
+    while bodies:
+        room -= len(bodies.pop())
+        if room < 0:
+            give_way()
+            room = BLOCK_BYTES
+
+
 def in_turns(elements: Iterable[T], size: int = BLOCK_ELEMENTS) -> Iterator[T]:
     """The same elements, one by one, giving way now and then: for a loop in Python that does little with each."""
     rest = iter(elements)

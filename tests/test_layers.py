@@ -22,6 +22,7 @@ ROWS = (
     "encryption",
     "rewrap",
     "headers",
+    "mapped",
     "deltas",
     "chains",
     "retention",

@@ -38,7 +38,7 @@ from functools import partial
 from itertools import islice, takewhile
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar
 
 from typing_extensions import ParamSpec
 
@@ -210,6 +210,8 @@ class _Connections:
 
 class _SqliteSaver(RowSaver):
     """What both classes are: all methods of both APIs, from any thread and any loop."""
+
+    _maps: ClassVar[bool] = True
 
     def __init__(
         self,
