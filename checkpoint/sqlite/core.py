@@ -1066,22 +1066,25 @@ class Writer(Reader):
             f"UPDATE checkpoints SET flags = flags | {THINNED} WHERE space_pk = ? AND rev = ?", (space_pk, rev)
         )
 
-    def drop_checkpoint(self, space_pk: int, rev: int, *, stub: bool) -> None:
+    def drop_checkpoint(self, space_pk: int, rev: int, *, stub: bool) -> int:
         """As `Upkeep.drop_checkpoint`."""
         row = self.conn.execute(
             "SELECT id, header FROM checkpoints WHERE space_pk = ? AND rev = ?", (space_pk, rev)
         ).fetchone()
         if row is None:
-            return
-        self.conn.execute("DELETE FROM aliases WHERE space_pk = ? AND id = ? AND rev = ?", (space_pk, row[0], rev))
+            return 0
+        n_aliases: int = self.conn.execute(
+            "DELETE FROM aliases WHERE space_pk = ? AND id = ? AND rev = ?", (space_pk, row[0], rev)
+        ).rowcount
         if not stub:
             self.conn.execute("DELETE FROM checkpoints WHERE space_pk = ? AND rev = ?", (space_pk, rev))
-            return
+            return 1 + n_aliases
         self.conn.execute(
             f"UPDATE checkpoints SET flags = flags | {STUB | PARENT_PRUNED}, parent_rev = NULL, parent_id = NULL, "
             "up_rev = NULL, run_id = NULL, metadata = NULL, crc = ? WHERE space_pk = ? AND rev = ?",
             (header_crc(rev, row[1], None), space_pk, rev),
         )
+        return 1 + n_aliases
 
     def drop_tasks(self, space_pk: int, rev: int, limit: int) -> int:
         """As `Upkeep.drop_tasks`."""
@@ -1096,11 +1099,14 @@ class Writer(Reader):
         """As `Upkeep.drop_task`."""
         self.conn.execute(_DROP_TASK, (space_pk, rev, task, slot))
 
-    def drop_chain(self, space_pk: int, number: int, root: int, first: int, last: int) -> int:
+    def drop_chain(self, space_pk: int, number: int, root: int, first: int, last: int, limit: int) -> int:
         """As `Upkeep.drop_chain`."""
+        chain = space_pk, number, root
         n_rows: int = self.conn.execute(
-            "DELETE FROM payloads WHERE space_pk = ? AND chan = ? AND root = ? AND seq BETWEEN ? AND ?",
-            (space_pk, number, root, first, last),
+            "DELETE FROM payloads WHERE space_pk = ? AND chan = ? AND root = ? AND (seq, part) IN "
+            "(SELECT seq, part FROM payloads WHERE space_pk = ? AND chan = ? AND root = ? AND seq BETWEEN ? AND ? "
+            "ORDER BY seq DESC, part LIMIT ?)",
+            (*chain, *chain, first, last, limit),
         ).rowcount
         return n_rows
 
