@@ -59,7 +59,7 @@ LARGE_PART: Final = 256 * 1024
 """Bytes of a part of a body of more than twice that. SQLite copies what it is given while no other thread can run."""
 CHANNELS_PER_STATEMENT: Final = 1000
 BIG_DELETE: Final = 5000
-"""Checkpoints of a thread above which its rows are removed in several transactions."""
+"""Rows of a thread above which they are removed in several transactions."""
 DELETE_BATCH: Final = 2000
 RUNS_PER_STATEMENT: Final = 500
 
@@ -1116,10 +1116,7 @@ class Writer(Reader):
 
     def retire(self, thread_pk: int) -> None:
         """As `Upkeep.retire`."""
-        (n_checkpoints,) = self.conn.execute(
-            "SELECT count(*) FROM spaces JOIN checkpoints USING (space_pk) WHERE thread_pk = ?", (thread_pk,)
-        ).fetchone()
-        if n_checkpoints <= BIG_DELETE:
+        if _n_rows(self.conn, thread_pk, BIG_DELETE + 1) <= BIG_DELETE:
             self.conn.execute("DELETE FROM threads WHERE thread_pk = ?", (thread_pk,))
         else:
             # From here on it cannot be found, and nobody's epoch fits.
@@ -1149,6 +1146,17 @@ class Writer(Reader):
 
 
 # ---- whole threads
+
+
+def _n_rows(conn: Any, thread_pk: int, limit: int) -> int:
+    """Rows of a thread's checkpoints, counted up to a limit."""
+    n_rows = 0
+    for table in ("checkpoints", "task_writes", "payloads"):
+        n_rows += conn.execute(
+            f"SELECT count(*) FROM (SELECT 1 FROM spaces JOIN {table} USING (space_pk) WHERE thread_pk = ? LIMIT ?)",
+            (thread_pk, limit - n_rows),
+        ).fetchone()[0]
+    return n_rows
 
 
 def retire_expired(conn: Any, thread_id: str, now: float) -> bool:
