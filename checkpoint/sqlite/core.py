@@ -1151,7 +1151,7 @@ class Writer(Reader):
 def _n_rows(conn: Any, thread_pk: int, limit: int) -> int:
     """Rows of a thread's checkpoints, counted up to a limit."""
     n_rows = 0
-    for table in ("checkpoints", "task_writes", "payloads"):
+    for table in ("checkpoints", "task_writes", "payloads", "aliases"):
         n_rows += conn.execute(
             f"SELECT count(*) FROM (SELECT 1 FROM spaces JOIN {table} USING (space_pk) WHERE thread_pk = ? LIMIT ?)",
             (thread_pk, limit - n_rows),
@@ -1190,6 +1190,7 @@ def finish_deletes(conn: Any) -> None:
                 ("payloads", "chan, root, seq, part"),
                 ("task_writes", "rev, task_id, slot, part"),
                 ("checkpoints", "rev"),
+                ("aliases", "id"),
             ):
                 statement = (
                     f"DELETE FROM {table} WHERE space_pk = ? AND ({key}) IN "
@@ -1197,6 +1198,9 @@ def finish_deletes(conn: Any) -> None:
                 )
                 while _delete(conn, statement, (space_pk, space_pk)) == DELETE_BATCH:
                     pass
+        statement = f"DELETE FROM spaces WHERE space_pk IN (SELECT space_pk FROM spaces WHERE thread_pk = ? LIMIT {DELETE_BATCH})"
+        while _delete(conn, statement, (thread_pk,)) == DELETE_BATCH:
+            pass
         _delete(conn, "DELETE FROM threads WHERE thread_pk = ?", (thread_pk,))
 
 
