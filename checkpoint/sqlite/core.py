@@ -1198,7 +1198,8 @@ def finish_deletes(conn: Any) -> None:
                 )
                 while _delete(conn, statement, (space_pk, space_pk)) == DELETE_BATCH:
                     pass
-        statement = f"DELETE FROM spaces WHERE space_pk IN (SELECT space_pk FROM spaces WHERE thread_pk = ? LIMIT {DELETE_BATCH})"
+        some = f"SELECT space_pk FROM spaces WHERE thread_pk = ? LIMIT {DELETE_BATCH}"
+        statement = f"DELETE FROM spaces WHERE space_pk IN ({some})"
         while _delete(conn, statement, (thread_pk,)) == DELETE_BATCH:
             pass
         _delete(conn, "DELETE FROM threads WHERE thread_pk = ?", (thread_pk,))
