@@ -866,13 +866,13 @@ class _View:
             row = CheckpointRow._make(plain)
             space_pk.checkpoints[rev] = row._replace(flags=row.flags | THINNED)[:]
 
-    def drop_checkpoint(self, space_pk: _Space, rev: int, *, stub: bool) -> None:
+    def drop_checkpoint(self, space_pk: _Space, rev: int, *, stub: bool) -> int:
         if not stub:
             space_pk.remove(rev)
-            return
+            return 1
         plain = space_pk.checkpoints.get(rev)
         if plain is None:
-            return
+            return 0
         row = CheckpointRow._make(plain)
         if space_pk.aliases.get(row.id) == rev:
             del space_pk.aliases[row.id]
@@ -885,6 +885,7 @@ class _View:
             flags=row.flags | STUB | PARENT_PRUNED,
         )
         space_pk.checkpoints[rev] = stripped[:]
+        return 1
 
     def drop_tasks(self, space_pk: _Space, rev: int, limit: int) -> int:
         rows = space_pk.writes.get(rev)
@@ -904,10 +905,10 @@ class _View:
         elif rows is not None and rows[1:3] == (task, slot):
             del space_pk.writes[rev]
 
-    def drop_chain(self, space_pk: _Space, number: int, root: int, first: int, last: int) -> int:
+    def drop_chain(self, space_pk: _Space, number: int, root: int, first: int, last: int, limit: int) -> int:
         rows = space_pk.payloads.get((number, root), [])
         n_rows = len(rows)
-        del rows[first:]
+        del rows[max(first, n_rows - limit) :]
         if not rows:
             space_pk.payloads.pop((number, root), None)
         return n_rows - len(rows)

@@ -67,7 +67,7 @@ LARGE_PART: Final = 8 * 4092 + 600
 whole row to compare its key, so the place of a small row is found by reading some of these."""
 CHANNELS_PER_STATEMENT: Final = 1000
 BIG_DELETE: Final = 5000
-"""Checkpoints of a thread above which its rows are removed in several transactions."""
+"""Rows of a thread above which they are removed in several transactions."""
 DELETE_BATCH: Final = 2000
 RUNS_PER_STATEMENT: Final = 500
 
@@ -1218,22 +1218,25 @@ class Writer(Reader):
         ).fetchone()
         return 0 if row is None else row[0]
 
-    def drop_checkpoint(self, space_pk: int, rev: int, *, stub: bool) -> None:
+    def drop_checkpoint(self, space_pk: int, rev: int, *, stub: bool) -> int:
         """As `Upkeep.drop_checkpoint`."""
         row = self.conn.execute(
             "SELECT id, header, flags FROM checkpoints WHERE space_pk = ? AND rev = ?", (space_pk, rev)
         ).fetchone()
         if row is None:
-            return
+            return 0
         own_id, header, flags = row
-        self.conn.execute("DELETE FROM aliases WHERE space_pk = ? AND id = ? AND rev = ?", (space_pk, own_id, rev))
+        n_aliases: int = self.conn.execute(
+            "DELETE FROM aliases WHERE space_pk = ? AND id = ? AND rev = ?", (space_pk, own_id, rev)
+        ).rowcount
         if not stub:
             self.conn.execute("DELETE FROM checkpoints WHERE space_pk = ? AND rev = ?", (space_pk, rev))
-            return
+            return 1 + n_aliases
         crc = header_crc(rev, header, None)
         flags |= STUB | PARENT_PRUNED
         nothing = dict.fromkeys(("parent_rev", "parent_id", "up_rev", "run_id", "metadata", *_RESULT_COLUMNS))
         amend(self.conn, space_pk, rev, flags=flags, crc=crc, **nothing)
+        return 1 + n_aliases
 
     def drop_tasks(self, space_pk: int, rev: int, limit: int) -> int:
         """As `Upkeep.drop_tasks`."""
@@ -1250,11 +1253,14 @@ class Writer(Reader):
         """As `Upkeep.drop_task`."""
         drop_task(self.conn, space_pk, rev, task, slot)
 
-    def drop_chain(self, space_pk: int, number: int, root: int, first: int, last: int) -> int:
+    def drop_chain(self, space_pk: int, number: int, root: int, first: int, last: int, limit: int) -> int:
         """As `Upkeep.drop_chain`."""
+        chain = space_pk, number, root
         n_rows: int = self.conn.execute(
-            "DELETE FROM payloads WHERE space_pk = ? AND chan = ? AND root = ? AND seq BETWEEN ? AND ?",
-            (space_pk, number, root, first, last),
+            "DELETE FROM payloads WHERE space_pk = ? AND chan = ? AND root = ? AND (seq, part) IN "
+            "(SELECT seq, part FROM payloads WHERE space_pk = ? AND chan = ? AND root = ? AND seq BETWEEN ? AND ? "
+            "ORDER BY seq DESC, part LIMIT ?)",
+            (*chain, *chain, first, last, limit),
         ).rowcount
         return n_rows
 
@@ -1264,10 +1270,7 @@ class Writer(Reader):
 
     def retire(self, thread_pk: int) -> None:
         """As `Upkeep.retire`."""
-        (n_checkpoints,) = self.conn.execute(
-            "SELECT count(*) FROM spaces JOIN checkpoints USING (space_pk) WHERE thread_pk = ?", (thread_pk,)
-        ).fetchone()
-        if n_checkpoints <= BIG_DELETE:
+        if _n_rows(self.conn, thread_pk, BIG_DELETE + 1) <= BIG_DELETE:
             self.conn.execute("DELETE FROM threads WHERE thread_pk = ?", (thread_pk,))
         else:
             # From here on it cannot be found, and nobody's epoch fits.
@@ -1297,6 +1300,17 @@ class Writer(Reader):
 
 
 # ---- whole threads
+
+
+def _n_rows(conn: Any, thread_pk: int, limit: int) -> int:
+    """Rows of a thread's checkpoints, counted up to a limit."""
+    n_rows = 0
+    for table in ("checkpoints", "task_writes", "payloads", "aliases"):
+        n_rows += conn.execute(
+            f"SELECT count(*) FROM (SELECT 1 FROM spaces JOIN {table} USING (space_pk) WHERE thread_pk = ? LIMIT ?)",
+            (thread_pk, limit - n_rows),
+        ).fetchone()[0]
+    return n_rows
 
 
 def retire_expired(conn: Any, thread_id: str, now: float) -> bool:
@@ -1330,6 +1344,7 @@ def finish_deletes(conn: Any) -> None:
                 ("payloads", "chan, root, seq, part"),
                 ("task_writes", "rev, task_id, slot, part"),
                 ("checkpoints", "rev"),
+                ("aliases", "id"),
             ):
                 statement = (
                     f"DELETE FROM {table} WHERE space_pk = ? AND ({key}) IN "
@@ -1337,6 +1352,10 @@ def finish_deletes(conn: Any) -> None:
                 )
                 while _delete(conn, statement, (space_pk, space_pk)) == DELETE_BATCH:
                     pass
+        some = f"SELECT space_pk FROM spaces WHERE thread_pk = ? LIMIT {DELETE_BATCH}"
+        statement = f"DELETE FROM spaces WHERE space_pk IN ({some})"
+        while _delete(conn, statement, (thread_pk,)) == DELETE_BATCH:
+            pass
         _delete(conn, "DELETE FROM threads WHERE thread_pk = ?", (thread_pk,))
 
 

@@ -158,10 +158,10 @@ class Scanner:
         )
         found: list[ScannedBody] = []
         for (number, root, seq), parts in _groups(rows, key=3):
-            _, tag, crc, _ = parts[0]
+            part, tag, crc, _ = parts[0]
             body = b"".join([data for _, _, _, data in parts])
             damage = _damage(f"chain {number}/{root}, row {seq}", parts, crc, body, root ^ seq)
-            found.append(ScannedBody(number, root, seq, tag, body, damage))
+            found.append(ScannedBody(number, root, seq, tag, body, damage, is_going=part > 0))
         return found
 
     @_readable

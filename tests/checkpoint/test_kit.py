@@ -6,9 +6,11 @@ from __future__ import annotations
 import ast
 import contextlib
 import fnmatch
+import json
 import pickle
 import subprocess
 import sys
+import time
 import unittest
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +18,14 @@ from typing import Any
 
 import pytest
 
-from checkpoint.base import WRITES_IDX_MAP, CheckpointNotFoundError, CheckpointTuple, StepCommit, empty_checkpoint
+from checkpoint.base import (
+    WRITES_IDX_MAP,
+    CheckpointNotFoundError,
+    CheckpointTuple,
+    StepCommit,
+    ThreadBusyError,
+    empty_checkpoint,
+)
 from checkpoint.ids import checkpoint_id
 from checkpoint.memory import InMemorySaver
 from checkpoint.sqlite import SqliteSaver
@@ -808,6 +817,65 @@ class WritesWhatItKnows(FileSaver):
         return outcome
 
 
+@wrong(DURABLE, "a_lease_keeps_other_processes_off")
+class IgnoresLeases(SqliteSaver):
+    def _busy(self, *args: Any) -> None:
+        return None
+
+
+@wrong(DURABLE, "a_released_lease_frees_at_once")
+class KeepsLeases(SqliteSaver):
+    def release(self, claim: Any) -> None:
+        pass
+
+
+@wrong(DURABLE, "the_lease_of_a_dead_process_is_void")
+class TakesTheDeadForAlive(SqliteSaver):
+    def _busy(self, thread_id: str, address: Any) -> Any:
+        return _lease(thread_id, address) if address.lease_until > time.time() else None
+
+
+@wrong(DURABLE, "a_lease_is_over_when_its_time_is")
+class KnowsNoEnd(SqliteSaver):
+    def _busy(self, thread_id: str, address: Any) -> Any:
+        return _lease(thread_id, address)
+
+
+class TellsNoOwner(SqliteSaver):
+    def _busy(self, thread_id: str, address: Any) -> Any:
+        return ThreadBusyError("busy", thread_id=thread_id, until=address.lease_until)
+
+
+class TellsNoEnd(SqliteSaver):
+    def _busy(self, thread_id: str, address: Any) -> Any:
+        return ThreadBusyError("busy", thread_id=thread_id, owner_run_id="owner")
+
+
+class RefusesTheOwner(SqliteSaver):
+    """Asks before each commit, and does not know its own lease."""
+
+    def _store(self, connections: Any, claim: Any, *args: Any) -> None:
+        if claim.claimed and claim.lease is not None:
+            raise ThreadBusyError("busy", thread_id=claim.thread_id, owner_run_id="owner", until=claim.lease)
+        super()._store(connections, claim, *args)
+
+
+class RefusesOnlyWhoLeases(SqliteSaver):
+    def _busy(self, *args: Any) -> Any:
+        return super()._busy(*args) if self._terms is not None else None
+
+
+def _lease(thread_id: str, address: Any) -> ThreadBusyError:
+    owner = json.loads(address.lease_owner)[3]
+    return ThreadBusyError("busy", thread_id=thread_id, owner_run_id=owner, until=address.lease_until)
+
+
+@pytest.mark.parametrize("saver", [TellsNoOwner, TellsNoEnd, RefusesTheOwner, RefusesOnlyWhoLeases])
+def test_wrong_leases_fail(saver: type) -> None:
+    report = run_conformance(saver, level="durable", only=["a_lease_keeps_other_processes_off"])
+    assert report.failed_checks, report
+
+
 @pytest.mark.parametrize("check", DURABLE)
 def test_wrong_savers_fail_durable(check: str) -> None:
     report = run_conformance(DURABLE[check], level="durable", only=[check])
@@ -884,7 +952,7 @@ def test_capabilities_can_be_told() -> None:
     assert run_conformance(InMemorySaver, level="full", capabilities=[], only=only).of("passed") == []
     told = run_conformance(PlainSaver, level="full", capabilities=["delete_thread"], only=only)
     assert told.failed_checks == {"delete_thread_removes_everything"}
-    assert {need for check in CHECKS.values() for need in check.needs} <= {*CAPABILITIES, "reopen", "damage"}
+    assert {need for check in CHECKS.values() for need in check.needs} <= {*CAPABILITIES, "reopen", "damage", "leases"}
 
 
 def test_factories_of_all_kinds() -> None:

@@ -112,8 +112,8 @@ class TestInMemorySaver(ConformanceSuite):
 class TestSqliteSaver(ConformanceSuite):
     level = "durable"
 
-    def make_saver(self, place: Path) -> Any:
-        return SqliteSaver(place)
+    def make_saver(self, place: Path, lease_ttl: float | None = None) -> Any:
+        return SqliteSaver(place, lease_ttl=lease_ttl)
 
     def damage(self, place: Path) -> Any:
         return ways_to_damage(place)

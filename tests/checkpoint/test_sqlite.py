@@ -24,6 +24,7 @@ from checkpoint.base import (
 from checkpoint.sqlite import AsyncSqliteSaver, SqliteSaver, core
 from checkpoint.sqlite import saver as saver_module
 from checkpoint.sqlite.migrations import APPLICATION_ID
+from checkpoint.testing.script import checkpoint
 from tests.checkpoint.runs import ScriptedRun, Store, config
 
 
@@ -634,14 +635,32 @@ def test_damage_in_a_page_of_a_listing_has_its_place(path: Path) -> None:
             assert len(list(older)) == 3
 
 
-def test_large_threads_are_deleted_in_batches(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("n_steps", [1, 3, 30])
+def test_large_threads_are_deleted_in_batches(path: Path, monkeypatch: pytest.MonkeyPatch, n_steps: int) -> None:
+    """Few checkpoints may have many rows, too."""
     monkeypatch.setattr(core, "BIG_DELETE", 10)
     monkeypatch.setattr(core, "DELETE_BATCH", 7)
     with SqliteSaver(path) as saver:
         run = ScriptedRun(Store(saver, False), durability="async")
-        loop(run, 30)
-        saver.delete_thread("t")
-        assert saver.get_tuple(config()) is None
+        loop(run, n_steps)
+        run.step({"doc": "d" * 4000})
+        run.tasks(run.task("task", [("doc", "t" * 4000)]))
+        for n in range(9):
+            saver.put(config("t", f"child:{n}"), checkpoint({"n": n}, id=f"foreign {n}"), {}, {"n": 1})
         assert saver._connections is not None
-        for table in ("threads", "spaces", "checkpoints", "payloads", "task_writes"):
-            assert saver._connections.writer.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+        conn = saver._connections.writer
+        changes, before = [], conn.total_changes
+
+        def count(statement: str) -> None:
+            nonlocal before
+            if statement == "COMMIT":
+                changes.append(conn.total_changes - before)
+                before = conn.total_changes
+
+        conn.set_trace_callback(count)
+        saver.delete_thread("t")
+        conn.set_trace_callback(None)
+        assert saver.get_tuple(config()) is None
+        assert max(changes) <= 7
+        for table in ("threads", "spaces", "checkpoints", "payloads", "task_writes", "aliases"):
+            assert conn.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
