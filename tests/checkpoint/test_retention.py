@@ -33,6 +33,7 @@ from checkpoint.row_saver import RowSaver
 from checkpoint.serde.encrypted import EncryptedSerializer
 from checkpoint.sqlite import SqliteSaver
 from checkpoint.sqlite.aio import AsyncSqliteSaver
+from checkpoint.testing.script import checkpoint
 from pregel.graph import END, START, StateGraph
 from pregel.types import Command, interrupt
 from tests.checkpoint.ciphers import BindingCipher
@@ -97,6 +98,13 @@ def listed(store: Store, thread_id: str = "t", ns: str | None = None) -> list[st
 
 def ids(*stored: Stored) -> list[str]:
     return [entry.id for entry in stored]
+
+
+def n_in_file(saver: Any) -> int:
+    """Checkpoints, also of threads that have vanished and are not removed yet."""
+    with saver._alone() as connections:
+        n: int = connections.writer.execute("SELECT count(*) FROM checkpoints").fetchone()[0]
+        return n
 
 
 # ---- prune
@@ -632,7 +640,8 @@ def test_every_state_of_a_deletion_of_runs_can_be_read(
         again.stored[-1].check(store)
 
 
-def test_copies(store: Store) -> None:
+def test_copies(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("checkpoint.sqlite.core.BIG_DELETE", 0)
     run = ScriptedRun(store)
     stored = line(run, 3)
     old = ScriptedRun(store, config("copy"))
@@ -645,6 +654,8 @@ def test_copies(store: Store) -> None:
     assert listed(store, "copy") == ids(old.stored[0])
     call(store, "copy_thread", "t", "copy", overwrite=True)
     assert listed(store, "copy") == listed(store) == ids(*reversed(stored))
+    if not isinstance(store.saver, InMemorySaver):
+        assert n_in_file(store.saver) == 6
     with pytest.raises(ThreadDeletedError):
         old.step({"n": 1})
     line(run, 1)[-1].check(store)
@@ -653,6 +664,16 @@ def test_copies(store: Store) -> None:
     assert (len(listed(store)), len(listed(store, "copy"))) == (4, 1)
     for thread_id in ("t", "copy"):
         assert unsound(store.saver, thread_id) == []
+
+
+def test_what_is_only_submitted_is_copied(store: Store) -> None:
+    run = ScriptedRun(store, durability="submit")
+    stored = line(run, 3)
+    call(store, "copy_thread", "t", "copy")
+    assert listed(store, "copy") == ids(*reversed(stored))
+    line(ScriptedRun(store, config("copy"), durability="submit"), 2)
+    call(store, "copy_thread", "t", "copy", overwrite=True)
+    assert listed(store, "copy") == ids(*reversed(stored))
 
 
 def test_erasing(tmp_path: Path) -> None:
@@ -917,6 +938,21 @@ def test_time_to_live(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch)
     assert saver.expire(1) + asyncio.run(saver.aexpire()) == n_over
     assert saver.expire() == 0
     assert len(listed(store)) == 4
+    if not isinstance(saver, InMemorySaver):
+        assert n_in_file(saver) == 4
+
+
+def test_a_put_counts_for_the_time_to_live(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    saver = make(retention=Retention(ttl=10.0))
+    now = [1_800_000_000.0]
+    at_clock(monkeypatch, now)
+    where: Any = config("t", "")
+    for n in range(3):
+        where = saver.put(where, checkpoint({"n": n}), {"source": "loop", "step": n}, {"n": 1})
+        now[0] += 9
+    assert saver.get_tuple(config()).checkpoint["channel_values"] == {"n": 2}
+    now[0] += 2
+    assert saver.get_tuple(config()) is None
 
 
 def test_a_thread_that_is_over_is_gone_for_its_run(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
