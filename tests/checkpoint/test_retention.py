@@ -281,6 +281,18 @@ def test_a_fork_keeps_the_nested_checkpoint_it_points_to(store: Store) -> None:
     assert unsound(store.saver) == []
 
 
+def test_of_a_chain_goes_what_nobody_reads_any_more(store: Store) -> None:
+    """A branch that was left added to a list of which its root is kept."""
+    stored = line(ScriptedRun(store), 4)
+    ahead = line(ScriptedRun(store, stored[1].config), 2)
+    call(store, "prune", ["t"], keep=3)
+    assert listed(store) == ids(*reversed(ahead), stored[1])
+    stored[1].parent_id = None
+    for entry in (stored[1], *ahead):
+        entry.check(store)
+    assert unsound(store.saver) == []
+
+
 def test_branches_go_and_lanes_stay_if_wanted(store: Store) -> None:
     run = ScriptedRun(store)
     stored = line(run, 3)
@@ -674,6 +686,26 @@ def test_what_is_only_submitted_is_copied(store: Store) -> None:
     line(ScriptedRun(store, config("copy"), durability="submit"), 2)
     call(store, "copy_thread", "t", "copy", overwrite=True)
     assert listed(store, "copy") == ids(*reversed(stored))
+
+
+@pytest.mark.parametrize("n_questions", [0, 1, 2])
+@pytest.mark.parametrize("n_results", [0, 1, 2])
+def test_results_that_are_dropped_leave_the_questions(
+    make: Callable[..., Any], n_results: int, n_questions: int
+) -> None:
+    saver = make(history_writes="drop")
+    run = ScriptedRun(Store(saver, False))
+    run.step({"n": 0})
+    for n in range(n_questions):
+        run.tasks(run.task(f"ask{n}", [("__interrupt__", ["?"])], slot=-3))
+    for n in range(n_results):
+        run.tasks(run.task(f"done{n}", [("n", n)]))
+    stored = run.stored[-1]
+    before = sorted(saver.get_tuple(stored.config).pending_writes, key=str)
+    assert len(before) == n_questions + n_results
+    run.step({"n": 1})
+    after = sorted(saver.get_tuple(stored.config).pending_writes, key=str)
+    assert after == [(f"ask{n}", "__interrupt__", ["?"]) for n in range(n_questions)]
 
 
 def test_erasing(tmp_path: Path) -> None:
