@@ -28,7 +28,7 @@ from checkpoint.base import (
 from checkpoint.chains import LANE, CheckpointRow
 from checkpoint.ids import checkpoint_id
 from checkpoint.memory import InMemorySaver
-from checkpoint.retention import Keeper
+from checkpoint.retention import SWEEP_EVERY, Keeper
 from checkpoint.row_saver import RowSaver
 from checkpoint.serde.encrypted import EncryptedSerializer
 from checkpoint.sqlite import SqliteSaver
@@ -454,11 +454,13 @@ def test_a_prune_notices_who_writes_meanwhile(tmp_path: Path, monkeypatch: pytes
         assert unsound(saver) == []
 
 
-def test_transactions_are_small(tmp_path: Path) -> None:
+def test_transactions_are_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert SqliteSaver._batch == 2000
+    monkeypatch.setattr(SqliteSaver, "_batch", 200)
     with SqliteSaver(tmp_path / "t.sqlite") as saver:
         run = ScriptedRun(Store(saver, False), durability="async")
-        line(run, 1500)
-        run.tasks(*(run.task(f"task{n}", [("a", "x" * 5000)]) for n in range(600)))
+        line(run, 150)
+        run.tasks(*(run.task(f"task{n}", [("a", "x" * 5000)]) for n in range(60)))
         line(run, 1)
         assert saver._connections is not None
         conn = saver._connections.writer
@@ -471,10 +473,10 @@ def test_transactions_are_small(tmp_path: Path) -> None:
                 before = conn.total_changes
 
         conn.set_trace_callback(count)
-        assert saver.prune(["t"]) == 1500
+        assert saver.prune(["t"]) == 150
         conn.set_trace_callback(None)
         assert len(changes) > 2
-        assert max(changes) <= 2000
+        assert max(changes) <= 200
         assert unsound(saver) == []
 
 
@@ -802,9 +804,10 @@ def test_a_policy_holds_at_every_commit(
         monkeypatch.setattr(headers, "MIN_HEADER_OPS", 100)
     saver = make(retention=Retention(max_checkpoints=3))
     store = Store(saver, False)
-    for _ in range(4):
+    # More runs than it takes for one to sweep.
+    for _ in range(SWEEP_EVERY + 1):
         run = ScriptedRun(store, durability=durability)
-        for _ in range(40):
+        for _ in range(8):
             stored = line(run, 1, writes=[run.task("task", [("a", 1)])] if run.rev else [])
             assert listed(store)[0] == stored[-1].id
             assert len(listed(store)) <= 3
