@@ -157,8 +157,11 @@ def test_conformance_of_other_kinds(kind: str) -> None:
     assert {result.colour for result in report.of("passed")} == {"sync", "async"}
 
 
+LOOP: Any = {"source": "loop", "step": 1}
+
+
 def put(store: Store, where: Any, given: Any, metadata: Any = None) -> Any:
-    return store.put(where, given, metadata or {"source": "loop", "step": 1}, given["channel_versions"])
+    return store.put(where, given, metadata or LOOP, given["channel_versions"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -207,6 +210,22 @@ def test_a_serializer_of_another_format_reads_what_it_wrote(plain: Store, is_enc
         stored.check(plain)
     assert plain.load(config()).values == {"go": None, "n": 1, "l": [None, "x" * 100, None]}
     assert [loaded.values["go"] for loaded in plain.history(config(), channels=["go"])] == [None, None]
+
+
+def test_a_put_shares_what_did_not_change(store: Store) -> None:
+    """Values that a put does not name as new are stored once, large or small; under another version they are new."""
+    values: dict[str, Any] = {"doc": "x" * 5_000, "small": 1, "n": 0}
+    versions: dict[str, Any] = dict.fromkeys(values, 1)
+    where: Any = config("t", "")
+    for n in range(5):
+        values["n"], versions["n"] = n, n + 1
+        where = store.put(where, checkpoint(dict(values), dict(versions)), LOOP, {"n": n + 1})
+        assert store.get_tuple(where).checkpoint["channel_values"] == values
+    with store.saver._writing() as tx:
+        assert len(tx.chain_lengths(tx.address("t", "").space_pk)) == 1
+    values["doc"], versions["doc"] = "y" * 5_000, 9
+    where = store.put(where, checkpoint(dict(values), dict(versions)), LOOP, {})
+    assert store.get_tuple(where).checkpoint["channel_values"] == values
 
 
 def test_a_history_that_reads_some_channels(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -607,6 +607,32 @@ def test_a_pointer_moves_to_what_can_be_read(path: Path) -> None:
         assert saver.load(config("t", "sub"), claim=loaded.claim, at_rev=older).values == {"s": "s" * 100}
 
 
+@pytest.mark.parametrize("order", [("sub", "other"), ("other", "sub")])
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_pointers_beside_one_that_is_mended_stay(path: Path, is_lost: bool, order: tuple[str, str]) -> None:
+    with SqliteSaver(path) as saver:
+        store = Store(saver, False)
+        run = ScriptedRun(store)
+        run.step({"n": 0})
+        targets = {}
+        for ns in order:
+            nested = ScriptedRun(store, config("t", ns), claim=run.claim, up_rev=run.rev)
+            nested.step({"v": ns * 100})
+            targets[ns] = nested.rev
+            run.step({"n": ns}, sub={ns: nested.rev})
+        run.step({"n": 1})
+        with_both = run.stored[-2:]
+    damage(path, sql(f"DELETE FROM checkpoints WHERE {SUB}") if is_lost else flip("payloads", "data", SUB))
+    with SqliteSaver(path) as saver:
+        saver.repair(config("t"))
+        assert saver.verify(deep=True) == []
+        for stored in with_both:
+            loaded = saver.load(stored.config)
+            assert loaded.sub == {"other": targets["other"]}
+            nested = saver.load(config("t", "other"), claim=loaded.claim, at_rev=targets["other"])
+            assert nested.values == {"v": "other" * 100}
+
+
 def test_encrypted_rows_need_the_key(path: Path) -> None:
     with SqliteSaver(path, serde=encrypting()) as saver:
         Story(saver)
