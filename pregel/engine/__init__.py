@@ -19,7 +19,8 @@ The walk, in reading order:
 1. core.py: the life of a run, in the order in which a driver calls it. `Run.start` takes the input or finds out what to
    resume and says what must be stored first; `Run.plan` names the tasks; `Run.finish` and `Run.settle` take what became of
    each; `Run.commit` closes the step; `Run.close` and `Run.outcome` end the run. Its fields are in state.py::RunState,
-   what was asked of it in state.py::Request.
+   what was asked of it in state.py::Request; what its tasks may ask is in hosting.py, what is held until it is stored in
+   holding.py.
 2. plan.py: which nodes are woken and with what input. plan.py::next_tasks looks at the channels that the last step
    updated and at nothing else; plan.py::read_input gives each task containers of its own. A task, its identity, its place
    in the order and its body (node, writers, routers) are in task.py::Task and task.py::call.

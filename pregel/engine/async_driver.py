@@ -300,8 +300,9 @@ class AsyncDriver(AsyncStoring):
         for scope, job in self.launched.items():
             if workers.abandon(job) and self.gate is not None:
                 self.gate.end(scope)
-        self.run.root.abandons = self.run.root.abandons or bool(self.launched)
-        self.launched.clear()
+        if self.launched:
+            self.run.root.abandons = True
+            self.launched.clear()
         if self.gate is not None:
             for event in self.inbox.events:
                 if isinstance(event, tuple):

@@ -276,8 +276,9 @@ class SyncDriver(SyncStoring):
         for scope, job in self.launched.items():
             if workers.abandon(job) and self.gate is not None:
                 self.gate.end(scope)
-        self.run.root.abandons = self.run.root.abandons or bool(self.launched)
-        self.launched.clear()
+        if self.launched:
+            self.run.root.abandons = True
+            self.launched.clear()
         if self.gate is not None and not self.pumping:
             while not self.inbox.empty():
                 event = self.inbox.get()

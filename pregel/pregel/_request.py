@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from threading import Lock
-from typing import Any
+from typing import Any, Final
 
 from checkpoint import ids
 from checkpoint.adapter import adapt
@@ -39,6 +39,8 @@ from pregel.warnings import emit
 
 DURABILITIES = ("sync", "async", "exit")
 NOTHING: frozenset[str] = frozenset()
+NONE_KEPT: Final[Breakpoints] = ({}, None)
+"""A call that says nothing of breakpoints."""
 clock = time.time
 """What runs call the time, in Unix seconds: of checkpoints, and of deadlines of questions."""
 _entering = Lock()
@@ -124,23 +126,37 @@ def request_for(graph: Graph, call: Call, value: Any = None) -> Request:
         TypeError: a run id that is none.
         RuntimeError: `checkpointer=True` on a root graph, or in two tasks of one superstep.
     """
+    request = Request()
     bound = graph.config
     parent = parent_of(configs.merge(bound, call.config) if bound and configs.addresses(bound) else call.config)
     around: RunState | None = parent.host if parent is not None else None
-    request = Request()
     request.parent = parent
     request.parent_run = around
     _set_config(request, graph, call)
     _set_place(request, graph, call)
-    config = request.config
-    request.limit = config.get("recursion_limit") or configs.DEFAULT_RECURSION_LIMIT
-    if "recursion_limit" in config and config["recursion_limit"] < 1:
-        raise ValueError(f"recursion_limit must be at least 1, got {config['recursion_limit']}")
-    request.interrupt_before = _names(call.interrupt_before or graph.interrupt_before_nodes)
-    request.interrupt_after = _names(call.interrupt_after or graph.interrupt_after_nodes)
-    request.breakpoints = _kept(request, graph, call)
+    _set_stops(request, graph, call)
+    if graph.cache is not None or around is not None:
+        _set_cache(request, graph)
+    _set_world(request, graph)
+    _set_output_keys(request, graph, call)
+    context = call.context if graph.context_schema is None else _context(graph.context_schema, call.context)
+    if around is None:
+        _begin_root(request, graph, call, context, value)
+    else:
+        _inherit(request, call, context, around.request)
+    if call.deadline is not None or call.max_steps is not None:
+        _set_limits(request, call)
+    _set_outlets(request, call)
+    if request.config.get("callbacks"):
+        _set_observer(request, graph, call)
+    if parent is not None:
+        parent.questions.going_on.add(request)
+    return request
+
+
+def _set_world(request: Request, graph: Graph) -> None:
+    """How the graph treats values and failures; and what the core does not have itself: time, ids, chance."""
     request.retry_policy = graph.retry_policy
-    _set_cache(request, graph)
     request.copiers = NO_COPIES if graph.isolate == "off" else COPIERS
     request.strict = graph.strict
     request.clock = clock
@@ -148,51 +164,72 @@ def request_for(graph: Graph, call: Call, value: Any = None) -> Request:
     request.jitter = _jitter
     request.new_id = ids.checkpoint_id
     request.runtime = runtime_of
+
+
+def _set_stops(request: Request, graph: Graph, call: Call) -> None:
+    """After how many supersteps the run is stopped, and at which nodes."""
+    config = request.config
+    request.limit = config.get("recursion_limit") or configs.DEFAULT_RECURSION_LIMIT
+    if "recursion_limit" in config and config["recursion_limit"] < 1:
+        raise ValueError(f"recursion_limit must be at least 1, got {config['recursion_limit']}")
+    before = call.interrupt_before or graph.interrupt_before_nodes
+    after = call.interrupt_after or graph.interrupt_after_nodes
+    request.interrupt_before = _names(before) if before else ()
+    request.interrupt_after = _names(after) if after else ()
+    is_asked = call.interrupt_before is not None or call.interrupt_after is not None
+    request.breakpoints = _kept(request, graph, call) if is_asked or call.keep_breakpoints is not None else NONE_KEPT
+
+
+def _set_output_keys(request: Request, graph: Graph, call: Call) -> None:
+    """Which channels the results show."""
     program = graph.program
     if _langchain.RUNNABLES in _langchain.modules:
         _langchain.lend_to_all(program.nodes)
     keys = call.output_keys
     if keys is None:
-        keys = program.output_channels
-    else:
-        for key in [keys] if isinstance(keys, str) else keys:
-            if key not in program.channels:
-                raise ValueError(
-                    f"output key {key!r} is not a channel of graph {graph.name!r}: {list(program.channels)}"
-                )
+        request.output_keys = program.output_channels
+        return
+    for key in [keys] if isinstance(keys, str) else keys:
+        if key not in program.channels:
+            raise ValueError(f"output key {key!r} is not a channel of graph {graph.name!r}: {list(program.channels)}")
     request.output_keys = keys
-    context = _context(graph.context_schema, call.context)
-    outlets: tuple[Any, ...] = ()
-    if around is not None:
-        asked = around.request
-        request.limits = asked.limits
-        request.context = asked.context if context is None else context
-        request.store = asked.store
-        request.control = call.control or asked.control
-        outlets = tuple(outlet for outlet in asked.outlets if outlet.subgraphs)
-        request.gate = asked.gate
-    else:
-        request.context = context
-        request.store = graph.store
-        request.control = call.control or RunControl()
+
+
+def _begin_root(request: Request, graph: Graph, call: Call, context: Any, value: Any) -> None:
+    """What a root run has of its own: a store, a control, a turn, a limit of bodies."""
+    request.context = context
+    request.store = graph.store
+    request.control = call.control or RunControl()
+    request.caller = _scope.current_or_none()
+    if request.stores or call.on_conflict is not None or call.timeout is not None:
         _set_turn(request, graph, call)
-        if request.stores and value is not None:
-            _set_called(request, graph, call, value)
-        limit = config.get("max_concurrency")
-        request.gate = Gate(limit) if limit else None
-        request.prompt = request.control.drain_deadline is not None
-    if call.deadline is not None or call.max_steps is not None:
-        _set_limits(request, call)
+    if request.stores and value is not None:
+        _set_called(request, graph, call, value)
+    limit = request.config.get("max_concurrency")
+    request.gate = Gate(limit) if limit else None
+    request.prompt = request.control.drain_deadline is not None
+
+
+def _inherit(request: Request, call: Call, context: Any, asked: Request) -> None:
+    """What a nested run has of the one around it."""
+    request.limits = asked.limits
+    request.context = asked.context if context is None else context
+    request.store = asked.store
+    request.control = call.control or asked.control
+    request.gate = asked.gate
+
+
+def _set_outlets(request: Request, call: Call) -> None:
+    """Where chunks go: to who called, and to those further out who listen to nested runs."""
+    around = request.parent_run
+    outlets: tuple[Any, ...] = ()
+    if around is not None and around.outlets:
+        outlets = tuple(outlet for outlet in around.outlets if outlet.subgraphs)
     if call.outlet is not None:
         call.outlet.path = namespace.path_of(request.ns)
         outlets += (call.outlet,)
     request.outlets = outlets
     request.modes = frozenset().union(*(outlet.modes for outlet in outlets)) if outlets else NOTHING
-    if config.get("callbacks"):
-        _set_observer(request, graph, call)
-    if parent is not None:
-        parent.questions.going_on.add(request)
-    return request
 
 
 def _set_observer(request: Request, graph: Graph, call: Call) -> None:
@@ -237,10 +274,7 @@ def _flights() -> Any:
 
 def _set_turn(request: Request, graph: Graph, call: Call) -> None:
     """What a root run does if its thread is held; also checked without a saver."""
-    request.caller = _scope.current_or_none()
     if call.turn is None:
-        if not request.stores and call.on_conflict is None and call.timeout is None:
-            return
         call.turn = Turn(call.on_conflict or graph.on_conflict, call.timeout)
     if request.stores:
         request.turn = call.turn
@@ -493,8 +527,6 @@ def durability_of(
     graph: Graph, durability: Durability | Every | None, more: dict[str, Any]
 ) -> Durability | Every | None:
     """The durability, also in its deprecated spelling; what else is in `more` and no call takes is warned of."""
-    if not more:
-        return durability
     if "checkpoint_during" in more:
         during = more.pop("checkpoint_during")
         if durability is not None:

@@ -101,7 +101,7 @@ class Runs(Graph):
         call.output_keys = output_keys
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
         call.keep_breakpoints = keep_breakpoints
-        call.durability = _request.durability_of(self, durability, more)
+        call.durability = _request.durability_of(self, durability, more) if more else durability
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
         call.deadline, call.max_steps = deadline, max_steps
@@ -166,7 +166,7 @@ class Runs(Graph):
         call.output_keys = self.stream_channels_asis if output_keys is None else output_keys
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
         call.keep_breakpoints = keep_breakpoints
-        call.durability = _request.durability_of(self, durability, more)
+        call.durability = _request.durability_of(self, durability, more) if more else durability
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
         call.deadline, call.max_steps = deadline, max_steps
@@ -313,7 +313,7 @@ class Runs(Graph):
         call.output_keys = output_keys
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
         call.keep_breakpoints = keep_breakpoints
-        call.durability = _request.durability_of(self, durability, more)
+        call.durability = _request.durability_of(self, durability, more) if more else durability
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
         call.deadline, call.max_steps = deadline, max_steps
@@ -365,7 +365,7 @@ class Runs(Graph):
         call.output_keys = self.stream_channels_asis if output_keys is None else output_keys
         call.interrupt_before, call.interrupt_after = interrupt_before, interrupt_after
         call.keep_breakpoints = keep_breakpoints
-        call.durability = _request.durability_of(self, durability, more)
+        call.durability = _request.durability_of(self, durability, more) if more else durability
         call.control = control
         call.on_conflict, call.timeout = on_conflict, timeout
         call.deadline, call.max_steps = deadline, max_steps
