@@ -54,8 +54,12 @@ def _is_damage(error: sqlite3.DatabaseError) -> bool:
 def _readable(method: Callable[P, T]) -> Callable[P, T]:
     @wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        with readable():
-            return method(*args, **kwargs)
+        try:
+            with readable():
+                return method(*args, **kwargs)
+        except (TypeError, ValueError, AttributeError) as error:
+            # A page that stands in the place of another one is a sound tree of other columns.
+            raise CorruptCheckpointError(f"rows hold values that their columns cannot have ({error})") from error
 
     return call
 
