@@ -39,6 +39,7 @@ from checkpoint.base import (
     UNREAD,
     Append,
     CheckpointError,
+    Claim,
     CorruptCheckpointError,
     StepCommit,
     TaskWrites,
@@ -47,7 +48,6 @@ from checkpoint.base import (
 )
 from checkpoint.deltas import (
     APPEND,
-    BLOCK_BYTES,
     EDITED,
     FULL,
     LARGE,
@@ -62,7 +62,6 @@ from checkpoint.deltas import (
     begun,
     digest_of,
     find,
-    give_way,
     in_pieces,
     is_long,
     joined,
@@ -71,6 +70,7 @@ from checkpoint.deltas import (
 from checkpoint.encryption import Encrypting, encrypt_step
 from checkpoint.headers import EXTENDED, ROOTED, SAME, SMALL, Body, Header, Placed, advance
 from checkpoint.serde.msgpack import FORMAT_TAG, Serde
+from checkpoint.turns import BLOCK_BYTES, BLOCK_ELEMENTS, give_way
 
 INLINE_LIMIT: Final = 64
 """Bytes of an encoded value that still live in the header."""
@@ -98,6 +98,9 @@ CHANNEL_OF_SLOT: Final = {
 
 _ATOMS: Final = frozenset({int, float, bool, type(None)})
 """Values that nobody can change, that are never refused and always small."""
+
+_ARRAY_16: Final = 0xDC
+"""First byte of a msgpack array of 16 to 65,535 elements."""
 
 NO_BODY: Final[Body] = (None, b"")
 _NIL: Final[Body] = (None, packb(None))
@@ -176,7 +179,18 @@ class Codec:
     `loads_typed`. Of a serializer that encrypts this is the inner one: its rows are encrypted when they are made.
     """
 
-    __slots__ = ("dumps", "encrypting", "inner", "is_plain", "pack", "serde", "unpack", "unpack_opaque", "unpack_shown")
+    __slots__ = (
+        "dumps",
+        "encrypting",
+        "inner",
+        "is_plain",
+        "pack",
+        "pack_atom",
+        "serde",
+        "unpack",
+        "unpack_opaque",
+        "unpack_shown",
+    )
 
     def __init__(self, serde: Any) -> None:
         self.serde = serde
@@ -190,7 +204,9 @@ class Codec:
         self.pack: Callable[[Any], Body] = inner.dumps_typed
         self.dumps: Callable[[Any], bytes] | None = None
         """`pack` for a serde whose bodies have no tag, without the pair."""
-        self.unpack: Callable[[str | None, bytes], Any] = lambda tag, body: inner.loads_typed((tag or FORMAT_TAG, body))
+        self.pack_atom: Callable[[Any], Body] = self.pack
+        """`pack` for what is in `_ATOMS`."""
+        self.unpack: Callable[[str | None, bytes], Any] = self._unpack_typed
         self.unpack_opaque = self.unpack
         self.unpack_shown = self.unpack
         """`unpack` for tools: no class of the program is made, if the serde can do without."""
@@ -199,14 +215,25 @@ class Codec:
             if kind.dumps_typed is Serde.dumps_typed and kind.dumps is Serde.dumps:
                 dumps = self.dumps = inner.dumps
                 self.pack = lambda value: (None, dumps(value))
+                self.pack_atom = self._pack_atom
             if kind.loads_typed is Serde.loads_typed and kind.loads is Serde.loads:
                 self.unpack = self._unpack_own
                 self.unpack_shown = self._unpack_shown
                 self.is_plain = True
 
+    def _pack_atom(self, value: Any) -> Body:
+        try:
+            return None, packb(value)
+        except TypeError:
+            return self.pack(value)  # an int of more than 64 bits
+
     def unpack_body(self, body: Body) -> Any:
         """The value of a body."""
         return self.unpack(*body)
+
+    def _unpack_typed(self, tag: str | None, body: bytes) -> Any:
+        # None is stored without asking any serde, so it is read without asking: another one does not know these bytes.
+        return None if tag is None and body == _NIL[1] else self.inner.loads_typed((tag or FORMAT_TAG, body))
 
     def _unpack_own(self, tag: str | None, body: bytes) -> Any:
         return self.inner.loads(body) if tag is None else self.inner.loads_typed((tag, body))
@@ -266,6 +293,33 @@ class EncodedStep:
     write for what only the store knows (row keys).
     """
 
+    commit: StepCommit
+    claim: Claim
+    space: Space
+    rev: int | None
+    """None: task rows only."""
+    placed: Sequence[Placed] | None
+    """None: all values are atoms, which `seal` packs."""
+    bodies: Sequence[NamedPayload]
+    writes: Sequence[PlainWrite]
+    size: int
+    """Bytes of all bodies; headers are not counted."""
+    others: Sequence[EncodedStep]
+    """Go into the same transaction, before this one."""
+    edited: Sequence[str]
+    tasks: Sequence[TaskWrites]
+    """Task writes that `seal` packs: of atoms alone."""
+    settled: int | None
+    """The checkpoint whose task writes go, because its superstep is stored with this one."""
+    expected: int | None
+    """Head of the namespace that the write must find."""
+    must_exist: int | None
+    metadata: str | None
+    stored: bool
+    row: PlainCheckpoint | None
+    """Made by `seal`, as are `payloads`."""
+    payloads: Sequence[PayloadRow]
+
     __slots__ = (
         "bodies",
         "claim",
@@ -302,30 +356,29 @@ class EncodedStep:
         self.commit = commit
         self.claim = commit.claim
         self.space = space
-        self.tasks: Sequence[TaskWrites] = ()
-        """Task writes that `seal` packs: of atoms alone."""
-        self.settled: int | None = None
-        """The checkpoint whose task writes go, because its superstep is stored with this one."""
         self.rev = rev
-        """None: task rows only."""
-        self.expected = space.head
-        """Head of the namespace that the write must find."""
-        self.must_exist = space.must_exist
-        self.metadata = space.metadata_text
         self.placed = placed
-        """None: all values are atoms, which `seal` packs."""
         self.bodies = bodies
         self.writes = writes
         self.size = size
-        """Bytes of all bodies; headers are not counted."""
         self.others = others
-        """Go into the same transaction, before this one."""
         self.edited = edited
+        self.tasks = ()
+        self.settled = None
+        self.expected = space.head
+        self.must_exist = space.must_exist
+        self.metadata = space.metadata_text
         self.stored = False
-        self.row: PlainCheckpoint | None = None
-        """Made by `seal`."""
-        self.payloads: Sequence[PayloadRow] = ()
-        """Made by `seal`."""
+        self.row = None
+        self.payloads = ()
+
+    def release(self) -> None:
+        """Let go of bodies that are in a store now, in turns: who drops the last reference to megabytes gives them back to
+        the operating system, in one go and with the interpreter in hand. That is not to be the event loop of the run."""
+        self.bodies = ()
+        rows = [*self.payloads, *self.writes]
+        self.payloads = self.writes = ()
+        free_rows(rows)
 
 
 # ---- encode
@@ -345,7 +398,7 @@ def encode_commit(commit: StepCommit, codec: Codec, *, drops: bool = False) -> E
             f"thread {claim.thread_id!r}: namespace {commit.checkpoint_ns!r} was committed but never loaded with this "
             f"claim; call load(config, claim=...) for it first"
         )
-    if codec.dumps is not None and space.must_exist is None and _is_settled(commit, space):
+    if not commit.ops and codec.dumps is not None and space.must_exist is None and _is_settled(commit, space):
         encoded = EncodedStep(commit, space, commit.rev)
         encoded.tasks = commit.writes
         if drops:
@@ -364,20 +417,20 @@ def encode_commit(commit: StepCommit, codec: Codec, *, drops: bool = False) -> E
         return encoded
 
     # Everything that can refuse comes first: values, then metadata.
-    rev, run_id, chains = commit.rev, commit.run_id, space.chains
+    chains, rev = space.chains, commit.rev
     placed, staged, edited = _staged(commit, chains, codec)
     if not _has_metadata(commit, space):
-        space.metadata_text = metadata_text(commit.metadata, commit.parents, run_id)
+        space.metadata_text = metadata_text(commit.metadata, commit.parents, commit.run_id)
         space.metadata_of = commit.metadata
-        space.metadata_run_id = run_id
+        space.metadata_run_id = commit.run_id
         space.metadata_parents = dict(commit.parents)
 
-    bodies = _place(chains, rev, staged, placed, codec) if staged else []
-    for body in bodies:
-        size += len(body[5])
-    if chains:
-        for name in commit.gone:
-            chains.pop(name, None)
+    bodies: Sequence[NamedPayload] = ()
+    if staged:
+        bodies, n_bytes = _place(chains, rev, staged, placed, codec)
+        size += n_bytes
+    for name in commit.gone:
+        chains.pop(name, None)
     for other in others:
         edited += other.edited
     encoded = EncodedStep(commit, space, rev, placed, bodies, writes, size, others, edited)
@@ -444,8 +497,8 @@ def _has_metadata(commit: StepCommit, space: Space) -> bool:
 
 
 def _is_settled(commit: StepCommit, space: Space) -> bool:
-    """Is there nothing in the commit that could change later or be refused, or that has a place in a chain?"""
-    if commit.ops or commit.others or commit.kind == "tasks" or not _has_metadata(commit, space):
+    """Is there nothing in a commit without ops that could change later or be refused, or that has a place in a chain?"""
+    if commit.others or commit.kind == "tasks" or not _has_metadata(commit, space):
         return False
     values, chains, atoms = commit.values, space.chains, _ATOMS
     if chains and not (chains.keys().isdisjoint(values) and chains.keys().isdisjoint(commit.gone)):
@@ -552,11 +605,16 @@ def _staged(
     name = ""
     try:
         for name, value in commit.values.items():
-            chain = chains.get(name)
-            if chain is None and type(value) in _ATOMS:
-                placed.append((name, pack(value) if value is not None else _NIL, SMALL, 0))
+            if name not in chains:
+                if value is None:
+                    # Most channels of a graph are triggers.
+                    placed.append((name, _NIL, SMALL, 0))
+                elif type(value) in _ATOMS:
+                    placed.append((name, codec.pack_atom(value), SMALL, 0))
+                else:
+                    staged.append((name, value, packed(value, pack), None))
                 continue
-            delta = None if chain is None else find(chain, value, None, pack, codec.unpack_body)
+            delta = find(chains[name], value, None, pack, codec.unpack_body)
             staged.append((name, value, packed(value, pack) if delta is None else delta.bodies, delta))
         for name, op in commit.ops.items():
             chain = chains.get(name)
@@ -582,20 +640,21 @@ def _name_channel(error: Exception, channel: str, task: TaskWrites | None = None
 
 def _place(
     chains: dict[str, Chain], rev: int, staged: Sequence[Staged], placed: list[Placed], codec: Codec
-) -> list[NamedPayload]:
-    """Decide where each body is stored: in the header, in a row of its own, or where it is already."""
+) -> tuple[list[NamedPayload], int]:
+    """Decide where each body is stored: in the header, in a row of its own, or where it is already. The rows, and the
+    bytes in them."""
     payloads: list[NamedPayload] = []
+    size = 0
     for name, value, bodies, delta in staged:
         chain = chains.get(name)
-        place, seq, kind = SAME, 0, FULL
         if delta is not None:
             assert chain is not None
-            seq, kind = chain.seq + 1, delta.kind
+            seq, kind, place = chain.seq, delta.kind, EXTENDED if bodies else SAME
             chain.move(delta, value)
-            if bodies:
-                place = EXTENDED
-            if chain.positions is not None:
-                chain.index(value, len(value))
+            size += delta.n_bytes
+            for tag, data in bodies:
+                seq += 1
+                payloads.append((name, chain.root, seq, kind, tag, data))
         elif len(bodies) == 1 and len(bodies[0][1]) <= INLINE_LIMIT:
             if chain is not None:
                 del chains[name]
@@ -606,17 +665,16 @@ def _place(
         ):
             # Equal bytes, but other objects than those that were looked at.
             chain.positions = None
-            bodies = ()
+            bodies, place = (), SAME
         else:
-            chain = chains[name] = begun(rev, value, bodies, chain, codec.pack)
-            place = ROOTED
-        for body in bodies:
-            payloads.append((name, chain.root, seq, kind, *body))
-            seq += 1
-            if kind == FULL:
+            chains[name] = begun(rev, value, bodies, chain, codec.pack)
+            kind, place = FULL, ROOTED
+            for seq, (tag, data) in enumerate(bodies):
+                payloads.append((name, rev, seq, kind, tag, data))
+                size += len(data)
                 kind = PATCH if type(value) is dict else APPEND
         placed.append((name, NO_BODY, place, len(bodies) - 1 if len(bodies) > 1 else 0))
-    return payloads
+    return payloads, size
 
 
 def encode_task(task: TaskWrites, codec: Codec) -> PlainWrite:
@@ -793,6 +851,22 @@ def read_value(
     return value
 
 
+def free_chains(stored: Mapping[int, StoredChain]) -> None:
+    """Empty what was read of chains, in turns."""
+    for rows, _ in stored.values():
+        free_rows(rows)
+
+
+def free_rows(rows: list[Any]) -> None:
+    """Empty a list of rows whose last column is a body, in turns."""
+    room = BLOCK_BYTES
+    while rows:
+        room -= len(rows.pop()[-1])
+        if room < 0:
+            give_way()
+            room = BLOCK_BYTES
+
+
 def join_rows(rows: Sequence[Body], codec: Codec, *, is_whole: bool) -> list[Body]:
     """Rows of a chain that follow each other as those that may stand in their place: as few as the values allow, in
     blocks if they are large. `is_whole`: they start with the chain. Needs no type to be known."""
@@ -823,15 +897,20 @@ def kind_of(row: Body, codec: Codec) -> int:
 
 
 def _blocks(rows: Sequence[Body]) -> Iterator[list[Body]]:
-    """Rows in a row that make up `BLOCK_BYTES` together: what is decoded before another thread gets a turn."""
+    """Rows in a row that make up a block together: what is decoded before another thread gets a turn."""
     block: list[Body] = []
-    n_bytes = 0
+    room = BLOCK_BYTES
     for row in rows:
-        if block and n_bytes + len(row[1]) > BLOCK_BYTES:
+        data = row[1]
+        size = len(data)
+        # A long array of small elements: each of them counts.
+        if size > BLOCK_ELEMENTS and data[0] == _ARRAY_16:
+            size = max(size, int.from_bytes(data[1:3], "big") * (BLOCK_BYTES // BLOCK_ELEMENTS))
+        if block and size > room:
             yield block
-            block, n_bytes = [], 0
+            block, room = [], BLOCK_BYTES
         block.append(row)
-        n_bytes += len(row[1])
+        room -= size
     yield block
 
 

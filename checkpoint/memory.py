@@ -7,7 +7,8 @@ that is read can change what is stored.
 Invariants
 1. A write is checked as a whole before the first row of it is stored.
 2. Reading never makes anything.
-3. One lock guards everything; no user code runs under it but the codec's.
+3. One lock guards everything. What is read is taken under it and decoded without it; of user code only the codec runs
+   under it, for what `put` and `put_writes` store and for upkeep.
 """
 
 from __future__ import annotations

@@ -8,10 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from checkpoint.memory import InMemorySaver
-from pregel import _launch
-from pregel._launch import Call
 from pregel._scope import TaskScope, enter
-from pregel._stream import Outlet
 from pregel.channels import LastValue
 from pregel.constants import PREVIOUS, SCOPE_KEY
 from pregel.engine.core import Run
@@ -19,6 +16,9 @@ from pregel.engine.task import COPIERS, NO_COPIES, Task
 from pregel.engine.view import Asked
 from pregel.engine.workers import Gate
 from pregel.errors import Interrupt
+from pregel.pregel import _batch, _delivery, _request, _runtime, _start
+from pregel.pregel._request import Call
+from pregel.pregel._stream import Outlet
 from pregel.runtime import RunControl
 from tests.support.driving import LIMIT, Count
 from tests.support.dummies import dummy_loaded, dummy_program, dummy_run, match, node, superstep
@@ -54,21 +54,21 @@ def call(config=None, **fields):
 
 
 def request(config=None, *, on=None, **fields):
-    return _launch.request_for(on or graph(), call(config, **fields))
+    return _request.request_for(on or graph(), call(config, **fields))
 
 
 def inside(config=None, *, on=None, outer=None, plain=False, **fields):
     """The request of a call inside a running task of a root run; the root's request is made from `outer`."""
     around = graph(program=dummy_program({"a": node("x")})) if plain else graph()
     made = outer or request({"tags": ["t"], "metadata": {"user": 1}, "configurable": {"k": 1}}, on=around)
-    run = Run(around.program, made, _launch.load(made))
+    run = Run(around.program, made, _start.load(made))
     run.start(1)
     scope = run.open(run.plan()[0])
 
     def go():
         enter(scope)
         given = config(scope) if callable(config) else config
-        return _launch.request_for(on or graph(), call(given, **fields))
+        return _request.request_for(on or graph(), call(given, **fields))
 
     return copy_context().run(go), scope
 
@@ -126,7 +126,7 @@ def test_a_plain_nested_call_shares_the_config_of_the_run_around_it():
 
 def test_nested_calls_are_counted():
     made, scope = inside()
-    again = _launch.request_for(graph(), call({"configurable": {SCOPE_KEY: scope}}))
+    again = _request.request_for(graph(), call({"configurable": {SCOPE_KEY: scope}}))
     match(again, call_number=1)
     assert again.ns == f"{made.ns}|1"
 
@@ -150,10 +150,12 @@ def test_a_config_of_a_task_that_has_ended_is_refused():
     stale = dict(scope.config)
     scope.close()
     with pytest.raises(ValueError, match="node"):
-        _launch.parent_of(stale)
+        _request.parent_of(stale)
     with pytest.raises(ValueError, match="checkpoint_ns"):
-        _launch.parent_of({"configurable": {"checkpoint_ns": "a:1"}})
-    assert _launch.parent_of({"configurable": {"thread_id": "t", "checkpoint_ns": "a:1", "checkpoint_map": {}}}) is None
+        _request.parent_of({"configurable": {"checkpoint_ns": "a:1"}})
+    assert (
+        _request.parent_of({"configurable": {"thread_id": "t", "checkpoint_ns": "a:1", "checkpoint_map": {}}}) is None
+    )
 
 
 # ---- limits and switches
@@ -254,7 +256,7 @@ def test_whether_chunks_must_leave_while_bodies_run(outlets, live):
     made = request()
     made.outlets = tuple(outlets)
     made.modes = frozenset().union(*(outlet.modes for outlet in outlets))
-    assert _launch.is_live(made) is live
+    assert _delivery.is_live(made) is live
 
 
 # ---- where it is stored
@@ -276,8 +278,8 @@ def test_a_stored_run():
     )
     match(made, stores=True, thread_id="7", durability="async", deferred=False, checkpoint_id=None)
     assert made.stored_metadata["user"] == 1
-    assert _launch.load(made).checkpoint_id is None
-    assert _launch.load(request()) is None
+    assert _start.load(made).checkpoint_id is None
+    assert _start.load(request()) is None
 
 
 @pytest.mark.parametrize(("durability", "deferred"), [("sync", False), ("async", False), ("exit", True)])
@@ -307,11 +309,11 @@ def test_nested_savers():
 def test_which_checkpoint_is_loaded():
     on = graph(checkpointer=InMemorySaver())
     named = request({"configurable": {"thread_id": "t", "checkpoint_id": "c"}}, on=on)
-    assert _launch.load_arguments(named) == {
+    assert _start.load_arguments(named) == {
         "config": {"configurable": {"thread_id": "t", "checkpoint_ns": "", "checkpoint_id": "c"}}
     }
     newest = request(THREAD, on=on)
-    assert _launch.load_arguments(newest) == {"config": {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}}
+    assert _start.load_arguments(newest) == {"config": {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}}
     of_nested = request(
         {
             "configurable": {
@@ -339,9 +341,9 @@ def test_which_checkpoint_is_loaded():
 def test_what_a_root_run_continues(checkpoint_id, value, is_head, replaying, moved_past):
     made = request()
     made.checkpoint_id = checkpoint_id
-    run = _launch.run_for(graph(), made, dummy_loaded(values={"x": 1}, is_head=is_head), value)
+    run = _start.run_for(graph(), made, dummy_loaded(values={"x": 1}, is_head=is_head), value)
     match(run, replaying=replaying, moved_past=moved_past)
-    match(_launch.run_for(graph(), made, None, value), replaying=False, moved_past=False, continues=False)
+    match(_start.run_for(graph(), made, None, value), replaying=False, moved_past=False, continues=False)
 
 
 # ---- what a task may use
@@ -362,7 +364,7 @@ def test_the_runtime_of_a_task():
         context="context",
         outlet=outlet,
     )
-    run = _launch.run_for(graph(), made, _launch.load(made), 1)
+    run = _start.run_for(graph(), made, _start.load(made), 1)
     run.start(1)
     scope = run.open(run.plan()[0])
     runtime = scope.runtime
@@ -383,7 +385,7 @@ def test_the_runtime_of_a_task():
 
 
 def test_nobody_listens_and_no_server():
-    run = dummy_run(runtime=_launch.runtime_of)
+    run = dummy_run(runtime=_runtime.runtime_of)
     run.start(1)
     runtime = run.open(run.plan()[0]).runtime
     assert runtime.server_info is None
@@ -395,7 +397,7 @@ def test_the_previous_result_of_a_thread():
     channels = {"x": LastValue(int), "y": LastValue(int), PREVIOUS: LastValue(int)}
     program = dummy_program({"a": node("x")}, channels)
     for values, previous in [({}, None), ({PREVIOUS: 5}, 5)]:
-        run = dummy_run(program, dummy_loaded(values={"x": 1, **values}), runtime=_launch.runtime_of)
+        run = dummy_run(program, dummy_loaded(values={"x": 1, **values}), runtime=_runtime.runtime_of)
         run.start(2)
         (task,) = run.plan()
         scope = run.open(task)
@@ -422,7 +424,7 @@ CHUNK = (("a:1",), "updates", {"a": 1})
     ],
 )
 def test_shapes_of_chunks(how, shaped):
-    assert _launch.shape(CHUNK, **how, graph=graph()) == shaped
+    assert _delivery.shape(CHUNK, **how, graph=graph()) == shaped
 
 
 ASKED = Interrupt("?", "id")
@@ -431,32 +433,32 @@ ASKED = Interrupt("?", "id")
 def test_shapes_of_values():
     v2 = {"many": False, "subgraphs": False, "v2": True, "graph": graph()}
     v1 = {**v2, "v2": False}
-    assert _launch.shape(((), "values", {"x": 1}), **v2) == {
+    assert _delivery.shape(((), "values", {"x": 1}), **v2) == {
         "type": "values",
         "ns": (),
         "data": ("coerced", {"x": 1}),
         "interrupts": (),
     }
     asked = Asked({"x": 1}, (ASKED,))
-    assert _launch.shape((("a:1",), "values", asked), **v2) == {
+    assert _delivery.shape((("a:1",), "values", asked), **v2) == {
         "type": "values",
         "ns": ("a:1",),
         "data": {"x": 1},
         "interrupts": (ASKED,),
     }
-    assert _launch.shape(((), "values", asked), **v1) == {"x": 1, "__interrupt__": (ASKED,)}
-    assert _launch.shape(((), "values", Asked(3, (ASKED,))), **v1) == {"__interrupt__": (ASKED,)}
+    assert _delivery.shape(((), "values", asked), **v1) == {"x": 1, "__interrupt__": (ASKED,)}
+    assert _delivery.shape(((), "values", Asked(3, (ASKED,))), **v1) == {"__interrupt__": (ASKED,)}
 
 
 def test_answers():
     run = dummy_run()
     run.start(1)
     superstep(run, {"a": [("y", 2)]})
-    assert _launch.answer(run, v2=False, graph=graph()) == 2
-    assert _launch.answer(run, v2=True, graph=graph()).value == ("coerced", 2)
+    assert _delivery.answer(run, v2=False, graph=graph()) == 2
+    assert _delivery.answer(run, v2=True, graph=graph()).value == ("coerced", 2)
     run.interrupts = [ASKED]
-    assert _launch.answer(run, v2=False, graph=graph()) == {"__interrupt__": [ASKED]}
-    assert _launch.answer(run, v2=True, graph=graph()).interrupts == (ASKED,)
+    assert _delivery.answer(run, v2=False, graph=graph()) == {"__interrupt__": [ASKED]}
+    assert _delivery.answer(run, v2=True, graph=graph()).interrupts == (ASKED,)
 
 
 @pytest.mark.parametrize(
@@ -474,11 +476,11 @@ def test_what_a_graph_as_a_node_has_written_itself(written, own):
     run = dummy_run(program)
     run.start({"x": 1, "y": 2})
     superstep(run, {"a": written})
-    assert _launch.own_writes(run) == own
+    assert _delivery.own_writes(run) == own
     single = dummy_run()
     single.start(1)
     superstep(single, {"a": [("y", 2)]})
-    assert _launch.own_writes(single) == 2
+    assert _delivery.own_writes(single) == 2
 
 
 # ---- several calls at once
@@ -497,14 +499,14 @@ def test_gather_keeps_order_errors_and_the_limit(limit):
 
         return run
 
-    outcomes = _launch.gather([make(n) for n in range(5)], [{"max_concurrency": limit}] * 5)
+    outcomes = _batch.gather([make(n) for n in range(5)], [{"max_concurrency": limit}] * 5)
     assert [result for result, _ in outcomes] == [0, 1, None, 3, 4]
     assert isinstance(outcomes[2][1], OSError)
     assert limit is None or inside_.most <= limit
-    assert _launch.gather([], []) == []
+    assert _batch.gather([], []) == []
 
 
 def test_gathered_calls_run_side_by_side():
     barrier = threading.Barrier(4)
-    outcomes = _launch.gather([lambda: barrier.wait(LIMIT)] * 4, [None] * 4)
+    outcomes = _batch.gather([lambda: barrier.wait(LIMIT)] * 4, [None] * 4)
     assert sorted(result for result, _ in outcomes) == [0, 1, 2, 3]

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pregel._stream import BUFFER, Outlet, runs_a_loop
 from pregel.engine.task import paced
 from pregel.errors import AttemptClosedError
+from pregel.pregel._stream import BUFFER, Outlet, runs_a_loop
 from tests.support.driving import LIMIT, within
 
 MODES = frozenset({"custom"})

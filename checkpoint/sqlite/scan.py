@@ -66,7 +66,7 @@ def _readable(method: Callable[P, T]) -> Callable[P, T]:
 
 _HEADER_COLUMNS = (
     "c.rev, c.id, c.parent_rev, c.parent_id, c.up_rev, c.ts, c.step, c.source, c.flags, c.run_id, c.header_root, "
-    "c.header, CAST(c.metadata AS BLOB), c.crc"
+    "c.header, CAST(c.metadata AS BLOB), c.crc, c.row_crc"
 )
 # Of a thread that is being deleted, rows go table by table: nothing of it is looked at.
 _SPACE = (
@@ -204,8 +204,11 @@ class Scanner:
         key = (-1, "", 0) if after is None else (after[0], core.id_column(after[1]), after[2])
         rows = self._page(
             "SELECT rev, task_id, slot, part, task_path, tag, crc, data FROM task_writes WHERE space_pk = ? "
-            "AND (rev, task_id, slot) > (?, ?, ?) ORDER BY rev, task_id, slot, part LIMIT ?",
-            (space_pk, *key),
+            "AND (rev, task_id, slot) > (?, ?, ?) UNION ALL "
+            "SELECT rev, task_id, 0, 0, task_path, task_tag, task_crc, task_data FROM checkpoints WHERE space_pk = ? "
+            "AND rev >= ? AND (rev, task_id, 0) > (?, ?, ?) AND task_id IS NOT NULL "
+            "ORDER BY rev, task_id, slot, part LIMIT ?",
+            (space_pk, *key, space_pk, key[0], *key),
             limit,
             n_bytes,
             key=3,
@@ -223,8 +226,10 @@ class Scanner:
     def write_sizes(self, space_pk: int) -> tuple[int, int]:
         """As `Scan.write_sizes`."""
         n_rows, n_bytes = self.conn.execute(
-            "SELECT coalesce(sum(part = 0), 0), coalesce(sum(length(data)), 0) FROM task_writes WHERE space_pk = ?",
-            (space_pk,),
+            "SELECT coalesce(sum(part = 0), 0), coalesce(sum(length(data)), 0) FROM ("
+            "SELECT part, data FROM task_writes WHERE space_pk = ? UNION ALL "
+            "SELECT 0, task_data FROM checkpoints WHERE space_pk = ? AND task_id IS NOT NULL)",
+            (space_pk, space_pk),
         ).fetchone()
         return n_rows, n_bytes
 
@@ -306,10 +311,7 @@ class Mender(core.Writer):
 
     def remove_write(self, space_pk: int, rev: int, task_id: str, slot: int) -> None:
         """As `Mending.remove_write`."""
-        self.conn.execute(
-            "DELETE FROM task_writes WHERE space_pk = ? AND rev = ? AND task_id = ? AND slot = ?",
-            (space_pk, rev, core.id_column(task_id), slot),
-        )
+        core.drop_task(self.conn, space_pk, rev, core.id_column(task_id), slot)
 
     def remove_rows(self, space_pk: int, number: int, root: int, first: int) -> None:
         """As `Mending.remove_rows`."""
@@ -347,7 +349,7 @@ def _task_key(key: tuple[int, str, int]) -> Any:
 
 
 def _checkpoint(row: Any) -> ScannedCheckpoint:
-    rev, own, parent_rev, parent, *rest, header, metadata, crc = row
+    rev, own, parent_rev, parent, *rest, header, metadata, crc, seal = row
     found = CheckpointRow._make(
         (
             rev,
@@ -359,8 +361,12 @@ def _checkpoint(row: Any) -> ScannedCheckpoint:
             None if metadata is None else metadata.decode("utf-8", "replace"),
         )
     )
-    is_sound = core.header_crc(rev, header, metadata) == crc
-    return ScannedCheckpoint(found, None if is_sound else core.header_damage(rev))
+    damage: str | None = None
+    if core.header_crc(rev, header, metadata) != crc:
+        damage = core.header_damage(rev)
+    elif seal is not None and seal != core.row_crc(rev, (own, parent_rev, parent, *rest)):
+        damage = core.row_damage(rev)
+    return ScannedCheckpoint(found, damage)
 
 
 def _groups(rows: Sequence[Any], *, key: int) -> Iterator[tuple[Any, list[Any]]]:

@@ -31,6 +31,7 @@ OPTIONAL: Final = {
     "delete_thread": "delete_thread",
     "delete_for_runs": "delete_for_runs",
     "copy_thread": "copy_thread",
+    "fork": "fork",
     "prune": "prune",
     "delta_channel_history": "get_delta_channel_history",
     "verify": "verify",
@@ -225,6 +226,10 @@ class Subject:
     def copy_thread(self, source: str, target: str, **kwargs: Any) -> None:
         """Copy a thread."""
         self.call("copy_thread", source, target, **kwargs)
+
+    def fork(self, config: Any) -> Any:
+        """Make a checkpoint that goes on from the addressed one."""
+        return self.call("fork", config)
 
     def prune(self, thread_ids: Collection[str], **kwargs: Any) -> Any:
         """Remove old checkpoints."""

@@ -120,5 +120,5 @@ def _only_combines(function: FunctionType) -> bool:
 def _is_maker(function: FunctionType, code: CodeType, index: int) -> bool:
     name = code.co_names[index]
     return (
-        name in MAKERS and name not in function.__globals__ and function.__builtins__.get(name) is vars(builtins)[name]
+        name in MAKERS and name not in function.__globals__ and function.__builtins__.get(name) is vars(builtins)[name]  # type: ignore[attr-defined]
     )

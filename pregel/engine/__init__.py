@@ -24,8 +24,9 @@ The walk, in reading order:
    updated and at nothing else; plan.py::read_input gives each task containers of its own. A task, its identity, its place
    in the order and its body (node, writers, routers) are in task.py::Task and task.py::call.
 3. sync_driver.py: one superstep from outside. `SyncDriver.advance` plans, runs one body on this thread or several on
-   workers.py::Workers, settles what comes back at `SyncDriver.barrier`, commits and stores. async_driver.py::AsyncDriver
-   is its mirror on an event loop.
+   workers.py::Workers, settles what comes back at `SyncDriver.barrier`, commits and stores (sync_storing.py).
+   async_driver.py::AsyncDriver is its mirror on an event loop, with async_storing.py, and inbox.py to wait for. What both
+   have in common is in driver.py::Driver.
 4. apply.py: the barrier. apply.py::apply_tasks groups the writes by channel, stages every channel first and then
    installs all of them in one loop that cannot raise, gives what changed the step's version, and sets `updated`.
 5. snapshot.py: what a commit stores. snapshot.py::commit describes each changed channel to the saver: its whole value, or

@@ -246,7 +246,7 @@ def test_prune(file: Path, run: Any) -> None:
 def test_migrate(file: Path, run: Any) -> None:
     shown = run("migrate", file)
     assert (shown.code, len(shown.lines)) == (0, 1)
-    assert "1" in shown.out
+    assert "2" in shown.out
 
 
 def test_repair(damaged: Path, run: Any) -> None:

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from checkpoint.base import WRITES_IDX_MAP, CheckpointNotFoundError, CheckpointTuple, StepCommit
+from checkpoint.base import WRITES_IDX_MAP, CheckpointNotFoundError, CheckpointTuple, StepCommit, empty_checkpoint
+from checkpoint.ids import checkpoint_id
 from checkpoint.memory import InMemorySaver
 from checkpoint.sqlite import SqliteSaver
 from checkpoint.testing import CAPABILITIES, CHECKS, ConformanceError, ConformanceSuite, run_conformance
@@ -508,6 +509,67 @@ class CopiesByReference(InMemorySaver):
         super().copy_thread(source_thread_id, target_thread_id)
         if target_thread_id in self._threads:
             self._threads[target_thread_id].spaces = self._threads[source_thread_id].spaces
+
+
+@wrong(FULL, "a_fork_goes_on_from_what_is_addressed")
+class ForksTheNewest(InMemorySaver):
+    def fork(self, where: Any) -> Any:
+        given = where["configurable"]
+        return super().fork(config(given["thread_id"], given.get("checkpoint_ns", "")))
+
+
+@wrong(FULL, "forks_copy_no_value")
+class ForksByPut(InMemorySaver):
+    """What a saver can do that has the four methods only."""
+
+    def fork(self, where: Any) -> Any:
+        found = self.get_tuple(where)
+        versions = {name: version + 1 for name, version in found.checkpoint["channel_versions"].items()}
+        forked = {**found.checkpoint, "id": checkpoint_id(9), "channel_versions": versions}
+        return self.put(found.config, forked, {**found.metadata, "source": "fork"}, versions)
+
+
+@wrong(FULL, "forks_go_on_apart")
+class ForksIntoTheSameChain(InMemorySaver):
+    """A fork is taken for the newest row of the line it was forked from."""
+
+    def put(self, where: Any, checkpoint: Any, *args: Any) -> Any:
+        found = super().get_tuple(config(where["configurable"]["thread_id"]))
+        if found is not None and found.metadata["source"] == "fork":
+            kept = found.checkpoint["channel_values"]
+            values = {**checkpoint["channel_values"], **{k: v for k, v in kept.items() if isinstance(v, list)}}
+            checkpoint = {**checkpoint, "channel_values": values}
+        return super().put(where, checkpoint, *args)
+
+
+@wrong(FULL, "forks_of_nothing")
+class ForksNothing(InMemorySaver):
+    def fork(self, where: Any) -> Any:
+        try:
+            return super().fork(where)
+        except CheckpointNotFoundError:
+            return self.put(where, empty_checkpoint() | {"id": checkpoint_id(0)}, {}, {})
+
+
+@wrong(FULL, "a_fork_takes_its_thread")
+class ForksWithoutAClaim(InMemorySaver):
+    """The head protects the thread's steps, and nothing its task writes."""
+
+    def fork(self, where: Any) -> Any:
+        thread = self._threads[where["configurable"]["thread_id"]]
+        epoch = thread.epoch
+        try:
+            return super().fork(where)
+        finally:
+            thread.epoch = epoch
+
+
+@wrong(FULL, "a_fork_is_an_execution_of_its_own")
+class ForksTheExecution(InMemorySaver):
+    def encode(self, commit: StepCommit) -> Any:
+        if commit.source == "fork":
+            commit.facts = {}
+        return super().encode(commit)
 
 
 @wrong(FULL, "delta_history")

@@ -256,7 +256,7 @@ def test_schemas_that_are_only_read(file: Path, make: Any) -> None:
     damage(file, lambda conn: conn.execute("PRAGMA user_version = 99"))
     with pytest.raises(SchemaVersionError) as caught:
         make(file, read_only=True)
-    assert (caught.value.found, caught.value.supported) == (99, 1)
+    assert (caught.value.found, caught.value.supported) == (99, 2)
     file.unlink()
     sqlite3.connect(file).close()
     file.touch()

@@ -241,6 +241,8 @@ def test_nested_checkpoints_stay_with_those_that_need_them(store: Store) -> None
     call(store, "prune", ["t"])
     assert listed(store, ns="s") == ids(second[1])
     assert listed(store, ns=f"p:{TASK}1") == []
+    with store.saver._writing() as tx:
+        assert sorted(space.ns for space in tx.spaces(tx.address("t", "").thread_pk)) == ["", "s"]
     assert unsound(store.saver) == []
     assert store.get_tuple(first[-1].config) is None
     assert store.get_tuple(base.config) is None
@@ -530,6 +532,38 @@ def test_delete_for_runs(store: Store) -> None:
         call(store, "delete_for_runs", "r1")
 
 
+@pytest.mark.parametrize("puts_over", [False, True])
+def test_an_heir_does_not_answer_the_question_that_it_came_to_follow(store: Store, puts_over: bool) -> None:
+    """The run that answered is deleted. What went on from it did not finish that superstep, put anew or not."""
+    run = ScriptedRun(store)
+    asked = line(run, 2, run_id="asks")[-1]
+    run.tasks(run.task("asker", [("__interrupt__", ["?"])], slot=-3))
+    ScriptedRun(store).step({"n": 9}, run_id="answers", source="loop")
+    heir = ScriptedRun(store)
+    first = heir.step({"n": 10}, run_id="goes on", source="loop")
+    call(store, "delete_for_runs", ["answers"])
+    first.parent_id = asked.id
+    if puts_over:
+        found = store.get_tuple(first.config)
+        store.put(found.parent_config, found.checkpoint, found.metadata, {})
+    call(store, "prune", ["t"])
+    assert listed(store) == ids(first, asked)
+    asked.parent_id = None
+    asked.check(store)
+    first.check(store)
+    assert unsound(store.saver) == []
+
+
+def test_what_is_only_submitted_is_deleted_with_its_run(store: Store) -> None:
+    line(ScriptedRun(store), 2, run_id="r1")
+    before = listed(store)
+    line(ScriptedRun(store, durability="submit"), 2, run_id="r2")
+    line(ScriptedRun(store, config("u"), durability="submit"), 2, run_id="r2")
+    call(store, "delete_for_runs", ["r2"])
+    assert (listed(store), listed(store, "u")) == (before, [])
+    line(ScriptedRun(store), 1)[-1].check(store)
+
+
 def test_a_deleted_run_cannot_go_on(store: Store) -> None:
     line(ScriptedRun(store), 2, run_id="r1")
     run = ScriptedRun(store)
@@ -801,6 +835,26 @@ def test_a_policy_leaves_questions_alone(make: Callable[..., Any]) -> None:
     line(run, 10)
     assert late.id in listed(store)
     assert unsound(saver, allows_garbage=True) == []
+
+
+def test_a_policy_keeps_what_a_question_beside_the_line_is_read_with(make: Callable[..., Any]) -> None:
+    """Its header builds on checkpoints of the line that goes on, and those go one by one, without a further look."""
+    saver = make(retention=Retention(max_checkpoints=6))
+    store = Store(saver, False)
+    run = ScriptedRun(store)
+    asked = line(run, 4)[-1]
+    run.tasks(run.task("asker", [("__interrupt__", ["?"])], slot=-3))
+    fork = ScriptedRun(store, run.stored[1].config)
+    for n in range(20):
+        line(fork, 1)
+        assert asked.id in listed(store)
+        assert len(listed(store)) <= 6 + 2, n
+        found = store.get_tuple(asked.config)
+        assert (found.checkpoint["channel_values"], found.checkpoint["channel_versions"]) == (
+            asked.values, asked.versions
+        )  # fmt: skip
+        assert unsound(saver, allows_garbage=True) == []
+    fork.stored[-1].check(store)
 
 
 def test_a_policy_by_age(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

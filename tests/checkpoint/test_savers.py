@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import pickle
 import sqlite3
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -137,6 +138,7 @@ DAMAGE = [
     "UPDATE checkpoints SET header = zeroblob(length(header)) WHERE rev = (SELECT min(rev) FROM checkpoints)",
     "UPDATE checkpoints SET metadata = '{}' WHERE metadata IS NOT NULL",
     "UPDATE task_writes SET data = zeroblob(length(data))",
+    "UPDATE checkpoints SET ts = ts + 1",
     "DELETE FROM payloads WHERE seq = 1",
     "DELETE FROM payloads WHERE part = 1",
     "DELETE FROM payloads",
@@ -196,6 +198,30 @@ def test_half_a_surrogate_pair_addresses_nothing(store: Store, name: str) -> Non
             call()
     assert store.list(None) == []
     assert store.get_tuple(config("\u00e9 \U0001f600", "n\u00e9")) is None
+
+
+class Pickling:
+    """A serializer of a program's own, that reads what it wrote and nothing else."""
+
+    def dumps_typed(self, value: Any) -> tuple[str, bytes]:
+        return "pickle", pickle.dumps(value)
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        assert data[0] == "pickle"
+        return pickle.loads(data[1])
+
+
+@pytest.mark.parametrize("is_encrypted", [False, True], ids=["plain", "encrypted"])
+def test_a_serializer_of_another_format_reads_what_it_wrote(plain: Store, is_encrypted: bool) -> None:
+    serde: Any = Pickling()
+    plain.saver.serde = EncryptedSerializer(BindingCipher(b"key"), serde) if is_encrypted else serde
+    run = ScriptedRun(plain)
+    run.step({"go": None, "n": 1, "l": [None, "x" * 100]})
+    run.step({"go": None, "l": [*run.values["l"], None]}, writes=[run.task("t", [("go", None), ("l", [None])])])
+    for stored in run.stored:
+        stored.check(plain)
+    assert plain.load(config()).values == {"go": None, "n": 1, "l": [None, "x" * 100, None]}
+    assert [loaded.values["go"] for loaded in plain.history(config(), channels=["go"])] == [None, None]
 
 
 def test_a_history_that_reads_some_channels(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

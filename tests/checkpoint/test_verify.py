@@ -418,7 +418,7 @@ CASES: dict[str, Case] = {
         flip("checkpoints", "header", CHILD), [("child:1", 0, None)], {("child:1", 0), ("child:1", 1)}
     ),
     "metadata": Case(flip("checkpoints", "metadata", nth(ROOT, 4)), [("", 4, None)], root(4, 5)),
-    "task rows": Case(flip("task_writes", "data", nth(ROOT, 1)), [("", 1, None)], root(1), kept=root(1)),
+    "task rows": Case(flip("checkpoints", "task_data", nth(ROOT, 1)), [("", 1, None)], root(1), kept=root(1)),
     "a part of task rows": Case(
         flip("task_writes", "data", f"{ROOT} AND part = 1"), [("", 2, None)], root(2), kept=root(2)
     ),
@@ -473,11 +473,12 @@ CASES: dict[str, Case] = {
         gone=root(3),
     ),
     "an up to nowhere": Case(
-        sql(f"UPDATE checkpoints SET up_rev = up_rev + 999 WHERE {nth(CHILD, 1)}"),
+        sql(f"UPDATE checkpoints SET up_rev = up_rev + 999, row_crc = NULL WHERE {nth(CHILD, 1)}"),
         [("child:1", 1, None)],
         {("child:1", 1)},
         kept={("child:1", 1)},
     ),
+    "another time": Case(sql(f"UPDATE checkpoints SET ts = ts + 1 WHERE {nth(ROOT, 5)}"), [("", 5, None)], root(5)),
     "a source without meaning": Case(
         sql(f"UPDATE checkpoints SET source = 9 WHERE {nth(ROOT, 5)}"), [("", 5, None)], root(5)
     ),
@@ -654,7 +655,8 @@ def test_marks_of_removed_checkpoints_explain_what_is_missing(path: Path) -> Non
     damage(
         path,
         sql(
-            f"UPDATE checkpoints SET parent_rev = NULL, flags = flags | 2 WHERE parent_rev IN {forks} AND {FORKS}",
+            "UPDATE checkpoints SET parent_rev = NULL, flags = flags | 2, row_crc = NULL "
+            f"WHERE parent_rev IN {forks} AND {FORKS}",
             f"DELETE FROM checkpoints WHERE rev IN {forks} AND {FORKS}",
         ),
     )

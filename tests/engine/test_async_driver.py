@@ -7,8 +7,10 @@ from concurrent.futures import Future, wait
 import pytest
 
 from pregel._scope import current
-from pregel.engine.async_driver import AsyncDriver, Inbox
+from pregel.engine.async_driver import AsyncDriver
+from pregel.engine.inbox import Inbox
 from pregel.errors import AttemptClosedError, NodeTimeoutError
+from pregel.pregel import _abatch
 from tests.engine.test_driver_parity import AGAIN, VAR, fanned, program_of
 from tests.support.driving import LIMIT, Count, Ledger, child, drive, within
 from tests.support.dummies import dummy_run, node, rows_of
@@ -574,14 +576,14 @@ def test_gather_keeps_order_errors_and_the_limit():
 
     async def main(limit):
         inside.most = 0
-        return await AsyncDriver.gather([call(n) for n in range(4)], [{"max_concurrency": limit}] * 4)
+        return await _abatch.gather([call(n) for n in range(4)], [{"max_concurrency": limit}] * 4)
 
     for limit, most in [(1, 1), (2, 2), (None, 4)]:
         outcomes = asyncio.run(main(limit))
         assert [result for result, _ in outcomes] == [0, 1, None, 3]
         assert isinstance(outcomes[2][1], OSError)
         assert inside.most == most
-    assert asyncio.run(AsyncDriver.gather([], [])) == []
+    assert asyncio.run(_abatch.gather([], [])) == []
 
 
 def test_a_driver_whose_run_is_over_does_nothing():
