@@ -151,8 +151,12 @@ def id_column(text: str) -> bytes | str:
 
 
 def id_text(stored: bytes | str) -> str:
-    """The text of an id column."""
-    return stored if isinstance(stored, str) else ids.id_from_bytes(stored)
+    """The text of an id column. Raises `CorruptCheckpointError` if it holds something else."""
+    if isinstance(stored, str):
+        return stored
+    if type(stored) is not bytes:
+        raise CorruptCheckpointError(f"a row has {stored!r:.50} for an id: it is one of another table")
+    return ids.id_from_bytes(stored)
 
 
 def _text(stored: bytes | None) -> str | None:

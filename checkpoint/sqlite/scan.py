@@ -54,8 +54,12 @@ def _is_damage(error: sqlite3.DatabaseError) -> bool:
 def _readable(method: Callable[P, T]) -> Callable[P, T]:
     @wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        with readable():
-            return method(*args, **kwargs)
+        try:
+            with readable():
+                return method(*args, **kwargs)
+        except (TypeError, ValueError, AttributeError) as error:
+            # A page that stands in the place of another one is a sound tree of other columns.
+            raise CorruptCheckpointError(f"rows hold values that their columns cannot have ({error})") from error
 
     return call
 
@@ -87,7 +91,7 @@ class Scanner:
             "AND (expires_at IS NULL OR expires_at > ?) ORDER BY thread_pk LIMIT ?",
             (-1 if after is None else after, time.time(), limit),
         ).fetchall()
-        return [ScannedThread(*row) for row in rows]
+        return _onward("threads", [ScannedThread(*row) for row in rows], after, lambda found: found.key)
 
     @_readable
     def thread(self, thread_id: str) -> ScannedThread | None:
@@ -106,7 +110,7 @@ class Scanner:
             f"{_SPACE} AND s.ns {'>=' if after is None else '>'} ? ORDER BY s.ns LIMIT ?",
             (thread_key, after or "", limit),
         ).fetchall()
-        return [ScannedSpace(*row) for row in rows]
+        return _onward("spaces", [ScannedSpace(*row) for row in rows], after, lambda found: found.ns)
 
     @_readable
     def space(self, thread_key: int, ns: str) -> ScannedSpace | None:
@@ -133,7 +137,7 @@ class Scanner:
             f"SELECT {_HEADER_COLUMNS} FROM checkpoints c WHERE c.space_pk = ? AND c.rev > ? ORDER BY c.rev LIMIT ?",
             (space_pk, -1 if after is None else after, limit),
         ).fetchall()
-        return [_checkpoint(row) for row in rows]
+        return _onward("checkpoints", [_checkpoint(row) for row in rows], after, lambda found: found.row.rev)
 
     @_readable
     def line(self, space_pk: int, root: int, below: int) -> list[ScannedCheckpoint]:
@@ -162,7 +166,7 @@ class Scanner:
             body = b"".join([data for _, _, _, data in parts])
             damage = _damage(f"chain {number}/{root}, row {seq}", parts, crc, body, root ^ seq)
             found.append(ScannedBody(number, root, seq, tag, body, damage, is_going=part > 0))
-        return found
+        return _onward("payloads", found, after, lambda one: one[:3])
 
     @_readable
     def count_rows(self, space_pk: int, number: int, root: int, first: int, last: int) -> int:
@@ -182,7 +186,7 @@ class Scanner:
             "AND (chan, root) > (?, ?) GROUP BY chan, root ORDER BY chan, root LIMIT ?",
             (space_pk, *(after or (-1, -1)), limit),
         ).fetchall()
-        return [Chain(*row) for row in rows]
+        return _onward("payloads", [Chain(*row) for row in rows], after, lambda found: (found.number, found.root))
 
     @_readable
     def bytes_behind(self, space_pk: int, number: int, root: int, seq: int) -> int:
@@ -216,7 +220,7 @@ class Scanner:
             body = b"".join([part[-1] for part in parts])
             damage = _damage(f"writes of task {task_id!r}, slot {slot}", parts, crc, body, rev ^ slot)
             found.append(ScannedTask(WriteRow(rev, task_id, slot, path or "", tag, body), damage))
-        return found
+        return _onward("task_writes", found, after, lambda one: (one.row.rev, one.row.task_id, one.row.slot), _task_key)
 
     @_readable
     def write_sizes(self, space_pk: int) -> tuple[int, int]:
@@ -237,7 +241,8 @@ class Scanner:
             f"ORDER BY id LIMIT ?",
             (space_pk, limit) if after is None else (space_pk, core.id_column(after), limit),
         ).fetchall()
-        return [(core.id_text(stored), rev) for stored, rev in rows]
+        found = [(core.id_text(stored), rev) for stored, rev in rows]
+        return _onward("aliases", found, after, lambda one: one[0], _id_key)
 
     @_readable
     def alias(self, space_pk: int, checkpoint_id: str) -> int | None:
@@ -314,6 +319,33 @@ class Mender(core.Writer):
             "DELETE FROM payloads WHERE space_pk = ? AND chan = ? AND root = ? AND seq >= ?",
             (space_pk, number, root, first),
         )
+
+
+def _onward(
+    table: str, page: list[T], after: Any, key_of: Callable[[T], Any], order: Callable[[Any], Any] = lambda key: key
+) -> list[T]:
+    """The page itself, if its keys ascend, and lie behind `after`: those of a damaged tree may lead round in a circle.
+
+    `order`: a key as SQLite orders it.
+    """
+    before = None if after is None else order(after)
+    for one in page:
+        key = order(key_of(one))
+        if before is not None and not key > before:
+            raise CorruptCheckpointError(f"rows of table {table!r} are not in the order of their keys")
+        before = key
+    return page
+
+
+def _id_key(checkpoint_id: str) -> Any:
+    # Texts come before blobs.
+    stored = core.id_column(checkpoint_id)
+    return isinstance(stored, bytes), stored
+
+
+def _task_key(key: tuple[int, str, int]) -> Any:
+    rev, task_id, slot = key
+    return rev, _id_key(task_id), slot
 
 
 def _checkpoint(row: Any) -> ScannedCheckpoint:

@@ -17,6 +17,7 @@ import pytest
 
 from checkpoint.base import (
     CheckpointError,
+    CorruptCheckpointError,
     ReadOnlyError,
     SaverOpenError,
     SchemaVersionError,
@@ -227,6 +228,16 @@ def test_no_database(path: Path, make: Any, read_only: bool) -> None:
     assert caught.value.path == str(path)
     assert isinstance(caught.value.__cause__, sqlite3.DatabaseError)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("n_bytes", [600, 4096, 8192])
+def test_a_file_that_was_cut_off_is_damaged(file: Path, make: Any, read_only: bool, n_bytes: int) -> None:
+    """The error says so and names the file, as for any other damage."""
+    assert file.stat().st_size > n_bytes
+    os.truncate(file, n_bytes)
+    with pytest.raises(CorruptCheckpointError), make(file, read_only=read_only) as saver:
+        saver.get_tuple(config())
 
 
 @pytest.mark.parametrize("read_only", [False, True])

@@ -188,6 +188,21 @@ def test_put_then_get(store: Store) -> None:
     assert store.get_tuple(config()).config == where
 
 
+@pytest.mark.parametrize("name", ["thread_id", "checkpoint_ns", "checkpoint_id"])
+def test_half_a_surrogate_pair_addresses_nothing(store: Store, name: str) -> None:
+    """In memory it would be found again, in a file it cannot be stored."""
+    where: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": "", name: "x\ud800"}}
+    for call in (
+        lambda: store.put(where, checkpoint({"a": 1}), {}, {"a": 1}),
+        lambda: store.get_tuple(where),
+        lambda: store.list(where),
+    ):
+        with pytest.raises(ValueError, match=name):
+            call()
+    assert store.list(None) == []
+    assert store.get_tuple(config("\u00e9 \U0001f600", "n\u00e9")) is None
+
+
 class Pickling:
     """A serializer of a program's own, that reads what it wrote and nothing else."""
 

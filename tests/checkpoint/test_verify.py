@@ -777,3 +777,23 @@ def test_a_file_that_sqlite_cannot_read(path: Path) -> None:
         assert isinstance(deep[0], Problem)
         with pytest.raises(CorruptCheckpointError):
             saver.repair(config("a"))
+
+
+def test_rows_that_are_not_in_the_order_of_their_keys(path: Path) -> None:
+    """A flipped bit in a key: SQLite finds nothing wrong, and a page that begins behind the last one may be the same."""
+    with SqliteSaver(path) as saver:
+        run = ScriptedRun(Store(saver, False), config("t"))
+        for number in range(120):
+            run.step({"n": number})
+    with closing(sqlite3.connect(path)) as conn:
+        conn.execute("PRAGMA journal_mode = DELETE")
+        (own,) = conn.execute("SELECT id FROM checkpoints ORDER BY rev LIMIT 1 OFFSET 60").fetchone()
+    data = path.read_bytes()
+    assert data.count(own) == 1
+    place = data.index(own) - 1  # the last byte of the revision, which is stored before it
+    path.write_bytes(data[:place] + bytes([data[place] ^ 0x40]) + data[place + 1 :])
+    with SqliteSaver(path) as saver:
+        assert [problem.thread_id for problem in saver.verify()] == ["t"]
+        for look in (saver.stats, lambda: list(saver.list(config("t"))), lambda: saver.repair(config("t"))):
+            with pytest.raises(CorruptCheckpointError):
+                look()
