@@ -29,8 +29,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain as chained
-from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from ormsgpack import packb
@@ -101,9 +99,6 @@ CHANNEL_OF_SLOT: Final = {
 
 _ATOMS: Final = frozenset({int, float, bool, type(None)})
 """Values that nobody can change, that are never refused and always small."""
-
-_VALUE: Final = itemgetter(1)
-"""Of a write."""
 
 NO_BODY: Final[Body] = (None, b"")
 _NIL: Final[Body] = (None, packb(None))
@@ -500,8 +495,9 @@ def _is_settled(commit: StepCommit, space: Space, codec: Codec) -> bool:
     if chains and not (chains.keys().isdisjoint(values) and chains.keys().isdisjoint(commit.gone)):
         return False
     for task in commit.writes:
-        if not atoms.issuperset(map(type, map(_VALUE, task.writes))):
-            return False
+        for _, value in task.writes:
+            if type(value) not in atoms:
+                return False
     return atoms.issuperset(map(type, values.values()))
 
 
@@ -565,8 +561,11 @@ def _atom_rows(tasks: Sequence[TaskWrites], codec: Codec) -> tuple[Sequence[Plai
     (task, *more) = tasks
     if more or task.slot or codec.dumps is None:
         return _task_rows(tasks, codec)
+    flat: list[Any] = []
+    for write in task.writes:
+        flat += write
     try:
-        data = packb([*chained.from_iterable(task.writes)])
+        data = packb(flat)
     except TypeError:
         return _task_rows(tasks, codec)
     return ((task.rev, task.task_id, 0, task.path, None, data),), len(data)
