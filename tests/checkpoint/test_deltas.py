@@ -291,6 +291,9 @@ LONG: list[Any] = [
     [[("t", 1)] * 70_000],
     {"text": "x" * 100_000, "bytes": b"z" * 70_000},
     {"docs": [bytearray(b"a")] * 300},
+    "ä" * 300_000,
+    ["a", "\ud800" * 70_000],
+    [["a", {"b": bytearray(70_000)}, {"c": bytes(70_000)}] * 2, {}],
     {"docs": [{1, 2}] * 300, "when": datetime(2026, 1, 2, tzinfo=UTC)},
 ]
 
@@ -298,8 +301,10 @@ LONG: list[Any] = [
 @pytest.mark.parametrize("value", LONG, ids=range(len(LONG)))
 def test_packed_in_pieces_is_the_same(value: Any) -> None:
     pack = Codec(InMemorySaver().serde).pack
-    assert deltas.is_long(value)
+    assert deltas.is_long(value) or deltas.is_heavy(value)
     assert deltas.in_pieces(value, pack) == pack(value)
+    for long in (deltas.is_heavy, lambda _: True):
+        assert deltas.in_pieces([{"a": value}], pack, long) == pack([{"a": value}])
 
 
 @pytest.mark.parametrize("depth", [10, *range(240, 256), 2_000])
