@@ -31,12 +31,14 @@ def mapped(pieces: list[bytes]) -> bytes:
     room = BLOCK_BYTES
     while pieces:
         piece = pieces.pop()
-        memory[end - len(piece) : end] = piece
         end -= len(piece)
-        room -= len(piece)
-        if room < 0:
-            give_way()
-            room = BLOCK_BYTES
+        for at in range(0, len(piece), BLOCK_BYTES):
+            part = piece[at : at + BLOCK_BYTES]
+            memory[end + at : end + at + len(part)] = part
+            room -= len(part)
+            if room < 0:
+                give_way()
+                room = BLOCK_BYTES
     return cast("bytes", memoryview(memory).toreadonly())
 
 
