@@ -441,9 +441,11 @@ def _text_pieces(value: str | bytes, depth: int, pack: Pack) -> Iterator[bytes]:
     if _inside(short, depth, pack) not in (b"\xa0", b"\xc4\x00"):
         raise _NotPlain
     if isinstance(value, str):
-        pieces = [value[at : at + _TEXT_PIECE] for at in range(0, len(value), _TEXT_PIECE)]
+        texts: list[bytes] = []
         try:
-            texts = [piece.encode() for piece in pieces]
+            for at in range(0, len(value), _TEXT_PIECE):
+                texts.append(value[at : at + _TEXT_PIECE].encode())
+                give_way()
         except UnicodeEncodeError:
             raise _NotPlain from None
         yield b"\xdb" + sum(map(len, texts)).to_bytes(4, "big")
