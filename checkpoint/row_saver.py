@@ -262,8 +262,15 @@ class RowSaver(BaseCheckpointSaver[int]):
 
     async def aencode(self, commit: StepCommit) -> EncodedStep:
         """`encode`, on a thread of its own. A caller that is cancelled learns of it after the end."""
-        encoded: EncodedStep = await self._encoder.post(partial(self.encode, commit)).shielded()
+        encoded: EncodedStep = await self._encoder.post(partial(self._encode_gently, commit)).shielded()
         return encoded
+
+    def _encode_gently(self, commit: StepCommit) -> EncodedStep:
+        if "encode" in vars(self) or type(self).encode is not RowSaver.encode:
+            return self.encode(commit)
+        if commit.claim.lane:
+            _keep_to_lane(commit)
+        return encode_commit(commit, self._codec().gentle(), drops=self._drops)
 
     @cached_property
     def _encoder(self) -> Any:
