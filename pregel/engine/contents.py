@@ -51,7 +51,7 @@ def of_arguments(argument: Any) -> str:
             raise ValueError
         data = dumps((args, keywords), CANONICAL)
     except (TypeError, ValueError):
-        data = dumps(_described(argument, 0), CANONICAL)
+        data = dumps(_described(argument, []), CANONICAL)
     text: str = blake2b(data, digest_size=16).hexdigest()
     return text
 
@@ -61,52 +61,60 @@ def _is_buffer(value: Any) -> bool:
     return hasattr(type(value), "dtype") or type(value) is bytearray
 
 
-def _described(value: Any, depth: int) -> Any:
-    """A value as something that marshal can write: its class, and what is in it."""
+def _described(value: Any, around: list[int]) -> Any:
+    """A value as something that marshal can write: its class, and what is in it. `around`: ids of what it is in; of what
+    contains itself, the inner one is told by its class."""
     kind = type(value)
     if kind in PLAIN:
         return value
     name = registry.name_of(kind)
-    if depth > MAX_DEPTH:
+    if len(around) > MAX_DEPTH or id(value) in around:
         return name
-    deeper = depth + 1
+    around.append(id(value))
+    try:
+        return _inside(value, kind, name, around)
+    finally:
+        around.pop()
+
+
+def _inside(value: Any, kind: type, name: str, around: list[int]) -> Any:
     if isinstance(value, (list, tuple)) and not hasattr(kind, "_fields"):
-        return name, [_described(item, deeper) for item in value]
+        return name, [_described(item, around) for item in value]
     if isinstance(value, dict):
-        return name, [(_described(key, deeper), _described(item, deeper)) for key, item in value.items()]
+        return name, [(_described(key, around), _described(item, around)) for key, item in value.items()]
     if isinstance(value, (set, frozenset)):
-        return name, sorted(dumps(_described(item, deeper), CANONICAL) for item in value)
+        return name, sorted(dumps(_described(item, around), CANONICAL) for item in value)
     for base, value_of in SCALARS.items():
         if isinstance(value, base) and registry.kind_of(kind) != "enum":
             return name, value_of(value)
-    return name, _content(value, kind, deeper)
+    return name, _content(value, kind, around)
 
 
-def _content(value: Any, kind: type, depth: int) -> Any:
+def _content(value: Any, kind: type, around: list[int]) -> Any:
     """What is in an object that is no container of the language; None for what cannot be told apart."""
     shape = registry.kind_of(kind)
     if shape == "enum":
         return str(value.name)
     if shape == "exception":
-        return _described(value.args, depth)
+        return _described(value.args, around)
     known = registry.lookup_class(kind)
     if known is not None and known.encode is not None:
-        return _described(known.encode(value), depth)
+        return _described(known.encode(value), around)
     if shape == "namedtuple":
-        return [_described(item, depth) for item in value]
+        return [_described(item, around) for item in value]
     if shape == "dataclass":
-        return [_described(getattr(value, field.name, None), depth) for field in fields(value)]
+        return [_described(getattr(value, field.name, None), around) for field in fields(value)]
     if shape == "model":
         names = getattr(kind, "model_fields", None) or getattr(kind, "__fields__", {})
-        return [(name, _described(getattr(value, name, None), depth)) for name in names]
+        return [(name, _described(getattr(value, name, None), around)) for name in names]
     if kind.__module__.partition(".")[0] in TEXTUAL or kind in (complex, range, bytearray, slice):
         return repr(value)
     if kind.__module__ == "collections":
-        return [_described(item, depth) for item in value]  # a deque
+        return [_described(item, around) for item in value]  # a deque
     if hasattr(kind, "dtype") and hasattr(kind, "tobytes"):
         return str(value.dtype), str(value.shape), value.tobytes()
     if known is not None:
-        return _described(vars(value) if hasattr(value, "__dict__") else {}, depth)
+        return _described(vars(value) if hasattr(value, "__dict__") else {}, around)
     return getattr(value, "__qualname__", None) if callable(value) else None
 
 
