@@ -255,7 +255,9 @@ class AdaptedSaver:
         # One that encrypts: what makes the bytes is inside.
         self._plain = not isinstance(getattr(serde, "inner", serde), Serde)
         self._lock = threading.Lock()
-        self.holders = Holders()
+        # A saver of ours with a method of its own knows who holds its threads: its `fork` asks there.
+        holders = getattr(saver, "holders", None)
+        self.holders = holders if isinstance(holders, Holders) else Holders()
 
     def __getattr__(self, name: str) -> Any:
         if name == "saver":

@@ -16,16 +16,18 @@ PACKAGES = ("checkpoint", "pregel")
 
 # Layer by layer, upwards. A module belongs to the longest prefix that is listed; it may import its own entry and what
 # the entry names. `pregel.engine` is the core without the drivers.
-BASE = tuple(f"checkpoint.{name}" for name in ("registry", "base", "ids", "adapter", "holders", "files"))
+BASE = tuple(f"checkpoint.{name}" for name in ("registry", "base", "ids", "adapter", "holders", "files", "turns"))
 TOOLS = ("scan", "verify", "stats", "repair", "export", "peek")
 ROWS = (
     "encryption",
     "rewrap",
     "headers",
+    "mapped",
     "deltas",
     "chains",
     "retention",
     "rows",
+    "forks",
     "listing",
     "row_saver",
     "workers",

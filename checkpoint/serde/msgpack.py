@@ -114,14 +114,20 @@ class Serde:
         try:
             body = packb(obj, self._encode, _WRITE)
         except TypeError:
-            body = None
-        if body is None:  # outside of the handler: how the fast way gave up is not part of the next error
-            return self._dumps_lifting(obj)
-        # ormsgpack writes a bytearray as bytes without a word. It cannot have if the body holds no marker of bytes;
-        # most bodies that hold one of these numbers do so by chance, so then the value is asked.
-        if (0xC4 in body or 0xC5 in body or 0xC6 in body) and _may_hold_bytes(body) and not _is_plain(obj):
-            return self._dumps_carefully(obj)
-        return body if len(body) <= MAX_BYTES else _too_large(len(body))
+            pass
+        else:
+            # ormsgpack writes a bytearray as bytes without a word. It cannot have if the body holds no marker of bytes;
+            # most bodies that hold one of these numbers do so by chance, so then the value is asked.
+            n_bytes = len(body)
+            if (
+                (0xC4 in body or 0xC5 in body or (n_bytes > _SHORT and 0xC6 in body))
+                and _may_hold_bytes(body)
+                and not _is_plain(obj)
+            ):
+                return self._dumps_carefully(obj)
+            return body if n_bytes <= MAX_BYTES else _too_large(n_bytes)
+        # Outside of the handler: how the fast way gave up is not part of the next error.
+        return self._dumps_lifting(obj)
 
     def loads(self, body: bytes, *, opaque: bool = False) -> Any:
         """The value of bytes that `dumps` wrote.
@@ -498,24 +504,24 @@ def _too_large(size: int) -> NoReturn:
     )
 
 
-_LEAVES: Final = frozenset({str, int, float, bool, bytes, type(None)})
 _LOOKS_LIKE_BYTES: Final = frozenset({bytearray, memoryview})
 
 
-_MARKER_OF_BYTES: Final = re.compile(rb"[\xc4-\xc6]")
-"""How MessagePack begins bytes: 1, 2 or 4 bytes of their length follow."""
-_LOOKS: Final = 4
 _SHORT: Final = 4096
+"""Bytes of a body up to which looking through it takes no longer than looking at its value."""
+_MARKER_OF_BYTES: Final = re.compile(rb"\xc4|\xc5[\x01-\x0f]")
+"""How bytes begin in a short body: 1 or 2 bytes of their length follow, one if that is enough; never 4, after 0xC6."""
+_LOOKS: Final = 4
 
 
 def _may_hold_bytes(body: bytes) -> bool:
     """Is there a marker of bytes that is followed by as many as it says? Gives up with yes after some that are not, and of
-    what takes longer to look through than the value."""
+    a long body."""
     if len(body) > _SHORT:
         return True
     for looks, marker in enumerate(_MARKER_OF_BYTES.finditer(body)):
-        at = marker.end()
-        start = at + (1, 2, 4)[body[at - 1] - 0xC4]
+        at = marker.start() + 1
+        start = at + body[at - 1] - 0xC3
         if looks == _LOOKS or start + int.from_bytes(body[at:start], "big") <= len(body):
             return True
     return False
@@ -523,22 +529,19 @@ def _may_hold_bytes(body: bytes) -> bool:
 
 def _is_plain(value: Any) -> bool:
     """Is there no bytearray or memoryview in a value that ormsgpack took without calling back for it?"""
-    cls = type(value)
-    if cls is not list and cls is not dict:
-        return cls not in _LOOKS_LIKE_BYTES
-    todo = [value]
-    while todo:
-        container = todo.pop()
-        elements = container.values() if type(container) is dict else container
-        # One C loop per container; the types of its elements are few.
+    elements: list[Any] = [value]
+    while True:
+        # A few C loops for each level; the types of its elements are few.
         found = set(map(type, elements))
-        if found <= _LEAVES:
-            continue
         if not found.isdisjoint(_LOOKS_LIKE_BYTES):
             return False
-        if list in found or dict in found:
-            todo += [element for element in elements if type(element) is list or type(element) is dict]
-    return True
+        if list not in found and dict not in found:
+            return True
+        lists = elements if len(found) == 1 else [element for element in elements if type(element) is list]
+        dicts = elements if len(found) == 1 else [element for element in elements if type(element) is dict]
+        elements = [*chain.from_iterable(lists)] if list in found else []
+        if dict in found:
+            elements += chain.from_iterable(map(dict.values, dicts))
 
 
 def _is_deeper(value: Any, limit: int) -> bool:

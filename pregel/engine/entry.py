@@ -25,7 +25,7 @@ from pregel.constants import (
 from pregel.engine import answer as fit
 from pregel.engine import namespace, pause, plan, redeploy, snapshot, view
 from pregel.engine.apply import apply_tasks, apply_writes
-from pregel.engine.origin import originate
+from pregel.engine.origin import is_edit, originate
 from pregel.engine.program import Node, Program, Write
 from pregel.engine.state import Answers, RunState
 from pregel.engine.task import Task
@@ -159,7 +159,8 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
 def _find_edited(run: RunState) -> None:
     """The state of a nested run was edited while it waited: its question was asked under an id that it has no more."""
     answers = run.answers
-    if run.source == "update" and answers.bare is not None and answers.bare in answers.by_id:
+    edited = run.loaded is not None and is_edit(run.loaded)
+    if edited and answers.bare is not None and answers.bare in answers.by_id:
         answers.loose.append(answers.by_id.pop(answers.bare))
 
 

@@ -16,6 +16,7 @@ from checkpoint.holders import Hold
 from pregel.engine import namespace, pause, repeat, snapshot
 from pregel.engine.core import Run
 from pregel.engine.limited import LimitedRun
+from pregel.engine.origin import is_edit
 from pregel.engine.state import Request, RunState, Stood
 from pregel.pregel import _places as places
 from pregel.pregel import _turns as turns
@@ -226,7 +227,7 @@ def _as_of(request: Request) -> places.Looked[str]:
     """
     ns, newest = max(request.seeds.values(), key=lambda seed: seed[1])
     stood: LoadedCheckpoint = yield "load", (address(request, ns, newest),), {}
-    while stood.source == "update" and stood.parent_id is not None:
+    while is_edit(stood) and stood.parent_id is not None:
         stood = yield "load", (address(request, ns, stood.parent_id),), {}
     return max([id_ for _, id_ in request.seeds.values() if id_ != newest] + [stood.checkpoint_id or newest])
 

@@ -21,6 +21,7 @@ from checkpoint.base import (
     StepCommit,
     ThreadDeletedError,
     get_checkpoint_metadata,
+    up_rev_of_edit,
 )
 from pregel import _scope
 from pregel import config as configs
@@ -131,9 +132,11 @@ class Address:
         """Rev of the checkpoint that an update belongs to: that of what it follows on; between two runs of a graph that
         keeps its state, the newest of the root graph, from which the next run will start."""
         above = self.above
-        if above is None or above.checkpoint_id is None or not (loaded.is_head or loaded.checkpoint_id is None):
-            return loaded.up_rev
-        return loaded.up_rev if loaded.parents.get("") == above.checkpoint_id else above.rev
+        is_open = loaded.is_head or loaded.checkpoint_id is None
+        newest = None
+        if above is not None and above.checkpoint_id is not None and is_open:
+            newest = above.checkpoint_id, above.rev
+        return up_rev_of_edit(loaded.up_rev, loaded.parents, newest)
 
     def forks(self, lost: CheckpointConflictError) -> bool:
         """Is an update that came too late to be stored in a lane?"""

@@ -6,7 +6,7 @@ import sqlite3
 from typing import Any
 from zlib import crc32
 
-from checkpoint.sqlite.core import header_crc
+from checkpoint.sqlite.core import amend, header_crc
 
 
 def repair_checksums(conn: sqlite3.Connection) -> None:
@@ -25,9 +25,9 @@ def repair_checksums(conn: sqlite3.Connection) -> None:
         conn.execute(
             "UPDATE task_writes SET crc=? WHERE space_pk=? AND rev=? AND task_id=? AND slot=? AND part=0", where
         )
-    for space, rev, header, metadata in conn.execute(
-        "SELECT space_pk, rev, header, metadata FROM checkpoints"
+    for space, rev, header, metadata, result in conn.execute(
+        "SELECT space_pk, rev, header, metadata, task_data FROM checkpoints"
     ).fetchall():
-        conn.execute(
-            "UPDATE checkpoints SET crc=? WHERE space_pk=? AND rev=?", (header_crc(rev, header, metadata), space, rev)
-        )
+        conn.execute("UPDATE checkpoints SET row_crc=NULL WHERE space_pk=? AND rev=?", (space, rev))
+        task_crc = None if result is None else crc32(result, rev & 0xFFFFFFFF)
+        amend(conn, space, rev, crc=header_crc(rev, header, metadata), task_crc=task_crc)

@@ -7,7 +7,7 @@ import pytest
 
 from checkpoint import deltas
 from checkpoint.base import CorruptCheckpointError
-from checkpoint.chains import HEADER
+from checkpoint.chains import HEADER, Codec, WriteRow, read_task
 from checkpoint.deltas import APPEND, FULL, SPLICE, TEXT, Chain
 from checkpoint.headers import fold
 from checkpoint.memory import InMemorySaver
@@ -170,3 +170,10 @@ def test_a_damaged_header_is_named() -> None:
     for damage in (b"\xff", ormsgpack.packb([1, 2]), ormsgpack.packb([["a"], [5, 1], [], [], [], [], -1])):
         with pytest.raises(CorruptCheckpointError):
             fold([(1, damage)])
+
+
+@pytest.mark.parametrize("damage", [b"\xff", ormsgpack.packb(["a"]), ormsgpack.packb({"a": 1})])
+def test_damaged_writes_of_a_task_are_named(damage: bytes) -> None:
+    row = WriteRow(1, "task", 0, "", None, damage)
+    with pytest.raises(CorruptCheckpointError, match="'task'"):
+        read_task(row, Codec(InMemorySaver().serde), "c")
