@@ -29,8 +29,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain as chained
-from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from ormsgpack import packb
@@ -104,9 +102,6 @@ _ATOMS: Final = frozenset({int, float, bool, type(None)})
 
 _ARRAY_16: Final = 0xDC
 """First byte of a msgpack array of 16 to 65,535 elements."""
-_VALUE: Final = itemgetter(1)
-"""Of a write."""
-
 NO_BODY: Final[Body] = (None, b"")
 _NIL: Final[Body] = (None, packb(None))
 Staged = tuple[str, Any, Sequence[Body], Delta | None]
@@ -518,8 +513,9 @@ def _is_settled(commit: StepCommit, space: Space, codec: Codec) -> bool:
     if chains and not (chains.keys().isdisjoint(values) and chains.keys().isdisjoint(commit.gone)):
         return False
     for task in commit.writes:
-        if not atoms.issuperset(map(type, map(_VALUE, task.writes))):
-            return False
+        for _, value in task.writes:
+            if type(value) not in atoms:
+                return False
     return atoms.issuperset(map(type, values.values()))
 
 
@@ -583,8 +579,11 @@ def _atom_rows(tasks: Sequence[TaskWrites], codec: Codec) -> tuple[Sequence[Plai
     (task, *more) = tasks
     if more or task.slot or codec.dumps is None:
         return _task_rows(tasks, codec)
+    flat: list[Any] = []
+    for write in task.writes:
+        flat += write
     try:
-        data = packb([*chained.from_iterable(task.writes)])
+        data = packb(flat)
     except TypeError:
         return _task_rows(tasks, codec)
     return ((task.rev, task.task_id, 0, task.path, None, data),), len(data)
