@@ -26,11 +26,10 @@ as in version control; bounds measured in storage.md C6.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain as chained
-from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from ormsgpack import packb
@@ -65,6 +64,7 @@ from checkpoint.deltas import (
     digest_of,
     find,
     in_pieces,
+    is_heavy,
     is_long,
     joined,
     packed,
@@ -104,9 +104,6 @@ _ATOMS: Final = frozenset({int, float, bool, type(None)})
 
 _ARRAY_16: Final = 0xDC
 """First byte of a msgpack array of 16 to 65,535 elements."""
-_VALUE: Final = itemgetter(1)
-"""Of a write."""
-
 NO_BODY: Final[Body] = (None, b"")
 _NIL: Final[Body] = (None, packb(None))
 Staged = tuple[str, Any, Sequence[Body], Delta | None]
@@ -188,6 +185,7 @@ class Codec:
         "dumps",
         "encrypting",
         "inner",
+        "is_long",
         "is_plain",
         "maps",
         "pack",
@@ -202,6 +200,8 @@ class Codec:
         self.serde = serde
         self.maps = maps and not isinstance(serde, Encrypting)
         """May large bodies be mapped? They are gone once they are stored."""
+        self.is_long: Callable[[Any], bool] = is_long
+        """Which values are packed in pieces?"""
         self.encrypting: Encrypting | None = serde if isinstance(serde, Encrypting) else None
         """What encrypts whole rows."""
         inner: Any = serde if self.encrypting is None else self.encrypting.inner
@@ -234,6 +234,12 @@ class Codec:
             return None, packb(value)
         except TypeError:
             return self.pack(value)  # an int of more than 64 bits
+
+    def gentle(self) -> Codec:
+        """The same for a thread beside an event loop: it takes its time to find out what is large."""
+        twin = copy.copy(self)
+        twin.is_long = is_heavy
+        return twin
 
     def unpack_body(self, body: Body) -> Any:
         """The value of a body."""
@@ -494,18 +500,23 @@ def is_large(commit: StepCommit) -> bool:
     chains: Mapping[str, Chain] = space.chains if isinstance(space, Space) else {}
     for name, value in commit.values.items():
         if type(value) not in _ATOMS and (
-            is_long(value) or (name in chains and chains[name].full + chains[name].ops > LARGE)
+            is_heavy(value) or (name in chains and chains[name].full + chains[name].ops > LARGE)
         ):
             return True
     for name, op in commit.ops.items():
         if isinstance(op, Append):
             if len(op.value) - op.start > MANY or (name in chains and chains[name].is_behind(op)):
                 return True
-        elif len(op.value) > MANY and (name not in chains or chains[name].live > LARGE):
+            if is_heavy(op.value[op.start :]):
+                return True
+        elif name not in chains:
+            if is_heavy(op.value):
+                return True
+        elif chains[name].live > (LARGE if len(op.value) > MANY else BLOCK_BYTES) or is_heavy(op.written):
             return True
     for task in commit.writes:
         for _, value in task.writes:
-            if type(value) not in _ATOMS and is_long(value):
+            if type(value) not in _ATOMS and is_heavy(value):
                 return True
     return any(map(is_large, commit.others))
 
@@ -518,8 +529,9 @@ def _is_settled(commit: StepCommit, space: Space, codec: Codec) -> bool:
     if chains and not (chains.keys().isdisjoint(values) and chains.keys().isdisjoint(commit.gone)):
         return False
     for task in commit.writes:
-        if not atoms.issuperset(map(type, map(_VALUE, task.writes))):
-            return False
+        for _, value in task.writes:
+            if type(value) not in atoms:
+                return False
     return atoms.issuperset(map(type, values.values()))
 
 
@@ -583,8 +595,11 @@ def _atom_rows(tasks: Sequence[TaskWrites], codec: Codec) -> tuple[Sequence[Plai
     (task, *more) = tasks
     if more or task.slot or codec.dumps is None:
         return _task_rows(tasks, codec)
+    flat: list[Any] = []
+    for write in task.writes:
+        flat += write
     try:
-        data = packb([*chained.from_iterable(task.writes)])
+        data = packb(flat)
     except TypeError:
         return _task_rows(tasks, codec)
     return ((task.rev, task.task_id, 0, task.path, None, data),), len(data)
@@ -620,10 +635,11 @@ def _staged(
                 elif type(value) in _ATOMS:
                     placed.append((name, codec.pack_atom(value), SMALL, 0))
                 else:
-                    staged.append((name, value, packed(value, pack, maps=codec.maps), None))
+                    bodies = packed(value, pack, codec.is_long, maps=codec.maps)
+                    staged.append((name, value, bodies, None))
                 continue
             delta = find(chains[name], value, None, pack, codec.unpack_body)
-            bodies = packed(value, pack, maps=codec.maps) if delta is None else delta.bodies
+            bodies = packed(value, pack, codec.is_long, maps=codec.maps) if delta is None else delta.bodies
             staged.append((name, value, bodies, delta))
         for name, op in commit.ops.items():
             chain = chains.get(name)
@@ -631,7 +647,7 @@ def _staged(
             if delta is EDITED:
                 edited.append(name)
                 delta = None
-            bodies = packed(op.value, pack, maps=codec.maps) if delta is None else delta.bodies
+            bodies = packed(op.value, pack, codec.is_long, maps=codec.maps) if delta is None else delta.bodies
             staged.append((name, op.value, bodies, delta))
     except Exception as error:
         _name_channel(error, name)
@@ -699,11 +715,11 @@ def encode_task(task: TaskWrites, codec: Codec) -> PlainWrite:
         value = []
         for write in writes:
             value += write
-            if type(write[1]) not in _ATOMS and is_long(write[1]):
+            if type(write[1]) not in _ATOMS and codec.is_long(write[1]):
                 has_long = True
     try:
         if has_long:
-            tag, data = in_pieces(value, codec.pack, maps=codec.maps)
+            tag, data = in_pieces(value, codec.pack, codec.is_long, maps=codec.maps)
         elif codec.dumps is None:
             tag, data = codec.pack(value)
         else:

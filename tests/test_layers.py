@@ -286,7 +286,7 @@ def test_third_parties_stay_where_they_are_needed():
         "checkpoint.chains": {"typing_extensions", "ormsgpack"},
         "checkpoint.serde": {"typing_extensions", "ormsgpack"},
         "checkpoint.compat": {"typing_extensions", "ormsgpack"},
-        "checkpoint.sqlite": {"typing_extensions", "aiosqlite"},
+        "checkpoint.sqlite": {"typing_extensions", "aiosqlite", "ormsgpack"},
         "pregel": {"typing_extensions"},
         "pregel.otel": {"opentelemetry"},
         "pregel.store.sqlite": {"typing_extensions", "aiosqlite"},

@@ -31,8 +31,8 @@ Source: the extension mechanism is msgpack's own (msgpack specification, "Extens
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from itertools import chain
 from threading import get_ident
 from typing import Any, Final, NoReturn, Self
@@ -45,6 +45,7 @@ from checkpoint.base import CheckpointError, CorruptCheckpointError, UnknownType
 from checkpoint.serde import classes, langchain, standard
 from checkpoint.serde.base import Opaque
 from checkpoint.serde.extensions import FIRST_NAMED, Decoder, Encoder
+from checkpoint.serde.pieces import MIN_BYTES, read_in_pieces
 
 FORMAT_TAG: Final = "m1"
 MAX_EXT_DEPTH: Final = 200
@@ -142,6 +143,10 @@ class Serde:
         """
         if len(body) > MAX_BYTES:
             raise CorruptCheckpointError(f"a value of {len(body)} bytes, the limit is {MAX_BYTES}")
+        if len(body) > MIN_BYTES:
+            hook = self._opaque_reader.decode if opaque else self._decode
+            if (found := read_in_pieces(body, partial(unpackb, ext_hook=hook))) is not None:
+                return found[0]
         try:
             if opaque:
                 return unpackb(body, ext_hook=self._opaque_reader.decode)
@@ -504,44 +509,58 @@ def _too_large(size: int) -> NoReturn:
     )
 
 
+_LEAVES: Final = frozenset({str, int, float, bool, bytes, type(None)})
 _LOOKS_LIKE_BYTES: Final = frozenset({bytearray, memoryview})
 
 
 _SHORT: Final = 4096
 """Bytes of a body up to which looking through it takes no longer than looking at its value."""
-_MARKER_OF_BYTES: Final = re.compile(rb"\xc4|\xc5[\x01-\x0f]")
-"""How bytes begin in a short body: 1 or 2 bytes of their length follow, one if that is enough; never 4, after 0xC6."""
+_MARKERS_OF_BYTES: Final = ((0xC4, 1), (0xC5, 2))
+"""How bytes begin in a short body, and in how many bytes their length follows; never in 4, after 0xC6."""
 _LOOKS: Final = 4
 
 
 def _may_hold_bytes(body: bytes) -> bool:
     """Is there a marker of bytes that is followed by as many as it says? Gives up with yes after some that are not, and of
     a long body."""
-    if len(body) > _SHORT:
+    n_bytes = len(body)
+    if n_bytes > _SHORT:
         return True
-    for looks, marker in enumerate(_MARKER_OF_BYTES.finditer(body)):
-        at = marker.start() + 1
-        start = at + body[at - 1] - 0xC3
-        if looks == _LOOKS or start + int.from_bytes(body[at:start], "big") <= len(body):
+    for marker, n_length in _MARKERS_OF_BYTES:
+        at = -1
+        for _ in range(_LOOKS):
+            at = body.find(marker, at + 1)
+            if at < 0:
+                break
+            start = at + 1 + n_length
+            if start + int.from_bytes(body[at + 1 : start], "big") <= n_bytes:
+                return True
+        else:
             return True
     return False
 
 
 def _is_plain(value: Any) -> bool:
     """Is there no bytearray or memoryview in a value that ormsgpack took without calling back for it?"""
-    elements: list[Any] = [value]
-    while True:
-        # A few C loops for each level; the types of its elements are few.
+    cls = type(value)
+    if cls is not list and cls is not dict:
+        return cls not in _LOOKS_LIKE_BYTES
+    todo = [value]
+    while todo:
+        container = todo.pop()
+        elements: Collection[Any] = container.values() if type(container) is dict else container
+        # One C loop per container, and one for all in a list of dicts; the types of elements are few.
         found = set(map(type, elements))
+        if dict in found and len(found) == 1:
+            elements = [*chain.from_iterable(map(dict.values, elements))]
+            found = set(map(type, elements))
+        if found <= _LEAVES:
+            continue
         if not found.isdisjoint(_LOOKS_LIKE_BYTES):
             return False
-        if list not in found and dict not in found:
-            return True
-        lists = elements if len(found) == 1 else [element for element in elements if type(element) is list]
-        dicts = elements if len(found) == 1 else [element for element in elements if type(element) is dict]
-        elements = [*chain.from_iterable(lists)] if list in found else []
-        if dict in found:
-            elements += chain.from_iterable(map(dict.values, dicts))
+        if list in found or dict in found:
+            todo += [element for element in elements if type(element) is list or type(element) is dict]
+    return True
 
 
 def _is_deeper(value: Any, limit: int) -> bool:

@@ -14,7 +14,7 @@ import builtins
 import operator
 from opcode import opname
 from types import CodeType, FunctionType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 __all__ = ["keeps_elements"]
 
@@ -120,5 +120,7 @@ def _only_combines(function: FunctionType) -> bool:
 def _is_maker(function: FunctionType, code: CodeType, index: int) -> bool:
     name = code.co_names[index]
     return (
-        name in MAKERS and name not in function.__globals__ and function.__builtins__.get(name) is vars(builtins)[name]  # type: ignore[attr-defined]
+        name in MAKERS
+        and name not in function.__globals__
+        and cast("Any", function).__builtins__.get(name) is vars(builtins)[name]
     )

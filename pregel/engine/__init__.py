@@ -35,13 +35,13 @@ The walk, in reading order:
    checkpoint/chains.py::encode_commit turns into bytes before the next step's first node starts, and
    checkpoint/memory.py::InMemorySaver stores.
 
-Beside the walk: entry.py (input, `Command`, resume, replay), repeat.py (a call that may have been made before), redeploy.py
-and stranded.py (checkpoints that another version of the graph has made), pause.py (questions, answers, breakpoints),
-answer.py (does an answer fit?), retry.py (try again?), origin.py (what makes two runs of a body the same task), once.py
-(results that a running task records), calls.py (which call of a task a called one is), caching.py and flights.py (results
-that need not be computed again), view.py (chunks, output values, configs), report.py (what observers are told), history.py
-(snapshots of stored states),
-edit.py (`update_state`), joins.py (edges with several sources), program.py (the compiled graph), namespace.py (addresses of
+Beside the walk: entry.py (input, `Command`, resume, replay), repeat.py (a call that may have been made before),
+redeploy.py and stranded.py (checkpoints that another version of the graph has made), pause.py (questions, answers,
+breakpoints), answer.py (does an answer fit?), retry.py (try again?), origin.py (what makes two runs of a body the same
+task), once.py (results that a running task records), calls.py (which call of a task a called one is), contents.py (what
+arguments and inputs are told by), caching.py and flights.py (results that need not be computed again), view.py (chunks,
+output values, configs), report.py (what observers are told), history.py (snapshots of stored states), edit.py
+(`update_state`), joins.py (edges with several sources), program.py (the compiled graph), namespace.py (addresses of
 nested runs), occupancy.py (who runs in a shared one), effects.py (what a driver may be asked besides storing), notes.py
 (where an error happened, and how to go on), limits.py and limited.py (time limits of an attempt; of a run, and its
 supersteps), reasons.py (why stored tasks ran, for `explain`).

@@ -35,7 +35,7 @@ from pregel.pregel._stream import Outlet
 from pregel.pregel._turns import Turn
 from pregel.runtime import RunControl
 from pregel.types import Durability, Every
-from pregel.warnings import emit
+from pregel.warnings import emit, stack_level
 
 DURABILITIES = ("sync", "async", "exit")
 NOTHING: frozenset[str] = frozenset()
@@ -410,38 +410,49 @@ def _set_config(request: Request, graph: Graph, call: Call) -> None:
 
 def _set_place(request: Request, graph: Graph, call: Call) -> None:
     """Which saver, under which namespace, from which checkpoint, how durable."""
-    around, parent = request.parent_run, request.parent
-    checkpointer = graph.checkpointer
-    request.ns_ = ""
+    durability = call.durability
+    if durability is not None and durability not in DURABILITIES and not isinstance(durability, Every):
+        raise ValueError(f"durability must be one of {DURABILITIES} or Every(...), got {shown(durability)}")
     request.key = None if call.key is None else namespace.check_key(call.key)
     request.call_number = 0
     request.stable_ns = False
     request.checkpoint_id = None
     request.seeds = {}
-    durability = call.durability
-    if durability is not None and durability not in DURABILITIES and not isinstance(durability, Every):
-        raise ValueError(f"durability must be one of {DURABILITIES} or Every(...), got {shown(durability)}")
     request.pace = None
-    if around is not None and parent is not None:
-        asked = around.request
-        request.saver = None if checkpointer is False else asked.saver
-        # A nested run is stored with its parent's steps.
-        request.durability = asked.durability if durability is None else _plain(durability)
-        request.deferred = request.durability == "exit"
-        request.stores = request.saver is not None
-        request.stored_metadata = asked.stored_metadata
-        request.ns_ = None
-        request.call_number = parent.count_graph(request.key)
-        request.stable_ns = checkpointer is True
-        if request.stable_ns and request.stores:
-            _occupy(request, graph)
-        return
-    if checkpointer is True:
+    if request.parent_run is None:
+        _set_root_place(request, graph, call)
+    else:
+        _set_nested_place(request, graph, durability)
+
+
+def _set_nested_place(request: Request, graph: Graph, durability: Any) -> None:
+    """In the saver of the run around it, with that run's steps."""
+    around, parent = request.parent_run, request.parent
+    assert around is not None
+    assert parent is not None
+    asked = around.request
+    request.saver = None if graph.checkpointer is False else asked.saver
+    request.stores = request.saver is not None
+    request.durability = asked.durability if durability is None else _plain(durability)
+    request.deferred = request.durability == "exit"
+    request.stored_metadata = asked.stored_metadata
+    request.ns_ = None
+    request.call_number = parent.count_graph(request.key)
+    request.stable_ns = graph.checkpointer is True
+    if request.stable_ns and request.stores:
+        _occupy(request, graph)
+
+
+def _set_root_place(request: Request, graph: Graph, call: Call) -> None:
+    """In the graph's own saver, on the thread that the config names."""
+    durability = call.durability
+    if graph.checkpointer is True:
         raise RuntimeError(
             f"graph {graph.name!r} was compiled with checkpointer=True, which means 'use the parent graph's saver'; as a "
             f"root graph it needs a saver of its own"
         )
-    request.saver = adapt(checkpointer) if checkpointer else None
+    request.ns_ = ""
+    request.saver = adapt(graph.checkpointer) if graph.checkpointer else None
     request.stores = request.saver is not None
     request.durability = "async" if durability is None else _plain(durability)
     request.deferred = request.durability == "exit"
@@ -452,7 +463,7 @@ def _set_place(request: Request, graph: Graph, call: Call) -> None:
             warnings.warn(
                 f"durability={durability!r} has no effect: graph {graph.name!r} has no checkpointer to store anything",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=stack_level(),
             )
         request.stored_metadata = {}
         return

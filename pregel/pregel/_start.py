@@ -314,42 +314,55 @@ def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, val
     else:
         kind = LimitedRun if request.prompt or request.limits is not None else Run
     run: Run = kind(graph.program, request, loaded)
-    around = request.parent_run
-    if around is None:
-        if pause.BREAKPOINTS in run.facts or run.pending or request.breakpoints[1] is not None:
-            _set_breakpoints(run)
-        if request.key is not None:
-            run.notice(
-                "misplaced-key",
-                request.key,
-                f"key={request.key!r} has no effect: it names a nested run of a node, and graph {graph.name!r} is not run "
-                f"inside one; use thread_id to tell root runs apart",
-            )
-        if value is not None and not isinstance(value, Command):
-            request.seeds = {}  # a new input goes through the nested graphs from their start
+    if request.parent_run is None:
+        _begin_root(run, graph, loaded, value)
+    else:
+        _begin_nested(run, request.parent_run, loaded)
+    return run
+
+
+def _begin_root(run: Run, graph: Graph, loaded: LoadedCheckpoint | None, value: Any) -> None:
+    """Where a root run stops, and what the checkpoint that its call addresses makes of it."""
+    request = run.request
+    if pause.BREAKPOINTS in run.facts or run.pending or request.breakpoints[1] is not None:
+        _set_breakpoints(run)
+    if request.key is not None:
+        run.notice(
+            "misplaced-key",
+            request.key,
+            f"key={request.key!r} has no effect: it names a nested run of a node, and graph {graph.name!r} is not run "
+            f"inside one; use thread_id to tell root runs apart",
+        )
+    if value is not None and not isinstance(value, Command):
+        request.seeds = {}  # a new input goes through the nested graphs from their start
+    if loaded is None or loaded.checkpoint_id is None:
+        return
+    if request.checkpoint_id is not None:
+        run.replaying = value is None
+        run.moved_past = not loaded.is_head
+        if run.replaying and request.seeds:
+            run.stood = Stood("", loaded.checkpoint_id, loaded.rev, request.as_of)
+            addressed = [[name, *seed] for name, seed in request.seeds.items()]
+            run.remember(REPLAYED, [loaded.checkpoint_id, loaded.rev, addressed, request.as_of])
+    elif loaded.source == "fork" and REPLAYED in loaded.facts and (value is None or isinstance(value, Command)):
+        id_, rev, addressed, as_of = loaded.facts[REPLAYED]
+        if id_ == loaded.parent_id:
+            # The replay of a nested checkpoint was stopped before it came there: it goes on.
+            request.seeds = {name: (ns, nested_id) for name, ns, nested_id in addressed}
+            run.stood = Stood("", id_, rev, as_of)
+
+
+def _begin_nested(run: Run, around: RunState, loaded: LoadedCheckpoint | None) -> None:
+    """Whether a nested run goes on where its task left it, and whose it is if several tasks share its state."""
+    request = run.request
     caller = None
-    if around is not None and request.parent is not None and request.stable_ns:
+    if request.stable_ns and request.parent is not None:
         task = request.parent.task
         caller = around.id_of(task) if task.call_index >= 0 else None
     if loaded is None or loaded.checkpoint_id is None:
         if caller is not None:
             run.remember(CALLER, caller)
-        return run
-    if around is None:
-        if request.checkpoint_id is not None:
-            run.replaying = value is None
-            run.moved_past = not loaded.is_head
-            if run.replaying and request.seeds:
-                run.stood = Stood("", loaded.checkpoint_id, loaded.rev, request.as_of)
-                addressed = [[name, *seed] for name, seed in request.seeds.items()]
-                run.remember(REPLAYED, [loaded.checkpoint_id, loaded.rev, addressed, request.as_of])
-        elif loaded.source == "fork" and REPLAYED in loaded.facts and (value is None or isinstance(value, Command)):
-            id_, rev, addressed, as_of = loaded.facts[REPLAYED]
-            if id_ == loaded.parent_id:
-                # The replay of a nested checkpoint was stopped before it came there: it goes on.
-                request.seeds = {name: (ns, nested_id) for name, ns, nested_id in addressed}
-                run.stood = Stood("", id_, rev, as_of)
-        return run
+        return
     run.continues = loaded.parents.get(around.ns) == around.checkpoint_id
     if caller is not None and run.facts.get(CALLER) != caller:
         # Several tasks that a body calls one after the other may run it, each with an input of its own.
@@ -362,7 +375,6 @@ def run_for(graph: Graph, request: Request, loaded: LoadedCheckpoint | None, val
         run.replaying = around.replayed or around.stood is not None
         if loaded.checkpoint_ns != request.ns:
             run.transplant()
-    return run
 
 
 def _set_breakpoints(run: Run) -> None:
