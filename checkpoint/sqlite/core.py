@@ -52,7 +52,7 @@ from checkpoint.chains import (
 )
 from checkpoint.encryption import EncryptedRows
 from checkpoint.retention import Keeper, Line, SpaceRow
-from checkpoint.rows import Address, Entry, Found, Head, parent_gone, thread_deleted, works_under_another
+from checkpoint.rows import Address, Entry, Found, Head, parent_gone, relies_on, thread_deleted
 from checkpoint.sqlite.leases import Lease, Terms
 
 P = ParamSpec("P")
@@ -445,8 +445,10 @@ def _write_lane(conn: Any, steps: Sequence[EncodedStep], codec: Codec) -> tuple[
                 # What it shares may have been stored anew since it was loaded.
                 if not all(conn.execute(_HAS_ROW, (space_pk, *ref)).fetchone() for ref in space.header.chains()):
                     raise parent_gone(step)
-                conn.execute(_FORKED, (thread_pk,))
         made.add(step.rev)
+    if made:
+        # So that who has planned what to remove looks again: this may need it.
+        conn.execute(_FORKED, (thread_pk,))
     steps = [step for step in steps if step.rev is not None or step.writes]
     if steps:
         _write_rows(conn, conn.execute, steps, codec, thread_pk, space_pks)
@@ -486,9 +488,9 @@ def _write_rows(
             space_pk = _space_pk(conn, step, thread_pk, space_pks)
         if step.must_exist is not None and execute(_EXISTS, (space_pk, step.must_exist)).fetchone() is None:
             raise parent_gone(step)
-        if step.space.ns and (up_rev := works_under_another(step)) is not None:
-            is_there = execute(_HAS_REV, (up_rev, thread_pk)).fetchone() is not None
-            if not is_there and all(other.rev != up_rev for other in steps):
+        for needed in relies_on(step) if step.space.ns or claim.lane else ():
+            is_there = execute(_HAS_REV, (needed, thread_pk)).fetchone() is not None
+            if not is_there and all(other.rev != needed for other in steps):
                 raise parent_gone(step)
         row = seal(step, codec)
         payloads += _payload_rows(space_pk, step.payloads)
