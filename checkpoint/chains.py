@@ -626,6 +626,7 @@ def _staged(
     edited: list[str] = []
     pack = codec.pack
     name = ""
+    bodies: Sequence[Body]
     try:
         for name, value in commit.values.items():
             if name not in chains:

@@ -51,6 +51,7 @@ from checkpoint.chains import (
     seal,
 )
 from checkpoint.encryption import EncryptedRows
+from checkpoint.ids import id_to_bytes
 from checkpoint.retention import Keeper, Line, SpaceRow
 from checkpoint.rows import Address, Entry, Found, Head, parent_gone, relies_on, thread_deleted
 from checkpoint.sqlite.leases import Lease, Terms
@@ -172,8 +173,7 @@ def check_time(ts: int | str) -> None:
 
 def id_column(text: str) -> bytes | str:
     """16 bytes for a canonical UUID text, else the text."""
-    blob = ids.id_to_bytes(text)
-    return text if blob is None else blob
+    return id_to_bytes(text) or text
 
 
 def id_text(stored: bytes | str) -> str:
@@ -249,7 +249,7 @@ def _checkpoint_columns(space_pk: int, row: PlainCheckpoint) -> tuple[Any, ...]:
     rev, own_id, parent_rev, parent_id, up_rev, ts, step, source, flags, run_id, root, header, metadata = row
     if parent_id is not None:
         parent_id = id_column(parent_id)  # type: ignore[assignment]
-    columns = id_column(own_id), parent_rev, parent_id, up_rev, ts, step, source, flags, run_id, root
+    columns = id_to_bytes(own_id) or own_id, parent_rev, parent_id, up_rev, ts, step, source, flags, run_id, root
     crc = header_crc(rev, header, metadata)
     return (space_pk, rev, *columns, crc, header, metadata, row_crc(rev, columns))
 
@@ -538,7 +538,7 @@ def _is_result(write: PlainWrite, row: PlainCheckpoint) -> bool:
 
 def _result_columns(write: PlainWrite) -> tuple[Any, ...]:
     rev, task, _, path, tag, body = write
-    task_id = id_column(task)
+    task_id = id_to_bytes(task) or task
     return task_id, path, tag, task_crc(rev, 0, task_id, path, tag, body), body
 
 

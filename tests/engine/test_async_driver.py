@@ -7,8 +7,8 @@ from concurrent.futures import Future, wait
 import pytest
 
 from pregel._scope import current
-from pregel.engine.async_driver import AsyncDriver, to_the_end
-from pregel.engine.inbox import Inbox
+from pregel.engine.async_driver import AsyncDriver
+from pregel.engine.inbox import Inbox, to_the_end
 from pregel.errors import AttemptClosedError, NodeTimeoutError
 from tests.engine.test_driver_parity import AGAIN, VAR, fanned, program_of
 from tests.support.driving import LIMIT, Count, Ledger, child, drive, within
