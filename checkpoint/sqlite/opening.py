@@ -109,6 +109,9 @@ def explained(path: str) -> Iterator[None]:
     because it is damaged. Other errors stay as they are."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        # The schema is text, too; the names in it are decoded by the Python module.
+        raise CorruptCheckpointError(f"SQLite cannot open {path} ({error})") from error
     except sqlite3.DatabaseError as error:
         if _kind(error) == sqlite3.SQLITE_CORRUPT:
             raise CorruptCheckpointError(f"SQLite cannot open {path} ({error})") from error

@@ -240,6 +240,14 @@ def test_a_file_that_was_cut_off_is_damaged(file: Path, make: Any, read_only: bo
         saver.get_tuple(config())
 
 
+def test_a_schema_that_is_no_text_is_damaged(file: Path, make: Any) -> None:
+    data = file.read_bytes()
+    place = data.index(b"lease_owner")
+    file.write_bytes(data[:place] + b"\xec" + data[place + 1 :])
+    with pytest.raises(CorruptCheckpointError), make(file) as saver:
+        saver.get_tuple(config())
+
+
 @pytest.mark.parametrize("read_only", [False, True])
 def test_the_file_of_another_program_stays_as_it_is(path: Path, make: Any, read_only: bool) -> None:
     with closing(sqlite3.connect(path)) as conn, conn:
