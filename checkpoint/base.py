@@ -26,7 +26,19 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mappi
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from typing import Any, ClassVar, Final, Generic, Literal, NamedTuple, NotRequired, Protocol, Self, TypeVar
+from typing import (
+    Any,
+    ClassVar,
+    Final,
+    Generic,
+    Literal,
+    NamedTuple,
+    NoReturn,
+    NotRequired,
+    Protocol,
+    Self,
+    TypeVar,
+)
 
 from typing_extensions import TypedDict
 
@@ -538,6 +550,19 @@ def next_version(current: Version | None) -> Version:
 Source = Literal["input", "loop", "update", "fork"]
 
 
+class _Nothing(dict[str, Any]):
+    """An empty mapping that all share: it can be the default of a field, as a dict cannot."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def __setitem__(self, key: str, value: Any) -> NoReturn:
+        raise TypeError(f"{key!r} was to be set in a mapping that a commit was not given; pass one when it is made")
+
+
+_NOTHING: Final[Mapping[str, Any]] = _Nothing()
+
+
 @dataclass(slots=True)
 class StepCommit:
     """One transaction as the engine asks for it: a checkpoint, the task writes that go with it, or only the writes.
@@ -562,28 +587,28 @@ class StepCommit:
     parent_id: str | None = None
     up_rev: int | None = None
     """Rev of the checkpoint of the parent namespace under which this nested run works; None at the root."""
-    parents: Mapping[str, str] = field(default_factory=dict)
+    parents: Mapping[str, str] = _NOTHING
     """Namespace -> checkpoint id of every ancestor graph."""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = _NOTHING
     """The run's own metadata (no source, step, parents). The same object for every commit of a run."""
     run_id: str | None = None
     version: Version = 0
     """The version that every channel of `values`, `ops` and `gone` gets, unless `versions` names another."""
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = _NOTHING
     """Changed channels whose new value is given whole."""
-    ops: Mapping[str, ChannelOp] = field(default_factory=dict)
+    ops: Mapping[str, ChannelOp] = _NOTHING
     """Changed channels of which more is known: how the value differs from the parent checkpoint's."""
     gone: Collection[str] = ()
     """Channels whose version moved and that have no value now. Never filled from "not declared by this graph"."""
     versions: Mapping[str, Version] | None = None
     """Versions that differ from `version` (exit durability: several supersteps in one commit)."""
-    seen: Mapping[str, Mapping[str, Version]] = field(default_factory=dict)
+    seen: Mapping[str, Mapping[str, Version]] = _NOTHING
     """Node -> full map of versions last consumed; only nodes whose entry changed since the parent."""
     updated_channels: Sequence[str] | None = None
     """Sorted."""
-    sub: Mapping[str, int] = field(default_factory=dict)
+    sub: Mapping[str, int] = _NOTHING
     """Stable nested namespace -> rev, of nested runs that finished in this superstep (D25)."""
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = _NOTHING
     """What the engine remembers with the line of checkpoints beside its state: those that changed since the parent, None
     for one that is gone. Plain msgpack types. Later checkpoints and forks inherit them; nobody else sees them."""
     others: Sequence[StepCommit] = ()

@@ -212,6 +212,11 @@ class Listing:
         if len(page) < size:
             self.done = True
         else:
+            if self.below is not None and page[-1].rev >= self.below:
+                # A damaged tree may lead round in a circle.
+                raise CorruptCheckpointError(
+                    "rows of checkpoints are not in the order of their revisions", thread_id=self.thread_id, ns=self.ns
+                )
             self.below = page[-1].rev
         return page
 

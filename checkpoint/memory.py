@@ -35,6 +35,7 @@ from checkpoint.base import (
     Durability,
     EncodedCommit,
     RunnableConfig,
+    StepCommit,
     check_number,
 )
 from checkpoint.chains import (
@@ -251,6 +252,19 @@ class InMemorySaver(RowSaver):
                 steps: list[EncodedStep] = []
                 _flatten(step, steps)
                 self._store(steps)
+
+    def _encode_gently(self, commit: StepCommit) -> EncodedStep:
+        encoded = super()._encode_gently(commit)
+        codec = self._codec()
+        if codec.encrypting is not None:
+            # Sealing encrypts: here, and not where it is stored, which is on the event loop.
+            with self._lock:
+                self._seal()
+            steps: list[EncodedStep] = []
+            _flatten(encoded, steps)
+            for step in steps:
+                seal(step, codec)
+        return encoded
 
     def _store(self, steps: Sequence[EncodedStep]) -> None:
         self._seal()
@@ -495,7 +509,8 @@ def _add_alias(space: _Space, step: EncodedStep) -> None:
 def _is_heavy(step: EncodedStep) -> bool:
     """Does the step's description hold on to large values, which nobody else may need any more?"""
     chains, commit = step.space.chains, step.commit
-    return any(name in chains and chains[name].live > LARGE for name in (*commit.values, *commit.ops))
+    written = chains.keys() & (commit.values.keys() | commit.ops.keys())
+    return max([chains[name].live for name in written], default=0) > LARGE
 
 
 def _add_step(space: _Space, step: EncodedStep, codec: Codec) -> None:

@@ -485,6 +485,11 @@ def read_lines(tx: Upkeep, thread_pk: Any) -> list[SpaceLines]:
     spaces: list[SpaceLines] = []
     for ns, space_pk, head in tx.spaces(thread_pk):
         lines = tx.lines_of(space_pk)
+        for line in lines:
+            if type(line.rev) is not int or type(line.flags) is not int or type(line.header_root) is not int:
+                raise CorruptCheckpointError(
+                    f"a row of a checkpoint has {line!r:.100}: it is one of another table", ns=ns
+                )
         spaces.append(
             SpaceLines(ns, space_pk, head, lines, {line.rev: line for line in lines if not line.flags & STUB})
         )

@@ -80,6 +80,7 @@ from checkpoint.chains import (
     cut,
     encode_commit,
     encode_task,
+    free_chains,
     is_large,
     json_text,
     known_chains,
@@ -142,6 +143,8 @@ class RowSaver(BaseCheckpointSaver[int]):
     native_commit: ClassVar[bool] = True
     _batch: ClassVar[int] = retention.ROWS_PER_TRANSACTION
     """Rows that a transaction of a prune may change."""
+    _maps: ClassVar[bool] = False
+    """Does it give bodies away when they are stored, and call `release`? Then large ones may be mapped."""
 
     def __init__(
         self,
@@ -161,12 +164,12 @@ class RowSaver(BaseCheckpointSaver[int]):
         self.max_checkpoint_lag = max_checkpoint_lag
         self.holders = Holders()
         self._lanes = threading.Lock()
-        self._made_codec = Codec(self.serde)
+        self._made_codec = Codec(self.serde, maps=self._maps)
 
     def _codec(self) -> Codec:
         # `serde` is a plain attribute: programs replace it.
         if self._made_codec.serde is not self.serde:
-            self._made_codec = Codec(self.serde)
+            self._made_codec = Codec(self.serde, maps=self._maps)
         return self._made_codec
 
     def _opened(self, rows: R) -> R:
@@ -259,8 +262,15 @@ class RowSaver(BaseCheckpointSaver[int]):
 
     async def aencode(self, commit: StepCommit) -> EncodedStep:
         """`encode`, on a thread of its own. A caller that is cancelled learns of it after the end."""
-        encoded: EncodedStep = await self._encoder.post(partial(self.encode, commit)).shielded()
+        encoded: EncodedStep = await self._encoder.post(partial(self._encode_gently, commit)).shielded()
         return encoded
+
+    def _encode_gently(self, commit: StepCommit) -> EncodedStep:
+        if "encode" in vars(self) or type(self).encode is not RowSaver.encode:
+            return self.encode(commit)
+        if commit.claim.lane:
+            _keep_to_lane(commit)
+        return encode_commit(commit, self._codec().gentle(), drops=self._drops)
 
     @cached_property
     def _encoder(self) -> Any:
@@ -372,6 +382,7 @@ class RowSaver(BaseCheckpointSaver[int]):
             claim.make_version = next_version
         chains = known_chains(header, stored.chains, values)
         space = Space(ns, address.space_pk, address.head, header=header, chains=chains)
+        free_chains(stored.chains)
         space.has_writes = any(task.slot == 0 for task in writes)
         if not is_head:
             # Somebody else may extend that header chain: the first header of this line is full.

@@ -271,7 +271,10 @@ class Transaction(Rows, retention.Upkeep, Protocol):
 
 
 def addressed(config: RunnableConfig) -> tuple[str, str, str | None]:
-    """(thread id, namespace, checkpoint id or None) of a config. Raises `ValueError` without a thread id."""
+    """(thread id, namespace, checkpoint id or None) of a config.
+
+    Raises `ValueError` without a thread id, and for half a surrogate pair in any of them: no file can hold it.
+    """
     configurable = config.get("configurable") or {}
     thread_id = configurable.get("thread_id")
     if thread_id is None:
@@ -280,11 +283,25 @@ def addressed(config: RunnableConfig) -> tuple[str, str, str | None]:
             '{"configurable": {"thread_id": "..."}}'
         )
     checkpoint_id = configurable.get("checkpoint_id")
-    return (
+    found = (
         str(thread_id),
         configurable.get("checkpoint_ns") or "",
         str(checkpoint_id) if checkpoint_id is not None and checkpoint_id != "" else None,
     )
+    for name, text in zip(("thread_id", "checkpoint_ns", "checkpoint_id"), found, strict=True):
+        if type(text) is str and not text.isascii():
+            _check_text(name, text)
+    return found
+
+
+def _check_text(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"checkpointer: {name!r} of the config is {text!r:.100}, of which position {error.start} is half a surrogate "
+            f"pair; such a text cannot be stored; pass one that has a UTF-8 form"
+        ) from None
 
 
 def config_of(thread_id: str, ns: str, checkpoint_id: str) -> RunnableConfig:

@@ -23,7 +23,7 @@ from checkpoint.export import plain
 from checkpoint.serde import extensions as codes
 from checkpoint.serde.encrypted import EncryptedSerializer
 from checkpoint.serde.msgpack import Serde
-from checkpoint.sqlite import SqliteSaver
+from checkpoint.sqlite import SqliteSaver, opening
 from checkpoint.sqlite import saver as saver_module
 from tests.checkpoint.ciphers import BindingCipher
 from tests.checkpoint.runs import ScriptedRun, Store, config
@@ -248,7 +248,7 @@ def test_prune(file: Path, run: Any) -> None:
 def test_migrate(file: Path, run: Any) -> None:
     shown = run("migrate", file)
     assert (shown.code, len(shown.lines)) == (0, 1)
-    assert "1" in shown.out
+    assert "2" in shown.out
 
 
 def test_repair(damaged: Path, run: Any) -> None:
@@ -314,7 +314,8 @@ def test_files_that_cannot_be_used(
     tmp_path: Path, run: Any, command: tuple[str, ...], what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(saver_module, "_BUSY_MS", 20)
-    monkeypatch.setattr("checkpoint.sqlite.opening.BUSY_MS", 20)
+    for connect in (opening.connect, opening.connect_to_read):
+        monkeypatch.setattr(connect, "__kwdefaults__", {"busy_ms": 20})
     path = tmp_path / "file"
     locking: Any = None
     if what == "missing directory":

@@ -73,6 +73,26 @@ def test_what_is_not_a_row_yet_is_stored(value: Any, n_steps: int) -> None:
     assert run.store.list(config("t")) == []
 
 
+@pytest.mark.parametrize("place", ["values", "values of a chain", "writes"])
+def test_what_its_owner_edits_later_is_stored_as_it_was(place: str) -> None:
+    """Commits of atoms wait to become rows; those with anything else do not, though all is as in the step before."""
+    run = ScriptedRun(Store(InMemorySaver(), False), durability="submit")
+    metadata: Any = {}
+    for n in range(2):
+        run.step({"n": n}, metadata=metadata)
+    if place == "values of a chain":
+        run.step({"doc": ["x" * 30] * 5}, metadata=metadata)
+    mutable = {"a": [1]}
+    writes = [run.task("task", [("doc", mutable)])] if place == "writes" else []
+    stored = run.step({"n": 2} if writes else {"doc": mutable}, metadata=metadata, writes=writes)
+    parent = run.stored[-2]
+    mutable["a"].append(2)
+    if writes:
+        assert run.store.get_tuple(parent.config).pending_writes == [("task", "doc", {"a": [1]})]
+    else:
+        stored.check(run.store)
+
+
 def test_a_large_value_is_let_go_at_once() -> None:
     saver = InMemorySaver()
     run = ScriptedRun(Store(saver, False), durability="submit")

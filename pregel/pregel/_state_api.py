@@ -23,11 +23,8 @@ from checkpoint.base import (
     get_checkpoint_metadata,
     up_rev_of_edit,
 )
-from pregel import _places as places
 from pregel import _scope
 from pregel import config as configs
-from pregel._launch import NOTHING, Graph, aenter, check_config, enter, runtime_of
-from pregel._turns import Turn
 from pregel.constants import TASKS
 from pregel.engine import edit, history, namespace, redeploy, view
 from pregel.engine.core import Run
@@ -36,6 +33,12 @@ from pregel.engine.state import Request, RunState
 from pregel.engine.stranded import Search, triggers_below
 from pregel.engine.task import COPIERS, in_context
 from pregel.errors import Stranded
+from pregel.pregel import _places as places
+from pregel.pregel._graph import Graph
+from pregel.pregel._request import NOTHING, check_config
+from pregel.pregel._runtime import runtime_of
+from pregel.pregel._start import aenter, enter
+from pregel.pregel._turns import Turn
 from pregel.types import StateSnapshot, StateUpdate
 
 
