@@ -50,6 +50,7 @@ TEXT: Final = 4
 
 DELTA_SHARE: Final = 0.6
 """A delta that makes up this share of the value is stored as the whole value."""
+_REST_SHARE: Final = 1 - DELTA_SHARE
 MAX_CHAIN_ROWS: Final = 1000
 """A chain of this many rows gets a new full copy once its deltas are twice its full value."""
 MIN_DIFF: Final = 1024
@@ -146,25 +147,27 @@ class Chain:
 
     def move(self, delta: Delta, value: Any) -> None:
         """The delta's row is part of the chain from now on, which stands for `value`."""
+        kind, bodies, hashes, n_freed, _, n_bytes = delta
         self.length = len(value)
-        n_bytes = delta.n_bytes
-        if delta.kind == APPEND:
-            if self.hashes is not None and delta.hashes is not None:
-                self.hashes += delta.hashes  # type: ignore[operator]
-        else:
-            self.hashes = delta.hashes
+        if kind != APPEND:
+            self.hashes = hashes
             self.positions = None
+        else:
+            if self.hashes is not None and hashes is not None:
+                self.hashes += hashes  # type: ignore[operator]
+            if self.positions is not None:
+                self.index(value, self.length)
         if not n_bytes:
             return
-        self.seq += len(delta.bodies)
+        self.seq += len(bodies)
         self.ops += n_bytes
-        self.freed += delta.n_freed
+        self.freed += n_freed
         self.digest = None
         if self.raw is not None:
             if self.hashes is not None or self.full + self.ops > RAW_LIMIT:
                 self.raw = None
             else:
-                self.raw += delta.bodies
+                self.raw += bodies
 
     # ---- what is known of the stored elements
 
@@ -188,6 +191,12 @@ class Chain:
     def rewritten(self, value: list[Any], start: int, written: Sequence[Any]) -> set[int]:
         """Positions before `start` whose element was written. O(delta) after the first call, which is O(start)."""
         found: set[int] = set()
+        if (
+            self.positions is not None
+            and self.n_indexed == start
+            and self.positions.keys().isdisjoint(map(id, written))
+        ):
+            return found
         for element in written:
             if type(element) in _SCALARS:
                 continue
@@ -206,6 +215,13 @@ class Chain:
         """Learn the elements from `n_indexed` to `end`."""
         positions = self.positions
         if positions is None:
+            return
+        if end - self.n_indexed == 1:
+            # As nearly always.
+            element = value[self.n_indexed]
+            if type(element) not in _SCALARS:
+                positions[id(element)] = self.n_indexed
+            self.n_indexed = end
             return
         for start in range(self.n_indexed, end, BLOCK_ELEMENTS):
             stop = min(end, start + BLOCK_ELEMENTS)
@@ -495,19 +511,19 @@ def find(chain: Chain, value: Any, op: ChannelOp | None, pack: Pack, unpack: Unp
         # Somebody has changed the old container itself: nothing is known.
         op = None
     delta: Delta | None = None
-    if kind is str:
-        delta = _text(value, op, pack)
-    elif kind is list:
+    if kind is list:
         delta = _grown(chain, value, op, pack, unpack)
         if delta is None and chain.live >= MIN_DIFF:
             delta = _spliced(chain, value, op, pack, unpack)
+    elif kind is str:
+        delta = _text(value, op, pack)
     elif kind is dict and chain.live >= MIN_DIFF:
         delta = _patched(chain, value, op, pack, unpack)
     if delta is None or not delta.bodies:
         return delta
-    if not chain.tip or delta.n_bytes * (1 - DELTA_SHARE) >= chain.live * DELTA_SHARE:
+    if not chain.tip or delta.n_bytes * _REST_SHARE >= (chain.full + chain.ops - chain.freed) * DELTA_SHARE:
         return None
-    if _is_due(chain, delta):
+    if (chain.freed or delta.n_freed or chain.seq >= MAX_CHAIN_ROWS) and _is_due(chain, delta):
         # All of it is encoded anyway: the moment to see whether what was skipped is what is stored.
         skipped = op is not None and kind is not str
         return EDITED if skipped and not _is_as_found(chain, value, delta, pack, unpack) else None
@@ -564,9 +580,13 @@ def _grown(chain: Chain, value: list[Any], op: ChannelOp | None, pack: Pack, unp
     if not tail:
         return Delta(APPEND, (), None)
     hashes = None if chain.hashes is None else hashes_of(tail, pack)
+    n_new = len(tail)
+    if n_new < MIN_BLOCKED:
+        body = in_pieces(tail, pack) if is_long(tail) else pack(tail)
+        # As `Delta(...)`, whose constructor is a function that C calls: that alone would take a twentieth of encoding.
+        return tuple.__new__(Delta, (APPEND, (body,), hashes, 0, n_new, len(body[1])))
     bodies = packed(tail, pack)
-    n_bytes = len(bodies[0][1]) if len(bodies) == 1 else sum([len(data) for _, data in bodies])
-    return Delta(APPEND, bodies, hashes, 0, len(tail), n_bytes)
+    return Delta(APPEND, bodies, hashes, 0, n_new, sum([len(data) for _, data in bodies]))
 
 
 def _is_prefix(before: Any, value: list[Any]) -> bool:

@@ -6,8 +6,8 @@ import ormsgpack
 import pytest
 
 from checkpoint import deltas
-from checkpoint.base import CorruptCheckpointError
-from checkpoint.chains import HEADER
+from checkpoint.base import CorruptCheckpointError, StepCommit
+from checkpoint.chains import HEADER, Codec, WriteRow, read_task
 from checkpoint.deltas import APPEND, FULL, SPLICE, TEXT, Chain
 from checkpoint.headers import fold
 from checkpoint.memory import InMemorySaver
@@ -166,7 +166,23 @@ def test_seen_maps_are_replaced_when_a_channel_is_dropped(run: ScriptedRun) -> N
         stored.check(run.store)
 
 
+def test_a_commit_cannot_fill_what_it_was_not_given(run: ScriptedRun) -> None:
+    """All commits share it."""
+    commit: Any = StepCommit(run.claim, "", "checkpoint")
+    for name in ("values", "ops", "seen", "sub", "facts", "parents", "metadata"):
+        with pytest.raises(TypeError):
+            getattr(commit, name)["a"] = 1
+        assert getattr(StepCommit(run.claim, "", "checkpoint"), name) == {}
+
+
 def test_a_damaged_header_is_named() -> None:
     for damage in (b"\xff", ormsgpack.packb([1, 2]), ormsgpack.packb([["a"], [5, 1], [], [], [], [], -1])):
         with pytest.raises(CorruptCheckpointError):
             fold([(1, damage)])
+
+
+@pytest.mark.parametrize("damage", [b"\xff", ormsgpack.packb(["a"]), ormsgpack.packb({"a": 1})])
+def test_damaged_writes_of_a_task_are_named(damage: bytes) -> None:
+    row = WriteRow(1, "task", 0, "", None, damage)
+    with pytest.raises(CorruptCheckpointError, match="'task'"):
+        read_task(row, Codec(InMemorySaver().serde), "c")

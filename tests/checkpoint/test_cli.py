@@ -23,7 +23,7 @@ from checkpoint.export import plain
 from checkpoint.serde import extensions as codes
 from checkpoint.serde.encrypted import EncryptedSerializer
 from checkpoint.serde.msgpack import Serde
-from checkpoint.sqlite import SqliteSaver
+from checkpoint.sqlite import SqliteSaver, opening
 from checkpoint.sqlite import saver as saver_module
 from tests.checkpoint.ciphers import BindingCipher
 from tests.checkpoint.runs import ScriptedRun, Store, config
@@ -232,6 +232,8 @@ def test_prune(file: Path, run: Any) -> None:
 
     before = counts()
     assert before[0] == before[1] > 6
+    assert run("prune", file, "--keep", 1, "--older-than", 3600).lines == ["0 checkpoints removed"]
+    assert run("prune", file, "--keep", 1, "--older-than", "0").code == 2
     (line,) = run("prune", file, "--keep", 1, "--dry-run").lines
     assert line.endswith("would be removed")
     assert counts() == before
@@ -246,7 +248,7 @@ def test_prune(file: Path, run: Any) -> None:
 def test_migrate(file: Path, run: Any) -> None:
     shown = run("migrate", file)
     assert (shown.code, len(shown.lines)) == (0, 1)
-    assert "1" in shown.out
+    assert "2" in shown.out
 
 
 def test_repair(damaged: Path, run: Any) -> None:
@@ -312,7 +314,8 @@ def test_files_that_cannot_be_used(
     tmp_path: Path, run: Any, command: tuple[str, ...], what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(saver_module, "_BUSY_MS", 20)
-    monkeypatch.setattr("checkpoint.sqlite.opening.BUSY_MS", 20)
+    for connect in (opening.connect, opening.connect_to_read):
+        monkeypatch.setattr(connect, "__kwdefaults__", {"busy_ms": 20})
     path = tmp_path / "file"
     locking: Any = None
     if what == "missing directory":

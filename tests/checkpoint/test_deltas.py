@@ -296,13 +296,24 @@ LONG: list[Any] = [
     [["a", {"b": bytearray(70_000)}, {"c": bytes(70_000)}] * 2, {}],
     {"docs": [{1, 2}] * 300, "when": datetime(2026, 1, 2, tzinfo=UTC)},
 ]
+WHOLE = (2, 3, 8)
+"""Places of those that are packed as a whole after all."""
 
 
 @pytest.mark.parametrize("value", LONG, ids=range(len(LONG)))
 def test_packed_in_pieces_is_the_same(value: Any) -> None:
     pack = Codec(InMemorySaver().serde).pack
+    packed: list[Any] = []
+
+    def piece(given: Any) -> Any:
+        packed.append(given)
+        return pack(given)
+
     assert deltas.is_long(value) or deltas.is_heavy(value)
-    assert deltas.in_pieces(value, pack) == pack(value)
+    assert deltas.in_pieces(value, piece) == pack(value)
+    if deltas.is_long(value):
+        is_whole = any(value is LONG[at] for at in WHOLE)
+        assert any(given is value for given in packed) == is_whole
     for long in (deltas.is_heavy, lambda _: True):
         assert deltas.in_pieces([{"a": value}], pack, long) == pack([{"a": value}])
 

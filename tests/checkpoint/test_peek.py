@@ -83,3 +83,15 @@ def test_damage_is_told_with_its_thread(tmp_path):
             heads(saver)
         assert caught.value.thread_id == "bad"
     conn.close()
+
+
+def test_what_is_only_submitted_has_a_head(tmp_path):
+    with SqliteSaver(tmp_path / "threads.sqlite", max_checkpoint_lag=16) as saver:
+        for thread_id in ("t", "u"):
+            run = ScriptedRun(Store(saver, False), config(thread_id), durability="submit")
+            run.step({"a": 1})
+            run.step({"a": 2})
+        assert [(loaded.claim.thread_id, loaded.values) for loaded in heads(saver)] == [
+            ("t", {"a": 2}),
+            ("u", {"a": 2}),
+        ]

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import itertools
 import operator
+import random
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -28,11 +29,12 @@ from checkpoint.base import (
 from checkpoint.chains import LANE, CheckpointRow
 from checkpoint.ids import checkpoint_id
 from checkpoint.memory import InMemorySaver
-from checkpoint.retention import Keeper
+from checkpoint.retention import SWEEP_EVERY, Keeper
 from checkpoint.row_saver import RowSaver
 from checkpoint.serde.encrypted import EncryptedSerializer
-from checkpoint.sqlite import SqliteSaver
+from checkpoint.sqlite import SqliteSaver, core
 from checkpoint.sqlite.aio import AsyncSqliteSaver
+from checkpoint.testing.script import checkpoint
 from pregel.graph import END, START, StateGraph
 from pregel.types import Command, interrupt
 from tests.checkpoint.ciphers import BindingCipher
@@ -99,6 +101,13 @@ def ids(*stored: Stored) -> list[str]:
     return [entry.id for entry in stored]
 
 
+def n_in_file(saver: Any) -> int:
+    """Checkpoints, also of threads that have vanished and are not removed yet."""
+    with saver._alone() as connections:
+        n: int = connections.writer.execute("SELECT count(*) FROM checkpoints").fetchone()[0]
+        return n
+
+
 # ---- prune
 
 
@@ -128,6 +137,35 @@ def test_prune_keeps_the_newest(store: Store, keep: int) -> None:
     assert unsound(store.saver) == []
 
 
+def test_prune_by_age(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is younger stays, on every branch; the newest stay, however old they are."""
+    now = [1_800_000_000.0]
+    at_clock(monkeypatch, now)
+    run = ScriptedRun(store)
+    stored = line(run, 5)[:]
+    now[0] += 100
+    branch = ScriptedRun(store, stored[2].config)
+    left = line(branch, 2)[:]
+    run = ScriptedRun(store, stored[4].config)
+    line(run, 2)
+    nested = ScriptedRun(store, config("t", "s"), claim=run.claim, up_rev=run.rev)
+    inner = line(nested, 2)[:]
+    young = [*left, *run.stored, *inner]
+    assert call(store, "prune", ["t"], older_than=200.0) == 0
+    assert call(store, "prune", ["t"], older_than=50.0) == 5
+    assert listed(store) == ids(*reversed(young))
+    left[0].parent_id = run.stored[0].parent_id = None
+    for entry in young:
+        entry.check(store)
+    now[0] += 100
+    assert call(store, "prune", ["t"], keep=2, older_than=50.0) == 2
+    assert listed(store) == ids(inner[1], inner[0], *reversed(run.stored))
+    assert call(store, "prune", ["t"], older_than=50.0) == 2
+    assert listed(store) == ids(inner[1], run.stored[-1])
+    assert unsound(store.saver) == []
+    line(ScriptedRun(store), 2)[-1].check(store)
+
+
 def test_prune_refuses_what_it_does_not_know(store: Store) -> None:
     line(ScriptedRun(store), 3)
     for wrong in (
@@ -137,6 +175,11 @@ def test_prune_refuses_what_it_does_not_know(store: Store) -> None:
         {"keep": True},
         {"keep": 1.5},
         {"keep": None},
+        {"older_than": 0},
+        {"older_than": -5.0},
+        {"older_than": True},
+        {"older_than": "1d"},
+        {"older_than": float("nan")},
     ):
         with pytest.raises(ValueError):
             call(store, "prune", ["t"], **wrong)
@@ -241,6 +284,8 @@ def test_nested_checkpoints_stay_with_those_that_need_them(store: Store) -> None
     call(store, "prune", ["t"])
     assert listed(store, ns="s") == ids(second[1])
     assert listed(store, ns=f"p:{TASK}1") == []
+    with store.saver._writing() as tx:
+        assert sorted(space.ns for space in tx.spaces(tx.address("t", "").thread_pk)) == ["", "s"]
     assert unsound(store.saver) == []
     assert store.get_tuple(first[-1].config) is None
     assert store.get_tuple(base.config) is None
@@ -268,6 +313,18 @@ def test_a_fork_keeps_the_nested_checkpoint_it_points_to(store: Store) -> None:
     assert listed(store, ns="s") == ids(targets[2], targets[0])
     replay = ScriptedRun(store, config("t", "s"), claim=ScriptedRun(store).claim, at_rev=fork.sub["s"])
     assert replay.values == targets[0].values
+    assert unsound(store.saver) == []
+
+
+def test_of_a_chain_goes_what_nobody_reads_any_more(store: Store) -> None:
+    """A branch that was left added to a list of which its root is kept."""
+    stored = line(ScriptedRun(store), 4)
+    ahead = line(ScriptedRun(store, stored[1].config), 2)
+    call(store, "prune", ["t"], keep=3)
+    assert listed(store) == ids(*reversed(ahead), stored[1])
+    stored[1].parent_id = None
+    for entry in (stored[1], *ahead):
+        entry.check(store)
     assert unsound(store.saver) == []
 
 
@@ -432,11 +489,13 @@ def test_a_prune_notices_who_writes_meanwhile(tmp_path: Path, monkeypatch: pytes
         assert unsound(saver) == []
 
 
-def test_transactions_are_small(tmp_path: Path) -> None:
+def test_transactions_are_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert SqliteSaver._batch == 2000
+    monkeypatch.setattr(SqliteSaver, "_batch", 200)
     with SqliteSaver(tmp_path / "t.sqlite") as saver:
         run = ScriptedRun(Store(saver, False), durability="async")
-        line(run, 1500)
-        run.tasks(*(run.task(f"task{n}", [("a", "x" * 5000)]) for n in range(600)))
+        line(run, 150)
+        run.tasks(*(run.task(f"task{n}", [("a", "x" * 5000)]) for n in range(60)))
         line(run, 1)
         assert saver._connections is not None
         conn = saver._connections.writer
@@ -449,11 +508,67 @@ def test_transactions_are_small(tmp_path: Path) -> None:
                 before = conn.total_changes
 
         conn.set_trace_callback(count)
-        assert saver.prune(["t"]) == 1500
+        assert saver.prune(["t"]) == 150
         conn.set_trace_callback(None)
         assert len(changes) > 2
-        assert max(changes) <= 2000
+        assert max(changes) <= 200
         assert unsound(saver) == []
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "batch", "serde"),
+    [
+        (10_000_000, 50, None),
+        (10_000_000, 17, None),
+        (160_000, 2, None),
+        (160_000, 17, EncryptedSerializer(BindingCipher(b"key"))),
+    ],
+    ids=["all of one", "half of one", "pairs", "encrypted"],
+)
+def test_a_body_of_many_rows_goes_in_several_transactions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_bytes: int, batch: int, serde: Any
+) -> None:
+    """Also one that takes more rows than a transaction may change; nobody ever takes half of it for damaged data."""
+    monkeypatch.setattr(RowSaver, "_batch", batch)
+    if n_bytes < 10**6:
+        monkeypatch.setattr(core, "LARGE_PART", 4096)  # 40 parts, as of 10 MB
+        monkeypatch.setattr(core, "PARTED_LIMIT", 4096)
+    path = tmp_path / "t.sqlite"
+    with SqliteSaver(path, serde=serde) as saver, SqliteSaver(path, serde=serde) as other:
+        run = ScriptedRun(Store(saver, False))
+        for n in range(2):
+            body = random.Random(n).randbytes(n_bytes)
+            run.step({"doc": body, "small": n})
+            run.tasks(run.task("t", [("doc", body)]))
+        saver.put(config("t", "", run.id), checkpoint({"doc": "d" * 9000}, id="foreign"), {}, {"doc": 1})
+        run = ScriptedRun(Store(saver, False))
+        kept = [run.step({"doc": b"kept" * 40_000, "l": ["x" * 100]})]
+        assert saver._connections is not None
+        conn = saver._connections.writer
+        changes: list[int] = []
+        looked: list[int] = []
+        writing = saver._writing
+
+        @contextlib.contextmanager
+        def watched() -> Iterator[Any]:
+            before = conn.total_changes
+            with writing() as tx:
+                yield tx
+            changes.append(conn.total_changes - before)
+            if len(changes) % 7 == 0 or batch > 2:
+                assert other.verify(deep=True) == []
+                looked.append(len([*other.list(config())]))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(saver, "_writing", watched)
+            assert saver.prune(["t"]) == 3
+        assert sum(changes) >= 2 * (39 + 39)
+        assert max(changes) <= batch
+        assert looked[-1] == 1
+        assert unsound(saver) == []
+        for stored in kept:
+            stored.parent_id = None
+            stored.check(run.store)
 
 
 def test_prunes_and_runs_at_once(make: Callable[..., Any]) -> None:
@@ -530,6 +645,38 @@ def test_delete_for_runs(store: Store) -> None:
         call(store, "delete_for_runs", "r1")
 
 
+@pytest.mark.parametrize("puts_over", [False, True])
+def test_an_heir_does_not_answer_the_question_that_it_came_to_follow(store: Store, puts_over: bool) -> None:
+    """The run that answered is deleted. What went on from it did not finish that superstep, put anew or not."""
+    run = ScriptedRun(store)
+    asked = line(run, 2, run_id="asks")[-1]
+    run.tasks(run.task("asker", [("__interrupt__", ["?"])], slot=-3))
+    ScriptedRun(store).step({"n": 9}, run_id="answers", source="loop")
+    heir = ScriptedRun(store)
+    first = heir.step({"n": 10}, run_id="goes on", source="loop")
+    call(store, "delete_for_runs", ["answers"])
+    first.parent_id = asked.id
+    if puts_over:
+        found = store.get_tuple(first.config)
+        store.put(found.parent_config, found.checkpoint, found.metadata, {})
+    call(store, "prune", ["t"])
+    assert listed(store) == ids(first, asked)
+    asked.parent_id = None
+    asked.check(store)
+    first.check(store)
+    assert unsound(store.saver) == []
+
+
+def test_what_is_only_submitted_is_deleted_with_its_run(store: Store) -> None:
+    line(ScriptedRun(store), 2, run_id="r1")
+    before = listed(store)
+    line(ScriptedRun(store, durability="submit"), 2, run_id="r2")
+    line(ScriptedRun(store, config("u"), durability="submit"), 2, run_id="r2")
+    call(store, "delete_for_runs", ["r2"])
+    assert (listed(store), listed(store, "u")) == (before, [])
+    line(ScriptedRun(store), 1)[-1].check(store)
+
+
 def test_a_deleted_run_cannot_go_on(store: Store) -> None:
     line(ScriptedRun(store), 2, run_id="r1")
     run = ScriptedRun(store)
@@ -598,7 +745,8 @@ def test_every_state_of_a_deletion_of_runs_can_be_read(
         again.stored[-1].check(store)
 
 
-def test_copies(store: Store) -> None:
+def test_copies(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("checkpoint.sqlite.core.BIG_DELETE", 0)
     run = ScriptedRun(store)
     stored = line(run, 3)
     old = ScriptedRun(store, config("copy"))
@@ -611,6 +759,8 @@ def test_copies(store: Store) -> None:
     assert listed(store, "copy") == ids(old.stored[0])
     call(store, "copy_thread", "t", "copy", overwrite=True)
     assert listed(store, "copy") == listed(store) == ids(*reversed(stored))
+    if not isinstance(store.saver, InMemorySaver):
+        assert n_in_file(store.saver) == 6
     with pytest.raises(ThreadDeletedError):
         old.step({"n": 1})
     line(run, 1)[-1].check(store)
@@ -619,6 +769,36 @@ def test_copies(store: Store) -> None:
     assert (len(listed(store)), len(listed(store, "copy"))) == (4, 1)
     for thread_id in ("t", "copy"):
         assert unsound(store.saver, thread_id) == []
+
+
+def test_what_is_only_submitted_is_copied(store: Store) -> None:
+    run = ScriptedRun(store, durability="submit")
+    stored = line(run, 3)
+    call(store, "copy_thread", "t", "copy")
+    assert listed(store, "copy") == ids(*reversed(stored))
+    line(ScriptedRun(store, config("copy"), durability="submit"), 2)
+    call(store, "copy_thread", "t", "copy", overwrite=True)
+    assert listed(store, "copy") == ids(*reversed(stored))
+
+
+@pytest.mark.parametrize("n_questions", [0, 1, 2])
+@pytest.mark.parametrize("n_results", [0, 1, 2])
+def test_results_that_are_dropped_leave_the_questions(
+    make: Callable[..., Any], n_results: int, n_questions: int
+) -> None:
+    saver = make(history_writes="drop")
+    run = ScriptedRun(Store(saver, False))
+    run.step({"n": 0})
+    for n in range(n_questions):
+        run.tasks(run.task(f"ask{n}", [("__interrupt__", ["?"])], slot=-3))
+    for n in range(n_results):
+        run.tasks(run.task(f"done{n}", [("n", n)]))
+    stored = run.stored[-1]
+    before = sorted(saver.get_tuple(stored.config).pending_writes, key=str)
+    assert len(before) == n_questions + n_results
+    run.step({"n": 1})
+    after = sorted(saver.get_tuple(stored.config).pending_writes, key=str)
+    assert after == [(f"ask{n}", "__interrupt__", ["?"]) for n in range(n_questions)]
 
 
 def test_erasing(tmp_path: Path) -> None:
@@ -715,9 +895,10 @@ def test_a_policy_holds_at_every_commit(
         monkeypatch.setattr(headers, "MIN_HEADER_OPS", 100)
     saver = make(retention=Retention(max_checkpoints=3))
     store = Store(saver, False)
-    for _ in range(4):
+    # More runs than it takes for one to sweep.
+    for _ in range(SWEEP_EVERY + 1):
         run = ScriptedRun(store, durability=durability)
-        for _ in range(40):
+        for _ in range(8):
             stored = line(run, 1, writes=[run.task("task", [("a", 1)])] if run.rev else [])
             assert listed(store)[0] == stored[-1].id
             assert len(listed(store)) <= 3
@@ -803,6 +984,26 @@ def test_a_policy_leaves_questions_alone(make: Callable[..., Any]) -> None:
     assert unsound(saver, allows_garbage=True) == []
 
 
+def test_a_policy_keeps_what_a_question_beside_the_line_is_read_with(make: Callable[..., Any]) -> None:
+    """Its header builds on checkpoints of the line that goes on, and those go one by one, without a further look."""
+    saver = make(retention=Retention(max_checkpoints=6))
+    store = Store(saver, False)
+    run = ScriptedRun(store)
+    asked = line(run, 4)[-1]
+    run.tasks(run.task("asker", [("__interrupt__", ["?"])], slot=-3))
+    fork = ScriptedRun(store, run.stored[1].config)
+    for n in range(20):
+        line(fork, 1)
+        assert asked.id in listed(store)
+        assert len(listed(store)) <= 6 + 2, n
+        found = store.get_tuple(asked.config)
+        assert (found.checkpoint["channel_values"], found.checkpoint["channel_versions"]) == (
+            asked.values, asked.versions
+        )  # fmt: skip
+        assert unsound(saver, allows_garbage=True) == []
+    fork.stored[-1].check(store)
+
+
 def test_a_policy_by_age(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     saver = make(retention=Retention(max_age=10.0))
     now = [1_800_000_000.0]
@@ -863,6 +1064,21 @@ def test_time_to_live(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch)
     assert saver.expire(1) + asyncio.run(saver.aexpire()) == n_over
     assert saver.expire() == 0
     assert len(listed(store)) == 4
+    if not isinstance(saver, InMemorySaver):
+        assert n_in_file(saver) == 4
+
+
+def test_a_put_counts_for_the_time_to_live(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    saver = make(retention=Retention(ttl=10.0))
+    now = [1_800_000_000.0]
+    at_clock(monkeypatch, now)
+    where: Any = config("t", "")
+    for n in range(3):
+        where = saver.put(where, checkpoint({"n": n}), {"source": "loop", "step": n}, {"n": 1})
+        now[0] += 9
+    assert saver.get_tuple(config()).checkpoint["channel_values"] == {"n": 2}
+    now[0] += 2
+    assert saver.get_tuple(config()) is None
 
 
 def test_a_thread_that_is_over_is_gone_for_its_run(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

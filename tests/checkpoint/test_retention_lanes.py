@@ -162,6 +162,20 @@ def test_a_lane_goes_on_through_compaction(make: Callable[..., Any]) -> None:
         stored.check(store)
 
 
+def test_a_lane_keeps_what_it_took_over_through_compaction(make: Callable[..., Any]) -> None:
+    """Of the chain that it reads from, the holder needs fewer rows: they stay as they are all the same."""
+    store = Store(make(), False)
+    holder, beside = laned(store)
+    stored = beside.step({"n": 7})
+    holder.step({"l": [*holder.values["l"], "holder"]})
+    store.saver.prune(["t"], keep=1, compact=True)
+    stored.parent_id = holder.stored[-1].parent_id = None
+    stored.check(store)
+    assert unsound(store.saver) == []
+    beside.step({"l": [*beside.values["l"], "lane"]}).check(store)
+    holder.stored[-1].check(store)
+
+
 @pytest.mark.parametrize("keep_forks", [True, False])
 def test_a_policy_when_a_lane_begins_late(make: Callable[..., Any], keep_forks: bool) -> None:
     store = Store(make(retention=Retention(max_checkpoints=8, keep_forks=keep_forks)), False)

@@ -7,7 +7,8 @@ from concurrent.futures import Future, wait
 import pytest
 
 from pregel._scope import current
-from pregel.engine.async_driver import AsyncDriver, Inbox
+from pregel.engine.async_driver import AsyncDriver
+from pregel.engine.inbox import Inbox, to_the_end
 from pregel.errors import AttemptClosedError, NodeTimeoutError
 from tests.engine.test_driver_parity import AGAIN, VAR, fanned, program_of
 from tests.support.driving import LIMIT, Count, Ledger, child, drive, within
@@ -559,31 +560,6 @@ def test_an_event_that_comes_as_the_owner_is_cancelled_is_kept():
     assert asyncio.run(main()) == [1, 2]
 
 
-# ---- several calls at once
-
-
-def test_gather_keeps_order_errors_and_the_limit():
-    inside = Count()
-
-    async def call(n):
-        with inside:
-            await asyncio.sleep(0)
-            if n == 2:
-                raise OSError(n)
-            return n
-
-    async def main(limit):
-        inside.most = 0
-        return await AsyncDriver.gather([call(n) for n in range(4)], [{"max_concurrency": limit}] * 4)
-
-    for limit, most in [(1, 1), (2, 2), (None, 4)]:
-        outcomes = asyncio.run(main(limit))
-        assert [result for result, _ in outcomes] == [0, 1, None, 3]
-        assert isinstance(outcomes[2][1], OSError)
-        assert inside.most == most
-    assert asyncio.run(AsyncDriver.gather([], [])) == []
-
-
 def test_a_driver_whose_run_is_over_does_nothing():
     run = dummy_run(program_of(a=ahere))
 
@@ -595,3 +571,29 @@ def test_a_driver_whose_run_is_over_does_nothing():
         return await driver.advance()
 
     assert within(lambda: asyncio.run(main())) is False
+
+
+def test_what_must_not_be_cut_short_fails_all_the_same():
+    async def work(done, error):
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        done.append(True)
+        if error is not None:
+            raise error
+
+    async def main(error, cancels):
+        done = []
+        task = asyncio.ensure_future(to_the_end(work(done, error)))
+        await asyncio.sleep(0)
+        if cancels:
+            task.cancel()
+        try:
+            return done, await task
+        except ValueError as failure:
+            return done, failure
+
+    error = ValueError("boom")
+    assert asyncio.run(main(None, False)) == ([True], None)
+    assert asyncio.run(main(error, False)) == asyncio.run(main(error, True)) == ([True], error)
+    done, cancelled = asyncio.run(main(None, True))
+    assert (done, type(cancelled)) == ([True], asyncio.CancelledError)
