@@ -300,6 +300,17 @@ def test_a_long_text_that_is_damaged_is_refused(damage: bytes) -> None:
         serde.loads(body[:5] + b"\x80" * (len(body) - 5))
 
 
+def test_a_large_set_is_sorted_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    serde = InMemorySaver().serde
+    value = {f"e{n * 7919 % 10_007}" for n in range(10_007)}
+    work = Work(monkeypatch)
+    body = serde.dumps(value)
+    assert work.turns >= 2 * (len(value) // 512)
+    assert serde.loads(body) == value
+    assert body.endswith(b"".join(sorted(map(serde.dumps, value))))
+    assert serde.dumps({f"e{n}" for n in range(10_007)}) == body
+
+
 # ---- the event loop
 
 
