@@ -82,6 +82,7 @@ ROWS = [
     Row("commit with encode, FULL, warm file (peer: superstep)", "commit_full", "seconds", _us, 145e-6, rounds=5),
     Row("commit with encode, NORMAL, warm file (peer: superstep)", "commit_normal", "seconds", _us, 50e-6, rounds=5),
     Row("one bare SQLite transaction, FULL (for orientation)", "bare_full", "seconds", _us, rounds=5),
+    Row("five pages written and synced, by system calls alone", "bare_pages", "seconds", _us, peer=_NOT_RUN, rounds=5),
     Row("one bare SQLite transaction, NORMAL (for orientation)", "bare_normal", "seconds", _us, rounds=5),
     Row("history, 10 of 5,000 supersteps: statements", "history", "statements", _number, 4, peer=_NOT_RUN),
     Row("history, 10 of 5,000: bytes read, by those of one load", "history", "bytes", _number, 1.2, peer=_NOT_RUN),

@@ -26,7 +26,19 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mappi
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from typing import Any, ClassVar, Final, Generic, Literal, NamedTuple, NotRequired, Protocol, Self, TypeVar
+from typing import (
+    Any,
+    ClassVar,
+    Final,
+    Generic,
+    Literal,
+    NamedTuple,
+    NoReturn,
+    NotRequired,
+    Protocol,
+    Self,
+    TypeVar,
+)
 
 from typing_extensions import TypedDict
 
@@ -48,6 +60,9 @@ ERROR_SOURCE: Final = "__error_source_node__"
 TASKS: Final = "__pregel_tasks"
 UNREAD: Final = "<not read>"
 """Stands for a stored value that was not asked for (`NativeSaver.history(channels=...)`)."""
+ORIGIN: Final = "origin"
+"""Name of the fact that tells the executions of one thread apart: an input, an update, a fork and a replay set another
+(`StepCommit.facts`)."""
 WRITES_IDX_MAP: Final[dict[str, int]] = {ERROR: -1, SCHEDULED: -2, INTERRUPT: -3, RESUME: -4, ERROR_SOURCE: -5}
 """Slot of a special write. All regular writes of a task share slot 0. (`SCHEDULED` is no longer written: it said what
 `ERROR_SOURCE` says.)"""
@@ -535,6 +550,19 @@ def next_version(current: Version | None) -> Version:
 Source = Literal["input", "loop", "update", "fork"]
 
 
+class _Nothing(dict[str, Any]):
+    """An empty mapping that all share: it can be the default of a field, as a dict cannot."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def __setitem__(self, key: str, value: Any) -> NoReturn:
+        raise TypeError(f"{key!r} was to be set in a mapping that a commit was not given; pass one when it is made")
+
+
+_NOTHING: Final[Mapping[str, Any]] = _Nothing()
+
+
 @dataclass(slots=True)
 class StepCommit:
     """One transaction as the engine asks for it: a checkpoint, the task writes that go with it, or only the writes.
@@ -559,28 +587,28 @@ class StepCommit:
     parent_id: str | None = None
     up_rev: int | None = None
     """Rev of the checkpoint of the parent namespace under which this nested run works; None at the root."""
-    parents: Mapping[str, str] = field(default_factory=dict)
+    parents: Mapping[str, str] = _NOTHING
     """Namespace -> checkpoint id of every ancestor graph."""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = _NOTHING
     """The run's own metadata (no source, step, parents). The same object for every commit of a run."""
     run_id: str | None = None
     version: Version = 0
     """The version that every channel of `values`, `ops` and `gone` gets, unless `versions` names another."""
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = _NOTHING
     """Changed channels whose new value is given whole."""
-    ops: Mapping[str, ChannelOp] = field(default_factory=dict)
+    ops: Mapping[str, ChannelOp] = _NOTHING
     """Changed channels of which more is known: how the value differs from the parent checkpoint's."""
     gone: Collection[str] = ()
     """Channels whose version moved and that have no value now. Never filled from "not declared by this graph"."""
     versions: Mapping[str, Version] | None = None
     """Versions that differ from `version` (exit durability: several supersteps in one commit)."""
-    seen: Mapping[str, Mapping[str, Version]] = field(default_factory=dict)
+    seen: Mapping[str, Mapping[str, Version]] = _NOTHING
     """Node -> full map of versions last consumed; only nodes whose entry changed since the parent."""
     updated_channels: Sequence[str] | None = None
     """Sorted."""
-    sub: Mapping[str, int] = field(default_factory=dict)
+    sub: Mapping[str, int] = _NOTHING
     """Stable nested namespace -> rev, of nested runs that finished in this superstep (D25)."""
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = _NOTHING
     """What the engine remembers with the line of checkpoints beside its state: those that changed since the parent, None
     for one that is gone. Plain msgpack types. Later checkpoints and forks inherit them; nobody else sees them."""
     others: Sequence[StepCommit] = ()
@@ -826,6 +854,18 @@ def is_above(ns: str, nested: str) -> bool:
     return _depth(ns) < _depth(nested)
 
 
+def up_rev_of_edit(up_rev: int | None, parents: Mapping[str, str], newest: tuple[str, int] | None) -> int | None:
+    """Rev of the checkpoint that an edit or fork of a nested one works under (D25).
+
+    Args:
+        up_rev: what the edited one works under.
+        parents: its ancestors, namespace -> id.
+        newest: id and rev of the newest root checkpoint, if the edited one is the newest of a namespace that all runs
+            of a graph share: between two runs the next one starts from there.
+    """
+    return up_rev if newest is None or parents.get("") == newest[0] else newest[1]
+
+
 def _depth(ns: str) -> int:
     return sum(not segment.isdecimal() for segment in ns.split("|") if segment)
 
@@ -1028,6 +1068,10 @@ class BaseCheckpointSaver(Generic[V]):
         """Copy all checkpoints of one thread to another."""
         raise NotImplementedError
 
+    def fork(self, config: RunnableConfig) -> RunnableConfig:
+        """Make a checkpoint that goes on from the addressed one, and becomes the newest; returns its config."""
+        raise NotImplementedError
+
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> int | None:
         """Remove old checkpoints: `"keep_latest"` or `"delete"`. May return how many."""
         raise NotImplementedError
@@ -1103,6 +1147,10 @@ class BaseCheckpointSaver(Generic[V]):
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Async form of `copy_thread`."""
+        raise NotImplementedError
+
+    async def afork(self, config: RunnableConfig) -> RunnableConfig:
+        """Async form of `fork`."""
         raise NotImplementedError
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> int | None:

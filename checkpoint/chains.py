@@ -26,6 +26,7 @@ as in version control; bounds measured in storage.md C6.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ from checkpoint.base import (
     UNREAD,
     Append,
     CheckpointError,
+    Claim,
     CorruptCheckpointError,
     StepCommit,
     TaskWrites,
@@ -47,7 +49,6 @@ from checkpoint.base import (
 )
 from checkpoint.deltas import (
     APPEND,
-    BLOCK_BYTES,
     EDITED,
     FULL,
     LARGE,
@@ -62,15 +63,17 @@ from checkpoint.deltas import (
     begun,
     digest_of,
     find,
-    give_way,
     in_pieces,
+    is_heavy,
     is_long,
     joined,
     packed,
 )
 from checkpoint.encryption import Encrypting, encrypt_step
 from checkpoint.headers import EXTENDED, ROOTED, SAME, SMALL, Body, Header, Placed, advance
+from checkpoint.mapped import unmap
 from checkpoint.serde.msgpack import FORMAT_TAG, Serde
+from checkpoint.turns import BLOCK_BYTES, BLOCK_ELEMENTS, free_in_turns, give_way
 
 INLINE_LIMIT: Final = 64
 """Bytes of an encoded value that still live in the header."""
@@ -99,6 +102,8 @@ CHANNEL_OF_SLOT: Final = {
 _ATOMS: Final = frozenset({int, float, bool, type(None)})
 """Values that nobody can change, that are never refused and always small."""
 
+_ARRAY_16: Final = 0xDC
+"""First byte of a msgpack array of 16 to 65,535 elements."""
 NO_BODY: Final[Body] = (None, b"")
 _NIL: Final[Body] = (None, packb(None))
 Staged = tuple[str, Any, Sequence[Body], Delta | None]
@@ -176,10 +181,27 @@ class Codec:
     `loads_typed`. Of a serializer that encrypts this is the inner one: its rows are encrypted when they are made.
     """
 
-    __slots__ = ("dumps", "encrypting", "inner", "is_plain", "pack", "serde", "unpack", "unpack_opaque", "unpack_shown")
+    __slots__ = (
+        "dumps",
+        "encrypting",
+        "inner",
+        "is_long",
+        "is_plain",
+        "maps",
+        "pack",
+        "pack_atom",
+        "serde",
+        "unpack",
+        "unpack_opaque",
+        "unpack_shown",
+    )
 
-    def __init__(self, serde: Any) -> None:
+    def __init__(self, serde: Any, *, maps: bool = False) -> None:
         self.serde = serde
+        self.maps = maps and not isinstance(serde, Encrypting)
+        """May large bodies be mapped? They are gone once they are stored."""
+        self.is_long: Callable[[Any], bool] = is_long
+        """Which values are packed in pieces?"""
         self.encrypting: Encrypting | None = serde if isinstance(serde, Encrypting) else None
         """What encrypts whole rows."""
         inner: Any = serde if self.encrypting is None else self.encrypting.inner
@@ -190,7 +212,9 @@ class Codec:
         self.pack: Callable[[Any], Body] = inner.dumps_typed
         self.dumps: Callable[[Any], bytes] | None = None
         """`pack` for a serde whose bodies have no tag, without the pair."""
-        self.unpack: Callable[[str | None, bytes], Any] = lambda tag, body: inner.loads_typed((tag or FORMAT_TAG, body))
+        self.pack_atom: Callable[[Any], Body] = self.pack
+        """`pack` for what is in `_ATOMS`."""
+        self.unpack: Callable[[str | None, bytes], Any] = self._unpack_typed
         self.unpack_opaque = self.unpack
         self.unpack_shown = self.unpack
         """`unpack` for tools: no class of the program is made, if the serde can do without."""
@@ -199,14 +223,31 @@ class Codec:
             if kind.dumps_typed is Serde.dumps_typed and kind.dumps is Serde.dumps:
                 dumps = self.dumps = inner.dumps
                 self.pack = lambda value: (None, dumps(value))
+                self.pack_atom = self._pack_atom
             if kind.loads_typed is Serde.loads_typed and kind.loads is Serde.loads:
                 self.unpack = self._unpack_own
                 self.unpack_shown = self._unpack_shown
                 self.is_plain = True
 
+    def _pack_atom(self, value: Any) -> Body:
+        try:
+            return None, packb(value)
+        except TypeError:
+            return self.pack(value)  # an int of more than 64 bits
+
+    def gentle(self) -> Codec:
+        """The same for a thread beside an event loop: it takes its time to find out what is large."""
+        twin = copy.copy(self)
+        twin.is_long = is_heavy
+        return twin
+
     def unpack_body(self, body: Body) -> Any:
         """The value of a body."""
         return self.unpack(*body)
+
+    def _unpack_typed(self, tag: str | None, body: bytes) -> Any:
+        # None is stored without asking any serde, so it is read without asking: another one does not know these bytes.
+        return None if tag is None and body == _NIL[1] else self.inner.loads_typed((tag or FORMAT_TAG, body))
 
     def _unpack_own(self, tag: str | None, body: bytes) -> Any:
         return self.inner.loads(body) if tag is None else self.inner.loads_typed((tag, body))
@@ -266,6 +307,33 @@ class EncodedStep:
     write for what only the store knows (row keys).
     """
 
+    commit: StepCommit
+    claim: Claim
+    space: Space
+    rev: int | None
+    """None: task rows only."""
+    placed: Sequence[Placed] | None
+    """None: all values are atoms, which `seal` packs."""
+    bodies: Sequence[NamedPayload]
+    writes: Sequence[PlainWrite]
+    size: int
+    """Bytes of all bodies; headers are not counted."""
+    others: Sequence[EncodedStep]
+    """Go into the same transaction, before this one."""
+    edited: Sequence[str]
+    tasks: Sequence[TaskWrites]
+    """Task writes that `seal` packs: of atoms alone."""
+    settled: int | None
+    """The checkpoint whose task writes go, because its superstep is stored with this one."""
+    expected: int | None
+    """Head of the namespace that the write must find."""
+    must_exist: int | None
+    metadata: str | None
+    stored: bool
+    row: PlainCheckpoint | None
+    """Made by `seal`, as are `payloads`."""
+    payloads: Sequence[PayloadRow]
+
     __slots__ = (
         "bodies",
         "claim",
@@ -302,30 +370,34 @@ class EncodedStep:
         self.commit = commit
         self.claim = commit.claim
         self.space = space
-        self.tasks: Sequence[TaskWrites] = ()
-        """Task writes that `seal` packs: of atoms alone."""
-        self.settled: int | None = None
-        """The checkpoint whose task writes go, because its superstep is stored with this one."""
         self.rev = rev
-        """None: task rows only."""
-        self.expected = space.head
-        """Head of the namespace that the write must find."""
-        self.must_exist = space.must_exist
-        self.metadata = space.metadata_text
         self.placed = placed
-        """None: all values are atoms, which `seal` packs."""
         self.bodies = bodies
         self.writes = writes
         self.size = size
-        """Bytes of all bodies; headers are not counted."""
         self.others = others
-        """Go into the same transaction, before this one."""
         self.edited = edited
+        self.tasks = ()
+        self.settled = None
+        self.expected = space.head
+        self.must_exist = space.must_exist
+        self.metadata = space.metadata_text
         self.stored = False
-        self.row: PlainCheckpoint | None = None
-        """Made by `seal`."""
-        self.payloads: Sequence[PayloadRow] = ()
-        """Made by `seal`."""
+        self.row = None
+        self.payloads = ()
+
+    def release(self) -> None:
+        """Let go of bodies that are in a store now. Whoever drops the last reference to megabytes gives them back to the
+        operating system, with the interpreter in hand: that is not to be the event loop of the run."""
+        self.bodies = ()
+        rows = [*self.payloads, *self.writes]
+        self.payloads = self.writes = ()
+        bodies: list[bytes] = []
+        while rows:
+            body = rows.pop()[5]
+            if not unmap(body):
+                bodies.append(body)
+        free_in_turns(bodies)
 
 
 # ---- encode
@@ -345,7 +417,12 @@ def encode_commit(commit: StepCommit, codec: Codec, *, drops: bool = False) -> E
             f"thread {claim.thread_id!r}: namespace {commit.checkpoint_ns!r} was committed but never loaded with this "
             f"claim; call load(config, claim=...) for it first"
         )
-    if codec.dumps is not None and space.must_exist is None and _is_settled(commit, space):
+    has_metadata = (
+        space.metadata_of is commit.metadata
+        and space.metadata_run_id == commit.run_id
+        and space.metadata_parents == commit.parents
+    )
+    if has_metadata and not commit.ops and _is_settled(commit, space, codec):
         encoded = EncodedStep(commit, space, commit.rev)
         encoded.tasks = commit.writes
         if drops:
@@ -353,8 +430,8 @@ def encode_commit(commit: StepCommit, codec: Codec, *, drops: bool = False) -> E
         space.head = commit.rev
         return encoded
     others = [encode_commit(other, codec, drops=drops) for other in commit.others] if commit.others else ()
-    is_dropped = drops and commit.kind == "checkpoint"
-    writes, size = _task_rows(_lasting(commit) if is_dropped else commit.writes, codec)
+    tasks = _lasting(commit) if drops and commit.kind == "checkpoint" else commit.writes
+    writes, size = _task_rows(tasks, codec) if tasks else ((), 0)
     if commit.kind == "tasks":
         # The checkpoint may be pruned after these rows: the next commit must find it as well.
         space.has_writes = True
@@ -364,20 +441,17 @@ def encode_commit(commit: StepCommit, codec: Codec, *, drops: bool = False) -> E
         return encoded
 
     # Everything that can refuse comes first: values, then metadata.
-    rev, run_id, chains = commit.rev, commit.run_id, space.chains
+    chains, rev = space.chains, commit.rev
     placed, staged, edited = _staged(commit, chains, codec)
-    if not _has_metadata(commit, space):
-        space.metadata_text = metadata_text(commit.metadata, commit.parents, run_id)
-        space.metadata_of = commit.metadata
-        space.metadata_run_id = run_id
-        space.metadata_parents = dict(commit.parents)
+    if not has_metadata:
+        _learn_metadata(commit, space)
 
-    bodies = _place(chains, rev, staged, placed, codec) if staged else []
-    for body in bodies:
-        size += len(body[5])
-    if chains:
-        for name in commit.gone:
-            chains.pop(name, None)
+    bodies: Sequence[NamedPayload] = ()
+    if staged:
+        bodies, n_bytes = _place(chains, rev, staged, placed, codec)
+        size += n_bytes
+    for name in commit.gone:
+        chains.pop(name, None)
     for other in others:
         edited += other.edited
     encoded = EncodedStep(commit, space, rev, placed, bodies, writes, size, others, edited)
@@ -386,6 +460,14 @@ def encode_commit(commit: StepCommit, codec: Codec, *, drops: bool = False) -> E
     space.head = rev
     space.must_exist = None
     return encoded
+
+
+def _learn_metadata(commit: StepCommit, space: Space) -> None:
+    """Make the text of the commit's metadata, which the next commits of the run will have as well."""
+    space.metadata_text = metadata_text(commit.metadata, commit.parents, commit.run_id)
+    space.metadata_of = commit.metadata
+    space.metadata_run_id = commit.run_id
+    space.metadata_parents = dict(commit.parents)
 
 
 def _lasting(commit: StepCommit) -> Sequence[TaskWrites]:
@@ -418,45 +500,39 @@ def is_large(commit: StepCommit) -> bool:
     chains: Mapping[str, Chain] = space.chains if isinstance(space, Space) else {}
     for name, value in commit.values.items():
         if type(value) not in _ATOMS and (
-            is_long(value) or (name in chains and chains[name].full + chains[name].ops > LARGE)
+            is_heavy(value) or (name in chains and chains[name].full + chains[name].ops > LARGE)
         ):
             return True
     for name, op in commit.ops.items():
         if isinstance(op, Append):
             if len(op.value) - op.start > MANY or (name in chains and chains[name].is_behind(op)):
                 return True
-        elif len(op.value) > MANY and (name not in chains or chains[name].live > LARGE):
+            if is_heavy(op.value[op.start :]):
+                return True
+        elif name not in chains:
+            if is_heavy(op.value):
+                return True
+        elif chains[name].live > (LARGE if len(op.value) > MANY else BLOCK_BYTES) or is_heavy(op.written):
             return True
     for task in commit.writes:
         for _, value in task.writes:
-            if type(value) not in _ATOMS and is_long(value):
+            if type(value) not in _ATOMS and is_heavy(value):
                 return True
     return any(map(is_large, commit.others))
 
 
-def _has_metadata(commit: StepCommit, space: Space) -> bool:
-    """Is the text of the commit's metadata known?"""
-    return (
-        space.metadata_of is commit.metadata
-        and space.metadata_run_id == commit.run_id
-        and space.metadata_parents == commit.parents
-    )
-
-
-def _is_settled(commit: StepCommit, space: Space) -> bool:
-    """Is there nothing in the commit that could change later or be refused, or that has a place in a chain?"""
-    if commit.ops or commit.others or commit.kind == "tasks" or not _has_metadata(commit, space):
+def _is_settled(commit: StepCommit, space: Space, codec: Codec) -> bool:
+    """Is there nothing in a commit without ops that could change later or be refused, or that has a place in a chain?"""
+    if commit.others or commit.kind == "tasks" or codec.dumps is None or space.must_exist is not None:
         return False
     values, chains, atoms = commit.values, space.chains, _ATOMS
     if chains and not (chains.keys().isdisjoint(values) and chains.keys().isdisjoint(commit.gone)):
-        return False
-    if not atoms.issuperset(map(type, values.values())):
         return False
     for task in commit.writes:
         for _, value in task.writes:
             if type(value) not in atoms:
                 return False
-    return True
+    return atoms.issuperset(map(type, values.values()))
 
 
 def seal(step: EncodedStep, codec: Codec) -> PlainCheckpoint | None:
@@ -550,21 +626,30 @@ def _staged(
     edited: list[str] = []
     pack = codec.pack
     name = ""
+    bodies: Sequence[Body]
     try:
         for name, value in commit.values.items():
-            chain = chains.get(name)
-            if chain is None and type(value) in _ATOMS:
-                placed.append((name, pack(value) if value is not None else _NIL, SMALL, 0))
+            if name not in chains:
+                if value is None:
+                    # Most channels of a graph are triggers.
+                    placed.append((name, _NIL, SMALL, 0))
+                elif type(value) in _ATOMS:
+                    placed.append((name, codec.pack_atom(value), SMALL, 0))
+                else:
+                    bodies = packed(value, pack, codec.is_long, maps=codec.maps)
+                    staged.append((name, value, bodies, None))
                 continue
-            delta = None if chain is None else find(chain, value, None, pack, codec.unpack_body)
-            staged.append((name, value, packed(value, pack) if delta is None else delta.bodies, delta))
+            delta = find(chains[name], value, None, pack, codec.unpack_body)
+            bodies = packed(value, pack, codec.is_long, maps=codec.maps) if delta is None else delta.bodies
+            staged.append((name, value, bodies, delta))
         for name, op in commit.ops.items():
             chain = chains.get(name)
             delta = None if chain is None else find(chain, op.value, op, pack, codec.unpack_body)
             if delta is EDITED:
                 edited.append(name)
                 delta = None
-            staged.append((name, op.value, packed(op.value, pack) if delta is None else delta.bodies, delta))
+            bodies = packed(op.value, pack, codec.is_long, maps=codec.maps) if delta is None else delta.bodies
+            staged.append((name, op.value, bodies, delta))
     except Exception as error:
         _name_channel(error, name)
         raise
@@ -582,20 +667,21 @@ def _name_channel(error: Exception, channel: str, task: TaskWrites | None = None
 
 def _place(
     chains: dict[str, Chain], rev: int, staged: Sequence[Staged], placed: list[Placed], codec: Codec
-) -> list[NamedPayload]:
-    """Decide where each body is stored: in the header, in a row of its own, or where it is already."""
+) -> tuple[list[NamedPayload], int]:
+    """Decide where each body is stored: in the header, in a row of its own, or where it is already. The rows, and the
+    bytes in them."""
     payloads: list[NamedPayload] = []
+    size = 0
     for name, value, bodies, delta in staged:
         chain = chains.get(name)
-        place, seq, kind = SAME, 0, FULL
         if delta is not None:
             assert chain is not None
-            seq, kind = chain.seq + 1, delta.kind
+            seq, kind, place = chain.seq, delta.kind, EXTENDED if bodies else SAME
             chain.move(delta, value)
-            if bodies:
-                place = EXTENDED
-            if chain.positions is not None:
-                chain.index(value, len(value))
+            size += delta.n_bytes
+            for tag, data in bodies:
+                seq += 1
+                payloads.append((name, chain.root, seq, kind, tag, data))
         elif len(bodies) == 1 and len(bodies[0][1]) <= INLINE_LIMIT:
             if chain is not None:
                 del chains[name]
@@ -606,17 +692,16 @@ def _place(
         ):
             # Equal bytes, but other objects than those that were looked at.
             chain.positions = None
-            bodies = ()
+            bodies, place = (), SAME
         else:
-            chain = chains[name] = begun(rev, value, bodies, chain, codec.pack)
-            place = ROOTED
-        for body in bodies:
-            payloads.append((name, chain.root, seq, kind, *body))
-            seq += 1
-            if kind == FULL:
+            chains[name] = begun(rev, value, bodies, chain, codec.pack)
+            kind, place = FULL, ROOTED
+            for seq, (tag, data) in enumerate(bodies):
+                payloads.append((name, rev, seq, kind, tag, data))
+                size += len(data)
                 kind = PATCH if type(value) is dict else APPEND
         placed.append((name, NO_BODY, place, len(bodies) - 1 if len(bodies) > 1 else 0))
-    return payloads
+    return payloads, size
 
 
 def encode_task(task: TaskWrites, codec: Codec) -> PlainWrite:
@@ -631,11 +716,11 @@ def encode_task(task: TaskWrites, codec: Codec) -> PlainWrite:
         value = []
         for write in writes:
             value += write
-            if type(write[1]) not in _ATOMS and is_long(write[1]):
+            if type(write[1]) not in _ATOMS and codec.is_long(write[1]):
                 has_long = True
     try:
         if has_long:
-            tag, data = in_pieces(value, codec.pack)
+            tag, data = in_pieces(value, codec.pack, codec.is_long, maps=codec.maps)
         elif codec.dumps is None:
             tag, data = codec.pack(value)
         else:
@@ -793,6 +878,14 @@ def read_value(
     return value
 
 
+def free_chains(stored: Mapping[int, StoredChain]) -> None:
+    """Empty what was read of chains, in turns."""
+    for rows, _ in stored.values():
+        bodies = [data for _, data in rows]
+        rows.clear()
+        free_in_turns(bodies)
+
+
 def join_rows(rows: Sequence[Body], codec: Codec, *, is_whole: bool) -> list[Body]:
     """Rows of a chain that follow each other as those that may stand in their place: as few as the values allow, in
     blocks if they are large. `is_whole`: they start with the chain. Needs no type to be known."""
@@ -823,15 +916,20 @@ def kind_of(row: Body, codec: Codec) -> int:
 
 
 def _blocks(rows: Sequence[Body]) -> Iterator[list[Body]]:
-    """Rows in a row that make up `BLOCK_BYTES` together: what is decoded before another thread gets a turn."""
+    """Rows in a row that make up a block together: what is decoded before another thread gets a turn."""
     block: list[Body] = []
-    n_bytes = 0
+    room = BLOCK_BYTES
     for row in rows:
-        if block and n_bytes + len(row[1]) > BLOCK_BYTES:
+        data = row[1]
+        size = len(data)
+        # A long array of small elements: each of them counts.
+        if size > BLOCK_ELEMENTS and data[0] == _ARRAY_16:
+            size = max(size, int.from_bytes(data[1:3], "big") * (BLOCK_BYTES // BLOCK_ELEMENTS))
+        if block and size > room:
             yield block
-            block, n_bytes = [], 0
+            block, room = [], BLOCK_BYTES
         block.append(row)
-        n_bytes += len(row[1])
+        room -= size
     yield block
 
 

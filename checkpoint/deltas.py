@@ -26,18 +26,21 @@ Source: design.md D23, storage.md C3.3; the splice is that of a line-based diff 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
+from itertools import chain as chained
 from itertools import compress, count, islice
 from operator import is_, ne
 from typing import Any, Final, NamedTuple
 
 from checkpoint.base import Append, ChannelOp, CheckpointError, CorruptCheckpointError, Edit, UnregisteredTypeError
 from checkpoint.headers import Body
+from checkpoint.mapped import MIN_MAPPED, mapped
 from checkpoint.serde.msgpack import MAX_BYTES
+from checkpoint.turns import BLOCK_BYTES, BLOCK_ELEMENTS, free_in_turns, give_way, in_turns
 
 FULL: Final = 0
 APPEND: Final = 1
@@ -47,6 +50,7 @@ TEXT: Final = 4
 
 DELTA_SHARE: Final = 0.6
 """A delta that makes up this share of the value is stored as the whole value."""
+_REST_SHARE: Final = 1 - DELTA_SHARE
 MAX_CHAIN_ROWS: Final = 1000
 """A chain of this many rows gets a new full copy once its deltas are twice its full value."""
 MIN_DIFF: Final = 1024
@@ -56,8 +60,6 @@ RAW_LIMIT: Final = 1 << 20
 whole."""
 GARBAGE: Final = 4096
 """Bytes of replaced elements that a chain may keep beyond the size of its value."""
-BLOCK_BYTES: Final = 256 * 1024
-"""Bytes of a body of a large list or dict: what is encoded or decoded at once (a millisecond or two)."""
 LARGE: Final = 64 * 1024
 """Bytes of a value from which an event loop does not encode or decode it."""
 MANY: Final = 256
@@ -70,10 +72,17 @@ MANY_KNOWN: Final = 4096
 """Elements of a list from which an event loop does not look up where each stands (about a millisecond)."""
 FIRST_AUDIT: Final = 32
 """Elements of a list when it is first looked at for edits in place."""
+_TEXT_PIECE: Final = BLOCK_BYTES
+"""Characters of a text that are encoded at once."""
+_LOOK: Final = 512
+"""What it costs to pack an element on its own, in bytes of a large one."""
+_GLANCE: Final = BLOCK_BYTES // BLOCK_ELEMENTS
+"""What it costs to find out that one is known."""
 
 _ABSENT: Final = object()
 _SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None), complex})
 
+Look = Callable[[Any], bool]
 Pack = Callable[[Any], Body]
 Unpack = Callable[[Body], Any]
 Hashes = list[int] | dict[Any, int]
@@ -138,25 +147,27 @@ class Chain:
 
     def move(self, delta: Delta, value: Any) -> None:
         """The delta's row is part of the chain from now on, which stands for `value`."""
+        kind, bodies, hashes, n_freed, _, n_bytes = delta
         self.length = len(value)
-        n_bytes = delta.n_bytes
-        if delta.kind == APPEND:
-            if self.hashes is not None and delta.hashes is not None:
-                self.hashes += delta.hashes  # type: ignore[operator]
-        else:
-            self.hashes = delta.hashes
+        if kind != APPEND:
+            self.hashes = hashes
             self.positions = None
+        else:
+            if self.hashes is not None and hashes is not None:
+                self.hashes += hashes  # type: ignore[operator]
+            if self.positions is not None:
+                self.index(value, self.length)
         if not n_bytes:
             return
-        self.seq += len(delta.bodies)
+        self.seq += len(bodies)
         self.ops += n_bytes
-        self.freed += delta.n_freed
+        self.freed += n_freed
         self.digest = None
         if self.raw is not None:
             if self.hashes is not None or self.full + self.ops > RAW_LIMIT:
                 self.raw = None
             else:
-                self.raw += delta.bodies
+                self.raw += bodies
 
     # ---- what is known of the stored elements
 
@@ -173,13 +184,19 @@ class Chain:
     def is_as_stored(self, value: Any, pack: Pack, unpack: Unpack) -> bool:
         """Are the elements of `value`, of which all were to be skipped, what is stored? True if that cannot be known."""
         if self.raw is not None and self.kind is list and (stored := joined(self.raw)) is not None:
-            return joined([pack(value)]) == stored
+            return joined(packed(value, pack)) == stored
         known = self.known(pack, unpack)
         return known is None or hashes_of(value, pack) == known
 
     def rewritten(self, value: list[Any], start: int, written: Sequence[Any]) -> set[int]:
         """Positions before `start` whose element was written. O(delta) after the first call, which is O(start)."""
         found: set[int] = set()
+        if (
+            self.positions is not None
+            and self.n_indexed == start
+            and self.positions.keys().isdisjoint(map(id, written))
+        ):
+            return found
         for element in written:
             if type(element) in _SCALARS:
                 continue
@@ -191,7 +208,7 @@ class Chain:
             # An index entry may be older than the object that has this id now: look.
             if position is not None and value[position] is element and not _is_frozen(element):
                 # It may stand in several places.
-                found.update(at for at in range(start) if value[at] is element)
+                found.update(at for at in in_turns(range(start)) if value[at] is element)
         return found
 
     def index(self, value: list[Any], end: int) -> None:
@@ -199,14 +216,24 @@ class Chain:
         positions = self.positions
         if positions is None:
             return
-        start = self.n_indexed
-        elements = value[start:end]
-        if _SCALARS.isdisjoint(map(type, elements)):
-            positions.update(zip(map(id, elements), range(start, end), strict=True))
-        else:
-            for position, element in enumerate(elements, start):
-                if type(element) not in _SCALARS:
-                    positions[id(element)] = position
+        if end - self.n_indexed == 1:
+            # As nearly always.
+            element = value[self.n_indexed]
+            if type(element) not in _SCALARS:
+                positions[id(element)] = self.n_indexed
+            self.n_indexed = end
+            return
+        for start in range(self.n_indexed, end, BLOCK_ELEMENTS):
+            stop = min(end, start + BLOCK_ELEMENTS)
+            elements = value[start:stop]
+            if _SCALARS.isdisjoint(map(type, elements)):
+                positions.update(zip(map(id, elements), range(start, stop), strict=True))
+            else:
+                for position, element in enumerate(elements, start):
+                    if type(element) not in _SCALARS:
+                        positions[id(element)] = position
+            if stop < end:
+                give_way()
         self.n_indexed = end
 
     def is_behind(self, op: Append) -> bool:
@@ -226,10 +253,27 @@ def _is_frozen(value: Any) -> bool:
 def hashes_of(value: Any, pack: Pack) -> Hashes | None:
     """Hashes of the elements of a list or the values of a dict; None for anything else."""
     if type(value) is list:
-        return [hash(pack(element)) for element in value]
+        return list(_hashed(value, pack, {}))
     if type(value) is dict:
-        return {key: hash(pack(element)) for key, element in value.items()}
+        return dict(zip(value, _hashed(value.values(), pack, {}), strict=True))
     return None
+
+
+def _hashed(elements: Iterable[Any], pack: Pack, known: Mapping[int, int]) -> Iterator[int]:
+    """The hash of the bytes of each element; of those whose id is known, that one."""
+    room = BLOCK_BYTES
+    for element in elements:
+        own = known.get(id(element))
+        if own is None:
+            body = pack(element)
+            own = digest_of(body)
+            room -= len(body[1]) + _LOOK
+        else:
+            room -= _GLANCE
+        yield own
+        if room < 0:
+            give_way()
+            room = BLOCK_BYTES
 
 
 def begun(root: int, value: Any, bodies: Sequence[Body], before: Chain | None, pack: Pack | None) -> Chain:
@@ -262,42 +306,6 @@ def digest_of(body: Body) -> int:
 # ---- a value as bytes
 
 
-def packed(value: Any, pack: Pack) -> list[Body]:
-    """The bytes of a whole value. A large list or dict comes in several bodies: a value, then what is appended to it.
-
-    So no call holds the interpreter for long, neither here nor when the value is read, and other threads get a turn
-    between two of them.
-    """
-    kind = type(value)
-    if (kind is not list and kind is not dict) or len(value) < MIN_BLOCKED:
-        return [in_pieces(value, pack) if is_long(value) else pack(value)]
-    try:
-        size = _size_of_one(value, pack)
-        if size * len(value) <= BLOCK_BYTES:
-            return [pack(value)]
-        bodies: list[Body] = []
-        elements = iter(value if kind is list else value.items())
-        while block := list(islice(elements, max(1, BLOCK_BYTES // size))):
-            if kind is list:
-                bodies.append(pack(block))
-            else:
-                pairs = [part for pair in block for part in pair]
-                bodies.append(pack({"s": pairs, "d": []} if bodies else dict(block)))
-            size = max(1, len(bodies[-1][1]) // len(block))
-            give_way()
-    except UnregisteredTypeError:
-        # All at once, for the place of what is refused.
-        return [pack(value)]
-    return bodies
-
-
-def _size_of_one(value: Any, pack: Pack) -> int:
-    """Bytes of an element, estimated from a few."""
-    step = len(value) // SAMPLE
-    some = list(islice(value if type(value) is list else value.items(), 0, step * SAMPLE, step))
-    return max(1, len(pack(some)[1]) // SAMPLE)
-
-
 def is_long(value: Any) -> bool:
     """May it take long to encode? Judged by its length, and by those of its elements if they are few."""
     kind = type(value)
@@ -315,11 +323,95 @@ def is_long(value: Any) -> bool:
     return (kind is str or kind is bytes) and len(value) > LARGE
 
 
-def in_pieces(value: Any, pack: Pack) -> Body:
-    """What `pack` gives for a value that `is_long`, made of several calls for the reason that `packed` has."""
+def is_heavy(value: Any) -> bool:
+    """As `is_long`, with a look at all that is inside, and not only where lists, dicts and texts mostly are: `LARGE` bytes
+    of it at the most, where each look counts as some."""
+    room = LARGE
+    todo = [value]
+    for part in todo:
+        kind = type(part)
+        room -= _GLANCE
+        if kind is str or kind is bytes:
+            room -= len(part)
+        elif kind in _SCALARS:
+            pass
+        elif isinstance(part, dict):
+            todo += islice(part.values(), room // _GLANCE + 1)
+        elif isinstance(part, (list, tuple, set, frozenset, deque)):
+            todo += islice(part, room // _GLANCE + 1)
+        elif isinstance(part, bytearray):
+            room -= len(part)
+        elif kind.__module__ == "numpy":
+            room -= getattr(part, "nbytes", 0)
+        else:
+            todo += getattr(part, "__dict__", {}).values()
+        if len(todo) * _GLANCE > LARGE or room < 0:
+            return True
+    return False
+
+
+def packed(value: Any, pack: Pack, long: Look = is_long, *, maps: bool = False) -> list[Body]:
+    """The bytes of a whole value. A large list or dict comes in several bodies: a value, then what is appended to it.
+
+    So no call holds the interpreter for long, neither here nor when the value is read, and other threads get a turn
+    between two of them. `long`: which other values are packed in pieces. `maps`: bodies beyond what a chain keeps may be
+    mapped.
+    """
+    kind = type(value)
+    if (kind is not list and kind is not dict) or len(value) < MIN_BLOCKED:
+        return [in_pieces(value, pack, long, maps=maps) if long(value) else pack(value)]
     try:
-        body = b"".join(_pieces(value, 0, pack))
-        return (None, body) if len(body) <= MAX_BYTES else pack(value)
+        size = _size_of_one(value, pack)
+        if size * len(value) <= BLOCK_BYTES and len(value) <= BLOCK_ELEMENTS:
+            return [pack(value)]
+        bodies: list[Body] = []
+        n_bytes = 0
+        elements = iter(value if kind is list else value.items())
+        while block := list(islice(elements, min(BLOCK_ELEMENTS, max(1, BLOCK_BYTES // size)))):
+            if kind is list:
+                bodies.append(pack(block))
+            else:
+                pairs = [part for pair in block for part in pair]
+                bodies.append(pack({"s": pairs, "d": []} if bodies else dict(block)))
+            tag, data = bodies[-1]
+            size = max(1, len(data) // len(block))
+            n_bytes += len(data)
+            if maps and n_bytes > RAW_LIMIT and len(data) >= MIN_MAPPED:
+                bodies[-1] = tag, mapped([data])
+            give_way()
+    except UnregisteredTypeError:
+        # All at once, for the place of what is refused.
+        return [pack(value)]
+    return bodies
+
+
+def _size_of_one(value: Any, pack: Pack) -> int:
+    """Bytes of an element, estimated from a few."""
+    step = len(value) // SAMPLE
+    some = islice(value if type(value) is list else value.items(), 0, step * SAMPLE, step)
+    return max(1, sum([len(pack(one)[1]) for one in some]) // SAMPLE)
+
+
+def in_pieces(value: Any, pack: Pack, long: Look = is_long, *, maps: bool = False) -> Body:
+    """What `pack` gives for a value that is `long`, made of several calls for the reason that `packed` has. `maps`: a
+    large body may be a mapped one."""
+    try:
+        pieces: list[bytes] = []
+        size, room = 0, BLOCK_BYTES
+        for piece in _pieces(value, 0, pack, long):
+            pieces.append(piece)
+            size += len(piece)
+            room -= len(piece) + _LOOK
+            if room < 0:
+                give_way()
+                room = BLOCK_BYTES
+        if size > MAX_BYTES:
+            return pack(value)
+        if maps and size > RAW_LIMIT:
+            return None, mapped(pieces)
+        body = b"".join(pieces)
+        free_in_turns(pieces)
+        return None, body
     except (UnregisteredTypeError, CheckpointError, _NotPlain):
         # All at once, for the place of what is refused.
         return pack(value)
@@ -329,10 +421,13 @@ class _NotPlain(Exception):
     """The codec writes such a value in a form of its own."""
 
 
-def _pieces(value: Any, depth: int, pack: Pack) -> Iterator[bytes]:
+def _pieces(value: Any, depth: int, pack: Pack, long: Look) -> Iterator[bytes]:
     """The bytes of a value that stands inside of `depth` containers."""
     kind = type(value)
-    if (kind is not list and kind is not dict) or depth > PIECE_DEPTH or not is_long(value):
+    if (kind is str or kind is bytes) and len(value) > LARGE:
+        yield from _text_pieces(value, depth, pack)
+        return
+    if (kind is not list and kind is not dict) or depth > PIECE_DEPTH or not long(value):
         yield _inside(value, depth, pack)
         return
     yield _head(len(value), kind)
@@ -342,18 +437,38 @@ def _pieces(value: Any, depth: int, pack: Pack) -> Iterator[bytes]:
                 if type(key) is not str:
                     raise _NotPlain
                 yield _inside(key, depth + 1, pack)
-            yield from _pieces(element, depth + 1, pack)
+            yield from _pieces(element, depth + 1, pack, long)
         return
     size = _size_of_one(value, pack)
     elements = iter(value if kind is list else value.items())
-    while block := list(islice(elements, max(1, BLOCK_BYTES // size))):
+    while block := list(islice(elements, min(BLOCK_ELEMENTS, max(1, BLOCK_BYTES // size)))):
         data = _inside(block if kind is list else dict(block), depth, pack)
         head = _head(len(block), kind)
         if not data.startswith(head):
             raise _NotPlain
         yield data[len(head) :]
         size = max(1, len(data) // len(block))
-        give_way()
+
+
+def _text_pieces(value: str | bytes, depth: int, pack: Pack) -> Iterator[bytes]:
+    """The bytes of a long text: ormsgpack would copy it several times in one call."""
+    short: str | bytes = "" if isinstance(value, str) else b""
+    # Its depth may be refused, and the codec may have a form of its own for it.
+    if _inside(short, depth, pack) not in (b"\xa0", b"\xc4\x00"):
+        raise _NotPlain
+    if isinstance(value, str):
+        texts: list[bytes] = []
+        try:
+            for at in range(0, len(value), _TEXT_PIECE):
+                texts.append(value[at : at + _TEXT_PIECE].encode())
+                give_way()
+        except UnicodeEncodeError:
+            raise _NotPlain from None
+        yield b"\xdb" + sum(map(len, texts)).to_bytes(4, "big")
+        yield from texts
+    else:
+        yield b"\xc6" + len(value).to_bytes(4, "big")
+        yield value
 
 
 def _inside(value: Any, depth: int, pack: Pack) -> bytes:
@@ -374,11 +489,6 @@ def _head(length: int, kind: type) -> bytes:
     return medium + length.to_bytes(2, "big") if length < 1 << 16 else large + length.to_bytes(4, "big")
 
 
-def give_way() -> None:
-    """Let another thread that waits for the interpreter have it. It would get it after 5 ms otherwise."""
-    time.sleep(0)
-
-
 # ---- finding a delta
 
 
@@ -396,19 +506,19 @@ def find(chain: Chain, value: Any, op: ChannelOp | None, pack: Pack, unpack: Unp
         # Somebody has changed the old container itself: nothing is known.
         op = None
     delta: Delta | None = None
-    if kind is str:
-        delta = _text(value, op, pack)
-    elif kind is list:
+    if kind is list:
         delta = _grown(chain, value, op, pack, unpack)
         if delta is None and chain.live >= MIN_DIFF:
             delta = _spliced(chain, value, op, pack, unpack)
+    elif kind is str:
+        delta = _text(value, op, pack)
     elif kind is dict and chain.live >= MIN_DIFF:
         delta = _patched(chain, value, op, pack, unpack)
     if delta is None or not delta.bodies:
         return delta
-    if not chain.tip or delta.n_bytes * (1 - DELTA_SHARE) >= chain.live * DELTA_SHARE:
+    if not chain.tip or delta.n_bytes * _REST_SHARE >= (chain.full + chain.ops - chain.freed) * DELTA_SHARE:
         return None
-    if _is_due(chain, delta):
+    if (chain.freed or delta.n_freed or chain.seq >= MAX_CHAIN_ROWS) and _is_due(chain, delta):
         # All of it is encoded anyway: the moment to see whether what was skipped is what is stored.
         skipped = op is not None and kind is not str
         return EDITED if skipped and not _is_as_found(chain, value, delta, pack, unpack) else None
@@ -465,14 +575,25 @@ def _grown(chain: Chain, value: list[Any], op: ChannelOp | None, pack: Pack, unp
     if not tail:
         return Delta(APPEND, (), None)
     hashes = None if chain.hashes is None else hashes_of(tail, pack)
+    n_new = len(tail)
+    if n_new < MIN_BLOCKED:
+        body = in_pieces(tail, pack) if is_long(tail) else pack(tail)
+        # As `Delta(...)`, whose constructor is a function that C calls: that alone would take a twentieth of encoding.
+        return tuple.__new__(Delta, (APPEND, (body,), hashes, 0, n_new, len(body[1])))
     bodies = packed(tail, pack)
-    n_bytes = len(bodies[0][1]) if len(bodies) == 1 else sum([len(data) for _, data in bodies])
-    return Delta(APPEND, bodies, hashes, 0, len(tail), n_bytes)
+    return Delta(APPEND, bodies, hashes, 0, n_new, sum([len(data) for _, data in bodies]))
 
 
 def _is_prefix(before: Any, value: list[Any]) -> bool:
     """Does the list begin with the very objects of the other one?"""
-    return type(before) is list and before is not value and len(before) <= len(value) and all(map(is_, before, value))
+    if type(before) is not list or before is value or len(before) > len(value):
+        return False
+    for at in range(0, len(before), BLOCK_ELEMENTS):
+        if at:
+            give_way()
+        if not all(map(is_, before[at : at + BLOCK_ELEMENTS], value[at : at + BLOCK_ELEMENTS])):
+            return False
+    return True
 
 
 def _spliced(chain: Chain, value: list[Any], op: ChannelOp | None, pack: Pack, unpack: Unpack) -> Delta | None:
@@ -484,13 +605,13 @@ def _spliced(chain: Chain, value: list[Any], op: ChannelOp | None, pack: Pack, u
     if op is not None:
         before = value[: op.start] if isinstance(op, Append) else op.before
     if op is None or before is value or type(before) is not list:
-        new = [hash(pack(element)) for element in value]
+        kept: dict[int, int] = {}
     else:
         # The old container holds its elements: an id found in it is that object.
-        kept = dict(zip(map(id, before), old, strict=True))
+        kept = dict(zip(map(id, in_turns(before)), old, strict=True))
         for element in op.written:
             kept.pop(id(element), None)
-        new = [known if (known := kept.get(id(element))) is not None else hash(pack(element)) for element in value]
+    new = list(_hashed(value, pack, kept))
     edits = differences(old, new)
     if not edits:
         return Delta(SPLICE, (), new)
@@ -508,22 +629,22 @@ def _patched(chain: Chain, value: dict[Any, Any], op: ChannelOp | None, pack: Pa
     """The delta between two dicts, key by key; None if their keys are not in the order that a patch would give."""
     old = chain.known(pack, unpack)
     # Keys that are equal and of different type would be taken for each other.
-    if type(old) is not dict or not all(type(key) is str for key in value):
+    if type(old) is not dict or not all(type(key) is str for key in in_turns(value)):
         return None
     before: Any = op.before if isinstance(op, Edit) else None
-    if op is None or before is value or type(before) is not dict:
-        new = {key: hash(pack(element)) for key, element in value.items()}
-    else:
+    kept: dict[int, int] = {}
+    if op is not None and before is not value and type(before) is dict:
         written = set(map(id, op.written))
-        new = {
-            key: old[key]
+        kept = {
+            id(element): old[key]
+            for key, element in in_turns(value.items())
             if key in old and before.get(key, _ABSENT) is element and id(element) not in written
-            else hash(pack(element))
-            for key, element in value.items()
         }
-    changed = [key for key, own in new.items() if old.get(key) != own]
-    gone = [key for key in old if key not in new]
-    if list(new) != [*(key for key in old if key in new), *(key for key in new if key not in old)]:
+    new = dict(zip(value, _hashed(value.values(), pack, kept), strict=True))
+    changed = [key for key, own in in_turns(new.items()) if old.get(key) != own]
+    gone = [key for key in in_turns(old) if key not in new]
+    in_order = chained((key for key in in_turns(old) if key in new), (key for key in in_turns(new) if key not in old))
+    if any(map(ne, new, in_order)):
         return None
     if not changed and not gone:
         return Delta(PATCH, (), new)
@@ -542,13 +663,14 @@ def differences(old: list[int], new: list[int]) -> list[int]:
     while something was put behind. Whatever else was done to a list comes out as one long stretch.
     """
     if len(old) == len(new):
-        changed = list(compress(count(), map(ne, old, new)))
+        changed = list(compress(count(), in_turns(map(ne, old, new))))
         if len(changed) <= len(old) // 2:
             return _runs(changed)
-    head = next((at for at, differs in enumerate(map(ne, old, new)) if differs), min(len(old), len(new)))
+    head = next((at for at, differs in enumerate(in_turns(map(ne, old, new))) if differs), min(len(old), len(new)))
     n_same = min(len(old), len(new)) - head
     tail = next(
-        (at for at, differs in enumerate(map(ne, reversed(old), reversed(new))) if differs), min(len(old), len(new))
+        (at for at, differs in enumerate(in_turns(map(ne, reversed(old), reversed(new)))) if differs),
+        min(len(old), len(new)),
     )
     tail = min(tail, n_same)
     old_end, new_end = len(old) - tail, len(new) - tail

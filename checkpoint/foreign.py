@@ -156,6 +156,51 @@ class _Known:
     sub: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
+    def take(self, commit: StepCommit, plain: Callable[[Any], Any], known_ids: _Ids) -> dict[str, Any]:
+        """Move on to what a commit makes of it; `plain` makes the values such as this saver takes. Returns the versions
+        that are new."""
+        special = commit.versions or {}
+        new = {name: special.get(name, commit.version) for name in (*commit.values, *commit.ops, *commit.gone)}
+        self.versions.update(new)
+        self.values.update((name, plain(value)) for name, value in commit.values.items())
+        self.values.update((name, plain(op.value)) for name, op in commit.ops.items())
+        for name in commit.gone:
+            self.values.pop(name, None)
+        self.seen.update((node, dict(seen)) for node, seen in commit.seen.items())
+        self.sub.update((name, known_ids.id_by_rev[rev]) for name, rev in commit.sub.items())
+        if commit.facts:
+            self.facts = {name: fact for name, fact in {**self.facts, **commit.facts}.items() if fact is not None}
+        return new
+
+    def checkpoint(self, commit: StepCommit) -> dict[str, Any]:
+        """The whole checkpoint that the commit makes."""
+        updated = commit.updated_channels
+        return {
+            "v": 4,
+            "id": commit.checkpoint_id,
+            "ts": ids.timestamp_from_us(commit.ts),
+            "channel_values": dict(self.values),
+            "channel_versions": dict(self.versions),
+            "versions_seen": {node: dict(seen) for node, seen in self.seen.items()},
+            "updated_channels": list(updated) if updated is not None else None,
+        }
+
+    def metadata(self, commit: StepCommit) -> dict[str, Any]:
+        """Its metadata, with what such a saver has no other place for."""
+        made: dict[str, Any] = {
+            **commit.metadata,
+            "source": commit.source,
+            "step": commit.step,
+            "parents": dict(commit.parents),
+        }
+        if commit.run_id is not None:
+            made.setdefault("run_id", commit.run_id)
+        if self.sub:
+            made[SUB_KEY] = json.dumps(self.sub)
+        if self.facts:
+            made[FACTS_KEY] = json.dumps(self.facts)
+        return made
+
 
 @dataclass(slots=True)
 class _Calls:
@@ -164,15 +209,17 @@ class _Calls:
     claim: Claim
     ns: str
     known: _Known
-    before: list[TaskWrites]
-    after: list[TaskWrites]
-    checkpoint: dict[str, Any] | None
-    parent_id: str | None
-    metadata: dict[str, Any]
-    new_versions: dict[str, Any]
-    changed: Sequence[str]
     expected: str | None
+    """The head that the saver is supposed to have."""
     step: int
+    before: list[TaskWrites] = field(default_factory=list)
+    after: list[TaskWrites] = field(default_factory=list)
+    checkpoint: dict[str, Any] | None = None
+    """None: task writes alone."""
+    parent_id: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    new_versions: dict[str, Any] = field(default_factory=dict)
+    changed: Sequence[str] = ()
     others: Sequence[_Calls] = ()
 
     @property
@@ -208,7 +255,9 @@ class AdaptedSaver:
         # One that encrypts: what makes the bytes is inside.
         self._plain = not isinstance(getattr(serde, "inner", serde), Serde)
         self._lock = threading.Lock()
-        self.holders = Holders()
+        # A saver of ours with a method of its own knows who holds its threads: its `fork` asks there.
+        holders = getattr(saver, "holders", None)
+        self.holders = holders if isinstance(holders, Holders) else Holders()
 
     def __getattr__(self, name: str) -> Any:
         if name == "saver":
@@ -602,77 +651,19 @@ class AdaptedSaver:
                 f"this claim; call load(config, claim=...) for it first"
             )
         others = [self.encode(other) for other in commit.others]
+        calls = _Calls(claim, commit.checkpoint_ns, known, known.head_id, commit.step, others=others)
         known_ids = _ids_of(claim)
-        plain = to_plain if self._plain else _same
         writes = [self._plain_task(task) for task in commit.writes] if self._plain else list(commit.writes)
         if commit.kind == "tasks":
-            return _Calls(
-                claim,
-                commit.checkpoint_ns,
-                known,
-                writes,
-                [],
-                None,
-                None,
-                {},
-                {},
-                (),
-                known.head_id,
-                commit.step,
-                others,
-            )
-        special = commit.versions or {}
-        new_versions = {name: special.get(name, commit.version) for name in (*commit.values, *commit.ops, *commit.gone)}
-        known.versions.update(new_versions)
-        for name, value in commit.values.items():
-            known.values[name] = plain(value)
-        for name, op in commit.ops.items():
-            known.values[name] = plain(op.value)
-        for name in commit.gone:
-            known.values.pop(name, None)
-        for node, seen in commit.seen.items():
-            known.seen[node] = dict(seen)
-        for name, rev in commit.sub.items():
-            known.sub[name] = known_ids.id_by_rev[rev]
-        updated = commit.updated_channels
-        checkpoint = {
-            "v": 4,
-            "id": commit.checkpoint_id,
-            "ts": ids.timestamp_from_us(commit.ts),
-            "channel_values": dict(known.values),
-            "channel_versions": dict(known.versions),
-            "versions_seen": {node: dict(seen) for node, seen in known.seen.items()},
-            "updated_channels": list(updated) if updated is not None else None,
-        }
-        metadata: dict[str, Any] = {
-            **commit.metadata,
-            "source": commit.source,
-            "step": commit.step,
-            "parents": dict(commit.parents),
-        }
-        if commit.run_id is not None:
-            metadata.setdefault("run_id", commit.run_id)
-        if known.sub:
-            metadata[SUB_KEY] = json.dumps(known.sub)
-        if commit.facts:
-            known.facts = {name: fact for name, fact in {**known.facts, **commit.facts}.items() if fact is not None}
-        if known.facts:
-            metadata[FACTS_KEY] = json.dumps(known.facts)
-        calls = _Calls(
-            claim,
-            commit.checkpoint_ns,
-            known,
-            [task for task in writes if task.checkpoint_id != commit.checkpoint_id],
-            [task for task in writes if task.checkpoint_id == commit.checkpoint_id],
-            checkpoint,
-            commit.parent_id,
-            metadata,
-            new_versions,
-            [*commit.values, *commit.ops],
-            known.head_id,
-            commit.step,
-            others,
-        )
+            calls.before = writes
+            return calls
+        calls.before = [task for task in writes if task.checkpoint_id != commit.checkpoint_id]
+        calls.after = [task for task in writes if task.checkpoint_id == commit.checkpoint_id]
+        calls.new_versions = known.take(commit, to_plain if self._plain else _same, known_ids)
+        calls.changed = [*commit.values, *commit.ops]
+        calls.checkpoint = known.checkpoint(commit)
+        calls.metadata = known.metadata(commit)
+        calls.parent_id = commit.parent_id
         known_ids.learn(commit.rev, commit.checkpoint_id)
         known.head_id = commit.checkpoint_id
         return calls

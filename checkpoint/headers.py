@@ -117,18 +117,17 @@ def advance(header: Header, commit: StepCommit, placed: Sequence[Placed]) -> byt
         versions[name] = version
         number = index[name]
         if place == SMALL:
-            if name in inline:
-                if inline[name] == body:
-                    changed.append(number)
-                    continue
-            elif name in refs:
-                del refs[name]
+            if inline.get(name) == body:
+                changed.append(number)
+                continue
+            refs.pop(name, None)
             inline[name] = body
-            inlined.append(number)
-            inlined.append(body[1] if body[0] is None else [*body])
+            inlined += (number, body[1] if body[0] is None else [*body])
         elif place == EXTENDED:
             refs[name][1] += 1 + n_more
-            extended += [number] * (1 + n_more)
+            extended.append(number)
+            if n_more:
+                extended += [number] * n_more
         elif place == SAME:
             changed.append(number)
         else:
@@ -148,9 +147,7 @@ def advance(header: Header, commit: StepCommit, placed: Sequence[Placed]) -> byt
             if own != version:
                 versions[name] = own
                 specials += (index[name], own)
-    seen: list[Any] = []
-    for node, consumed in commit.seen.items():
-        seen += _consumed(header, node, consumed)
+    seen = _consumed(header, commit.seen) if commit.seen else ()
     sub: list[Any] = []
     if commit.sub:
         for name, nested_rev in commit.sub.items():
@@ -165,8 +162,7 @@ def advance(header: Header, commit: StepCommit, placed: Sequence[Placed]) -> byt
         header.facts = _with_facts(header.facts, commit.facts)
     if 0 < header.n_rows < MAX_HEADER_ROWS:
         # The op's own channels are the updated ones, as nearly always.
-        is_usual = updated is not None and not commit.ops and commit.values.keys() == set(updated)
-        marker = 0 if is_usual else _updated_marker(header, placed, updated)
+        marker = 0 if sorted([*commit.values, *commit.ops]) == updated else _updated_marker(header, commit)
         content: list[Any] = [version, changed, extended, rooted, inlined, gone, seen]
         new = [*islice(index, n_names, None)] if len(index) > n_names else None
         if new or sub or marker or specials or commit.facts:
@@ -191,30 +187,39 @@ def _with_facts(known: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, 
     return {name: fact for name, fact in {**known, **news}.items() if fact is not None}
 
 
-def _updated_marker(header: Header, placed: Sequence[Placed], updated: Sequence[str] | None) -> Any:
-    """0 if the op's own channels are the updated ones."""
+def _updated_marker(header: Header, commit: StepCommit) -> Any:
+    """What the op says of updated channels, in whatever order they are given."""
+    updated = commit.updated_channels
     if updated is None:
         return -1
-    if len(placed) == len(updated) and {name for name, *_ in placed}.issuperset(updated):
+    if commit.values.keys() | commit.ops.keys() == set(updated):
         return 0
     return [header.index[name] for name in updated] or -2
 
 
-def _consumed(header: Header, node: str, consumed: Mapping[str, Version]) -> Sequence[Any]:
-    """What a node has seen since the checkpoint before, for the op: its number, then channel and version in turn."""
-    index = header.index
-    known = header.seen.get(node)
-    header.seen[node] = consumed
-    if known is None:
-        return index[node], [item for name, own in consumed.items() for item in (index[name], own)]
-    if not known.keys() <= consumed.keys():
-        # A channel the node no longer listens to: all of it again.
-        return -1 - index[node], [item for name, own in consumed.items() for item in (index[name], own)]
-    news: list[Any] = []
-    for name, own in consumed.items():
-        if known.get(name) != own:
-            news += (index[name], own)
-    return (index[node], news) if news else ()
+def _consumed(header: Header, consumed_by: Mapping[str, Mapping[str, Version]]) -> list[Any]:
+    """What nodes have seen since the checkpoint before, for the op: number of each, then its channels and versions."""
+    index, seen = header.index, header.seen
+    flat: list[Any] = []
+    for node, consumed in consumed_by.items():
+        known = seen.get(node)
+        seen[node] = consumed
+        number = index[node]
+        news: list[Any] = []
+        if known is not None and known.keys() <= consumed.keys():
+            for name, own in consumed.items():
+                if known.get(name) != own:
+                    news += (index[name], own)
+            if not news:
+                continue
+        else:
+            for name, own in consumed.items():
+                news += (index[name], own)
+            if known is not None:
+                # A channel the node no longer listens to: all of it again.
+                number = -1 - number
+        flat += (number, news)
+    return flat
 
 
 def full_header(header: Header, rev: int) -> bytes:

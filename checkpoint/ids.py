@@ -31,6 +31,9 @@ _GREGORIAN: Final = 0x01B21DD213814000
 _CANONICAL_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _CANONICAL_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00", re.ASCII)
 
+_from_hex: Final = bytes.fromhex
+"""Looked up once: a class method is bound anew each time."""
+
 _lock = threading.Lock()
 _last = 0
 """Time of the newest id, in units of 100 ns since 1970."""
@@ -97,15 +100,14 @@ def id_to_bytes(checkpoint_id: str) -> bytes | None:
     """The 16 bytes of a canonical UUID text, None for any other text. Bytes sort as the texts do."""
     # Not by the pattern: two of these are made for every superstep that is written to a file.
     digits = checkpoint_id.replace("-", "")
-    # The dashes stand at 8, 13, 18 and 23.
-    if len(digits) != 32 or len(checkpoint_id) != 36 or checkpoint_id[8:24:5] != "----":
-        return None
     try:
-        blob = bytes.fromhex(digits)
+        blob = _from_hex(digits)
     except ValueError:
         return None
-    # `fromhex` also takes capitals and spaces.
-    return blob if blob.hex() == digits else None
+    # It also takes capitals and spaces. The dashes stand at 8, 13, 18 and 23.
+    if blob.hex() == digits and checkpoint_id[8:24:5] == "----" and len(checkpoint_id) == 36 and len(blob) == 16:
+        return blob
+    return None
 
 
 def id_from_bytes(blob: bytes) -> str:

@@ -14,7 +14,6 @@ from checkpoint.base import (
     CheckpointTuple,
     CorruptCheckpointError,
     RunnableConfig,
-    TaskWrites,
 )
 from checkpoint.chains import (
     Codec,
@@ -26,14 +25,16 @@ from checkpoint.rows import (
     Entry,
     Found,
     Rows,
-    State,
+    Stored,
     addressed,
     checked_limit,
     claim_of,
+    decoded,
     loaded_from,
     matches,
     metadata_of,
     placed,
+    stored_at,
 )
 
 PAGE: Final = 50
@@ -49,28 +50,7 @@ class Shower(Protocol):
 
     def _reading(self) -> AbstractContextManager[Rows]: ...
 
-    def _state(
-        self,
-        rows: Rows,
-        thread_id: str,
-        ns: str,
-        space_pk: Any,
-        found: Found,
-        *,
-        lenient: bool = False,
-        header: Header | None = None,
-        channels: Collection[str] | None = None,
-    ) -> State: ...
-
-    def _tuple(
-        self,
-        thread_id: str,
-        ns: str,
-        found: Found,
-        header: Header,
-        values: dict[str, Any],
-        writes: Sequence[TaskWrites],
-    ) -> CheckpointTuple: ...
+    def _tuple(self, stored: Stored, *, lenient: bool = False) -> CheckpointTuple: ...
 
 
 class PageRows:
@@ -169,7 +149,7 @@ class Listing:
         saver = self.saver
         if not self.started and self.thread_id is not None:
             saver._settle(self.thread_id)
-        shown: list[Any] = []
+        read: list[tuple[Entry, Stored]] = []
         with saver._reading() as reading:
             if not self.started:
                 self._start(reading)
@@ -178,30 +158,37 @@ class Listing:
                 with placed(entry.thread_id, entry.ns):
                     if self._fits(entry):
                         fitting.append(entry)
-            while fitting and (self.left is None or len(shown) < self.left):
-                n_wanted = len(fitting) if self.left is None else self.left - len(shown)
-                shown += self._together(reading, fitting[:n_wanted])
+            while fitting and (self.left is None or len(read) < self.left):
+                n_wanted = len(fitting) if self.left is None else self.left - len(read)
+                read += self._together(reading, fitting[:n_wanted])
                 del fitting[:n_wanted]
+        shown: list[Any] = []
+        for entry, stored in read:
+            with placed(entry.thread_id, entry.ns):
+                shown.append(self._shown(entry, stored))
         if self.left is not None:
             self.left -= len(shown)
             if self.left == 0:
                 self.done = True
         return shown
 
-    def _together(self, reading: Rows, entries: Sequence[Entry]) -> list[Any]:
-        """What is shown of entries, without those that were removed since the listing of all threads was taken."""
+    def _together(self, reading: Rows, entries: Sequence[Entry]) -> list[tuple[Entry, Stored]]:
+        """The rows of entries, without those that were removed since the listing of all threads was taken."""
         spaces: dict[Any, list[Entry]] = {}
         for entry in entries:
             spaces.setdefault(entry.space_pk, []).append(entry)
-        shown: dict[Entry, Any] = {}
+        read: dict[Entry, Stored] = {}
         for space_pk, own in spaces.items():
             rows: Any = PageRows(reading, own[0].ns, space_pk, [entry.rev for entry in own], self.channels)
             for entry in own:
                 with placed(entry.thread_id, entry.ns):
                     found = rows.checkpoint(space_pk, entry.rev)
                     if found is not None and found.row.id == entry.id:
-                        shown[entry] = self._shown(rows, entry, found)
-        return [shown[entry] for entry in entries if entry in shown]
+                        header = rows.header(entry.rev)
+                        read[entry] = stored_at(
+                            rows, entry.thread_id, entry.ns, space_pk, found, header=header, channels=self.channels
+                        )
+        return [(entry, read[entry]) for entry in entries if entry in read]
 
     def _start(self, rows: Rows) -> None:
         self.started = True
@@ -225,6 +212,11 @@ class Listing:
         if len(page) < size:
             self.done = True
         else:
+            if self.below is not None and page[-1].rev >= self.below:
+                # A damaged tree may lead round in a circle.
+                raise CorruptCheckpointError(
+                    "rows of checkpoints are not in the order of their revisions", thread_id=self.thread_id, ns=self.ns
+                )
             self.below = page[-1].rev
         return page
 
@@ -239,19 +231,11 @@ class Listing:
             metadata = metadata_of(entry.source, entry.step, entry.flags, entry.run_id, entry.metadata)
         return matches(metadata, self.filter)
 
-    def _shown(self, rows: Any, entry: Entry, found: Found) -> Any:
-        saver, ns = self.saver, entry.ns
-        header, _, values, writes = saver._state(
-            rows,
-            entry.thread_id,
-            ns,
-            entry.space_pk,
-            found,
-            lenient=not self.native,
-            header=rows.header(entry.rev),
-            channels=self.channels,
-        )
+    def _shown(self, entry: Entry, stored: Stored) -> Any:
+        saver = self.saver
         if not self.native:
-            return saver._tuple(entry.thread_id, ns, found, header, values, writes)
+            return saver._tuple(stored, lenient=True)
+        values, writes = decoded(stored, saver._codec(), channels=self.channels)
         claim = claim_of(entry.thread_id, entry.address)
-        return loaded_from(claim, ns, found, header, values, writes, entry.rev == entry.address.head)
+        is_head = entry.rev == entry.address.head
+        return loaded_from(claim, entry.ns, stored.found, stored.header, values, writes, is_head)

@@ -7,7 +7,8 @@ that is read can change what is stored.
 Invariants
 1. A write is checked as a whole before the first row of it is stored.
 2. Reading never makes anything.
-3. One lock guards everything; no user code runs under it but the codec's.
+3. One lock guards everything. What is read is taken under it and decoded without it; of user code only the codec runs
+   under it, for what `put` and `put_writes` store and for upkeep.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from checkpoint.base import (
     Durability,
     EncodedCommit,
     RunnableConfig,
+    StepCommit,
     check_number,
 )
 from checkpoint.chains import (
@@ -250,6 +252,19 @@ class InMemorySaver(RowSaver):
                 steps: list[EncodedStep] = []
                 _flatten(step, steps)
                 self._store(steps)
+
+    def _encode_gently(self, commit: StepCommit) -> EncodedStep:
+        encoded = super()._encode_gently(commit)
+        codec = self._codec()
+        if codec.encrypting is not None:
+            # Sealing encrypts: here, and not where it is stored, which is on the event loop.
+            with self._lock:
+                self._seal()
+            steps: list[EncodedStep] = []
+            _flatten(encoded, steps)
+            for step in steps:
+                seal(step, codec)
+        return encoded
 
     def _store(self, steps: Sequence[EncodedStep]) -> None:
         self._seal()
@@ -494,7 +509,8 @@ def _add_alias(space: _Space, step: EncodedStep) -> None:
 def _is_heavy(step: EncodedStep) -> bool:
     """Does the step's description hold on to large values, which nobody else may need any more?"""
     chains, commit = step.space.chains, step.commit
-    return any(name in chains and chains[name].live > LARGE for name in (*commit.values, *commit.ops))
+    written = chains.keys() & (commit.values.keys() | commit.ops.keys())
+    return max([chains[name].live for name in written], default=0) > LARGE
 
 
 def _add_step(space: _Space, step: EncodedStep, codec: Codec) -> None:
@@ -864,13 +880,13 @@ class _View:
             row = CheckpointRow._make(plain)
             space_pk.checkpoints[rev] = row._replace(flags=row.flags | THINNED)[:]
 
-    def drop_checkpoint(self, space_pk: _Space, rev: int, *, stub: bool) -> None:
+    def drop_checkpoint(self, space_pk: _Space, rev: int, *, stub: bool) -> int:
         if not stub:
             space_pk.remove(rev)
-            return
+            return 1
         plain = space_pk.checkpoints.get(rev)
         if plain is None:
-            return
+            return 0
         row = CheckpointRow._make(plain)
         if space_pk.aliases.get(row.id) == rev:
             del space_pk.aliases[row.id]
@@ -883,6 +899,7 @@ class _View:
             flags=row.flags | STUB | PARENT_PRUNED,
         )
         space_pk.checkpoints[rev] = stripped[:]
+        return 1
 
     def drop_tasks(self, space_pk: _Space, rev: int, limit: int) -> int:
         rows = space_pk.writes.get(rev)
@@ -902,10 +919,10 @@ class _View:
         elif rows is not None and rows[1:3] == (task, slot):
             del space_pk.writes[rev]
 
-    def drop_chain(self, space_pk: _Space, number: int, root: int, first: int, last: int) -> int:
+    def drop_chain(self, space_pk: _Space, number: int, root: int, first: int, last: int, limit: int) -> int:
         rows = space_pk.payloads.get((number, root), [])
         n_rows = len(rows)
-        del rows[first:]
+        del rows[max(first, n_rows - limit) :]
         if not rows:
             space_pk.payloads.pop((number, root), None)
         return n_rows - len(rows)

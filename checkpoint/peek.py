@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from checkpoint.base import CorruptCheckpointError, LoadedCheckpoint
-from checkpoint.chains import Codec, WriteRow, read_chains, read_task
+from checkpoint.base import Claim, CorruptCheckpointError, LoadedCheckpoint
+from checkpoint.chains import Codec, WriteRow
 from checkpoint.headers import fold
-from checkpoint.rows import Address, Found, Head, Rows, claim_of, loaded_from, placed
+from checkpoint.rows import Address, Found, Head, Rows, Stored, claim_of, decoded, loaded_from, placed
 
 PAGE: Final = 50
 """Threads that are looked at in one view."""
@@ -23,6 +23,14 @@ class Unread(NamedTuple):
     """Stands for a value that was not asked for."""
 
     channel: str
+
+
+class Read(NamedTuple):
+    """A checkpoint as it was read; `Peeker.loaded` decodes it."""
+
+    stored: Stored
+    unread: dict[str, Any]
+    claim: Claim
 
 
 class Peeker:
@@ -35,14 +43,14 @@ class Peeker:
         self.codec = codec
         self.wanted = wanted
 
-    def heads(self, after: Any) -> tuple[list[LoadedCheckpoint], Any]:
+    def heads(self, after: Any) -> tuple[list[Read], Any]:
         """A page of the newest root checkpoints of threads, and the key of its last thread; None after the end."""
         heads = self.rows.heads(after, PAGE)
         if not heads:
             return [], None
         found, tasks = self._rows_of(heads)
         page = [
-            self._loaded(head.thread_id, "", head.address, found[pk], tasks.get(pk, ()))
+            self._read(head.thread_id, "", head.address, found[pk], tasks.get(pk, ()))
             for head in heads
             if (pk := head.address.space_pk) in found
         ]
@@ -60,7 +68,7 @@ class Peeker:
                     self.rows.tasks(space_pk, rev)
             raise
 
-    def below(self, thread_id: str, ns: str, up_rev: int) -> LoadedCheckpoint | None:
+    def below(self, thread_id: str, ns: str, up_rev: int) -> Read | None:
         """The newest checkpoint of a nested namespace that works under this one; None if there is none."""
         with placed(thread_id, ns):
             address = self.rows.address(thread_id, ns)
@@ -71,21 +79,24 @@ class Peeker:
             if found is None:
                 return None
             tasks = self.rows.tasks(address.space_pk, found.row.rev)
-        return self._loaded(thread_id, ns, address, found, tasks)
+        return self._read(thread_id, ns, address, found, tasks)
 
-    def _loaded(
-        self, thread_id: str, ns: str, address: Address, found: Found, tasks: Sequence[WriteRow]
-    ) -> LoadedCheckpoint:
+    def _read(self, thread_id: str, ns: str, address: Address, found: Found, tasks: Sequence[WriteRow]) -> Read:
         with placed(thread_id, ns):
             header = fold(found.headers, ns)
-            values: dict[str, Any] = {}
+            unread: dict[str, Any] = {}
             held: dict[str, Any]
             for held in (header.inline, header.refs):
                 for name in [name for name in held if not self.wanted(name)]:
                     del held[name]
-                    values[name] = Unread(name)
+                    unread[name] = Unread(name)
             chains = header.chains()
             stored = self.rows.chains(address.space_pk, chains) if chains else {}
-            values.update(read_chains(header, stored, self.codec, lenient=True))
-            writes = [read_task(row, self.codec, found.row.id, lenient=True) for row in tasks]
-            return loaded_from(claim_of(thread_id, address), ns, found, header, values, writes, True)
+        return Read(Stored(thread_id, ns, found, header, stored, tasks), unread, claim_of(thread_id, address))
+
+    def loaded(self, read: Read) -> LoadedCheckpoint:
+        """What was read, decoded. Needs no view."""
+        stored, unread, claim = read
+        with placed(stored.thread_id, stored.ns):
+            values, writes = decoded(stored, self.codec, lenient=True)
+            return loaded_from(claim, stored.ns, stored.found, stored.header, {**unread, **values}, writes, True)

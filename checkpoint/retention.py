@@ -14,7 +14,8 @@ Invariants
    namespaces from the newest rev to the oldest (what refers to a checkpoint is younger than it), chain rows last.
 2. A prune rewrites no header and no body, takes no claim, and keeps every head: a run that goes on does not notice.
 3. A plan holds as long as nobody else writes; `Upkeep.stamp` tells, and then it is made again.
-4. A chain loses its rows from the top down, so no row is ever made again under a key that is still to be removed.
+4. A chain loses its rows from the top down, so no row is ever made again under a key that is still to be removed. A body
+   that takes more rows than a transaction has room for loses its first part first: what is left is no body.
 
 Source of the idea: mark and sweep, with checkpoints that are addressed from outside as roots.
 """
@@ -22,6 +23,7 @@ Source of the idea: mark and sweep, with checkpoints that are addressed from out
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,8 +60,6 @@ LOOK_EVERY: Final = 64
 SWEEP_EVERY: Final = 8
 """Runs of a thread after which one looks for rows that nothing needs, which costs reading headers. Others look at the
 rows of checkpoints only, if there is one namespace and one line."""
-PARTS: Final = 11
-"""Rows that one body takes at most."""
 
 _QUESTION: Final = -3
 _ANSWER: Final = -4
@@ -167,8 +167,10 @@ class Upkeep(Protocol):
     def mark_thinned(self, space_pk: Any, rev: int) -> None:
         """Note at a checkpoint that others of its namespace go."""
 
-    def drop_checkpoint(self, space_pk: Any, rev: int, *, stub: bool) -> None:
-        """Remove a checkpoint's row and alias, or make a stub of it. Its task rows stay."""
+    def drop_checkpoint(self, space_pk: Any, rev: int, *, stub: bool) -> int:
+        """Remove a checkpoint's row and alias, or make a stub of it. Its task rows stay. Returns how many rows it were, 2
+        at most."""
+        ...
 
     def drop_tasks(self, space_pk: Any, rev: int, limit: int) -> int:
         """Remove up to `limit` task rows of a checkpoint. Returns how many it were."""
@@ -177,8 +179,9 @@ class Upkeep(Protocol):
     def drop_task(self, space_pk: Any, rev: int, task: Any, slot: int) -> None:
         """Remove one task row, by its key as `task_keys` gives it."""
 
-    def drop_chain(self, space_pk: Any, number: int, root: int, first: int, last: int) -> int:
-        """Remove the rows of a chain between two seqs, both included. Returns how many it were."""
+    def drop_chain(self, space_pk: Any, number: int, root: int, first: int, last: int, limit: int) -> int:
+        """Remove up to `limit` rows of a chain between two seqs, both included: the last ones first, of each its first part
+        first. Returns how many it were."""
         ...
 
     def drop_space(self, space_pk: Any) -> None:
@@ -257,9 +260,8 @@ class Drop:
         """As `Job.run`."""
         n_rows = 0
         if self.has_row:
-            tx.drop_checkpoint(self.space_pk, self.rev, stub=self.stub)
+            n_rows = tx.drop_checkpoint(self.space_pk, self.rev, stub=self.stub)
             self.has_row = self.is_drop = False
-            n_rows = 1
         if self.has_tasks and limit > n_rows:
             n_tasks = tx.drop_tasks(self.space_pk, self.rev, limit - n_rows)
             self.has_tasks = n_tasks == limit - n_rows
@@ -317,10 +319,8 @@ class DropChain:
 
     def run(self, tx: Upkeep, limit: int) -> tuple[int, bool]:
         """As `Job.run`."""
-        low = max(self.first, self.last + 1 - max(1, limit // PARTS))
-        n_rows = tx.drop_chain(self.space_pk, self.number, self.root, low, self.last)
-        self.last = low - 1
-        return n_rows, self.last < self.first
+        n_rows = tx.drop_chain(self.space_pk, self.number, self.root, self.first, self.last, limit)
+        return n_rows, n_rows < limit
 
 
 @dataclass(slots=True)
@@ -389,12 +389,14 @@ class SetHead:
 
 
 def work(tx: Upkeep, jobs: deque[Any], limit: int, max_drops: int | None = None) -> int:
-    """Run jobs until about `limit` rows are changed or `max_drops` checkpoints gone; what is left stays in `jobs`.
+    """Run jobs until `limit` rows are changed or `max_drops` checkpoints gone; what is left stays in `jobs`.
 
     Returns the number of checkpoints that are gone.
     """
     n_rows = n_drops = 0
-    while jobs and n_rows < limit:
+    # A checkpoint's row may have an alias.
+    room = max(limit - 1, 1)
+    while jobs and n_rows < room:
         job = jobs[0]
         was_drop = job.is_drop
         if was_drop and max_drops is not None and n_drops == max_drops:
@@ -483,6 +485,11 @@ def read_lines(tx: Upkeep, thread_pk: Any) -> list[SpaceLines]:
     spaces: list[SpaceLines] = []
     for ns, space_pk, head in tx.spaces(thread_pk):
         lines = tx.lines_of(space_pk)
+        for line in lines:
+            if type(line.rev) is not int or type(line.flags) is not int or type(line.header_root) is not int:
+                raise CorruptCheckpointError(
+                    f"a row of a checkpoint has {line!r:.100}: it is one of another table", ns=ns
+                )
         spaces.append(
             SpaceLines(ns, space_pk, head, lines, {line.rev: line for line in lines if not line.flags & STUB})
         )
@@ -546,6 +553,8 @@ class Rule(NamedTuple):
     keep_forks: bool = True
     oldest: int | None = None
     """Microseconds since the epoch: what was made before goes, but for heads."""
+    since: int | None = None
+    """Microseconds since the epoch: what was made from then on stays, on whatever line it is."""
 
 
 class Kept:
@@ -620,6 +629,10 @@ def keep(tx: Upkeep, spaces: Sequence[SpaceLines], rule: Rule) -> Kept:
 
     kept.add_asking()
     for space in spaces:
+        if rule.since is not None:
+            for line in space.visible.values():
+                if not _is_older(line, rule.since):
+                    kept.add(line.rev)
         # Who works in the namespace of a task is known by what it works under; an import may not say it.
         if not space.is_of_one_task or all(line.up_rev is None for line in space.visible.values()):
             for rev in own(space):
@@ -902,7 +915,7 @@ def compact(tx: Rewriting, space: SpaceLines, codec: Codec, roots: Iterator[int]
         if line.flags & STUB and not line.header_root & LANE_BIT:
             tx.drop_checkpoint(pk, line.rev, stub=False)
     for number, root in {(number, root) for number, root, _ in places}:
-        tx.drop_chain(pk, number, root, 0, max(used[number, root]))
+        tx.drop_chain(pk, number, root, 0, max(used[number, root]), sys.maxsize)
 
 
 def _joined(bodies: Sequence[Body], seqs: Sequence[int], codec: Codec) -> tuple[list[Body], dict[int, int]]:

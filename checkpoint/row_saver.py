@@ -67,7 +67,6 @@ from checkpoint.base import (
 )
 from checkpoint.chains import (
     INLINE_LIMIT,
-    LANE,
     PARENT_PRUNED,
     PUBLIC_PUT,
     REPLACED,
@@ -81,15 +80,16 @@ from checkpoint.chains import (
     cut,
     encode_commit,
     encode_task,
+    free_chains,
     is_large,
     json_text,
     known_chains,
-    read_chains,
     read_task,
 )
 from checkpoint.encryption import EncryptedRows
+from checkpoint.forks import commit_of_fork, config_of_fork, nothing_to_fork
 from checkpoint.headers import Header, fold, full_header
-from checkpoint.holders import Holders
+from checkpoint.holders import Hold, Holders
 from checkpoint.listing import Listing
 from checkpoint.peek import Peeker
 from checkpoint.repair import repair
@@ -98,19 +98,24 @@ from checkpoint.rows import (
     Address,
     Found,
     Mender,
+    Nested,
     Rows,
-    State,
+    Stored,
     Transaction,
     addressed,
     check_above,
     checked_limit,
     claim_of,
     config_of,
+    decoded,
+    ended,
+    ends_lane,
     existing,
     loaded_from,
     nested_under,
     placed,
     row_metadata,
+    stored_at,
 )
 from checkpoint.scan import EncryptedScan, Scan
 from checkpoint.stats import Count
@@ -138,6 +143,8 @@ class RowSaver(BaseCheckpointSaver[int]):
     native_commit: ClassVar[bool] = True
     _batch: ClassVar[int] = retention.ROWS_PER_TRANSACTION
     """Rows that a transaction of a prune may change."""
+    _maps: ClassVar[bool] = False
+    """Does it give bodies away when they are stored, and call `release`? Then large ones may be mapped."""
 
     def __init__(
         self,
@@ -157,12 +164,12 @@ class RowSaver(BaseCheckpointSaver[int]):
         self.max_checkpoint_lag = max_checkpoint_lag
         self.holders = Holders()
         self._lanes = threading.Lock()
-        self._made_codec = Codec(self.serde)
+        self._made_codec = Codec(self.serde, maps=self._maps)
 
     def _codec(self) -> Codec:
         # `serde` is a plain attribute: programs replace it.
         if self._made_codec.serde is not self.serde:
-            self._made_codec = Codec(self.serde)
+            self._made_codec = Codec(self.serde, maps=self._maps)
         return self._made_codec
 
     def _opened(self, rows: R) -> R:
@@ -255,8 +262,15 @@ class RowSaver(BaseCheckpointSaver[int]):
 
     async def aencode(self, commit: StepCommit) -> EncodedStep:
         """`encode`, on a thread of its own. A caller that is cancelled learns of it after the end."""
-        encoded: EncodedStep = await self._encoder.post(partial(self.encode, commit)).shielded()
+        encoded: EncodedStep = await self._encoder.post(partial(self._encode_gently, commit)).shielded()
         return encoded
+
+    def _encode_gently(self, commit: StepCommit) -> EncodedStep:
+        if "encode" in vars(self) or type(self).encode is not RowSaver.encode:
+            return self.encode(commit)
+        if commit.claim.lane:
+            _keep_to_lane(commit)
+        return encode_commit(commit, self._codec().gentle(), drops=self._drops)
 
     @cached_property
     def _encoder(self) -> Any:
@@ -329,46 +343,46 @@ class RowSaver(BaseCheckpointSaver[int]):
         """
         thread_id, ns, checkpoint_id = addressed(config)
         self._settle(thread_id)
-        with placed(thread_id, ns), self._reading() as rows:
-            address = rows.address(thread_id, ns)
-            found: Found | None = None
-            if address is not None and address.space_pk is not None:
-                rev: int | None = None
-                if checkpoint_id is not None:
-                    found = self._find(rows, address, checkpoint_id)
-                elif claim is None:
-                    rev = address.head
-                else:
-                    if up_rev is not None:
-                        rev = rows.open_child(address.space_pk, up_rev, claim.lane_number())
-                    if rev is None:
-                        rev = at_rev
-                if rev is not None:
-                    found = existing(rows, address.space_pk, rev)
-            if claim is None:
-                claim = claim_of(thread_id, address)
-                if address is not None and address.lease_until is not None:
-                    claim.busy = self._busy(thread_id, address)
-                if type(self).get_next_version is not BaseCheckpointSaver.get_next_version:
-                    claim.make_version = self._make_version
-            if address is None or found is None:
-                claim.spaces[ns] = Space(
-                    ns, pk=address.space_pk if address else None, head=address.head if address else None
-                )
-                return LoadedCheckpoint(claim, ns, is_head=address is None or address.head is None)
-            check_above(rows, thread_id, ns, found)
-            header, stored, values, writes = self._state(rows, thread_id, ns, address.space_pk, found)
-            # The end of a lane is as open as the newest checkpoint is: nobody went on from it.
-            ends_lane = bool(found.row.flags & LANE) and rows.is_tip(address.space_pk, found.row.rev)
-            is_head = header.rev == address.head
-            open_sub: dict[str, int] = {}
-            if (is_head or ends_lane) and any(task.slot == 0 for task in writes):
-                open_sub = nested_under(rows, self._codec(), thread_id, found.row.rev)
-            loaded = loaded_from(claim, ns, found, header, values, writes, is_head or ends_lane)
-            loaded.open_sub = open_sub
+        with placed(thread_id, ns):
+            nested: Sequence[Nested] = ()
+            with self._reading() as rows:
+                address = rows.address(thread_id, ns)
+                found: Found | None = None
+                if address is not None and address.space_pk is not None:
+                    rev: int | None = None
+                    if checkpoint_id is not None:
+                        found = self._find(rows, address, checkpoint_id)
+                    elif claim is None:
+                        rev = address.head
+                    else:
+                        if up_rev is not None:
+                            rev = rows.open_child(address.space_pk, up_rev, claim.lane_number())
+                        if rev is None:
+                            rev = at_rev
+                    if rev is not None:
+                        found = existing(rows, address.space_pk, rev)
+                if claim is None:
+                    claim = self._claim(thread_id, address)
+                if address is None or found is None:
+                    claim.spaces[ns] = Space(
+                        ns, pk=address.space_pk if address else None, head=address.head if address else None
+                    )
+                    return LoadedCheckpoint(claim, ns, is_head=address is None or address.head is None)
+                check_above(rows, thread_id, ns, found)
+                stored = stored_at(rows, thread_id, ns, address.space_pk, found)
+                header = stored.header
+                is_head = header.rev == address.head
+                may_go_on = is_head or ends_lane(rows, address.space_pk, found)
+                if may_go_on and any(task.slot == 0 for task in stored.tasks):
+                    nested = [*nested_under(rows, thread_id, found.row.rev)]
+            values, writes = decoded(stored, self._codec())
+            loaded = loaded_from(claim, ns, found, header, values, writes, may_go_on)
+            loaded.open_sub = ended(nested, self._codec())
         if claim.make_version is None and isinstance(next(iter(header.versions.values()), None), str):
             claim.make_version = next_version
-        space = Space(ns, address.space_pk, address.head, header=header, chains=known_chains(header, stored, values))
+        chains = known_chains(header, stored.chains, values)
+        space = Space(ns, address.space_pk, address.head, header=header, chains=chains)
+        free_chains(stored.chains)
         space.has_writes = any(task.slot == 0 for task in writes)
         if not is_head:
             # Somebody else may extend that header chain: the first header of this line is full.
@@ -378,6 +392,15 @@ class RowSaver(BaseCheckpointSaver[int]):
             cut(space)
         claim.spaces[ns] = space
         return loaded
+
+    def _claim(self, thread_id: str, address: Address | None) -> Claim:
+        """The claim of a run that starts from what is stored, which another process may keep from it."""
+        claim = claim_of(thread_id, address)
+        if address is not None and address.lease_until is not None:
+            claim.busy = self._busy(thread_id, address)
+        if type(self).get_next_version is not BaseCheckpointSaver.get_next_version:
+            claim.make_version = self._make_version
+        return claim
 
     async def aload(
         self,
@@ -449,19 +472,20 @@ class RowSaver(BaseCheckpointSaver[int]):
         """The addressed checkpoint with metadata and pending writes, or None. Private copies."""
         thread_id, ns, checkpoint_id = addressed(config)
         self._settle(thread_id)
-        with placed(thread_id, ns), self._reading() as rows:
-            address = rows.address(thread_id, ns)
-            if address is None or address.space_pk is None:
-                return None
-            if checkpoint_id is not None:
-                found = self._find(rows, address, checkpoint_id)
-            else:
-                found = existing(rows, address.space_pk, address.head) if address.head is not None else None
-            if found is None:
-                return None
-            check_above(rows, thread_id, ns, found)
-            header, _, values, writes = self._state(rows, thread_id, ns, address.space_pk, found)
-            shown = self._tuple(thread_id, ns, found, header, values, writes)
+        with placed(thread_id, ns):
+            with self._reading() as rows:
+                address = rows.address(thread_id, ns)
+                if address is None or address.space_pk is None:
+                    return None
+                if checkpoint_id is not None:
+                    found = self._find(rows, address, checkpoint_id)
+                else:
+                    found = existing(rows, address.space_pk, address.head) if address.head is not None else None
+                if found is None:
+                    return None
+                check_above(rows, thread_id, ns, found)
+                stored = stored_at(rows, thread_id, ns, address.space_pk, found)
+            shown = self._tuple(stored)
         return shown if checkpoint_id is None else shown._replace(config=config)
 
     def open_step(self, config: RunnableConfig) -> OpenStep | None:
@@ -471,13 +495,15 @@ class RowSaver(BaseCheckpointSaver[int]):
         """
         thread_id, ns, _ = addressed(config)
         self._settle(thread_id)
-        with placed(thread_id, ns), self._reading() as rows:
-            address = rows.address(thread_id, ns)
-            if address is None or address.space_pk is None or address.head is None:
-                return None
-            row = existing(rows, address.space_pk, address.head).row
+        with placed(thread_id, ns):
+            with self._reading() as rows:
+                address = rows.address(thread_id, ns)
+                if address is None or address.space_pk is None or address.head is None:
+                    return None
+                row = existing(rows, address.space_pk, address.head).row
+                tasks = rows.tasks(address.space_pk, row.rev)
             writes: builtins.list[TaskWrites] = []
-            for task in rows.tasks(address.space_pk, row.rev):
+            for task in tasks:
                 try:
                     writes.append(read_task(task, self._codec(), row.id))
                 except UnknownTypeError:
@@ -577,6 +603,64 @@ class RowSaver(BaseCheckpointSaver[int]):
             rows = [encode_task(task, self._codec()) for task in tasks]
             if rows:
                 tx.add_writes(address.space_pk, rows, replace=replace)
+
+    def fork(self, config: RunnableConfig) -> RunnableConfig:
+        """Make a checkpoint that goes on from the addressed one, and becomes the newest of its namespace; its config.
+
+        The addressed one is that of the config's `checkpoint_id`, without it the newest. The new one has the source
+        "fork" and the same values, of which nothing is copied, whatever their size. What was stored for the superstep
+        after the addressed one is not taken over: its tasks run again. Takes the thread, as a run does.
+
+        Raises:
+            CheckpointNotFoundError: it is not stored.
+            ThreadBusyError: a run is executing on the thread, or another process has a lease on it.
+            CheckpointConflictError: another process wrote the thread at the same time.
+        """
+        thread_id, _, _ = addressed(config)
+        # Who asks for what is not there disturbs nobody.
+        run_id = self._forked(config).run_id
+        hold = Hold(self.holders, thread_id, run_id)
+        holder = self.holders.take(hold)
+        if holder is not None:
+            raise ThreadBusyError(
+                f"fork: a run (run_id {holder.run_id!r}) is executing on thread {thread_id!r}; nothing was stored; let it "
+                f"end first, or copy the thread and fork the copy",
+                thread_id=thread_id,
+                run_id=run_id,
+                owner_run_id=holder.run_id,
+            )
+        try:
+            commit = self._forked(config)
+            hold.claim = commit.claim
+            hold.settle_evicted(commit.parent_id)
+            try:
+                self.write([self.encode(commit)], durability="sync")
+            finally:
+                self.release(commit.claim)
+        finally:
+            hold.release()
+        return config_of_fork(commit)
+
+    def _forked(self, config: RunnableConfig) -> StepCommit:
+        """The commit of a fork, under a claim of its own."""
+        thread_id, ns, checkpoint_id = addressed(config)
+        self._settle(thread_id)
+        with placed(thread_id, ns), self._reading() as rows:
+            address = rows.address(thread_id, ns)
+            found: Found | None = None
+            if address is not None and address.space_pk is not None:
+                if checkpoint_id is not None:
+                    found = self._find(rows, address, checkpoint_id)
+                elif address.head is not None:
+                    found = existing(rows, address.space_pk, address.head)
+            if address is None or found is None:
+                raise nothing_to_fork(config)
+            check_above(rows, thread_id, ns, found)
+            return commit_of_fork(rows, config, self._claim(thread_id, address), address, found)
+
+    async def afork(self, config: RunnableConfig) -> RunnableConfig:
+        """Async form of `fork`."""
+        return await self._off_loop_write(self.fork, config)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Async form of `get_tuple`."""
@@ -681,6 +765,7 @@ class RowSaver(BaseCheckpointSaver[int]):
         *,
         strategy: str = "keep_latest",
         keep: int = 1,
+        older_than: float | None = None,
         keep_forks: bool = True,
         compact: bool = False,
     ) -> int:
@@ -688,19 +773,25 @@ class RowSaver(BaseCheckpointSaver[int]):
 
         `"keep_latest"` leaves in each namespace the newest `keep` checkpoints on the line that leads to its newest one.
         Whatever a resume needs stays as well: checkpoints with an unanswered question, the nested checkpoints that kept
-        ones build on. Checkpoints of lanes stay likewise, unless `keep_forks` is false. Time travel to a checkpoint that
-        is gone finds nothing, and a run that had loaded one fails at its next write with `CheckpointNotFoundError`; no
-        other run is disturbed. `"delete"` removes the threads.
+        ones build on. Checkpoints of lanes stay likewise, unless `keep_forks` is false. With `older_than`, which is in
+        seconds, only what was made longer ago goes: younger checkpoints stay, on whatever branch they are. Time travel
+        to a checkpoint that is gone finds nothing, and a run that had loaded one fails at its next write with
+        `CheckpointNotFoundError`; no other run is disturbed. `"delete"` removes the threads.
 
         `compact` also stores what is left in as few rows as possible. It takes the thread: a run that holds it is
         refused at its next write.
 
         Works in transactions of 2,000 rows at most (`compact`: one per namespace), after each of which every checkpoint
-        that is still there can be read. Raises `ValueError` for an unknown strategy or `keep` below 1.
+        that is still there can be read. Raises `ValueError` for an unknown strategy, `keep` below 1, or `older_than` not
+        above 0.
         """
         if strategy not in ("keep_latest", "delete"):
             raise ValueError(f"prune: strategy is {strategy!r}; it must be 'keep_latest' or 'delete'")
-        rule = retention.Rule(retention.checked_keep("prune: keep", keep), keep_forks)
+        since: int | None = None
+        if retention.checked_seconds("prune: older_than", older_than) is not None:
+            assert older_than is not None
+            since = ids.now_us() - int(older_than * 1_000_000)
+        rule = retention.Rule(retention.checked_keep("prune: keep", keep), keep_forks, since=since)
         n_removed = 0
         for thread_id in _texts("prune", "thread_ids", thread_ids):
             self._settle(thread_id)
@@ -795,12 +886,17 @@ class RowSaver(BaseCheckpointSaver[int]):
         *,
         strategy: str = "keep_latest",
         keep: int = 1,
+        older_than: float | None = None,
         keep_forks: bool = True,
         compact: bool = False,
     ) -> int:
         """Async form of `prune`."""
+        # An override may know fewer parameters.
+        more: dict[str, Any] = {} if older_than is None else {"older_than": older_than}
         return await self._off_loop_write(
-            self.prune, thread_ids, strategy=strategy, keep=keep, keep_forks=keep_forks, compact=compact
+            partial(
+                self.prune, thread_ids, strategy=strategy, keep=keep, keep_forks=keep_forks, compact=compact, **more
+            )
         )
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
@@ -860,7 +956,9 @@ class RowSaver(BaseCheckpointSaver[int]):
         if after is None:
             self._settle_all()
         with self._reading() as rows:
-            return Peeker(rows, self._codec(), wanted).heads(after)
+            peeker = Peeker(rows, self._codec(), wanted)
+            page, last = peeker.heads(after)
+        return [peeker.loaded(read) for read in page], last
 
     def peek(
         self, config: RunnableConfig, *, claim: Claim, up_rev: int, wanted: Callable[[str], bool]
@@ -868,7 +966,9 @@ class RowSaver(BaseCheckpointSaver[int]):
         """The newest checkpoint of a nested namespace that works under `up_rev` of what `heads` gave this claim with."""
         thread_id, ns, _ = addressed(config)
         with self._reading() as rows:
-            return Peeker(rows, self._codec(), wanted).below(thread_id, ns, up_rev)
+            peeker = Peeker(rows, self._codec(), wanted)
+            read = peeker.below(thread_id, ns, up_rev)
+        return None if read is None else peeker.loaded(read)
 
     async def apeek(
         self, config: RunnableConfig, *, claim: Claim, up_rev: int, wanted: Callable[[str], bool]
@@ -1013,43 +1113,10 @@ class RowSaver(BaseCheckpointSaver[int]):
             )
         return found
 
-    def _state(
-        self,
-        rows: Rows,
-        thread_id: str,
-        ns: str,
-        space_pk: Any,
-        found: Found,
-        *,
-        lenient: bool = False,
-        header: Header | None = None,
-        channels: Collection[str] | None = None,
-    ) -> State:
-        try:
-            header = header or fold(found.headers, ns)
-            wanted = header.chains(channels)
-            stored = rows.chains(space_pk, wanted) if wanted else {}
-            values = read_chains(header, stored, self._codec(), lenient=lenient, channels=channels)
-            shown = channels is not None
-            writes = [
-                read_task(row, self._codec(), found.row.id, lenient=lenient, shown=shown)
-                for row in rows.tasks(space_pk, found.row.rev)
-            ]
-        except CorruptCheckpointError as damage:
-            raise CorruptCheckpointError(
-                damage.reason, thread_id=thread_id, ns=ns, checkpoint_id=found.row.id, channel=damage.channel
-            ) from damage
-        return header, stored, values, writes
-
-    def _tuple(
-        self,
-        thread_id: str,
-        ns: str,
-        found: Found,
-        header: Header,
-        values: dict[str, Any],
-        writes: Sequence[TaskWrites],
-    ) -> CheckpointTuple:
+    def _tuple(self, stored: Stored, *, lenient: bool = False) -> CheckpointTuple:
+        """A checkpoint as the public interface shows it. `lenient`: values of unknown types are opaque."""
+        values, writes = decoded(stored, self._codec(), lenient=lenient)
+        thread_id, ns, found, header, _, _ = stored
         row = found.row
         extra = {key: self._codec().unpack(*body) for key, body in header.extra.items()}
         checkpoint: dict[str, Any] = {

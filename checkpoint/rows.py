@@ -10,7 +10,7 @@ Source: LangGraph's documented saver interface (persistence.md A3) for names; de
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -32,6 +32,7 @@ from checkpoint.base import (
     says_something,
 )
 from checkpoint.chains import (
+    LANE,
     PUBLIC_PUT,
     SOURCE_NAMES,
     CheckpointRow,
@@ -41,6 +42,7 @@ from checkpoint.chains import (
     PlainWrite,
     StoredChain,
     WriteRow,
+    read_chains,
     read_task,
 )
 from checkpoint.headers import Header, fold
@@ -90,8 +92,19 @@ class Entry(NamedTuple):
     address: Address
 
 
-State = tuple[Header, Mapping[int, StoredChain], dict[str, Any], list[TaskWrites]]
-"""A checkpoint's folded header, the rows of its chains, its values and its task writes."""
+class Stored(NamedTuple):
+    """All that a checkpoint is made of, as bytes: read in one view, decoded when that is over."""
+
+    thread_id: str
+    ns: str
+    found: Found
+    header: Header
+    chains: Mapping[int, StoredChain]
+    tasks: Sequence[WriteRow]
+
+
+Nested = tuple[Mapping[str, int], Sequence[WriteRow]]
+"""Stable namespace -> rev at which a nested run stands, and the task rows that may say that it ended before its time."""
 
 
 class Head(NamedTuple):
@@ -258,7 +271,10 @@ class Transaction(Rows, retention.Upkeep, Protocol):
 
 
 def addressed(config: RunnableConfig) -> tuple[str, str, str | None]:
-    """(thread id, namespace, checkpoint id or None) of a config. Raises `ValueError` without a thread id."""
+    """(thread id, namespace, checkpoint id or None) of a config.
+
+    Raises `ValueError` without a thread id, and for half a surrogate pair in any of them: no file can hold it.
+    """
     configurable = config.get("configurable") or {}
     thread_id = configurable.get("thread_id")
     if thread_id is None:
@@ -267,11 +283,25 @@ def addressed(config: RunnableConfig) -> tuple[str, str, str | None]:
             '{"configurable": {"thread_id": "..."}}'
         )
     checkpoint_id = configurable.get("checkpoint_id")
-    return (
+    found = (
         str(thread_id),
         configurable.get("checkpoint_ns") or "",
         str(checkpoint_id) if checkpoint_id is not None and checkpoint_id != "" else None,
     )
+    for name, text in zip(("thread_id", "checkpoint_ns", "checkpoint_id"), found, strict=True):
+        if type(text) is str and not text.isascii():
+            _check_text(name, text)
+    return found
+
+
+def _check_text(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"checkpointer: {name!r} of the config is {text!r:.100}, of which position {error.start} is half a surrogate "
+            f"pair; such a text cannot be stored; pass one that has a UTF-8 form"
+        ) from None
 
 
 def config_of(thread_id: str, ns: str, checkpoint_id: str) -> RunnableConfig:
@@ -357,6 +387,48 @@ def placed(thread_id: str, ns: str | None) -> Iterator[None]:
         ) from damage
 
 
+@contextmanager
+def placed_at(thread_id: str, ns: str, found: Found) -> Iterator[None]:
+    """Give damage of a checkpoint's rows its whole place."""
+    try:
+        yield
+    except CorruptCheckpointError as damage:
+        raise CorruptCheckpointError(
+            damage.reason, thread_id=thread_id, ns=ns, checkpoint_id=found.row.id, channel=damage.channel
+        ) from damage
+
+
+def stored_at(
+    rows: Rows,
+    thread_id: str,
+    ns: str,
+    space_pk: Any,
+    found: Found,
+    *,
+    header: Header | None = None,
+    channels: Collection[str] | None = None,
+) -> Stored:
+    """The rows of a checkpoint. `header`: its folded one, if it is known. `channels`: only of these."""
+    with placed_at(thread_id, ns, found):
+        header = header or fold(found.headers, ns)
+        wanted = header.chains(channels)
+        chains = rows.chains(space_pk, wanted) if wanted else {}
+        return Stored(thread_id, ns, found, header, chains, rows.tasks(space_pk, found.row.rev))
+
+
+def decoded(
+    stored: Stored, codec: Codec, *, lenient: bool = False, channels: Collection[str] | None = None
+) -> tuple[dict[str, Any], list[TaskWrites]]:
+    """Values and task writes of a checkpoint. What this costs, it costs outside of any view and any lock.
+
+    `lenient`: values of unknown types come back opaque. `channels`: as `read_chains`.
+    """
+    with placed_at(stored.thread_id, stored.ns, stored.found):
+        values = read_chains(stored.header, stored.chains, codec, lenient=lenient, channels=channels)
+        shown, id_ = channels is not None, stored.found.row.id
+        return values, [read_task(row, codec, id_, lenient=lenient, shown=shown) for row in stored.tasks]
+
+
 def existing(rows: Rows, space_pk: Any, rev: int) -> Found:
     """The checkpoint that something stored refers to."""
     found = rows.checkpoint(space_pk, rev)
@@ -381,24 +453,34 @@ def check_above(rows: Rows, thread_id: str, ns: str, found: Found) -> None:
         )
 
 
-def nested_under(rows: Rows, codec: Codec, thread_id: str, up_rev: int) -> dict[str, int]:
-    """`LoadedCheckpoint.open_sub`: of stable namespaces directly under a checkpoint, or under namespaces of one call."""
-    found: dict[str, int] = {}
+def ends_lane(rows: Rows, space_pk: Any, found: Found) -> bool:
+    """Is it the end of a lane? That is as open as the newest checkpoint is: nobody went on from it."""
+    return bool(found.row.flags & LANE) and rows.is_tip(space_pk, found.row.rev)
+
+
+def nested_under(rows: Rows, thread_id: str, up_rev: int) -> Iterator[Nested]:
+    """Runs in stable namespaces directly under a checkpoint, or under namespaces of one call; later ones count."""
     for ns, space_pk, rev in rows.children(thread_id, up_rev):
         if ":" not in ns:
-            if not any(_is_unfinished(task, codec) for task in rows.tasks(space_pk, rev)):
-                found[ns] = rev
+            unfinished = [task for task in rows.tasks(space_pk, rev) if task.slot in _UNFINISHED]
+            yield {ns: rev}, unfinished
         elif (child := rows.checkpoint(space_pk, rev)) is not None:
             # It knows what ended before its own open superstep.
-            found.update(fold(child.headers, ns).sub)
-            found.update(nested_under(rows, codec, thread_id, rev))
+            yield fold(child.headers, ns).sub, ()
+            yield from nested_under(rows, thread_id, rev)
+
+
+def ended(nested: Sequence[Nested], codec: Codec) -> dict[str, int]:
+    """`LoadedCheckpoint.open_sub`: those of nested runs that came to their end."""
+    found: dict[str, int] = {}
+    for where, unfinished in nested:
+        if not any(_is_unfinished(task, codec) for task in unfinished):
+            found.update(where)
     return found
 
 
 def _is_unfinished(task: WriteRow, codec: Codec) -> bool:
     """Has a run ended with this task open? What a run that has left for good takes back says nothing any more."""
-    if task.slot not in _UNFINISHED:
-        return False
     ((_, value),) = read_task(task, codec, "", lenient=True).writes
     return says_something(value)
 

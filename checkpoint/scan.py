@@ -60,6 +60,8 @@ class ScannedBody(NamedTuple):
     tag: str | None
     body: bytes
     damage: str | None
+    is_going: bool = False
+    """Has it lost its first part? Then the rest goes with the prune that has removed that, if nothing refers to it."""
 
 
 class ScannedTask(NamedTuple):

@@ -161,6 +161,8 @@ class SpaceCheck:
         self._has_rows = False
         self._damaged: dict[ChainKey, dict[int, str]] = {}
         """Rows of chains that do not check out, by seq."""
+        self._going: set[tuple[ChainKey, int]] = set()
+        """Those of which a prune may be removing the rest."""
         self._gaps: dict[ChainKey, int] = {}
         """Chain -> seq from which on it cannot be read."""
         self._names: dict[ChainKey, str] = {}
@@ -170,6 +172,8 @@ class SpaceCheck:
         self._decoded: set[Any] = set()
         self._subs: dict[str, int] = {}
         self._last_task: tuple[int, str | None] | None = None
+        self._is_stub = False
+        """Is it a pruned checkpoint whose task rows are looked at?"""
 
     def report(self, reason: str, checkpoint_id: str | None = None, channel: str | None = None) -> None:
         """Note a problem of this namespace."""
@@ -185,9 +189,11 @@ class SpaceCheck:
     def bodies(self, scan: Scan) -> int | None:
         """A page of chain rows: parts, checksums, and whether they decode."""
         page = scan.bodies(self._pk, self._after, PAGE_ROWS, PAGE_BYTES)
-        for number, root, seq, tag, body, damage in page:
+        for number, root, seq, tag, body, damage, is_going in page:
             key = number, root
             self.chains[key] = seq
+            if is_going:
+                self._going.add((key, seq))
             if damage is None and self._deep:
                 damage = self._undecodable(key, seq, tag, body)
             if damage is not None:
@@ -381,11 +387,13 @@ class SpaceCheck:
             if self._last_task is None or self._last_task[0] != row.rev:
                 found = scan.identity(self._pk, row.rev)
                 self._last_task = row.rev, None if found is None else found[0]
+                # What the tasks under a pruned checkpoint wrote goes with the prune that made a stub of it.
+                self._is_stub = found is not None and bool(found[1] & STUB)
                 if found is None:
                     self.lost_tasks.add(row.rev)
                     if not self.is_thinned:
                         self.report(f"task rows belong to revision {row.rev}, which has no row")
-            if row.rev in self.lost_tasks:
+            if row.rev in self.lost_tasks or self._is_stub:
                 continue
             if damage is None and self._deep:
                 damage = self._undecodable_task(row)
@@ -424,6 +432,8 @@ class SpaceCheck:
                 continue
             # No header came by that needs these; and what is damaged may be gone by now.
             for seq, reason in self._damaged.get(key, {}).items():
+                if self.is_thinned and (key, seq) in self._going:
+                    continue
                 if scan.count_rows(self._pk, *key, seq, seq):
                     self.report(reason, None, self._names.get(key))
 

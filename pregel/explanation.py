@@ -177,7 +177,7 @@ class Step(NamedTuple):
         return "\n".join([title, *(f"  {line}" for line in lines)])
 
 
-_MADE = {"input": "input", "update": "update_state", "fork": "copied for a replay"}
+_MADE = {"input": "input", "update": "update_state", "fork": "copied, to go on from there"}
 
 
 class Explanation(NamedTuple):

@@ -38,6 +38,8 @@ NAMES = {
     "pregel.graph.message": "add_messages MessagesState MessageGraph push_message REMOVE_ALL_MESSAGES",
     "pregel.graph.ui": "push_ui_message delete_ui_message ui_message_reducer UIMessage RemoveUIMessage AnyUIMessage",
     "pregel.pregel": "Pregel NodeBuilder",
+    "pregel.pregel.main": "Pregel NodeBuilder",
+    "pregel.pregel.protocol": "PregelProtocol",
     "pregel.runtime": "Runtime RunControl ExecutionInfo ServerInfo BaseUser get_runtime carry once aonce",
     "pregel.callbacks": """
         GraphCallbackHandler GraphInterruptEvent GraphResumeEvent RunEvent SuperstepEvent TaskEvent CheckpointEvent

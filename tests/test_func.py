@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from checkpoint.base import UnregisteredTypeError
 from checkpoint.serde.msgpack import Serde
-from pregel.engine.calls import digest
+from pregel.engine.contents import of_arguments as digest
 from pregel.func import TaskFunction, entrypoint, task
 from pregel.messages import Message
 from pregel.types import CachePolicy, RetryPolicy, TimeoutPolicy
@@ -394,7 +394,7 @@ def test_equal_arguments_have_equal_digests():
 def test_digests_are_those_of_another_process():
     """Whatever the hash seed: sets of text have another order there."""
     code = """if True:
-        from pregel.engine.calls import digest
+        from pregel.engine.contents import of_arguments as digest
         from tests.test_func import Point
         print(digest((({"a", "b", "c"}, Point(1, {"x", "y"}), frozenset("abc")), {"k": {1: "x"}})))"""
     found = {

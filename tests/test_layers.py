@@ -16,16 +16,18 @@ PACKAGES = ("checkpoint", "pregel")
 
 # Layer by layer, upwards. A module belongs to the longest prefix that is listed; it may import its own entry and what
 # the entry names. `pregel.engine` is the core without the drivers.
-BASE = tuple(f"checkpoint.{name}" for name in ("registry", "base", "ids", "adapter", "holders", "files"))
+BASE = tuple(f"checkpoint.{name}" for name in ("registry", "base", "ids", "adapter", "holders", "files", "turns"))
 TOOLS = ("scan", "verify", "stats", "repair", "export", "peek")
 ROWS = (
     "encryption",
     "rewrap",
     "headers",
+    "mapped",
     "deltas",
     "chains",
     "retention",
     "rows",
+    "forks",
     "listing",
     "row_saver",
     "workers",
@@ -68,16 +70,45 @@ PARTS = tuple(
     )
 )
 KEEPERS = ("pregel.store", "pregel.cache")
-DRIVERS = tuple(f"pregel.engine.{name}" for name in ("workers", "once", "flights", "sync_driver", "async_driver"))
+DRIVERS = tuple(
+    f"pregel.engine.{name}"
+    for name in (
+        "workers",
+        "once",
+        "flights",
+        "inbox",
+        "driver",
+        "sync_storing",
+        "async_storing",
+        "sync_driver",
+        "async_driver",
+    )
+)
 FACE = (
-    "pregel._turns",
-    "pregel._stream",
-    "pregel._places",
     "pregel.pending",
-    "pregel._launch",
-    "pregel._state_api",
-    "pregel._explain",
-    "pregel._jsonschema",
+    *(
+        f"pregel.pregel.{name}"
+        for name in (
+            "_turns",
+            "_stream",
+            "_graph",
+            "_validation",
+            "_node",
+            "_places",
+            "_runtime",
+            "_request",
+            "_start",
+            "_delivery",
+            "_runs",
+            "_abatch",
+            "_batch",
+            "_state_api",
+            "_explain",
+            "_threads",
+            "_jsonschema",
+            "_description",
+        )
+    ),
     "pregel.pregel",
 )
 FRONT = (*WORDS, *PARTS, *KEEPERS, "checkpoint.registry", "checkpoint.base", "pregel.pregel")
@@ -110,15 +141,19 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 }
 
 # The places that import late (D36): module -> what it may import inside a function. JSON schemas and answers of a type
-# are two more: only they need pydantic, and only when asked for. Spelling is another: only who made a mistake needs it.
+# are two more: only they need pydantic, and only when asked for. Pictures and the state API are what most runs never ask
+# for. Spelling is another: only who made a mistake needs it.
 LAZY_DOORS = {
     "pregel.types": {"pregel._typed"},
     "pregel.runtime": {"pregel._signals"},
-    "pregel.graph.compile": {"pregel.graph.jsonschema"},
+    "pregel.graph.compile": {"pregel.drawing.draw", "pregel.graph.jsonschema"},
     "pregel.drawing.draw": {"pregel.drawing.svg"},
-    "pregel.pregel": {"pregel.engine.async_driver", "pregel._jsonschema", "pregel._explain"},
+    "pregel.pregel._batch": {"pregel.pregel._abatch"},
+    "pregel.pregel._description": {"pregel.drawing.draw", "pregel.pregel._jsonschema"},
+    "pregel.pregel._request": {"pregel.engine.flights"},
+    "pregel.pregel._runs": {"pregel.engine.async_driver"},
+    "pregel.pregel._threads": {"pregel.engine.inbox", "pregel.pregel._explain", "pregel.pregel._state_api"},
     "pregel.engine.workers": {"concurrent.futures"},
-    "pregel._launch": {"pregel.engine.flights"},
     "pregel.errors": {"difflib"},
     "checkpoint": {"checkpoint.sqlite"},
 }
@@ -251,12 +286,12 @@ def test_third_parties_stay_where_they_are_needed():
         "checkpoint.chains": {"typing_extensions", "ormsgpack"},
         "checkpoint.serde": {"typing_extensions", "ormsgpack"},
         "checkpoint.compat": {"typing_extensions", "ormsgpack"},
-        "checkpoint.sqlite": {"typing_extensions", "aiosqlite"},
+        "checkpoint.sqlite": {"typing_extensions", "aiosqlite", "ormsgpack"},
         "pregel": {"typing_extensions"},
         "pregel.otel": {"opentelemetry"},
         "pregel.store.sqlite": {"typing_extensions", "aiosqlite"},
         "pregel.graph.jsonschema": {"typing_extensions", "pydantic"},
-        "pregel._jsonschema": {"typing_extensions", "pydantic"},
+        "pregel.pregel._jsonschema": {"typing_extensions", "pydantic"},
         "pregel._typed": {"pydantic"},
     }
     for name, tree in MODULES.items():

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,8 +23,10 @@ from pregel.errors import ErrorCode, create_error_message
 from pregel.graph import START, StateGraph
 from pregel.managed.base import ManagedValue, is_managed_value
 from pregel.pregel import NodeBuilder
+from pregel.pregel.main import Pregel
+from pregel.pregel.protocol import PregelProtocol
 from pregel.runtime import DEFAULT_RUNTIME, Runtime
-from pregel.types import interrupt
+from pregel.types import RetryPolicy, interrupt
 from pregel.utils.config import ensure_config, patch_configurable
 from pregel.version import __version__
 from pregel.warnings import (
@@ -81,7 +85,10 @@ NAMES = {
     "pregel.main": "NodeBuilder Pregel",
     "pregel.protocol": "PregelProtocol StreamProtocol",
     "pregel.remote": "RemoteException RemoteGraph",
-    "pregel.types": "All CachePolicy PregelTask RetryPolicy StateSnapshot StateUpdate StreamMode StreamWriter",
+    "pregel.types": """
+        All CachePolicy PregelExecutableTask PregelTask RetryPolicy StateSnapshot StateUpdate StreamMode StreamWriter
+        default_retry_on
+    """,
     "runtime": "BaseUser ExecutionInfo RunControl Runtime ServerInfo get_runtime DEFAULT_RUNTIME",
     "stream": "GraphRunStream AsyncGraphRunStream ProtocolEvent StreamChannel StreamTransformer",
     "stream.run_stream": "GraphRunStream",
@@ -110,14 +117,11 @@ MODULES_ELSEWHERE = {
     "prebuilt": "agents and tools: a part of their own, not built yet",
     "stream": "the event streams of version 3: a part of their own, not built yet",
     "pregel.debug": "private formatting of the peer's own debug chunks; what they say is in stream_mode='debug'",
-    "pregel.main": "the peer's file behind `pregel`; the names are in `pregel.pregel`",
-    "pregel.protocol": "what local and remote graphs of a server have in common; `Pregel` is the only graph here",
     "pregel.remote": "a client of a server",
-    "pregel.types": "a former path, deprecated by the peer: the names are in `pregel.types`, which replacing "
-    "`langgraph.pregel.types` by it gives",
     "utils.runnable": "wraps a function as a langchain runnable; any callable, and anything with `invoke`, is a node",
 }
 NAMES_ELSEWHERE = {
+    "pregel.protocol.StreamProtocol": "where the peer's engine puts its chunks; here chunks are what `stream` yields",
     "callbacks.get_async_graph_callback_manager_for_config": "made by the peer's engine for itself",
     "callbacks.get_sync_graph_callback_manager_for_config": "made by the peer's engine for itself",
     "types.CacheKey": "what the peer hands to its caches; here a cache is asked by namespace and key",
@@ -147,7 +151,9 @@ def is_elsewhere(module: str) -> bool:
 
 @pytest.mark.parametrize("module", [name for name in NAMES if not is_elsewhere(name)])
 def test_names_of_the_peer(module):
-    loaded = importlib.import_module(f"pregel.{module}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PregelDeprecationWarning)
+        loaded = importlib.import_module(f"pregel.{module}")
     missing = [
         name
         for name in NAMES[module].split()
@@ -170,6 +176,22 @@ def test_methods_of_the_peer():
 
 
 # ---- what they do
+
+
+def test_a_former_path_says_so():
+    sys.modules.pop("pregel.pregel.types", None)
+    with pytest.warns(LangGraphDeprecatedSinceV10) as caught:
+        from pregel.pregel.types import RetryPolicy as former
+    assert [warning.filename for warning in caught] == [__file__]
+    assert former is RetryPolicy
+
+
+def test_a_graph_is_what_the_protocol_says():
+    graph = StateGraph(Log).add_node("n", lambda state: None).add_edge(START, "n").compile()
+    assert isinstance(graph, PregelProtocol)
+    assert not isinstance(SimpleNamespace(invoke=graph.invoke), PregelProtocol)
+    assert Pregel[Log, None, Log, Log].__origin__ is Pregel
+    assert PregelProtocol[Log, None, Log, Log].__origin__ is PregelProtocol
 
 
 def test_the_version():
@@ -244,7 +266,6 @@ def test_channels_as_a_list():
     assert graph.stream_channels_list == ["l"]
     node = NodeBuilder().subscribe_only("a").do(lambda value: value).write_to("b")
     from pregel.channels import LastValue
-    from pregel.pregel import Pregel
 
     bare = Pregel(
         nodes={"n": node},

@@ -31,8 +31,8 @@ Source: the extension mechanism is msgpack's own (msgpack specification, "Extens
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from itertools import chain
 from threading import get_ident
 from typing import Any, Final, NoReturn, Self
@@ -45,6 +45,7 @@ from checkpoint.base import CheckpointError, CorruptCheckpointError, UnknownType
 from checkpoint.serde import classes, langchain, standard
 from checkpoint.serde.base import Opaque
 from checkpoint.serde.extensions import FIRST_NAMED, Decoder, Encoder
+from checkpoint.serde.pieces import MIN_BYTES, read_in_pieces
 
 FORMAT_TAG: Final = "m1"
 MAX_EXT_DEPTH: Final = 200
@@ -114,14 +115,20 @@ class Serde:
         try:
             body = packb(obj, self._encode, _WRITE)
         except TypeError:
-            body = None
-        if body is None:  # outside of the handler: how the fast way gave up is not part of the next error
-            return self._dumps_lifting(obj)
-        # ormsgpack writes a bytearray as bytes without a word. It cannot have if the body holds no marker of bytes;
-        # most bodies that hold one of these numbers do so by chance, so then the value is asked.
-        if (0xC4 in body or 0xC5 in body or 0xC6 in body) and _may_hold_bytes(body) and not _is_plain(obj):
-            return self._dumps_carefully(obj)
-        return body if len(body) <= MAX_BYTES else _too_large(len(body))
+            pass
+        else:
+            # ormsgpack writes a bytearray as bytes without a word. It cannot have if the body holds no marker of bytes;
+            # most bodies that hold one of these numbers do so by chance, so then the value is asked.
+            n_bytes = len(body)
+            if (
+                (0xC4 in body or 0xC5 in body or (n_bytes > _SHORT and 0xC6 in body))
+                and _may_hold_bytes(body)
+                and not _is_plain(obj)
+            ):
+                return self._dumps_carefully(obj)
+            return body if n_bytes <= MAX_BYTES else _too_large(n_bytes)
+        # Outside of the handler: how the fast way gave up is not part of the next error.
+        return self._dumps_lifting(obj)
 
     def loads(self, body: bytes, *, opaque: bool = False) -> Any:
         """The value of bytes that `dumps` wrote.
@@ -136,6 +143,10 @@ class Serde:
         """
         if len(body) > MAX_BYTES:
             raise CorruptCheckpointError(f"a value of {len(body)} bytes, the limit is {MAX_BYTES}")
+        if len(body) > MIN_BYTES:
+            hook = self._opaque_reader.decode if opaque else self._decode
+            if (found := read_in_pieces(body, partial(unpackb, ext_hook=hook))) is not None:
+                return found[0]
         try:
             if opaque:
                 return unpackb(body, ext_hook=self._opaque_reader.decode)
@@ -502,21 +513,29 @@ _LEAVES: Final = frozenset({str, int, float, bool, bytes, type(None)})
 _LOOKS_LIKE_BYTES: Final = frozenset({bytearray, memoryview})
 
 
-_MARKER_OF_BYTES: Final = re.compile(rb"[\xc4-\xc6]")
-"""How MessagePack begins bytes: 1, 2 or 4 bytes of their length follow."""
-_LOOKS: Final = 4
 _SHORT: Final = 4096
+"""Bytes of a body up to which looking through it takes no longer than looking at its value."""
+_MARKERS_OF_BYTES: Final = ((0xC4, 1), (0xC5, 2))
+"""How bytes begin in a short body, and in how many bytes their length follows; never in 4, after 0xC6."""
+_LOOKS: Final = 4
 
 
 def _may_hold_bytes(body: bytes) -> bool:
     """Is there a marker of bytes that is followed by as many as it says? Gives up with yes after some that are not, and of
-    what takes longer to look through than the value."""
-    if len(body) > _SHORT:
+    a long body."""
+    n_bytes = len(body)
+    if n_bytes > _SHORT:
         return True
-    for looks, marker in enumerate(_MARKER_OF_BYTES.finditer(body)):
-        at = marker.end()
-        start = at + (1, 2, 4)[body[at - 1] - 0xC4]
-        if looks == _LOOKS or start + int.from_bytes(body[at:start], "big") <= len(body):
+    for marker, n_length in _MARKERS_OF_BYTES:
+        at = -1
+        for _ in range(_LOOKS):
+            at = body.find(marker, at + 1)
+            if at < 0:
+                break
+            start = at + 1 + n_length
+            if start + int.from_bytes(body[at + 1 : start], "big") <= n_bytes:
+                return True
+        else:
             return True
     return False
 
@@ -529,9 +548,12 @@ def _is_plain(value: Any) -> bool:
     todo = [value]
     while todo:
         container = todo.pop()
-        elements = container.values() if type(container) is dict else container
-        # One C loop per container; the types of its elements are few.
+        elements: Collection[Any] = container.values() if type(container) is dict else container
+        # One C loop per container, and one for all in a list of dicts; the types of elements are few.
         found = set(map(type, elements))
+        if dict in found and len(found) == 1:
+            elements = [*chain.from_iterable(map(dict.values, elements))]
+            found = set(map(type, elements))
         if found <= _LEAVES:
             continue
         if not found.isdisjoint(_LOOKS_LIKE_BYTES):

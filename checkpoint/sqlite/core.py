@@ -22,6 +22,8 @@ from operator import itemgetter
 from typing import Any, Final, cast
 from zlib import crc32
 
+from ormsgpack import packb
+
 from checkpoint import ids
 from checkpoint.base import (
     N_BITS,
@@ -33,6 +35,7 @@ from checkpoint.base import (
 )
 from checkpoint.chains import (
     PARENT_PRUNED,
+    PARENT_REV,
     STUB,
     THINNED,
     CheckpointRow,
@@ -55,11 +58,16 @@ PART: Final = 800
 """Bytes of a part: with a task path a row of it still fits a 4 KiB page without overflow pages."""
 PARTED_LIMIT: Final = 8192
 """A larger body is one row again, up to twice `LARGE_PART`: its overflow pages waste little."""
-LARGE_PART: Final = 256 * 1024
-"""Bytes of a part of a body of more than twice that. SQLite copies what it is given while no other thread can run."""
+RESULT_LIMIT: Final = 400
+"""Bytes of a task's writes that have a place in a checkpoint's row: with a short header and metadata, and a path of up
+to `PATH_LIMIT`, that still fits without overflow pages."""
+PATH_LIMIT: Final = 128
+LARGE_PART: Final = 8 * 4092 + 600
+"""Bytes of a part of a body of more than twice that: eight overflow pages, and what fits beside the key. SQLite reads a
+whole row to compare its key, so the place of a small row is found by reading some of these."""
 CHANNELS_PER_STATEMENT: Final = 1000
 BIG_DELETE: Final = 5000
-"""Checkpoints of a thread above which its rows are removed in several transactions."""
+"""Rows of a thread above which they are removed in several transactions."""
 DELETE_BATCH: Final = 2000
 RUNS_PER_STATEMENT: Final = 500
 
@@ -102,12 +110,33 @@ _PAYLOAD = (
 )
 _CHECKPOINT = (
     "INSERT INTO checkpoints (space_pk, rev, id, parent_rev, parent_id, up_rev, ts, step, source, flags, run_id, "
-    "header_root, crc, header, metadata) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "header_root, crc, header, metadata, row_crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_CHECKPOINT_WITH_RESULT = _CHECKPOINT.replace(
+    "row_crc) VALUES (", "row_crc, task_id, task_path, task_tag, task_crc, task_data) VALUES (?, ?, ?, ?, ?, "
+)
+_NO_COLUMNS: Final = (None,) * 5
+_ROW: Final = "id, parent_rev, parent_id, up_rev, ts, step, source, flags, run_id, header_root"
+_ROW_COLUMNS: Final = tuple(_ROW.split(", "))
+_SELECT_ROW = f"SELECT {_ROW}, row_crc FROM checkpoints WHERE space_pk = ? AND rev = ?"
+_PUT_CHECKPOINT = f"{_CHECKPOINT} ON CONFLICT DO UPDATE SET " + ", ".join(
+    f"{column} = excluded.{column}" for column in (*_ROW_COLUMNS, "crc", "header", "metadata", "row_crc")
+)
+# The first writes of a task stay, whichever table has them.
 _TASK = (
     "INSERT INTO task_writes (space_pk, rev, task_id, slot, part, task_path, tag, crc, data) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+    "SELECT ?, ?, ?, ?, ?, ?, ?, ?, ? "
+    "WHERE NOT EXISTS (SELECT 1 FROM checkpoints WHERE space_pk = ? AND rev = ? AND task_id = ?) ON CONFLICT DO NOTHING"
 )
+_RESULT = (
+    "UPDATE checkpoints SET task_id = ?, task_path = ?, task_tag = ?, task_crc = ?, task_data = ? "
+    f"WHERE space_pk = ? AND rev = ? AND task_id IS NULL AND flags & {STUB} = 0 AND NOT EXISTS "
+    "(SELECT 1 FROM task_writes WHERE space_pk = ? AND rev = ? AND task_id = ? AND slot = 0)"
+)
+_RESULT_COLUMNS: Final = ("task_id", "task_path", "task_tag", "task_crc", "task_data")
+_NO_RESULT = f"UPDATE checkpoints SET {', '.join(f'{column} = NULL' for column in _RESULT_COLUMNS)}"
+_DROP_RESULT = f"{_NO_RESULT} WHERE space_pk = ? AND rev = ? AND task_id IS NOT NULL"
+_DROP_RESULT_OF = f"{_NO_RESULT} WHERE space_pk = ? AND rev = ? AND task_id = ?"
 _DROP_RESULTS = "DELETE FROM task_writes WHERE space_pk = ? AND rev = ? AND slot = 0"
 _DROP_TASK = "DELETE FROM task_writes WHERE space_pk = ? AND rev = ? AND task_id = ? AND slot = ?"
 
@@ -122,8 +151,12 @@ def id_column(text: str) -> bytes | str:
 
 
 def id_text(stored: bytes | str) -> str:
-    """The text of an id column."""
-    return stored if isinstance(stored, str) else ids.id_from_bytes(stored)
+    """The text of an id column. Raises `CorruptCheckpointError` if it holds something else."""
+    if isinstance(stored, str):
+        return stored
+    if type(stored) is not bytes:
+        raise CorruptCheckpointError(f"a row has {stored!r:.50} for an id: it is one of another table")
+    return ids.id_from_bytes(stored)
 
 
 def _text(stored: bytes | None) -> str | None:
@@ -142,9 +175,13 @@ def _part_size(n_bytes: int) -> int | None:
     return LARGE_PART if n_bytes > 2 * LARGE_PART else None
 
 
-def _parts(data: bytes) -> list[bytes]:
+def _parts(data: bytes) -> Sequence[bytes | memoryview]:
     size = _part_size(len(data))
-    return [data] if size is None else [data[at : at + size] for at in range(0, len(data), size)]
+    if size is None:
+        return [data]
+    # Not copied before SQLite does that, part by part: a copy of all would take long, in one go.
+    view = memoryview(data)
+    return [view[at : at + size] for at in range(0, len(data), size)]
 
 
 def header_crc(rev: int, header: bytes, metadata: str | bytes | None) -> int:
@@ -160,25 +197,49 @@ def header_damage(rev: int) -> str:
     return f"header or metadata of revision {rev} has a wrong checksum"
 
 
+def row_crc(rev: int, columns: Sequence[Any]) -> int:
+    """Checksum of `_ROW_COLUMNS` as they are stored, in their place."""
+    return crc32(packb(columns), rev & _MASK)
+
+
+def task_crc(rev: int, slot: int, task: bytes | str, path: str | None, tag: str | None, body: bytes) -> int:
+    """Checksum of a task row in its place. `task`: as it is stored."""
+    return crc32(body, crc32(packb((task, path or "", tag)), (rev ^ slot) & _MASK))
+
+
+def is_task_sound(
+    crc: int | None, rev: int, slot: int, task: bytes | str, path: str | None, tag: str | None, body: bytes
+) -> bool:
+    """Does a task row have its checksum? That of rows of version 1 is of place and body alone."""
+    return crc == task_crc(rev, slot, task, path, tag, body) or crc == crc32(body, (rev ^ slot) & _MASK)
+
+
+def row_damage(rev: int) -> str:
+    """What to say if it does not match."""
+    return f"the row of revision {rev} has a wrong checksum"
+
+
 def _checkpoint_columns(space_pk: int, row: PlainCheckpoint) -> tuple[Any, ...]:
     rev, own_id, parent_rev, parent_id, up_rev, ts, step, source, flags, run_id, root, header, metadata = row
-    return (
-        space_pk,
-        rev,
-        id_column(own_id),
-        parent_rev,
-        None if parent_id is None else id_column(parent_id),
-        up_rev,
-        ts,
-        step,
-        source,
-        flags,
-        run_id,
-        root,
-        header_crc(rev, header, metadata),
-        header,
-        metadata,
-    )
+    if parent_id is not None:
+        parent_id = id_column(parent_id)  # type: ignore[assignment]
+    columns = id_column(own_id), parent_rev, parent_id, up_rev, ts, step, source, flags, run_id, root
+    crc = header_crc(rev, header, metadata)
+    return (space_pk, rev, *columns, crc, header, metadata, row_crc(rev, columns))
+
+
+def amend(conn: Any, space_pk: int, rev: int, **changes: Any) -> None:
+    """Change columns of a checkpoint's row, and its checksum with them. A row that does not check out will not do so
+    afterwards."""
+    found = conn.execute(_SELECT_ROW, (space_pk, rev)).fetchone()
+    if found is None:
+        return
+    *before, seal = found
+    if seal is None or seal == row_crc(rev, before):
+        after = {**dict(zip(_ROW_COLUMNS, before, strict=True)), **changes}
+        changes["row_crc"] = row_crc(rev, [after[column] for column in _ROW_COLUMNS])
+    columns = ", ".join(f"{column} = ?" for column in changes)
+    conn.execute(f"UPDATE checkpoints SET {columns} WHERE space_pk = ? AND rev = ?", (*changes.values(), space_pk, rev))
 
 
 # ---- writing
@@ -201,7 +262,9 @@ def store(
     try:
         execute("BEGIN IMMEDIATE")  # in here: an interrupt can come when it is done
         lease = terms.lease(steps) if terms is not None else None
-        if steps[0].claim.lane:
+        if len(steps) == 1 and lease is None and _is_superstep(steps[0]):
+            written = _write_superstep(conn, execute, steps[0], codec)
+        elif steps[0].claim.lane:
             written = _write_lane(conn, steps, codec)
         else:
             written = _write_steps(conn, execute, steps, codec, lease)
@@ -239,10 +302,58 @@ def _settle_claim(
             step.space.pk = space_pks[step.space.ns]
 
 
+def _is_superstep(step: EncodedStep) -> bool:
+    """Is it the next checkpoint of a root namespace that is stored, by the claim that holds its thread?"""
+    claim, space = step.claim, step.space
+    return (
+        claim.claimed
+        and claim.number == claim.epoch
+        and not claim.lane
+        and step.rev is not None
+        and space.pk is not None
+        and not space.ns
+        and step.must_exist is None
+        and step.settled is None
+    )
+
+
+def _write_superstep(conn: Any, execute: Any, step: EncodedStep, codec: Codec) -> tuple[int, dict[str, int]]:
+    """What nearly all transactions are (storage.md C5.1, "superstep"): H, a result, P, K, W. As `_write_steps`."""
+    claim, space_pk = step.claim, step.space.pk
+    if execute(_HEAD, (step.rev, space_pk, step.expected, claim.thread_pk, claim.number)).rowcount != 1:
+        raise refusal(conn, step)
+    row = seal(step, codec)
+    assert row is not None
+    assert claim.thread_pk is not None
+    writes = step.writes
+    if writes and _is_result(writes[-1], row):
+        result, parent = _result_columns(writes[-1]), (space_pk, row[PARENT_REV])
+        if execute(_RESULT, (*result, *parent, *parent, result[0])).rowcount == 1:
+            writes = writes[:-1]
+    try:
+        if step.payloads:
+            _insert(conn, _PAYLOAD, _payload_rows(space_pk, step.payloads))
+        execute(_CHECKPOINT, _checkpoint_columns(space_pk, row))
+    except sqlite3.IntegrityError as error:
+        raise _clash(step, error) from error
+    if writes:
+        add_writes(conn, space_pk, writes)
+    return claim.thread_pk, {}
+
+
+def _clash(step: EncodedStep, error: sqlite3.IntegrityError) -> CorruptCheckpointError:
+    # The tip rule makes every key unique: a clash means that rows are there which no header knows.
+    return CorruptCheckpointError(
+        f"a row of step {step.commit.step} exists already ({error})",
+        thread_id=step.claim.thread_id,
+        ns=step.space.ns,
+    )
+
+
 def _write_steps(
     conn: Any, execute: Any, steps: Sequence[EncodedStep], codec: Codec, lease: Lease | None
 ) -> tuple[int, dict[str, int]]:
-    """Everything between BEGIN and COMMIT. Returns the keys of the thread and of new namespaces."""
+    """Everything between BEGIN and COMMIT, whatever is written. Returns the keys of the thread and of new namespaces."""
     first = steps[0]
     claim = first.claim
     thread_pk = claim.thread_pk
@@ -335,11 +446,14 @@ def _write_rows(
     space_pks: Mapping[str, int],
 ) -> None:
     """The rows of steps, after everything that may refuse the claim."""
-    first = steps[0]
-    claim = first.claim
+    claim = steps[0].claim
     payloads: list[tuple[Any, ...]] = []
     checkpoints: list[tuple[Any, ...]] = []
     whole: list[tuple[Any, ...]] = []
+    places: dict[tuple[Any, ...], int] = {}
+    """Of the checkpoints of this batch: where they are in it, by (space, rev)."""
+    results: dict[int, tuple[Any, ...]] = {}
+    """What goes into their rows besides."""
     for step in steps:
         space_pk = step.space.pk
         if space_pk is None:
@@ -351,34 +465,53 @@ def _write_rows(
             if not is_there and all(other.rev != up_rev for other in steps):
                 raise parent_gone(step)
         row = seal(step, codec)
-        for number, root, seq, kind, tag, data in step.payloads:
-            crc = crc32(data, (root ^ seq) & _MASK)
-            if len(data) <= PART:
-                payloads.append((space_pk, number, root, seq, 0, kind, tag, crc, data))
-            else:
-                payloads += _parted_payload(space_pk, number, root, seq, kind, tag, crc, data)
+        payloads += _payload_rows(space_pk, step.payloads)
+        writes = step.writes
         if row is not None:
+            if writes and _is_result(writes[-1], row) and not claim.lane:
+                result = _result_columns(writes[-1])
+                parent = space_pk, row[PARENT_REV]
+                at = places.get(parent)
+                if at is not None:
+                    results[at] = result
+                    writes = writes[:-1]
+                elif execute(_RESULT, (*result, *parent, *parent, result[0])).rowcount == 1:
+                    writes = writes[:-1]
+            places[space_pk, row[0]] = len(checkpoints)
             checkpoints.append(_checkpoint_columns(space_pk, row))
-        if step.writes:
-            _write_tasks(conn, space_pk, step.writes, whole)
+        if writes:
+            _write_tasks(conn, space_pk, writes, whole)
         if step.settled is not None:
             if whole:
                 # They may be those that are dropped: with a lag, a step's flush and its end come in one transaction.
                 _insert(conn, _TASK, whole)
                 whole.clear()
             execute(_DROP_RESULTS, (space_pk, step.settled))
+            execute(_DROP_RESULT, (space_pk, step.settled))
     try:
         if payloads:
             _insert(conn, _PAYLOAD, payloads)
-        if checkpoints:
+        if results:
+            rows = [(*row, *results.get(at, _NO_COLUMNS)) for at, row in enumerate(checkpoints)]
+            conn.executemany(_CHECKPOINT_WITH_RESULT, rows)
+        elif checkpoints:
             _insert(conn, _CHECKPOINT, checkpoints)
     except sqlite3.IntegrityError as error:
-        # The tip rule makes every key unique: a clash means that rows are there which no header knows.
-        raise CorruptCheckpointError(
-            f"a row of step {first.commit.step} exists already ({error})", thread_id=claim.thread_id, ns=first.space.ns
-        ) from error
+        raise _clash(steps[0], error) from error
     if whole:
         _insert(conn, _TASK, whole)
+
+
+def _is_result(write: PlainWrite, row: PlainCheckpoint) -> bool:
+    """Has a task row a place in the row of the checkpoint that its task ran from? `row`: of the step's end."""
+    rev, _, slot, path, _, body = write
+    return slot == 0 and rev == row[PARENT_REV] and len(body) <= RESULT_LIMIT and len(path) <= PATH_LIMIT
+
+
+def _result_columns(write: PlainWrite) -> tuple[Any, ...]:
+    rev, task, _, path, tag, body = write
+    task_id = id_column(task)
+    return task_id, path, tag, task_crc(rev, 0, task_id, path, tag, body), body
 
 
 def _take_claim(conn: Any, first: EncodedStep, lease: Lease | None) -> int:
@@ -431,6 +564,17 @@ def _space_pk(conn: Any, step: EncodedStep, thread_pk: int, space_pks: Mapping[s
     return known
 
 
+def _payload_rows(space_pk: int, payloads: Sequence[PayloadRow]) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = []
+    for number, root, seq, kind, tag, data in payloads:
+        crc = crc32(data, (root ^ seq) & _MASK)
+        if len(data) <= PART:
+            rows.append((space_pk, number, root, seq, 0, kind, tag, crc, data))
+        else:
+            rows += _parted_payload(space_pk, number, root, seq, kind, tag, crc, data)
+    return rows
+
+
 def _parted_payload(
     space_pk: int, number: int, root: int, seq: int, kind: int, tag: str | None, crc: int, data: bytes
 ) -> list[tuple[Any, ...]]:
@@ -461,27 +605,43 @@ def _write_tasks(
     """Add task rows to `whole`, to be inserted together; those that take more statements are stored at once."""
     for rev, task, slot, path, tag, body in writes:
         task_id = id_column(task)
-        crc = crc32(body, (rev ^ slot) & _MASK)
+        crc = task_crc(rev, slot, task_id, path, tag, body)
         in_parts = _part_size(len(body)) is not None
         if whole and (slot or replace or in_parts):
             # Which row of a key stays depends on their order.
             _insert(conn, _TASK, whole)
             whole.clear()
         if slot or replace:
-            conn.execute(_DROP_TASK, (space_pk, rev, task_id, slot))
+            drop_task(conn, space_pk, rev, task_id, slot)
+        # In a checkpoint's row there are regular writes alone.
+        elsewhere = space_pk, rev, None if slot else task_id
         if in_parts:
-            _write_parted_task(conn, (space_pk, rev, task_id, slot), path, tag, crc, body)
+            _write_parted_task(conn, (space_pk, rev, task_id, slot), path, tag, crc, body, elsewhere)
         else:
-            whole.append((space_pk, rev, task_id, slot, 0, path, tag, crc, body))
+            whole.append((space_pk, rev, task_id, slot, 0, path, tag, crc, body, *elsewhere))
 
 
 def _write_parted_task(
-    conn: Any, key: tuple[Any, ...], path: str | None, tag: str | None, crc: int, body: bytes
+    conn: Any,
+    key: tuple[Any, ...],
+    path: str | None,
+    tag: str | None,
+    crc: int,
+    body: bytes,
+    elsewhere: tuple[Any, ...],
 ) -> None:
     pieces = _parts(body)
     # Part 0 decides whether this body is the first one.
-    if conn.execute(_TASK, (*key, 0, path, tag, crc, pieces[0])).rowcount == 1:
-        _insert(conn, _TASK, [(*key, part, None, None, None, piece) for part, piece in enumerate(pieces) if part])
+    if conn.execute(_TASK, (*key, 0, path, tag, crc, pieces[0], *elsewhere)).rowcount == 1:
+        rest = [(*key, part, None, None, None, piece, *elsewhere) for part, piece in enumerate(pieces) if part]
+        _insert(conn, _TASK, rest)
+
+
+def drop_task(conn: Any, space_pk: int, rev: int, task_id: Any, slot: int) -> None:
+    """Remove one task row; the id as it is stored."""
+    conn.execute(_DROP_TASK, (space_pk, rev, task_id, slot))
+    if not slot:
+        conn.execute(_DROP_RESULT_OF, (space_pk, rev, task_id))
 
 
 def refusal(conn: Any, step: EncodedStep) -> CheckpointConflictError:
@@ -572,7 +732,7 @@ class Reader:
         rows = self.conn.execute(
             # Metadata as bytes: damaged, they need not be a text.
             "SELECT c.rev, c.header, c.crc, CAST(c.metadata AS BLOB), c.parent_rev, c.flags, t.id, t.parent_id, "
-            "t.up_rev, t.ts, t.step, t.source, t.run_id, t.header_root, p.id, p.flags, t.rev FROM checkpoints t "
+            "t.up_rev, t.ts, t.step, t.source, t.run_id, t.header_root, t.row_crc, p.id, p.flags, t.rev FROM checkpoints t "
             "JOIN checkpoints c ON c.space_pk = t.space_pk AND c.rev BETWEEN t.header_root AND t.rev "
             "AND c.header_root = t.header_root "
             "LEFT JOIN checkpoints p ON c.rev = t.rev AND p.space_pk = t.space_pk AND p.rev = t.parent_rev "
@@ -598,8 +758,8 @@ class Reader:
         rows = self.conn.execute(
             f"WITH want (space, at) AS (VALUES {','.join(['(?,?)'] * len(places))}) "
             "SELECT c.rev, c.header, c.crc, CAST(c.metadata AS BLOB), c.parent_rev, c.flags, t.id, t.parent_id, "
-            "t.up_rev, t.ts, t.step, t.source, t.run_id, t.header_root, p.id, p.flags, t.rev, t.space_pk FROM want "
-            "CROSS JOIN checkpoints t ON t.space_pk = want.space AND t.rev = want.at "
+            "t.up_rev, t.ts, t.step, t.source, t.run_id, t.header_root, t.row_crc, p.id, p.flags, t.rev, t.space_pk "
+            "FROM want CROSS JOIN checkpoints t ON t.space_pk = want.space AND t.rev = want.at "
             "JOIN checkpoints c ON c.space_pk = t.space_pk AND c.rev BETWEEN t.header_root AND t.rev "
             "AND c.header_root = t.header_root "
             "LEFT JOIN checkpoints p ON c.rev = t.rev AND p.space_pk = t.space_pk AND p.rev = t.parent_rev "
@@ -614,11 +774,14 @@ class Reader:
         if not rows:
             # The row itself always matches, unless its header chain is damaged.
             return None
-        last = rows[-1]
-        _, header, _, metadata, parent_rev, flags, own, parent, up_rev, ts, step, source, run_id, root, above, _ = last
+        _, header, _, metadata, parent_rev, flags, own, *more = rows[-1]
+        parent, up_rev, ts, step, source, run_id, root, seal, above, flags_above = more
         if flags & STUB:
             return None
         checkpoint_id = id_text(own)
+        columns = own, parent_rev, parent, up_rev, ts, step, source, flags, run_id, root
+        if seal is not None and seal != row_crc(rev, columns):
+            raise CorruptCheckpointError(row_damage(rev), checkpoint_id=checkpoint_id)
         headers: list[tuple[int, bytes]] = []
         revs: set[int] = set()
         for at, its_header, crc, its_metadata, its_parent, its_flags, *_ in rows:
@@ -651,7 +814,7 @@ class Reader:
             header,
             None if metadata is None else metadata.decode(),
         )
-        return Found(row, headers, None if above is None or last[15] & STUB else id_text(above))
+        return Found(row, headers, None if above is None or flags_above & STUB else id_text(above))
 
     def alias(self, space_pk: int, checkpoint_id: str) -> int | None:
         """As `Rows.alias`."""
@@ -703,6 +866,7 @@ class Reader:
                 first_tag, first_crc = tag, crc
             if part or (at + 1 < len(rows) and rows[at + 1][3]):
                 pieces.append(data)
+                rows[at] = ()  # freed as soon as it is joined, not all at once at the end
                 if at + 1 < len(rows) and rows[at + 1][3]:
                     continue
                 data = b"".join(pieces)
@@ -717,10 +881,13 @@ class Reader:
 
     def tasks_of(self, space_pk: int, revs: Sequence[int]) -> Mapping[int, list[WriteRow]]:
         """As `Rows.tasks_of`."""
+        marks = _marks(revs)
         rows = self.conn.execute(
-            "SELECT task_id, slot, part, task_path, tag, crc, data, rev FROM task_writes WHERE space_pk = ? "
-            f"AND rev IN ({_marks(revs)}) ORDER BY rev, task_id, slot, part",
-            (space_pk, *revs),
+            "SELECT task_id, slot, part, task_path, tag, crc, data, rev FROM task_writes "
+            f"WHERE space_pk = ? AND rev IN ({marks}) UNION ALL "
+            "SELECT task_id, 0, 0, task_path, task_tag, task_crc, task_data, rev FROM checkpoints "
+            f"WHERE space_pk = ? AND rev IN ({marks}) AND task_id IS NOT NULL ORDER BY rev, task_id, slot, part",
+            (space_pk, *revs, space_pk, *revs),
         ).fetchall()
         return {rev: self._tasks(rev, [row[:-1] for row in own]) for rev, own in groupby(rows, itemgetter(-1))}
 
@@ -729,8 +896,10 @@ class Reader:
         rows = self.conn.execute(
             f"WITH want (space, at) AS (VALUES {','.join(['(?,?)'] * len(places))}) "
             "SELECT w.task_id, w.slot, w.part, w.task_path, w.tag, w.crc, w.data, w.rev, w.space_pk FROM want "
-            "CROSS JOIN task_writes w ON w.space_pk = want.space AND w.rev = want.at "
-            "ORDER BY w.space_pk, w.task_id, w.slot, w.part",
+            "CROSS JOIN task_writes w ON w.space_pk = want.space AND w.rev = want.at UNION ALL "
+            "SELECT c.task_id, 0, 0, c.task_path, c.task_tag, c.task_crc, c.task_data, c.rev, c.space_pk FROM want "
+            "CROSS JOIN checkpoints c ON c.space_pk = want.space AND c.rev = want.at WHERE c.task_id IS NOT NULL "
+            "ORDER BY space_pk, task_id, slot, part",
             [number for place in places for number in place],
         ).fetchall()
         groups = ((space_pk, list(own)) for space_pk, own in groupby(rows, itemgetter(-1)))
@@ -740,18 +909,20 @@ class Reader:
     def _tasks(rev: int, rows: list[Any]) -> list[WriteRow]:
         writes: list[WriteRow] = []
         pieces: list[bytes] = []
-        head: tuple[str | None, str | None, int] = None, None, 0
+        head: tuple[str | None, str | None, int | None] = None, None, None
         for at, (task, slot, part, path, tag, crc, data) in enumerate(rows):
             if part != len(pieces):
                 raise CorruptCheckpointError(f"writes of task {id_text(task)!r} lack part {len(pieces)}")
             pieces.append(data)
             if part == 0:
                 head = path, tag, crc
+                if at and rows[at - 1][:2] == (task, slot):
+                    raise CorruptCheckpointError(f"writes of task {id_text(task)!r} are stored twice")
             if at + 1 < len(rows) and rows[at + 1][2]:
                 continue
             body = data if part == 0 else b"".join(pieces)
             pieces.clear()
-            if crc32(body, (rev ^ slot) & _MASK) != head[2]:
+            if not is_task_sound(head[2], rev, slot, task, head[0], head[1], body):
                 raise CorruptCheckpointError(f"writes of task {id_text(task)!r} have a wrong checksum")
             writes.append(WriteRow(rev, id_text(task), slot, head[0] or "", head[1], body))
         writes.sort(key=lambda row: (row.path, row.task_id, row.slot))
@@ -897,8 +1068,7 @@ class Writer(Reader):
 
     def put_checkpoint(self, space_pk: int, row: CheckpointRow) -> None:
         """As `Transaction.put_checkpoint`."""
-        self.conn.execute("DELETE FROM checkpoints WHERE space_pk = ? AND rev = ?", (space_pk, row.rev))
-        self.conn.execute(_CHECKPOINT, _checkpoint_columns(space_pk, row))
+        self.conn.execute(_PUT_CHECKPOINT, _checkpoint_columns(space_pk, row))
 
     def later_headers(self, space_pk: int, header_root: int, rev: int) -> list[int]:
         """As `Transaction.later_headers`."""
@@ -911,17 +1081,13 @@ class Writer(Reader):
     def set_header(self, space_pk: int, rev: int, header_root: int, header: bytes | None) -> None:
         """As `Transaction.set_header`."""
         if header is None:
-            self.conn.execute(
-                "UPDATE checkpoints SET header_root = ? WHERE space_pk = ? AND rev = ?", (header_root, space_pk, rev)
-            )
+            amend(self.conn, space_pk, rev, header_root=header_root)
             return
         (metadata,) = self.conn.execute(
             "SELECT metadata FROM checkpoints WHERE space_pk = ? AND rev = ?", (space_pk, rev)
         ).fetchone()
-        self.conn.execute(
-            "UPDATE checkpoints SET header_root = ?, header = ?, crc = ? WHERE space_pk = ? AND rev = ?",
-            (header_root, header, header_crc(rev, header, metadata), space_pk, rev),
-        )
+        crc = header_crc(rev, header, metadata)
+        amend(self.conn, space_pk, rev, header_root=header_root, header=header, crc=crc)
 
     def set_head(self, space_pk: int, rev: int | None) -> None:
         """As `Transaction.set_head`."""
@@ -933,11 +1099,8 @@ class Writer(Reader):
 
     def add_payloads(self, space_pk: int, payloads: Sequence[PayloadRow]) -> None:
         """As `Transaction.add_payloads`."""
-        rows: list[tuple[Any, ...]] = []
-        for number, root, seq, kind, tag, data in payloads:
-            rows += _parted_payload(space_pk, number, root, seq, kind, tag, crc32(data, (root ^ seq) & _MASK), data)
-        if rows:
-            _insert(self.conn, _PAYLOAD, rows)
+        if payloads:
+            _insert(self.conn, _PAYLOAD, _payload_rows(space_pk, payloads))
 
     def chain_tags(
         self, space_pk: int, after: tuple[int, int, int] | None, limit: int
@@ -967,9 +1130,11 @@ class Writer(Reader):
 
     def task_rows(self, space_pk: int, after: int | None, limit: int) -> list[PlainWrite]:
         """As `StoredRows.task_rows`."""
+        above = -1 if after is None else after
         revs = self.conn.execute(
-            "SELECT DISTINCT rev FROM task_writes WHERE space_pk = ? AND rev > ? ORDER BY rev LIMIT ?",
-            (space_pk, -1 if after is None else after, limit),
+            "SELECT rev FROM task_writes WHERE space_pk = ? AND rev > ? UNION "
+            "SELECT rev FROM checkpoints WHERE space_pk = ? AND rev > ? AND task_id IS NOT NULL ORDER BY rev LIMIT ?",
+            (space_pk, above, space_pk, above, limit),
         ).fetchall()
         page: list[PlainWrite] = []
         for (rev,) in revs:
@@ -1025,10 +1190,13 @@ class Writer(Reader):
 
     def task_keys(self, space_pk: int, rev: int | None = None) -> list[tuple[int, str | bytes, int]]:
         """As `Upkeep.task_keys`."""
-        statement = "SELECT DISTINCT rev, task_id, slot FROM task_writes WHERE space_pk = ?"
-        if rev is None:
-            return self.conn.execute(statement, (space_pk,)).fetchall()  # type: ignore[no-any-return]
-        return self.conn.execute(statement + " AND rev = ?", (space_pk, rev)).fetchall()  # type: ignore[no-any-return]
+        where, bound = ("space_pk = ?", [space_pk]) if rev is None else ("space_pk = ? AND rev = ?", [space_pk, rev])
+        keys: list[tuple[int, str | bytes, int]] = self.conn.execute(
+            f"SELECT rev, task_id, slot FROM task_writes WHERE {where} UNION "
+            f"SELECT rev, task_id, 0 FROM checkpoints WHERE {where} AND task_id IS NOT NULL",
+            [*bound, *bound],
+        ).fetchall()
+        return keys
 
     def header_line(self, space_pk: int, header_root: int, last: int) -> list[tuple[int, bytes]]:
         """As `Upkeep.header_line`."""
@@ -1051,37 +1219,41 @@ class Writer(Reader):
 
     def mark_pruned(self, space_pk: int, rev: int, *, parent: bool, up: bool, to: int | None = None) -> None:
         """As `Upkeep.mark_pruned`."""
+        changes: dict[str, Any] = {"up_rev": None} if up else {}
         if parent:
-            self.conn.execute(
-                f"UPDATE checkpoints SET parent_rev = ?, flags = flags | {PARENT_PRUNED} "
-                "WHERE space_pk = ? AND rev = ?",
-                (to, space_pk, rev),
-            )
-        if up:
-            self.conn.execute("UPDATE checkpoints SET up_rev = NULL WHERE space_pk = ? AND rev = ?", (space_pk, rev))
+            changes |= {"parent_rev": to, "flags": self._flags(space_pk, rev) | PARENT_PRUNED}
+        if changes:
+            amend(self.conn, space_pk, rev, **changes)
 
     def mark_thinned(self, space_pk: int, rev: int) -> None:
         """As `Upkeep.mark_thinned`."""
-        self.conn.execute(
-            f"UPDATE checkpoints SET flags = flags | {THINNED} WHERE space_pk = ? AND rev = ?", (space_pk, rev)
-        )
+        amend(self.conn, space_pk, rev, flags=self._flags(space_pk, rev) | THINNED)
 
-    def drop_checkpoint(self, space_pk: int, rev: int, *, stub: bool) -> None:
+    def _flags(self, space_pk: int, rev: int) -> int:
+        row = self.conn.execute(
+            "SELECT flags FROM checkpoints WHERE space_pk = ? AND rev = ?", (space_pk, rev)
+        ).fetchone()
+        return 0 if row is None else row[0]
+
+    def drop_checkpoint(self, space_pk: int, rev: int, *, stub: bool) -> int:
         """As `Upkeep.drop_checkpoint`."""
         row = self.conn.execute(
-            "SELECT id, header FROM checkpoints WHERE space_pk = ? AND rev = ?", (space_pk, rev)
+            "SELECT id, header, flags FROM checkpoints WHERE space_pk = ? AND rev = ?", (space_pk, rev)
         ).fetchone()
         if row is None:
-            return
-        self.conn.execute("DELETE FROM aliases WHERE space_pk = ? AND id = ? AND rev = ?", (space_pk, row[0], rev))
+            return 0
+        own_id, header, flags = row
+        n_aliases: int = self.conn.execute(
+            "DELETE FROM aliases WHERE space_pk = ? AND id = ? AND rev = ?", (space_pk, own_id, rev)
+        ).rowcount
         if not stub:
             self.conn.execute("DELETE FROM checkpoints WHERE space_pk = ? AND rev = ?", (space_pk, rev))
-            return
-        self.conn.execute(
-            f"UPDATE checkpoints SET flags = flags | {STUB | PARENT_PRUNED}, parent_rev = NULL, parent_id = NULL, "
-            "up_rev = NULL, run_id = NULL, metadata = NULL, crc = ? WHERE space_pk = ? AND rev = ?",
-            (header_crc(rev, row[1], None), space_pk, rev),
-        )
+            return 1 + n_aliases
+        crc = header_crc(rev, header, None)
+        flags |= STUB | PARENT_PRUNED
+        nothing = dict.fromkeys(("parent_rev", "parent_id", "up_rev", "run_id", "metadata", *_RESULT_COLUMNS))
+        amend(self.conn, space_pk, rev, flags=flags, crc=crc, **nothing)
+        return 1 + n_aliases
 
     def drop_tasks(self, space_pk: int, rev: int, limit: int) -> int:
         """As `Upkeep.drop_tasks`."""
@@ -1090,17 +1262,22 @@ class Writer(Reader):
             "(SELECT task_id, slot, part FROM task_writes WHERE space_pk = ? AND rev = ? LIMIT ?)",
             (space_pk, rev, space_pk, rev, limit),
         ).rowcount
+        if n_rows < limit:
+            n_rows += self.conn.execute(_DROP_RESULT, (space_pk, rev)).rowcount
         return n_rows
 
     def drop_task(self, space_pk: int, rev: int, task: Any, slot: int) -> None:
         """As `Upkeep.drop_task`."""
-        self.conn.execute(_DROP_TASK, (space_pk, rev, task, slot))
+        drop_task(self.conn, space_pk, rev, task, slot)
 
-    def drop_chain(self, space_pk: int, number: int, root: int, first: int, last: int) -> int:
+    def drop_chain(self, space_pk: int, number: int, root: int, first: int, last: int, limit: int) -> int:
         """As `Upkeep.drop_chain`."""
+        chain = space_pk, number, root
         n_rows: int = self.conn.execute(
-            "DELETE FROM payloads WHERE space_pk = ? AND chan = ? AND root = ? AND seq BETWEEN ? AND ?",
-            (space_pk, number, root, first, last),
+            "DELETE FROM payloads WHERE space_pk = ? AND chan = ? AND root = ? AND (seq, part) IN "
+            "(SELECT seq, part FROM payloads WHERE space_pk = ? AND chan = ? AND root = ? AND seq BETWEEN ? AND ? "
+            "ORDER BY seq DESC, part LIMIT ?)",
+            (*chain, *chain, first, last, limit),
         ).rowcount
         return n_rows
 
@@ -1110,10 +1287,7 @@ class Writer(Reader):
 
     def retire(self, thread_pk: int) -> None:
         """As `Upkeep.retire`."""
-        (n_checkpoints,) = self.conn.execute(
-            "SELECT count(*) FROM spaces JOIN checkpoints USING (space_pk) WHERE thread_pk = ?", (thread_pk,)
-        ).fetchone()
-        if n_checkpoints <= BIG_DELETE:
+        if _n_rows(self.conn, thread_pk, BIG_DELETE + 1) <= BIG_DELETE:
             self.conn.execute("DELETE FROM threads WHERE thread_pk = ?", (thread_pk,))
         else:
             # From here on it cannot be found, and nobody's epoch fits.
@@ -1143,6 +1317,17 @@ class Writer(Reader):
 
 
 # ---- whole threads
+
+
+def _n_rows(conn: Any, thread_pk: int, limit: int) -> int:
+    """Rows of a thread's checkpoints, counted up to a limit."""
+    n_rows = 0
+    for table in ("checkpoints", "task_writes", "payloads", "aliases"):
+        n_rows += conn.execute(
+            f"SELECT count(*) FROM (SELECT 1 FROM spaces JOIN {table} USING (space_pk) WHERE thread_pk = ? LIMIT ?)",
+            (thread_pk, limit - n_rows),
+        ).fetchone()[0]
+    return n_rows
 
 
 def retire_expired(conn: Any, thread_id: str, now: float) -> bool:
@@ -1176,6 +1361,7 @@ def finish_deletes(conn: Any) -> None:
                 ("payloads", "chan, root, seq, part"),
                 ("task_writes", "rev, task_id, slot, part"),
                 ("checkpoints", "rev"),
+                ("aliases", "id"),
             ):
                 statement = (
                     f"DELETE FROM {table} WHERE space_pk = ? AND ({key}) IN "
@@ -1183,6 +1369,10 @@ def finish_deletes(conn: Any) -> None:
                 )
                 while _delete(conn, statement, (space_pk, space_pk)) == DELETE_BATCH:
                     pass
+        some = f"SELECT space_pk FROM spaces WHERE thread_pk = ? LIMIT {DELETE_BATCH}"
+        statement = f"DELETE FROM spaces WHERE space_pk IN ({some})"
+        while _delete(conn, statement, (thread_pk,)) == DELETE_BATCH:
+            pass
         _delete(conn, "DELETE FROM threads WHERE thread_pk = ?", (thread_pk,))
 
 
@@ -1215,7 +1405,7 @@ def copy_thread(conn: Any, source_pk: int, target_id: str) -> int:
         (
             "checkpoints",
             "rev, id, parent_rev, parent_id, up_rev, ts, step, source, flags, run_id, header_root, crc, header, "
-            "metadata",
+            "metadata, row_crc, task_id, task_path, task_tag, task_crc, task_data",
         ),
         ("aliases", "id, rev"),
         ("payloads", "chan, root, seq, part, kind, tag, crc, data"),

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from checkpoint.base import SaverOpenError
+from checkpoint.base import CorruptCheckpointError, SaverOpenError
 from checkpoint.files import make_private
 
 BUSY_MS: Final = 5000
@@ -105,10 +105,13 @@ def check_place(path: str, *, read_only: bool) -> None:
 
 @contextmanager
 def explained(path: str) -> Iterator[None]:
-    """Turn what SQLite says when a file cannot be opened into `SaverOpenError`. Other errors stay as they are."""
+    """Turn what SQLite says when a file cannot be opened into `SaverOpenError`, or `CorruptCheckpointError` if that is
+    because it is damaged. Other errors stay as they are."""
     try:
         yield
     except sqlite3.DatabaseError as error:
+        if _kind(error) == sqlite3.SQLITE_CORRUPT:
+            raise CorruptCheckpointError(f"SQLite cannot open {path} ({error})") from error
         reason = _reason(error)
         if reason is None:
             raise

@@ -38,7 +38,7 @@ from functools import partial
 from itertools import islice, takewhile
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar
 
 from typing_extensions import ParamSpec
 
@@ -57,7 +57,7 @@ from checkpoint.retention import Retention
 from checkpoint.row_saver import HistoryWrites, RowSaver
 from checkpoint.rows import Address, refuse_stale
 from checkpoint.sqlite import core, leases, opening
-from checkpoint.sqlite.migrations import check_sqlite, known_version, migrate
+from checkpoint.sqlite.migrations import check_sqlite, known_version, migrate, read_as_newest
 from checkpoint.sqlite.scan import Mender, Scanner, readable
 from checkpoint.workers import LoopThread, Worker
 
@@ -136,7 +136,9 @@ class _Connections:
     def open(self, *, readonly: bool = False) -> sqlite3.Connection:
         assert self.path is not None
         if self.read_only:
-            return opening.connect_to_read(self.path, busy_ms=_BUSY_MS)
+            conn = opening.connect_to_read(self.path, busy_ms=_BUSY_MS)
+            read_as_newest(conn)
+            return conn
         conn = opening.connect(self.path, busy_ms=_BUSY_MS)
         if readonly:
             conn.execute("PRAGMA query_only = ON")
@@ -208,6 +210,8 @@ class _Connections:
 
 class _SqliteSaver(RowSaver):
     """What both classes are: all methods of both APIs, from any thread and any loop."""
+
+    _maps: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -343,7 +347,8 @@ class _SqliteSaver(RowSaver):
         connections = self._connections
         if connections is None or self._closed:
             connections = self._open()
-        connections.check_process()
+        if connections.n_forks != _n_forks:
+            connections.check_process()
         return connections
 
     def close(self) -> None:
@@ -384,8 +389,9 @@ class _SqliteSaver(RowSaver):
         steps = _flat(batch)
         if not steps:
             return
-        self._check_writable()
         connections = self._live()
+        if connections.read_only:
+            self._check_writable()
         claim = steps[0].claim
         if claim.thread_id in self._unwritten:
             self._settle(claim.thread_id)
@@ -472,6 +478,9 @@ class _SqliteSaver(RowSaver):
                 if not isinstance(error, CheckpointError):
                     error.add_note(f"thread {claim.thread_id!r}: nothing from step {steps[0].commit.step} on is stored")
             raise
+        for step in steps:
+            if step.size > INLINE_BYTES:
+                step.release()
         if connections.single is None:
             self._count_wal(connections, steps)
 
@@ -563,10 +572,14 @@ class _SqliteSaver(RowSaver):
 
     def _count_wal(self, connections: _Connections, steps: Sequence[EncodedStep]) -> None:
         # A page of each table, then what rows and bodies take beyond it; the next checkpoint gives the true figure.
-        n_bytes = 4 * PAGE_BYTES
+        n_bytes = self._wal_bytes + 4 * PAGE_BYTES
         for step in steps:
             n_bytes += ROW_BYTES + step.size * 5 // 4
-        self._wal_bytes += n_bytes
+        self._wal_bytes = n_bytes
+        if n_bytes > WAL_TRIGGER or self._short_fold:
+            self._fold_if_due(connections)
+
+    def _fold_if_due(self, connections: _Connections) -> None:
         if self._wal_bytes > max(WAL_LIMIT, self._fold_at):
             # A commit that may be on an event loop does not wait: the one that took it past the limit.
             pauses = _FOLD_PAUSES_S if self._wal_bytes > WAL_LIMIT + 2 * INLINE_BYTES else ()

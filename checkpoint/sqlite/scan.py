@@ -54,15 +54,19 @@ def _is_damage(error: sqlite3.DatabaseError) -> bool:
 def _readable(method: Callable[P, T]) -> Callable[P, T]:
     @wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        with readable():
-            return method(*args, **kwargs)
+        try:
+            with readable():
+                return method(*args, **kwargs)
+        except (TypeError, ValueError, AttributeError) as error:
+            # A page that stands in the place of another one is a sound tree of other columns.
+            raise CorruptCheckpointError(f"rows hold values that their columns cannot have ({error})") from error
 
     return call
 
 
 _HEADER_COLUMNS = (
     "c.rev, c.id, c.parent_rev, c.parent_id, c.up_rev, c.ts, c.step, c.source, c.flags, c.run_id, c.header_root, "
-    "c.header, CAST(c.metadata AS BLOB), c.crc"
+    "c.header, CAST(c.metadata AS BLOB), c.crc, c.row_crc"
 )
 # Of a thread that is being deleted, rows go table by table: nothing of it is looked at.
 _SPACE = (
@@ -87,7 +91,7 @@ class Scanner:
             "AND (expires_at IS NULL OR expires_at > ?) ORDER BY thread_pk LIMIT ?",
             (-1 if after is None else after, time.time(), limit),
         ).fetchall()
-        return [ScannedThread(*row) for row in rows]
+        return _onward("threads", [ScannedThread(*row) for row in rows], after, lambda found: found.key)
 
     @_readable
     def thread(self, thread_id: str) -> ScannedThread | None:
@@ -106,7 +110,7 @@ class Scanner:
             f"{_SPACE} AND s.ns {'>=' if after is None else '>'} ? ORDER BY s.ns LIMIT ?",
             (thread_key, after or "", limit),
         ).fetchall()
-        return [ScannedSpace(*row) for row in rows]
+        return _onward("spaces", [ScannedSpace(*row) for row in rows], after, lambda found: found.ns)
 
     @_readable
     def space(self, thread_key: int, ns: str) -> ScannedSpace | None:
@@ -133,7 +137,7 @@ class Scanner:
             f"SELECT {_HEADER_COLUMNS} FROM checkpoints c WHERE c.space_pk = ? AND c.rev > ? ORDER BY c.rev LIMIT ?",
             (space_pk, -1 if after is None else after, limit),
         ).fetchall()
-        return [_checkpoint(row) for row in rows]
+        return _onward("checkpoints", [_checkpoint(row) for row in rows], after, lambda found: found.row.rev)
 
     @_readable
     def line(self, space_pk: int, root: int, below: int) -> list[ScannedCheckpoint]:
@@ -158,11 +162,12 @@ class Scanner:
         )
         found: list[ScannedBody] = []
         for (number, root, seq), parts in _groups(rows, key=3):
-            _, tag, crc, _ = parts[0]
+            part, tag, crc, _ = parts[0]
             body = b"".join([data for _, _, _, data in parts])
-            damage = _damage(f"chain {number}/{root}, row {seq}", parts, crc, body, root ^ seq)
-            found.append(ScannedBody(number, root, seq, tag, body, damage))
-        return found
+            is_sound = crc32(body, (root ^ seq) & _MASK) == crc
+            damage = _damage(f"chain {number}/{root}, row {seq}", parts, is_sound)
+            found.append(ScannedBody(number, root, seq, tag, body, damage, is_going=part > 0))
+        return _onward("payloads", found, after, lambda one: one[:3])
 
     @_readable
     def count_rows(self, space_pk: int, number: int, root: int, first: int, last: int) -> int:
@@ -182,7 +187,7 @@ class Scanner:
             "AND (chan, root) > (?, ?) GROUP BY chan, root ORDER BY chan, root LIMIT ?",
             (space_pk, *(after or (-1, -1)), limit),
         ).fetchall()
-        return [Chain(*row) for row in rows]
+        return _onward("payloads", [Chain(*row) for row in rows], after, lambda found: (found.number, found.root))
 
     @_readable
     def bytes_behind(self, space_pk: int, number: int, root: int, seq: int) -> int:
@@ -200,8 +205,11 @@ class Scanner:
         key = (-1, "", 0) if after is None else (after[0], core.id_column(after[1]), after[2])
         rows = self._page(
             "SELECT rev, task_id, slot, part, task_path, tag, crc, data FROM task_writes WHERE space_pk = ? "
-            "AND (rev, task_id, slot) > (?, ?, ?) ORDER BY rev, task_id, slot, part LIMIT ?",
-            (space_pk, *key),
+            "AND (rev, task_id, slot) > (?, ?, ?) UNION ALL "
+            "SELECT rev, task_id, 0, 0, task_path, task_tag, task_crc, task_data FROM checkpoints WHERE space_pk = ? "
+            "AND rev >= ? AND (rev, task_id, 0) > (?, ?, ?) AND task_id IS NOT NULL "
+            "ORDER BY rev, task_id, slot, part LIMIT ?",
+            (space_pk, *key, space_pk, key[0], *key),
             limit,
             n_bytes,
             key=3,
@@ -211,16 +219,19 @@ class Scanner:
             _, path, tag, crc, _ = parts[0]
             task_id = core.id_text(task)
             body = b"".join([part[-1] for part in parts])
-            damage = _damage(f"writes of task {task_id!r}, slot {slot}", parts, crc, body, rev ^ slot)
+            is_sound = core.is_task_sound(crc, rev, slot, task, path, tag, body)
+            damage = _damage(f"writes of task {task_id!r}, slot {slot}", parts, is_sound)
             found.append(ScannedTask(WriteRow(rev, task_id, slot, path or "", tag, body), damage))
-        return found
+        return _onward("task_writes", found, after, lambda one: (one.row.rev, one.row.task_id, one.row.slot), _task_key)
 
     @_readable
     def write_sizes(self, space_pk: int) -> tuple[int, int]:
         """As `Scan.write_sizes`."""
         n_rows, n_bytes = self.conn.execute(
-            "SELECT coalesce(sum(part = 0), 0), coalesce(sum(length(data)), 0) FROM task_writes WHERE space_pk = ?",
-            (space_pk,),
+            "SELECT coalesce(sum(part = 0), 0), coalesce(sum(length(data)), 0) FROM ("
+            "SELECT part, data FROM task_writes WHERE space_pk = ? UNION ALL "
+            "SELECT 0, task_data FROM checkpoints WHERE space_pk = ? AND task_id IS NOT NULL)",
+            (space_pk, space_pk),
         ).fetchone()
         return n_rows, n_bytes
 
@@ -232,7 +243,8 @@ class Scanner:
             f"ORDER BY id LIMIT ?",
             (space_pk, limit) if after is None else (space_pk, core.id_column(after), limit),
         ).fetchall()
-        return [(core.id_text(stored), rev) for stored, rev in rows]
+        found = [(core.id_text(stored), rev) for stored, rev in rows]
+        return _onward("aliases", found, after, lambda one: one[0], _id_key)
 
     @_readable
     def alias(self, space_pk: int, checkpoint_id: str) -> int | None:
@@ -301,10 +313,7 @@ class Mender(core.Writer):
 
     def remove_write(self, space_pk: int, rev: int, task_id: str, slot: int) -> None:
         """As `Mending.remove_write`."""
-        self.conn.execute(
-            "DELETE FROM task_writes WHERE space_pk = ? AND rev = ? AND task_id = ? AND slot = ?",
-            (space_pk, rev, core.id_column(task_id), slot),
-        )
+        core.drop_task(self.conn, space_pk, rev, core.id_column(task_id), slot)
 
     def remove_rows(self, space_pk: int, number: int, root: int, first: int) -> None:
         """As `Mending.remove_rows`."""
@@ -314,8 +323,35 @@ class Mender(core.Writer):
         )
 
 
+def _onward(
+    table: str, page: list[T], after: Any, key_of: Callable[[T], Any], order: Callable[[Any], Any] = lambda key: key
+) -> list[T]:
+    """The page itself, if its keys ascend, and lie behind `after`: those of a damaged tree may lead round in a circle.
+
+    `order`: a key as SQLite orders it.
+    """
+    before = None if after is None else order(after)
+    for one in page:
+        key = order(key_of(one))
+        if before is not None and not key > before:
+            raise CorruptCheckpointError(f"rows of table {table!r} are not in the order of their keys")
+        before = key
+    return page
+
+
+def _id_key(checkpoint_id: str) -> Any:
+    # Texts come before blobs.
+    stored = core.id_column(checkpoint_id)
+    return isinstance(stored, bytes), stored
+
+
+def _task_key(key: tuple[int, str, int]) -> Any:
+    rev, task_id, slot = key
+    return rev, _id_key(task_id), slot
+
+
 def _checkpoint(row: Any) -> ScannedCheckpoint:
-    rev, own, parent_rev, parent, *rest, header, metadata, crc = row
+    rev, own, parent_rev, parent, *rest, header, metadata, crc, seal = row
     found = CheckpointRow._make(
         (
             rev,
@@ -327,8 +363,12 @@ def _checkpoint(row: Any) -> ScannedCheckpoint:
             None if metadata is None else metadata.decode("utf-8", "replace"),
         )
     )
-    is_sound = core.header_crc(rev, header, metadata) == crc
-    return ScannedCheckpoint(found, None if is_sound else core.header_damage(rev))
+    damage: str | None = None
+    if core.header_crc(rev, header, metadata) != crc:
+        damage = core.header_damage(rev)
+    elif seal is not None and seal != core.row_crc(rev, (own, parent_rev, parent, *rest)):
+        damage = core.row_damage(rev)
+    return ScannedCheckpoint(found, damage)
 
 
 def _groups(rows: Sequence[Any], *, key: int) -> Iterator[tuple[Any, list[Any]]]:
@@ -345,12 +385,13 @@ def _groups(rows: Sequence[Any], *, key: int) -> Iterator[tuple[Any, list[Any]]]
         yield now, parts
 
 
-def _damage(what: str, parts: Sequence[Any], crc: int | None, body: bytes, place: int) -> str | None:
-    """Why a body cannot be trusted, None if it checks out. `parts`: rows that begin with their part number."""
+def _damage(what: str, parts: Sequence[Any], is_sound: bool) -> str | None:
+    """Why a body cannot be trusted, None if it checks out. `parts`: rows that begin with their part number; `is_sound`: is
+    the checksum right?"""
     for expected, part in enumerate(parts):
         if part[0] != expected:
             return f"{what} lacks part {expected}"
-    return None if crc32(body, place & _MASK) == crc else f"{what} has a wrong checksum"
+    return None if is_sound else f"{what} has a wrong checksum"
 
 
 def _size(path: str) -> int:

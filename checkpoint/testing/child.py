@@ -1,7 +1,8 @@
-"""What the kit runs in another process: `python -m checkpoint.testing.child REFERENCE PLACE COLOUR SCRIPT NAME`.
+"""What the kit runs in another process: `python -m checkpoint.testing.child REFERENCE PLACE COLOUR SCRIPT NAME LEASE_TTL`.
 
 Decides what such a process writes, and says after each write, on a line of its standard output, that it is done. The
-other end is in `durable_checks`, which may kill the process at any moment.
+other end is in `durable_checks`, which may kill the process at any moment. `LEASE_TTL` is a number, or empty for a saver
+that leases nothing. Scripts that are told what to do read it from their standard input, a word per line.
 """
 
 from __future__ import annotations
@@ -70,11 +71,29 @@ def increment(s: Subject, name: str) -> None:
     say("conflicts", n_conflicts, name)
 
 
+def hold(s: Subject, name: str) -> None:
+    """A run that takes the thread and does what it is told: `step`, `release`."""
+    run = ScriptedRun(s)
+    run.step({"n": 0}, run_id=name)
+    say("held", run.id)
+    for line in sys.stdin:
+        word = line.strip()
+        try:
+            if word == "step":
+                run.step({"n": run.values["n"] + 1}, run_id=name)
+            elif word == "release":
+                s.release(run.claim)
+            say("done", word)
+        except CheckpointConflictError as error:
+            say("refused", type(error).__name__)
+
+
 SCRIPTS: Final[dict[str, Callable[[Subject, str], None]]] = {
     "put_forever": put_forever,
     "commit_forever": commit_forever,
     "put_some": put_some,
     "increment": increment,
+    "hold": hold,
 }
 
 
@@ -84,18 +103,19 @@ def opener_of(reference: str) -> Callable[..., Any]:
     found: Any = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part)
-    opener: Callable[..., Any] = found().reopen if hasattr(found, "make_saver") else found
+    opener: Callable[..., Any] = found.opening().reopen if hasattr(found, "opening") else found
     return opener
 
 
-def main(reference: str, place: str, colour: Any, script: str, name: str) -> int:
+def main(reference: str, place: str, colour: Any, script: str, name: str, lease_ttl: str) -> int:
     """Run one script. Returns the exit code."""
     try:
         opener = opener_of(reference)
     except (ImportError, AttributeError) as error:
         sys.stderr.write(f"{reference} cannot be imported: {error}\n")
         return NOT_FOUND
-    with Opening(opener, opener).opened(colour, Path(place), again=True) as subject:
+    ttl = float(lease_ttl) if lease_ttl else None
+    with Opening(opener, opener).opened(colour, Path(place), again=True, lease_ttl=ttl) as subject:
         SCRIPTS[script](subject, name)
     return 0
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 from checkpoint.adapter import is_native
-from checkpoint.base import CheckpointConflictError, CorruptCheckpointError
+from checkpoint.base import CheckpointConflictError, CorruptCheckpointError, ThreadBusyError
 from checkpoint.testing.checks import check
 from checkpoint.testing.full_checks import TYPES
 from checkpoint.testing.model import Model
@@ -23,6 +24,10 @@ from checkpoint.testing.script import Line, ScriptedRun, config, id_of
 from checkpoint.testing.subject import Subject, implements, missing_in
 
 _WAIT_S: Final = 60
+_LONG_S: Final = 3600.0
+"""Seconds of a lease that nobody waits for."""
+_SHORT_S: Final = 0.05
+_GRACE_S: Final = 1.0
 _NOT_FOUND: Final = 3
 
 
@@ -204,15 +209,17 @@ def bytes_on_disk(s: Subject) -> None:
 class _Child:
     """A process that runs one script of `checkpoint.testing.child`."""
 
-    def __init__(self, s: Subject, script: str, name: str) -> None:
+    def __init__(self, s: Subject, script: str, name: str, *, lease_ttl: float | None = None) -> None:
         reference = s.opening.reference
         if reference is None:
             raise Skipped(
                 "another process cannot open the saver: what reopens it is no function or class at the top of a module"
             )
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        words = [reference, str(s.place), s.colour, script, name, "" if lease_ttl is None else str(lease_ttl)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "checkpoint.testing.child", reference, str(s.place), s.colour, script, name],
+            [sys.executable, "-m", "checkpoint.testing.child", *words],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -227,6 +234,13 @@ class _Child:
             self.end()
             raise ConformanceError("the other process ended without a word")
         return words
+
+    def does(self, word: str) -> list[str]:
+        """Tell a script what to do; the words of its answer."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{word}\n")
+        self.process.stdin.flush()
+        return self.line()
 
     def kill(self) -> list[list[str]]:
         """Kill -9. Returns the lines that were not read yet."""
@@ -253,7 +267,7 @@ def _children(*children: _Child) -> Iterator[None]:
         for child in children:
             if child.process.poll() is None:
                 child.kill()
-            for pipe in (child.process.stdout, child.process.stderr):
+            for pipe in (child.process.stdin, child.process.stdout, child.process.stderr):
                 if pipe is not None:
                     pipe.close()
 
@@ -356,6 +370,97 @@ def two_processes_lose_no_update(s: Subject) -> None:
         same(first.load(config()).values, {"n": 50}, "the sum")
         numbers = [entry.checkpoint["channel_values"]["n"] for entry in first.list(config("t"))]
         same(numbers, [*range(50, 0, -1)], "every value, newest first")
+
+
+# ---- leases
+
+
+@contextmanager
+def _leased(s: Subject, lease_ttl: float) -> Iterator[tuple[Subject, _Child]]:
+    """A saver, and a run of another process that has thread "t" with a lease of so many seconds; its run id is "owner"."""
+    with s.elsewhere("leased") as first:
+        first.get_tuple(config("t"))
+        owner = _Child(first, "hold", "owner", lease_ttl=lease_ttl)
+        with _children(owner):
+            same(owner.line()[0], "held", "what the other process says first")
+            yield first, owner
+
+
+def _refused(s: Subject, changes: dict[str, Any]) -> ThreadBusyError:
+    """Complain unless a run that is loaded now, and its first step, meet a lease. Returns what the step raises."""
+    run = ScriptedRun(s)
+    true(isinstance(run.claim.busy, ThreadBusyError), f"a load beside a lease: claim.busy is {run.claim.busy!r}")
+    with raises(ThreadBusyError, "the first step of a run beside a lease") as refused:
+        run.step(changes)
+    error: ThreadBusyError = refused.caught
+    return error
+
+
+def _takes_over(s: Subject, owner: _Child) -> None:
+    """Complain unless a run takes the thread at once; the older one, if it is alive, is refused then."""
+    run = ScriptedRun(s)
+    same(run.claim.busy, None, "why a run may not start")
+    run.step({"n": "newer"}).check(s)
+    if owner.process.poll() is None:
+        same(owner.does("step")[0], "refused", "what the older run is told")
+        run.step({"n": "newest"}).check(s)
+
+
+@check("durable", "native", "reopen", "leases")
+def a_lease_keeps_other_processes_off(s: Subject) -> None:
+    """While a run of another process has a lease, a newcomer gets `ThreadBusyError` with thread, owner and end, whether
+    its own saver leases or not, and stores nothing; it may read, and write other threads; the owner goes on (C5.2)."""
+    with _leased(s, _LONG_S) as (first, owner):
+        for number, lease_ttl in enumerate((None, _LONG_S)):
+            with first.reopened(lease_ttl=lease_ttl) as second:
+                before = _content(second)
+                began = time.time()
+                error = _refused(second, {"n": "newcomer"})
+                same((error.thread_id, error.owner_run_id), ("t", "owner"), "thread and owner that the error names")
+                true(
+                    error.until is not None and began < error.until <= began + _LONG_S,
+                    f"the error says that the lease lasts until {error.until!r}",
+                )
+                if implements(second.saver, "afork" if s.is_async else "fork"):
+                    with raises(ThreadBusyError, "a fork beside a lease"):
+                        second.fork(config("t"))
+                same(_content(second), before, "what is stored after a newcomer was refused")
+                ScriptedRun(second, config(f"other {number}")).step({"n": 1}).check(second)
+            same(owner.does("step"), ["done", "step"], "what the owner says of its next step")
+        same(first.load(config("t")).values, {"n": 2}, "the newest values")
+
+
+@check("durable", "native", "reopen", "leases")
+def a_released_lease_frees_at_once(s: Subject) -> None:
+    """`release` ends a lease long before its time: the next run starts at once, and the older one is refused then as
+    without leases (C5.2)."""
+    with _leased(s, _LONG_S) as (first, owner):
+        _refused(first, {"n": "too early"})
+        same(owner.does("release"), ["done", "release"], "what the owner says of its release")
+        _takes_over(first, owner)
+
+
+@check("durable", "native", "reopen", "leases")
+def the_lease_of_a_dead_process_is_void(s: Subject) -> None:
+    """The lease of a process of this machine that was killed keeps nobody off (C5.2)."""
+    with _leased(s, _LONG_S) as (first, owner):
+        _refused(first, {"n": "too early"})
+        owner.kill()
+        _takes_over(first, owner)
+
+
+@check("durable", "native", "reopen", "leases")
+def a_lease_is_over_when_its_time_is(s: Subject) -> None:
+    """A lease that is not renewed keeps others off until its end and no longer; it is politeness, so its owner is fenced
+    from then on, whatever it believes (D24)."""
+    with _leased(s, _SHORT_S) as (first, owner):
+        until = time.time() + _SHORT_S
+        while True:
+            asked = time.time()
+            if (busy := ScriptedRun(first).claim.busy) is None:
+                break
+            true(asked < until + _GRACE_S, f"refused {_GRACE_S} s after the end of a lease of {_SHORT_S} s: {busy}")
+        _takes_over(first, owner)
 
 
 # ---- damage

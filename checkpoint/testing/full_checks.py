@@ -25,7 +25,7 @@ from checkpoint import ids
 from checkpoint.adapter import is_native
 from checkpoint.base import CheckpointError, CheckpointNotFoundError
 from checkpoint.testing.checks import check
-from checkpoint.testing.report import one_of, present, raises, same, true
+from checkpoint.testing.report import Skipped, one_of, present, raises, same, true
 from checkpoint.testing.script import GONE, Line, ScriptedRun, checkpoint, config, id_of
 from checkpoint.testing.subject import Subject, implements
 
@@ -831,6 +831,111 @@ def copies_never_mix(s: Subject) -> None:
     with suppress(CheckpointError, ValueError, KeyError):
         s.copy_thread("nobody", "nothing")
     true(s.get_tuple(config("nothing")) is None, "a copy of nothing made a thread")
+
+
+# ---- forks
+
+
+@check("full", "fork")
+def a_fork_goes_on_from_what_is_addressed(s: Subject) -> None:
+    """`fork` makes a checkpoint whose parent is the addressed one (without an id the newest), with its values, versions
+    and channels, source `"fork"`, the next step and no task writes. It is the newest of its namespace from then on; what
+    was there stays as it was (C3.2, D25)."""
+    for ns in ("", "child"):
+        line = Line(s, ns=ns)
+        for n in range(4):
+            s.put_writes(line.put({"n": n, "l": [n] * 100, "gone": GONE if n == 1 else n}), [("n", n)], "task")
+        before = {entry.checkpoint["id"]: entry for entry in s.list(config("t", ns))}
+        for addressed, parent in ((line.configs[1], line.configs[1]), (config("t", ns), None)):
+            # Without an id, the second time: the first fork is the newest.
+            parent = parent or present(s.get_tuple(config("t", ns)), "newest").config
+            wanted = present(s.get_tuple(parent), "what is forked")
+            made = s.fork(addressed)
+            found = present(s.get_tuple(config("t", ns)), "newest after a fork")
+            same(id_of(found.config), id_of(made), "the newest after a fork")
+            same(
+                id_of(present(s.get_tuple(made), "the fork by its config").config),
+                id_of(made),
+                "the fork by its config",
+            )
+            true(id_of(made) not in before, "a fork has the id of another checkpoint")
+            same(id_of(found.parent_config), id_of(parent), "parent of a fork")
+            for part in ("channel_values", "channel_versions", "versions_seen", "updated_channels"):
+                same(found.checkpoint.get(part), wanted.checkpoint.get(part), f"{part} of a fork")
+            same([*(found.pending_writes or ())], [], "task writes of a fork")
+            metadata = found.metadata["source"], found.metadata["step"], found.metadata.get("parents")
+            same(metadata, ("fork", wanted.metadata["step"] + 1, wanted.metadata.get("parents")), "metadata of a fork")
+            same(_listed(s, config("t", ns), limit=1), [id_of(made)], "first of a listing after a fork")
+        after = {entry.checkpoint["id"]: entry for entry in s.list(config("t", ns))}
+        same({key: after[key] for key in before}, before, "what was there before the forks")
+        same(len(after), len(before) + 2, "checkpoints after two forks")
+
+
+@check("full", "fork")
+def forks_go_on_apart(s: Subject) -> None:
+    """What is put after a fork, and after what it was forked from, is read by its own line only; a fork of a fork is
+    as good as the first (C4)."""
+    line = Line(s)
+    for n in range(3):
+        line.put({"l": [*line.values.get("l", []), "x" * 90 * (n + 1)], "text": "t" * 300 * (n + 1)})
+    values = [present(s.get_tuple(where), "a checkpoint").checkpoint["channel_values"] for where in line.configs]
+    branches = []
+    for n, where in enumerate(line.configs[:2]):
+        branch = line.branch()
+        branch.config, branch.values = s.fork(s.fork(where)), dict(values[n])
+        versions = present(s.get_tuple(branch.config), "a fork").checkpoint["channel_versions"]
+        branch.versions = dict(versions)
+        branch.put({"l": [*branch.values["l"], f"fork {n}"], "text": branch.values["text"] + "f" * 300})
+        branches.append(branch)
+    line.put({"l": [*line.values["l"], "trunk"]})
+    for where, wanted in zip(line.configs, [*values, line.values], strict=True):
+        same(_values(s, where), wanted, "values of the line that was forked")
+    for branch in branches:
+        same(_values(s, branch.config), branch.values, "values of a branch")
+
+
+@check("full", "fork")
+def forks_of_nothing(s: Subject) -> None:
+    """A fork of an unknown thread, namespace or id raises `CheckpointNotFoundError` that names both, and stores
+    nothing (C2)."""
+    line = Line(s)
+    where = line.put({"n": 1})
+    Line(s, "other").put({"n": 2})
+    before = _content(s, "t"), _content(s, "other")
+    elsewhere = id_of(where)
+    for thread, ns, unknown in (
+        ("nobody", "", None),
+        ("nobody", "", elsewhere),
+        ("t", "child", None),
+        ("t", "child", elsewhere),
+        ("t", "", ids.checkpoint_id(0)),
+        ("other", "", elsewhere),
+        *(("t", "", hostile) for hostile in HOSTILE),
+    ):
+        with raises(CheckpointNotFoundError, f"fork of {unknown!r} in thread {thread!r}, namespace {ns!r}") as refused:
+            s.fork(config(thread, ns, unknown))
+        same((refused.caught.thread_id, refused.caught.checkpoint_id), (thread, unknown), "what the error names")
+    same((_content(s, "t"), _content(s, "other")), before, "content after refused forks")
+    true(s.get_tuple(config("nobody")) is None, "a refused fork made a thread")
+
+
+@check("full", "fork", "verify")
+def forks_copy_no_value(s: Subject) -> None:
+    """A fork stores no value anew, however large (C3.2): by the saver's own `stats`, if it has them."""
+    if not implements(s.saver, "astats" if s.is_async else "stats"):
+        raise Skipped("the saver has no stats")
+    line = Line(s)
+    for n in range(3):
+        line.put({"l": ["x" * 1000] * (n + 1), "doc": "d" * 300_000, "small": n})
+    before = s.call("stats", config()).bytes_by_channel
+    for where in line.configs:
+        s.fork(where)
+    found = s.call("stats", config())
+    same(dict(found.bytes_by_channel), dict(before), "bytes by channel after three forks")
+    same((found.checkpoints, found.garbage), (6, 0), "checkpoints and garbage after three forks")
+
+
+# ---- runs
 
 
 def _run(line: Line, run_id: str, n: int) -> list[Any]:

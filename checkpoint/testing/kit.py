@@ -65,7 +65,9 @@ def run_conformance(
         capabilities: which optional parts to check (names of `checkpoint.testing.CAPABILITIES`). None: what the saver
             is seen to implement.
         reopen: makes another saver over what is stored at a place, for level durable. `factory` itself, if that takes a
-            place. Checks with other processes need it to be a function or class of a module, reached by its name.
+            place. Checks with other processes need it to be a function or class of a module, reached by its name. If it
+            has a parameter `lease_ttl`, it is given seconds there for which the runs of the saver keep other processes off
+            a thread after each write, and leases are checked.
         damage: takes a place whose savers are closed and returns ways to damage what is stored there, by name; each must
             be found. Level durable; optional.
         only: names of the checks to run; all of the level if None.
@@ -124,6 +126,8 @@ def _cases(
                 found = set(capabilities)
         if opening.reopen is not None:
             found.add("reopen")
+            if opening.leases:
+                found.add("leases")
             if opening.damage is not None:
                 found.add("damage")
         able[colour] = frozenset(found)
@@ -146,7 +150,8 @@ class ConformanceSuite:
             def make_saver(self, place):
                 return MySaver(place)
 
-    `place` may be left out of the signature, as in `run_conformance`, whose arguments the attributes are.
+    `place` may be left out of the signature, as in `run_conformance`, whose arguments the attributes are. A saver that
+    leases threads takes `lease_ttl=None` after it (so does `reopen`, where that is overridden).
     """
 
     level: ClassVar[Level] = "base"
@@ -173,7 +178,9 @@ class ConformanceSuite:
             return made
         reference = f"{cls.__module__}:{cls.__qualname__}" if "<" not in cls.__qualname__ else None
         damage = None if cls.damage is ConformanceSuite.damage else suite.damage
-        return Opening(suite.make_saver, suite.reopen, reference, damage)
+        # What the method passes on it need not take.
+        reopen = suite.make_saver if cls.reopen is ConformanceSuite.reopen else suite.reopen
+        return Opening(suite.make_saver, reopen, reference, damage)
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
         """Called by pytest: one test per check and colour."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from checkpoint.testing.report import same
 from checkpoint.testing.script import GONE, ScriptedRun, Stored, config
+from checkpoint.testing.subject import implements
 
 
 class Model:
@@ -99,6 +100,18 @@ class Model:
             again = self.store.load(config(self.thread, ns), claim=self.run.claim, up_rev=run.rev, at_rev=at)
             same((again.rev, again.values), (last.rev, last.values), "a nested run after a crash")
 
+    def fork(self, base: Stored) -> None:
+        """A fork by the saver, and a run that goes on from it."""
+        self.store.fork(base.config)
+        self.run = ScriptedRun(self.store, config(self.thread), durability=self.pick("sync", "submit"))
+        forked = copy.copy(base)
+        assert self.run.id is not None
+        assert self.run.rev is not None
+        forked.id, forked.rev, forked.parent_id = self.run.id, self.run.rev, base.id
+        forked.source, forked.step = "fork", base.step + 1
+        self.stored.append(forked)
+        same((self.run.values, self.run.sub), (base.values, base.sub), "what a fork by the saver holds")
+
     def play(self, n_operations: int) -> None:
         """Do so many things, then compare everything."""
         for _ in range(n_operations):
@@ -112,8 +125,11 @@ class Model:
                 self.run = ScriptedRun(self.store, base.config, durability=self.pick("sync", "submit"))
                 same(self.run.values, base.values, "values at a fork")
                 same(self.run.sub, base.sub, "pointers to nested runs at a fork")
-                if self.random.random() < 0.5:
+                kind = self.random.random()
+                if kind < 0.4:
                     self.step(self.run, source="fork")
+                elif kind < 0.7 and implements(self.store.saver, "fork"):
+                    self.fork(base)
             elif action < 0.95:
                 self.nested()
             else:

@@ -10,16 +10,19 @@ import os
 from typing import Any, Final
 
 from checkpoint.base import (
+    ORIGIN,
     CheckpointConflictError,
     CheckpointNotFoundError,
     StepCommit,
+    ThreadBusyError,
     ThreadDeletedError,
     UnregisteredTypeError,
 )
+from checkpoint.holders import Hold
 from checkpoint.testing.checks import check
 from checkpoint.testing.model import Model
 from checkpoint.testing.report import present, raises, same, true
-from checkpoint.testing.script import GONE, Line, ScriptedRun, config
+from checkpoint.testing.script import GONE, Line, ScriptedRun, config, id_of
 from checkpoint.testing.subject import Subject
 
 MODEL_SEEDS: Final = range(6)
@@ -551,6 +554,83 @@ def facts_stay_with_their_line(s: Subject) -> None:
     s.prune(["t"])
     same(s.load(config()).facts, early, "facts of the newest after a prune")
     same(s.load(config()).values, {"n": -1}, "values of the newest after a prune")
+
+
+# ---- forks
+
+
+@check("full", "native", "fork")
+def a_fork_takes_its_thread(s: Subject) -> None:
+    """`fork` is refused with `ThreadBusyError` while a run of this process executes on the thread, and stores nothing;
+    otherwise it takes the thread as a run does: whoever held it is refused at its next write, of any kind (C5.2, D24)."""
+    run = ScriptedRun(s)
+    stored = [run.step({"n": n}) for n in range(3)]
+    before = _content(s)
+    holders = s.saver.holders
+    executing = Hold(holders, "t", "the run")
+    same(holders.take(executing), None, "holder of a thread on which nothing executes")
+    try:
+        with raises(ThreadBusyError, "fork while a run executes") as busy:
+            s.fork(stored[0].config)
+        same((busy.caught.thread_id, busy.caught.owner_run_id), ("t", "the run"), "thread and run that the error names")
+        same(_content(s), before, "content after a refused fork")
+    finally:
+        executing.release()
+    suspended = Hold(holders, "t", "the stream")
+    same(holders.take(suspended), None, "holder after the run has ended")
+    suspended.suspend()
+    made = s.fork(stored[0].config)
+    with raises(CheckpointConflictError, "a stream that is read on after a fork"):
+        suspended.resume()
+    same(holders.holder("t"), None, "holder after a fork")
+    for what, write in (
+        ("task writes", lambda: run.tasks(run.task("late", [("n", 9)]))),
+        ("a step", lambda: run.step({"n": 9})),
+    ):
+        with raises(CheckpointConflictError, f"{what} of the run that held the thread before the fork"):
+            write()
+    newer = ScriptedRun(s)
+    same((newer.id, newer.number, newer.values), (id_of(made), 1, {"n": 0}), "where the next run starts")
+    newer.step({"n": "after"}).check(s)
+    same(len(s.list(config("t"))), len(before) + 2, "checkpoints afterwards")
+
+
+@check("full", "native", "fork")
+def a_fork_is_an_execution_of_its_own(s: Subject) -> None:
+    """What the engine remembers goes along with a fork, but for the name of the execution, which each fork has for itself;
+    and nested runs under it start where they stood at the forked checkpoint, not where they were afterwards (D25)."""
+    run = ScriptedRun(s)
+    run.step({"n": 0}, facts={"graph": "a", ORIGIN: "first"})
+    nested = ScriptedRun(s, config("t", "sub"), claim=run.claim, up_rev=run.rev)
+    at_first = nested.step({"m": 1})
+    closed = run.step({"n": 1}, sub={"sub": at_first.rev})
+    under_closed = ScriptedRun(s, config("t", "sub"), claim=run.claim, up_rev=run.rev, at_rev=at_first.rev)
+    later = under_closed.step({"m": 2})
+    run.step({"n": 2}, sub={"sub": later.rev}, facts={"graph": "b"})
+    origins = {"first"}
+    for _ in range(2):
+        s.fork(closed.config)
+        forked = s.load(config())
+        same(
+            (forked.source, forked.facts["graph"], forked.sub), ("fork", "a", {"sub": at_first.rev}), "what goes along"
+        )
+        true(
+            forked.facts[ORIGIN] not in origins, f"the execution of a fork is {forked.facts[ORIGIN]!r}, as another one"
+        )
+        origins.add(forked.facts[ORIGIN])
+        where = {"up_rev": forked.rev, "at_rev": forked.sub["sub"]}
+        inner = s.load(config("t", "sub"), claim=forked.claim, **where)
+        same((inner.checkpoint_id, inner.values), (at_first.id, {"m": 1}), "where a nested run under the fork starts")
+    # Between two runs, what is forked of a namespace that all runs share is where the next one starts.
+    s.fork(config("t", "sub", at_first.id))
+    same(
+        s.load(config("t", "sub")).up_rev,
+        s.load(at_first.config).up_rev,
+        "what a fork of an older nested checkpoint works under",
+    )
+    head = s.load(config())
+    s.fork(config("t", "sub"))
+    same(s.load(config("t", "sub")).up_rev, head.rev, "what a fork of the newest nested checkpoint works under")
 
 
 # ---- upkeep beside a run

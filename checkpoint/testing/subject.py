@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from checkpoint.adapter import is_native
-from checkpoint.base import LoadedCheckpoint, StepCommit, Version
+from checkpoint.base import Claim, LoadedCheckpoint, StepCommit, Version
 from checkpoint.testing.report import Colour
 from checkpoint.workers import LoopThread
 
@@ -31,6 +31,7 @@ OPTIONAL: Final = {
     "delete_thread": "delete_thread",
     "delete_for_runs": "delete_for_runs",
     "copy_thread": "copy_thread",
+    "fork": "fork",
     "prune": "prune",
     "delta_channel_history": "get_delta_channel_history",
     "verify": "verify",
@@ -65,11 +66,19 @@ class Opening:
             reopen = make
         return cls(make, reopen, reference_of(reopen) if reopen is not None else None, damage)
 
-    def opened(self, colour: Colour, place: Path, *, again: bool = False) -> AbstractContextManager[Subject]:
-        """A saver in one colour; closed with the block. `again`: over what is stored at the place."""
+    @property
+    def leases(self) -> bool:
+        """Can a saver that is opened again be told to lease threads: does what opens it take `lease_ttl=`?"""
+        return self.reopen is not None and _takes_lease(self.reopen)
+
+    def opened(
+        self, colour: Colour, place: Path, *, again: bool = False, lease_ttl: float | None = None
+    ) -> AbstractContextManager[Subject]:
+        """A saver in one colour; closed with the block. `again`: over what is stored at the place. `lease_ttl`: seconds
+        for which its runs keep other processes off a thread, after each write."""
         function = self.make if not again else self.reopen
         assert function is not None
-        return _opened(self, function, colour, place)
+        return _opened(self, function, colour, place, {} if lease_ttl is None else {"lease_ttl": lease_ttl})
 
 
 def takes_place(function: Callable[..., Any]) -> bool:
@@ -82,6 +91,13 @@ def takes_place(function: Callable[..., Any]) -> bool:
     return any(p.kind in kinds and p.default is inspect.Parameter.empty for p in parameters)
 
 
+def _takes_lease(function: Callable[..., Any]) -> bool:
+    try:
+        return "lease_ttl" in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False
+
+
 def reference_of(function: Any) -> str | None:
     """`module:name` of a function or class, None unless another process can import it by that."""
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "<")
@@ -91,11 +107,13 @@ def reference_of(function: Any) -> str | None:
 
 
 @contextmanager
-def _opened(opening: Opening, function: Callable[..., Any], colour: Colour, place: Path) -> Iterator[Subject]:
+def _opened(
+    opening: Opening, function: Callable[..., Any], colour: Colour, place: Path, options: Mapping[str, Any]
+) -> Iterator[Subject]:
     loop = LoopThread("conformance")
     with ExitStack() as stack:
         stack.callback(loop.stop)
-        made = function(place) if takes_place(function) else function()
+        made = function(place, **options) if takes_place(function) else function(**options)
         if inspect.isawaitable(made):
             made = loop.call(_awaited(made))
         if colour == "async" and isinstance(made, AbstractAsyncContextManager):
@@ -188,9 +206,11 @@ class Subject:
         """The version after `current`, of the kind that the saver uses."""
         return self.saver.get_next_version(current, None)
 
-    def reopened(self, colour: Colour | None = None) -> AbstractContextManager[Subject]:
+    def reopened(
+        self, colour: Colour | None = None, *, lease_ttl: float | None = None
+    ) -> AbstractContextManager[Subject]:
         """Another saver over what is stored at this one's place."""
-        return self.opening.opened(colour or self.colour, self.place, again=True)
+        return self.opening.opened(colour or self.colour, self.place, again=True, lease_ttl=lease_ttl)
 
     def elsewhere(self, name: str) -> AbstractContextManager[Subject]:
         """An empty saver of the same kind at another place. Its `reopened` works after it is closed, too."""
@@ -226,6 +246,10 @@ class Subject:
         """Copy a thread."""
         self.call("copy_thread", source, target, **kwargs)
 
+    def fork(self, config: Any) -> Any:
+        """Make a checkpoint that goes on from the addressed one."""
+        return self.call("fork", config)
+
     def prune(self, thread_ids: Collection[str], **kwargs: Any) -> Any:
         """Remove old checkpoints."""
         return self.call("prune", thread_ids, **kwargs)
@@ -244,6 +268,10 @@ class Subject:
     def commit(self, *commits: StepCommit, durability: Any = "sync") -> None:
         """Encode commits and write them in one transaction."""
         self.call("write", [self.saver.encode(commit) for commit in commits], durability=durability)
+
+    def release(self, claim: Claim) -> None:
+        """The run of a claim is over."""
+        self.call("release", claim)
 
     def history(self, *args: Any, **kwargs: Any) -> Entries:
         """A native listing as a list."""

@@ -11,6 +11,7 @@ import typing
 from typing import Annotated, Any, ClassVar, Final, NotRequired, Required, Self, TypeVar
 
 from pregel.channels.base import ValueChannel
+from pregel.channels.reducers import keeps_elements
 from pregel.constants import MISSING
 from pregel.errors import ErrorCode, InvalidUpdateError
 from pregel.types import Overwrite
@@ -43,7 +44,7 @@ class BinaryOperatorAggregate(ValueChannel[Value]):
     One `Overwrite` per step replaces the value, whatever else is written in that step.
     """
 
-    __slots__ = ("_appended", "_bare", "_before", "_concatenates", "operator")
+    __slots__ = ("_appended", "_bare", "_before", "_concatenates", "_keeps", "operator")
 
     stages_in_place: ClassVar[bool] = True
     has_edits: ClassVar[bool] = True
@@ -58,6 +59,7 @@ class BinaryOperatorAggregate(ValueChannel[Value]):
         self._before: Any = MISSING
         self._appended = False
         self._concatenates = operator is operators.add or operator is operators.concat
+        self._keeps = keeps_elements(operator)
 
     def __eq__(self, other: object) -> bool:
         """Compare by class and reducer; two lambdas count as the same reducer."""
@@ -115,6 +117,9 @@ class BinaryOperatorAggregate(ValueChannel[Value]):
             return False
         self._before = self.value
         if type(staged) is _Replaced:
+            # A node may have edited the elements of what it overwrites with: they are in the old value, too.
+            if type(self.value) is not str:
+                self._before = MISSING
             self._appended = False
             self.value = staged.value
         else:
@@ -133,8 +138,14 @@ class BinaryOperatorAggregate(ValueChannel[Value]):
         return None
 
     def replaced(self) -> Any:
-        """Return what the last `install` replaced, if that was another list, dict or string."""
-        return _replaced(self._before, self.value)
+        """Return what the last `install` replaced, if that was another list, dict or string.
+
+        MISSING for a list or dict whose elements the reducer, or a node that overwrites it, may have edited: equal
+        objects at equal places then say nothing.
+        """
+        if self._keeps or type(self._before) is str:
+            return _replaced(self._before, self.value)
+        return MISSING
 
     def from_checkpoint(self, checkpoint: Any) -> Self:
         """Return a new channel with that value, or as it starts for MISSING."""
@@ -142,7 +153,7 @@ class BinaryOperatorAggregate(ValueChannel[Value]):
             # Made for every reducer key of every run: what follows from type and operator is known already.
             channel = self.__class__.__new__(self.__class__)
             channel.typ, channel.operator, channel._bare = self.typ, self.operator, self._bare
-            channel._concatenates, channel._appended = self._concatenates, False
+            channel._concatenates, channel._keeps, channel._appended = self._concatenates, self._keeps, False
             channel._before = MISSING
             channel.value = _initial(self._bare) if checkpoint is MISSING else checkpoint
         else:

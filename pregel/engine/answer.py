@@ -2,7 +2,7 @@
 
 Decides which schemas `interrupt(value, response_schema={...})` takes, and whether an answer fits one. A schema that asks
 for more than is checked here is refused when the question is asked, never checked in part. Knows nothing of runs or
-questions. Types are checked by pydantic, in `pregel._jsonschema`.
+questions. Types are checked by pydantic, in `pregel.pregel._jsonschema`.
 
 Checked, as JSON Schema 2020-12 says: `type enum const`, `multipleOf maximum exclusiveMaximum minimum exclusiveMinimum`,
 `maxLength minLength pattern`, `prefixItems items contains minContains maxContains maxItems minItems uniqueItems`,

@@ -11,30 +11,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any
 
 from checkpoint.base import (
-    Ack,
     CheckpointConflictError,
     Durability,
-    EncodedCommit,
     NativeSaver,
-    StepCommit,
-    ThreadDeletedError,
 )
 from pregel._scope import TaskScope
 from pregel.engine import calls, limits
+from pregel.engine.async_storing import AsyncStoring
 from pregel.engine.core import Run
 from pregel.engine.effects import HAND_BACK, Effect, Recorded, Retry, Spawned, Start
+from pregel.engine.inbox import Alarm, Inbox, call_soon, count_cancels, resolve, to_the_end
 from pregel.engine.limits import own_error, tell
-from pregel.engine.once import aonce, once
 from pregel.engine.program import Write
-from pregel.engine.snapshot import disown, into_lane, note_edited, note_unstored, salvage
+from pregel.engine.snapshot import disown
 from pregel.engine.stranded import before_resume
 from pregel.engine.task import Task, acall, acall_routers, call, call_node, in_context, paced
 from pregel.engine.workers import (
@@ -51,64 +47,7 @@ from pregel.engine.workers import (
 from pregel.errors import AttemptClosedError, GraphInterrupt, NodeTimeoutError
 
 
-class Inbox:
-    """Events for the owner, put by anybody, taken by one."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.events: deque[Any] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-
-    def put(self, event: Any) -> None:
-        """Add an event, on the loop's thread."""
-        self.events.append(event)
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    def put_from_thread(self, event: Any) -> None:
-        """Add an event, on any thread; lost if the loop is closed, since then nobody waits."""
-        try:
-            self.loop.call_soon_threadsafe(self.put, event)
-        except RuntimeError:
-            if not self.loop.is_closed():
-                raise
-
-    async def ready(self) -> None:
-        """Return when there is an event."""
-        if not self.events:
-            self._waiter = self.loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-
-
-class Alarm:
-    """What a coroutine sleeps on until anybody, on any thread, rings it."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.event = asyncio.Event()
-
-    def ring(self) -> None:
-        """End the sleep; nothing if the loop is closed, since then nobody sleeps."""
-        with suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(self.event.set)
-
-    @staticmethod
-    def running_loop() -> asyncio.AbstractEventLoop:
-        """The loop that the caller runs on."""
-        return asyncio.get_running_loop()
-
-    async def sleep(self, limit: float | None) -> None:
-        """Return when it rings, or after `limit` seconds."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self.event.wait(), limit)
-        self.event.clear()
-
-
-class AsyncDriver:
+class AsyncDriver(AsyncStoring):
     """Drives one run to its end."""
 
     def __init__(
@@ -121,53 +60,20 @@ class AsyncDriver:
         gate: Gate | None = None,
         step_timeout: float | None = None,
     ) -> None:
-        self.run = run
-        self.saver = saver
-        self.durability: Durability = durability
-        self.gate = gate
-        self.step_timeout = step_timeout
-        self.inline = inline and gate is None and step_timeout is None
-        self.fence = run.request.parent
-        self.stepped_out = False
-        self.hold = run.request.hold
-        self.forks = saver is not None and run.root.request.forks
-        """Does the run go on in a lane when it loses its thread? Then every write is waited for."""
         self.loop = asyncio.get_running_loop()
         self.inbox = Inbox(self.loop)
         """Outcomes, child tasks to start, and None when a chunk is waiting."""
         self.bodies: dict[asyncio.Task[Any], TaskScope] = {}
         """Async bodies that run as asyncio tasks."""
-        self.starts: dict[Task, Callable[[], None]] = {}
-        """Bodies that wait at the gate."""
-        self.acks: deque[Ack] = deque()
-        self.deadline: float | None = None
-        self.limited = step_timeout is not None or run.request.prompt
-        """Is there, or was there, a limit to watch?"""
-        self.broken = False
-        """Did storing fail? Then nothing more is stored."""
         self.cancels: int | None = None
         """Cancellations that the driving task had been asked for when it began; None if several tasks may drive."""
         self.inlined: TaskScope | None = None
         self.pumping: asyncio.Task[None] | None = None
-        self.is_closed = False
-        self.launched: dict[TaskScope, Job] = {}
-        """Bodies that were handed to workers and have not been settled."""
-        self.naps: dict[Task, float] = {}
-        """Tasks that wait for their next attempt -> when it is due, in the clock of `time.monotonic`."""
-        self.dozing: Task | None = None
-        """The one of them whose next attempt is going to be made inline."""
         self.ending: dict[TaskScope, tuple[float, NodeTimeoutError]] = {}
         """Attempts that were over their limit, and have not ended yet -> until when that is waited for, and their error."""
         self.is_cut = False
         """Has a limit of the step or the run ended it? Then bodies get a grace period to end in."""
-        self.watched = self.fence is not None and self.fence.is_watched()
-        """Does somebody wait for progress of what is around this run?"""
-        if run.request.prompt:
-            self.listen()
-        run.spawner = self.spawn
-        run.keeper = self
-        if self.fence is not None:
-            self.fence.encloses(self.stop)
+        super().__init__(run, saver, durability, inline=inline, gate=gate, step_timeout=step_timeout)
 
     # ---- life cycle
 
@@ -294,11 +200,11 @@ class AsyncDriver:
         for outlet in self.run.outlets:
             while outlet.must_wait:
                 ready: asyncio.Future[bool] = loop.create_future()
-                outlet.when_room(partial(_call_soon, loop, _resolve, ready, True, None))
+                outlet.when_room(partial(call_soon, loop, resolve, ready, True, None))
                 if not outlet.is_full:
                     break
                 answers = outlet.ask()
-                timer = None if answers is None else loop.call_later(outlet.patience_s, _resolve, ready, False, None)
+                timer = None if answers is None else loop.call_later(outlet.patience_s, resolve, ready, False, None)
                 try:
                     if not await ready:
                         outlet.note(answers)
@@ -320,17 +226,7 @@ class AsyncDriver:
         run.
         """
         run = self.run
-        self.is_closed = True
-        if self.fence is not None:
-            self.fence.releases(self.stop)
-        self.naps.clear()
-        if run.request.control is not None:
-            run.request.control.unlisten(self)
-        for task in run.tasks:
-            if task.scope is not None and not task.settled:
-                task.scope.close()
-            if task.future is not None:
-                abandon_future(task.future)
+        self.shut()
         left = [body for body in self.bodies if not body.done()]
         for body in left:
             if self.bodies[body] not in self.ending:
@@ -353,12 +249,7 @@ class AsyncDriver:
                 error = error or failed
                 raise
         finally:
-            run.spawner = run.keeper = None
-            if self.fence is not None:
-                run.leave()
-                if self.stepped_out and self.gate is not None:
-                    self.stepped_out = False
-                    self.gate.step_in(self.fence)
+            self.leave()
             if hold is not None:
                 try:
                     if (leaves := disown(run)) or (may_store and run.claim is not None and run.claim.lease is not None):
@@ -409,8 +300,9 @@ class AsyncDriver:
         for scope, job in self.launched.items():
             if workers.abandon(job) and self.gate is not None:
                 self.gate.end(scope)
-        self.run.root.abandons = self.run.root.abandons or bool(self.launched)
-        self.launched.clear()
+        if self.launched:
+            self.run.root.abandons = True
+            self.launched.clear()
         if self.gate is not None:
             for event in self.inbox.events:
                 if isinstance(event, tuple):
@@ -434,48 +326,6 @@ class AsyncDriver:
     def stop(self) -> None:
         """Something was asked for from outside: that the attempt around this run ends, that the run drains."""
         self.inbox.put_from_thread(None)
-
-    @staticmethod
-    async def gather(
-        calls: Sequence[Coroutine[Any, Any, Any]], given: Sequence[Any]
-    ) -> list[tuple[Any, BaseException | None]]:
-        """Await the calls, at most `max_concurrency` of the first config at once; (result, error) in order."""
-        limit = (given[0] or {}).get("max_concurrency") if given else None
-        gate = asyncio.Semaphore(limit or max(1, len(calls)))
-
-        async def run(call_: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
-            async with gate:
-                try:
-                    return await call_, None
-                except Exception as error:  # noqa: BLE001 - reported to the caller in input order
-                    return None, error
-
-        return list(await asyncio.gather(*(run(call_) for call_ in calls)))
-
-    @staticmethod
-    async def as_completed(
-        calls: Sequence[Callable[[], Coroutine[Any, Any, Any]]], given: Sequence[Any]
-    ) -> AsyncGenerator[tuple[int, Any, Exception | None], None]:
-        """The same, as they end: (index, result, error). Who leaves before the last has the others cancelled."""
-        limit = (given[0] or {}).get("max_concurrency") if given else None
-        gate = asyncio.Semaphore(limit or max(1, len(calls)))
-        ended: asyncio.Queue[tuple[int, Any, Exception | None]] = asyncio.Queue()
-
-        async def run(index: int) -> None:
-            async with gate:
-                try:
-                    ended.put_nowait((index, await calls[index](), None))
-                except Exception as error:  # noqa: BLE001 - reported to the caller
-                    ended.put_nowait((index, None, error))
-
-        tasks = [asyncio.create_task(run(index)) for index in range(len(calls))]
-        try:
-            for _ in calls:
-                yield await ended.get()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     # ---- bodies
 
@@ -574,7 +424,7 @@ class AsyncDriver:
                 result, error = context.run(function), None
             except BaseException as raised:  # noqa: BLE001 - handed to the awaiting side
                 result, error = None, raised
-            self.inbox.put_from_thread(partial(_resolve, future, result, error))
+            self.inbox.put_from_thread(partial(resolve, future, result, error))
 
         job = self.launched[scope] = Job(run, scope.task.name)
         workers.submit(job)
@@ -688,34 +538,10 @@ class AsyncDriver:
             self.start(task)
         return not task.settled
 
-    def listen(self) -> None:
-        """Hear of a drain that is asked for while this driver waits."""
-        if self.run.request.control is not None:
-            self.run.request.control.listen(self, self.stop)
-
-    def put_off(self) -> None:
-        """Tasks that wait for their next attempt while the run is asked to stop: they stay pending."""
-        for task in [task for task in self.naps if self.run.may_put_off(task)]:
-            del self.naps[task]
-            self.run.put_off(task)
-
-    def give_up(self, scope: TaskScope) -> None:
-        """An attempt has failed. Its place at the gate becomes free once nobody can take it whom the failure stops."""
-        if self.run.failure is not None:
-            self.withdraw()
-        if self.gate is not None:
-            self.gate.end(scope)
-
     def withdraw(self) -> None:
         """The step has failed: bodies that wait at the gate, or for their next attempt, are not started, async ones that
         run are cancelled."""
-        for task in [task for task in self.naps if task.call_index < 0]:
-            del self.naps[task]
-            self.run.drop(task)
-        for task, start in list(self.starts.items()):
-            if not task.settled and self.gate is not None and self.gate.withdraw(start):
-                self.run.drop(task)
-        self.starts.clear()
+        super().withdraw()
         for body, scope in list(self.bodies.items()):
             task = scope.task
             if not task.settled and not body.done() and scope not in self.ending:
@@ -729,13 +555,8 @@ class AsyncDriver:
         """When the next limit is due, in the clock of `time.monotonic`."""
         if not self.limited:
             return None
-        dues = [due for task in self.run.tasks if not task.settled and (due := limits.deadline_of(task)) is not None]
-        dues += self.naps.values()
+        dues = self.dues()
         dues += [until for until, _ in self.ending.values()]
-        if self.deadline is not None:
-            dues.append(self.deadline)
-        if (cut := self.run.cut_at) is not None:
-            dues.append(cut)
         control = self.run.request.control
         if control is not None and control.by_signal:
             dues.append(time.monotonic() + LOOK_S)
@@ -775,10 +596,7 @@ class AsyncDriver:
             self.is_cut = False
         if self.deadline is not None and now >= self.deadline:
             self.is_cut = True
-            raise TimeoutError(
-                f"step {self.run.step} took longer than step_timeout={self.step_timeout} seconds; "
-                f"still running: {', '.join(t.name for t in self.run.tasks if not t.settled) or 'nothing'}"
-            )
+            raise self.too_long()
 
     def cancel_body(self, scope: TaskScope) -> bool:
         """Cancel the async body of an attempt; False if it has none that still runs."""
@@ -822,14 +640,6 @@ class AsyncDriver:
         else:
             self.hand_over(event)
         return future
-
-    def once(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
-        """The result of a call that a running task makes once; on a thread of its body."""
-        return once(self.run, scope, key, call)
-
-    async def aonce(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
-        """Async form of `once`; on an event loop."""
-        return await aonce(self.run, scope, key, call)
 
     def keep(self, scope: TaskScope, row: Recorded | None, *, waits: bool) -> Any:
         """Store what a running task recorded; returns a future that resolves when it is stored as the durability says.
@@ -885,16 +695,6 @@ class AsyncDriver:
         else:
             self.gate.enter(partial(self.admit, launch))
 
-    def call_child(self, event: Spawned) -> Task:
-        """The task of a call, with the future that its caller waits for."""
-        assert event.call is not None
-        child = self.run.call(event.scope, event.node, event.argument, *event.call)
-        if child.future is not None:
-            abandon_future(child.future)
-        child.future = event.future
-        child.caller = event.scope
-        return child
-
     async def store_kept(self, event: Spawned) -> None:
         """Store what a body recorded, then let it go on."""
         if event.scope.closed:
@@ -945,109 +745,6 @@ class AsyncDriver:
         self.inbox.put(HAND_BACK)
         await pump
 
-    # ---- storing
-
-    async def store(self, commit: StepCommit, *, wait: bool = False) -> None:
-        """Store a commit: encoded now, written now or soon, as the durability says (D22, D32)."""
-        saver = self.saver
-        assert saver is not None
-        encoded = None
-        try:
-            encoded = await saver.aencode(commit) if saver.is_large(commit) else saver.encode(commit)
-            if self.durability == "async" and not wait and commit.claim.claimed and not self.forks:
-                ack = saver.submit(encoded)
-                if ack is not None:
-                    self.acks.append(ack)
-            else:
-                await self.drain()
-                await saver.awrite([encoded], durability=self.durability)
-        except BaseException as error:
-            if not self.may_fork(error):
-                note_unstored(self.run, commit, error)
-                if encoded is None and isinstance(error, Exception):
-                    # The saver is as it was: of results alone, what siblings still bring can be stored.
-                    self.broken = commit.kind != "tasks"
-                    await self.store_salvage(commit)
-                else:
-                    self.broken = True
-                raise
-            encoded = await self.fork(commit)
-        if encoded.edited:
-            note_edited(self.run, encoded.edited)
-            self.run.warn()
-
-    def may_fork(self, error: BaseException) -> bool:
-        """Is it the thread that was lost, and is the run to go on without it?"""
-        return self.forks and isinstance(error, CheckpointConflictError) and not isinstance(error, ThreadDeletedError)
-
-    async def fork(self, commit: StepCommit) -> EncodedCommit:
-        """The thread is lost: go on in a lane, with the commit that was refused."""
-        saver = self.saver
-        assert saver is not None
-        try:
-            await saver.aopen_lane(commit.claim)
-            into_lane(self.run, (commit,))
-            encoded = await saver.aencode(commit) if saver.is_large(commit) else saver.encode(commit)
-            await saver.awrite([encoded], durability=self.durability)
-        except BaseException as error:
-            self.broken = True
-            note_unstored(self.run, commit, error)
-            raise
-        return encoded
-
-    async def store_salvage(self, commit: StepCommit) -> None:
-        """A step could not be encoded: store what can be of its tasks' writes. Its error says what is missing."""
-        assert self.saver is not None
-        with suppress(Exception):
-            await self.drain()
-            if kept := salvage(self.run, commit, self.saver.encode):
-                await self.saver.awrite(kept, durability=self.durability)
-
-    async def store_rest(self, commit: StepCommit | None) -> None:
-        """Store what is left, and wait for everything that is on its way."""
-        if commit is not None:
-            await self.store(commit, wait=True)
-        await self.drain()
-
-    async def store_held(self) -> None:
-        """Store the writes of tasks that have settled while others are running."""
-        commit = self.run.flush()
-        if commit is not None:
-            await self.store(commit)
-
-    async def keep_up(self) -> None:
-        """Wait until at most `max_checkpoint_lag` commits are on their way (D7)."""
-        assert self.saver is not None
-        while self.acks and (self.acks[0].done() or len(self.acks) > self.saver.max_checkpoint_lag):
-            await self.settle_ack(self.acks.popleft())
-
-    async def drain(self) -> None:
-        """Wait for all writes that are on their way."""
-        while self.acks:
-            await self.settle_ack(self.acks.popleft())
-
-    async def settle_ack(self, ack: Ack) -> None:
-        """Wait for one write."""
-        try:
-            await ack.aresult()
-        except BaseException as error:
-            self.broken = True
-            note_unstored(self.run, None, error)
-            raise
-
-
-async def to_the_end(work: Coroutine[Any, Any, None]) -> asyncio.CancelledError | None:
-    """Await what must not be cut short. Returns the cancellation that came meanwhile, to be raised afterwards."""
-    task = asyncio.ensure_future(work)
-    cancelled = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    task.result()
-    return cancelled
-
 
 _forsaken: set[asyncio.Task[Any]] = set()
 """Bodies that nobody waits for and that go on: a loop itself does not keep its tasks alive."""
@@ -1060,30 +757,9 @@ def _bury(body: asyncio.Task[Any]) -> None:
         body.exception()  # looked at, so that the loop does not report it
 
 
-def count_cancels() -> int:
-    """How often the current asyncio task was asked to stop."""
-    task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()
-
-
 def _let_in(driver: AsyncDriver, launch: partial[None]) -> None:
     """The gate has let a body in; if nobody starts it any more, others may have its place."""
     if driver.is_closed and driver.gate is not None:
         driver.gate.end(launch.args[0])
     else:
         driver.inbox.put(launch)
-
-
-def _call_soon(loop: asyncio.AbstractEventLoop, *call: Any) -> None:
-    """Have a loop call something, from any thread; nothing if it is closed."""
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(*call)
-
-
-def _resolve(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(result)

@@ -5,8 +5,7 @@ calls again, perhaps in another order (`gather` over branches), perhaps with oth
 So a call is told by who calls, which task, the arguments, and which of several equal ones it is; its id is made of that,
 and a stored result is found by the id. A result is never handed to a call with other arguments.
 
-Pure. What an argument is told by: values of the standard library, dataclasses, models, named tuples, enums and what has a
-codec by their content, all other objects by their class alone, so live objects (a client, a lock) never differ.
+Pure. What arguments are told by is in `contents`.
 
 Invariants
 1. Nothing is worked out where nothing can be found again: no saver around, and no retry of the caller.
@@ -19,40 +18,20 @@ Source: memoisation by call key in build systems (Mokhov, Mitchell, Peyton Jones
 from __future__ import annotations
 
 import re
-from _blake2 import blake2b
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import copy
-from dataclasses import fields
-from marshal import dumps
 from typing import Any, Final
 
-from checkpoint import registry
 from checkpoint.base import TaskWrites
 from pregel._scope import TaskScope
 from pregel.constants import PUSH, RETURN
-from pregel.engine import entry, plan
+from pregel.engine import contents, entry, plan
 from pregel.engine.program import Node
 from pregel.engine.state import RunState
 from pregel.engine.task import Task
 from pregel.errors import shown
 from pregel.warnings import PregelWarning
 
-CANONICAL: Final = 2
-"""Version of the marshal format that says nothing of identity: equal values give equal bytes in every process."""
-MAX_DEPTH: Final = 100
-"""Levels of an argument that are looked at."""
-PLAIN: Final = frozenset({int, str, float, bool, type(None), bytes})
-SCALARS: Final[dict[type, Callable[[Any], Any]]] = {
-    str: str.__str__,
-    bytes: bytes.__bytes__,
-    int: int.__index__,
-    float: float.__float__,
-}
-"""What an object of a subclass is told by."""
-BY_TEXT: Final = frozenset(
-    {"datetime", "decimal", "fractions", "uuid", "pathlib", "pathlib._local", "ipaddress", "zoneinfo"}
-)
-"""Modules whose values are told by their `repr`."""
 _ROW: Final = re.compile(r"(\d{10}), 0{9}1, ([01]), ([-\da-f]{17}), (.*)", re.DOTALL)
 
 
@@ -69,78 +48,9 @@ def keyed(run: RunState, scope: TaskScope, node: Node, argument: Any) -> tuple[i
     if not (run.stores or run.request.parent_run is not None or task.node.retry_policy or run.request.retry_policy):
         index, _, in_line = scope.count_call(None)
         return index, None, in_line
-    told = digest(argument)
+    told = contents.of_arguments(argument)
     index, twins, in_line = scope.count_call((node.address, told))
     return index, f"{told}:{twins}" if twins else told, in_line
-
-
-def digest(argument: Any) -> str:
-    """What an argument is told by: 128 bits in hex, equal in every process."""
-    try:
-        args, keywords = argument
-        if len(keywords) > 1:
-            keywords = dict(sorted(keywords.items()))
-        if not PLAIN.issuperset(map(type, args)) and any(map(_is_buffer, args)):
-            raise ValueError
-        data = dumps((args, keywords), CANONICAL)
-    except (TypeError, ValueError):
-        data = dumps(_described(argument, 0), CANONICAL)
-    text: str = blake2b(data, digest_size=16).hexdigest()
-    return text
-
-
-def _is_buffer(value: Any) -> bool:
-    """Would it be told by its bytes alone, without its type and shape?"""
-    return hasattr(type(value), "dtype") or type(value) is bytearray
-
-
-def _described(value: Any, depth: int) -> Any:
-    """A value as something that marshal can write: its class, and what is in it."""
-    kind = type(value)
-    if kind in PLAIN:
-        return value
-    name = registry.name_of(kind)
-    if depth > MAX_DEPTH:
-        return name
-    deeper = depth + 1
-    if isinstance(value, (list, tuple)) and not hasattr(kind, "_fields"):
-        return name, [_described(item, deeper) for item in value]
-    if isinstance(value, dict):
-        return name, [(_described(key, deeper), _described(item, deeper)) for key, item in value.items()]
-    if isinstance(value, (set, frozenset)):
-        return name, sorted(dumps(_described(item, deeper), CANONICAL) for item in value)
-    for base, value_of in SCALARS.items():
-        if isinstance(value, base) and registry.kind_of(kind) != "enum":
-            return name, value_of(value)
-    return name, _content(value, kind, deeper)
-
-
-def _content(value: Any, kind: type, depth: int) -> Any:
-    """What is in an object that is no container of the language; None for what cannot be told apart."""
-    shape = registry.kind_of(kind)
-    if shape == "enum":
-        return str(value.name)
-    if shape == "exception":
-        return _described(value.args, depth)
-    known = registry.lookup_class(kind)
-    if known is not None and known.encode is not None:
-        return _described(known.encode(value), depth)
-    if shape == "namedtuple":
-        return [_described(item, depth) for item in value]
-    if shape == "dataclass":
-        return [_described(getattr(value, field.name, None), depth) for field in fields(value)]
-    if shape == "model":
-        names = getattr(kind, "model_fields", None) or getattr(kind, "__fields__", {})
-        return [(name, _described(getattr(value, name, None), depth)) for name in names]
-    if kind.__module__ in BY_TEXT or kind in (complex, range, bytearray, slice):
-        return repr(value)
-    if kind.__module__ == "collections":
-        return [_described(item, depth) for item in value]  # a deque
-    if hasattr(kind, "dtype") and hasattr(kind, "tobytes"):
-        return str(value.dtype), str(value.shape), value.tobytes()
-    if known is not None:
-        return _described(vars(value) if hasattr(value, "__dict__") else {}, depth)
-    return getattr(value, "__qualname__", None) if callable(value) else None
 
 
 def own_arguments(run: RunState, argument: Any) -> Any:

@@ -18,21 +18,18 @@ Source: Valiant 1990 (bulk-synchronous model); Malewicz et al. 2010, "Pregel", s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from checkpoint.base import WRITES_IDX_MAP, StepCommit, TaskWrites, Version
-from pregel import _langchain
+from checkpoint.base import StepCommit, Version
 from pregel._scope import TaskScope
-from pregel.constants import ERROR, ERROR_SOURCE_NODE, INTERRUPT, NULL_TASK_ID, RESUME, RETURN, START
+from pregel.constants import ERROR, ERROR_SOURCE_NODE, INTERRUPT, START
 from pregel.engine import (
     calls,
     entry,
     joins,
-    namespace,
     notes,
     occupancy,
-    origin,
     pause,
     plan,
     repeat,
@@ -43,8 +40,10 @@ from pregel.engine import (
 )
 from pregel.engine.apply import apply_tasks
 from pregel.engine.effects import Effect, Retry, Start
+from pregel.engine.holding import Holding
+from pregel.engine.hosting import Hosting
 from pregel.engine.program import Node, Write
-from pregel.engine.state import LATER, Phase, RunState, Status, Unstored
+from pregel.engine.state import LATER, Phase, Status, Unstored
 from pregel.engine.task import Task
 from pregel.errors import (
     EngineBug,
@@ -61,7 +60,7 @@ from pregel.errors import (
 )
 
 
-class Run(RunState):
+class Run(Holding, Hosting):
     """One run of one graph in one namespace."""
 
     __slots__ = ()
@@ -166,10 +165,6 @@ class Run(RunState):
                 self._hold_answers(task)
         if self.sees:
             view.finished(self, task)
-
-    def record(self, id_: str, path: str, value: Any) -> None:
-        """A running task has a result that is to be found when it runs again."""
-        self.held.append(TaskWrites(self.rev, self.checkpoint_id, id_, path, 0, [(RETURN, value)]))
 
     def drop(self, task: Task) -> None:
         """The task will not be started, or its outcome does not count any more; it stays pending."""
@@ -456,82 +451,6 @@ class Run(RunState):
             return count_of(seen[START]) + 1
         return 0 if self.entered is None else count_of(self.entered)
 
-    # ---- what running tasks ask for (_scope.Host)
-
-    def config_of(self, scope: TaskScope) -> Any:
-        """The config of the scope's task."""
-        return view.config(self, scope)
-
-    def runtime_of(self, scope: TaskScope) -> Any:
-        """The `Runtime` of the scope's task."""
-        return self.request.runtime(self, scope)
-
-    def ask(self, scope: TaskScope, value: Any, response_schema: Any, deadline: Any = None) -> Any:
-        """The answer to the task's next question, or `GraphInterrupt`."""
-        return pause.ask(self, scope, value, response_schema, deadline)
-
-    def read(self, scope: TaskScope, select: str | list[str], writes: list[Write] | None) -> Any:
-        """Channel values as the step began, or with the given writes applied to copies."""
-        return view.read(self, select, writes)
-
-    def custom(self, scope: TaskScope, value: Any) -> None:
-        """A chunk of mode custom, to everybody who listens, each when he has room for it."""
-        if "custom" in self.sees:
-            chunk = namespace.path_of(self.ns), "custom", value
-            for outlet in self.outlets:
-                outlet.offer(chunk, scope.check)
-
-    def say(self, scope: TaskScope, message: Any, about: dict[str, Any] | None, *, once: bool) -> None:
-        """A chunk of mode messages that a running body shows, to everybody who listens, each when he has room for it."""
-        if "messages" in self.sees:
-            view.said(self, scope, message, about, once=once)
-
-    def spawn(self, scope: TaskScope, node: Any, argument: Any) -> Any:
-        """Start a child task of the scope's task; returns its future."""
-        if _langchain.RUNNABLES in _langchain.modules:
-            _langchain.lend_to(node)
-        if self.spawner is None:
-            raise EngineBug("the run has no driver that could start a task")
-        return self.spawner(scope, node, argument)
-
-    def copied(self, value: Any) -> Any:
-        """The value with containers of its own, one level."""
-        return plan.own_copy(self, value)
-
-    def key_of(self, scope: TaskScope) -> str:
-        """What names the logical task of a scope, whenever it runs again."""
-        return origin.key_of(self, scope)
-
-    def once(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
-        """The result of a call that is made once per logical task and key."""
-        return self._driver(scope).once(scope, key, call)
-
-    async def aonce(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
-        """Async form of `once`."""
-        return await self._driver(scope).aonce(scope, key, call)
-
-    def _driver(self, scope: TaskScope) -> Any:
-        if self.keeper is None:
-            scope.check()
-            raise EngineBug(f"task {scope.task.name!r} records a result, but no driver runs it")
-        return self.keeper
-
-    def now(self) -> float:
-        """Seconds that only go forward."""
-        return self.request.monotonic()
-
-    def _out_of_steps(self) -> GraphRecursionError:
-        """What the caller needs to go on, or to make do with what there is."""
-        limit, ready, config = self.request.limit, self.ready, view.resuming(self)
-        left = f"{len(ready)} tasks still ready ({', '.join(map(repr, ready[:5]))})" if ready else "no step to spare"
-        goes_on = "" if config is None else "; what was done is stored, and invoke(None, error.config) goes on"
-        error = GraphRecursionError(
-            f"step limit {limit} reached with {left}; raise recursion_limit in the config, or check the condition that "
-            f"ends the loop{goes_on}; error.values has the last values [{ErrorCode.GRAPH_RECURSION_LIMIT.value}]"
-        )
-        error.values, error.config, error.limit, error.ready = view.result(self), config, limit, tuple(ready)
-        return error
-
     # ---- settling
 
     def _settled(self, task: Task) -> None:
@@ -600,17 +519,6 @@ class Run(RunState):
             self.refused = self.refused or error
             self.waiting.append(task)
 
-    def _take_back_answers(self) -> None:
-        """Root run: answers were stored before a node could look at them; those that do not fit are nobody's."""
-        answers = self.answers
-        if not answers.unfit or not self.stores:
-            return
-        answers.unfit = False
-        slot = WRITES_IDX_MAP[RESUME]
-        self.held = [entry for entry in self.held if (entry.task_id, entry.slot) != (NULL_TASK_ID, slot)]
-        left = dict(answers.by_id) or None
-        self.held.append(TaskWrites(self.rev, self.checkpoint_id, NULL_TASK_ID, "", slot, [(RESUME, left)]))
-
     def _fail(self, task: Task, error: Exception) -> Effect | None:
         """No further try: hand the failure to the node's handler, or let it end the run."""
         task.error = error
@@ -649,67 +557,6 @@ class Run(RunState):
             entry.reapply(self, [follow_up])
             self.tasks.append(follow_up)
 
-    # ---- storing
-
-    def _row(self, task: Task, slot: int, writes: Sequence[Write]) -> TaskWrites:
-        checkpoint_id = self.checkpoint_id_ or self.checkpoint_id
-        path = task.path_text if task.call_index < 0 else calls.row_path(self, task)
-        return TaskWrites(self.rev, checkpoint_id, task.id_ or self.id_of(task), path, slot, writes)
-
-    def _hold(self, task: Task, channel: str, value: Any) -> None:
-        self.held.append(self._row(task, WRITES_IDX_MAP[channel], [(channel, value)]))
-
-    def _hold_answers(self, task: Task, provisional: Sequence[int] = ()) -> None:
-        if task.answers:
-            self._hold(task, RESUME, pause.answers_plain(task.answers, provisional))
-        if task.took_loose:
-            # It was given once and is used up: a later question must not find it (engine.md 11.2).
-            task.took_loose = False
-            self.held.append(
-                TaskWrites(self.rev, self.checkpoint_id, NULL_TASK_ID, "", WRITES_IDX_MAP[RESUME], [(RESUME, None)])
-            )
-
-    def _keep_answers(self, task: Task) -> None:
-        """The task has not finished, and will run again: what it was answered it is not asked again."""
-        if self.stores and (task.answers or task.took_loose or self.answers.taken):
-            self._hold_answers(task, pause.provisional(self, task))
-            left = pause.left_open(self, task)
-            if left is not None:
-                self._hold(task, INTERRUPT, left)
-
-    def _take_back(self) -> None:
-        """The run has left for the graph around it: questions and errors of its open step are nobody's any more. Else the
-        one that goes on from what is stored would take it for unfinished, and forget where it ended."""
-        slots = WRITES_IDX_MAP[ERROR], WRITES_IDX_MAP[INTERRUPT]
-        self.held = [entry for entry in self.held if entry.slot not in slots]
-        taken_back = {
-            (e.task_id, e.path, e.slot) for e in self.pending if e.slot in slots and not pause.is_null(e.task_id)
-        }
-        for task in self.tasks:
-            if task.interrupts or task.error is not None:
-                taken_back |= {(self.id_of(task), task.path_text, slot) for slot in slots}
-        for id_, path, slot in sorted(taken_back):
-            write: Write = (ERROR, None) if slot == WRITES_IDX_MAP[ERROR] else (INTERRUPT, [])
-            self.held.append(TaskWrites(self.rev, self.checkpoint_id, id_, path, slot, [write]))
-
-    def _still_open(self) -> list[Unstored]:
-        """Nested runs of the open superstep that are to be stored: of tasks that did not finish, since a finished one does
-        not run again; and those that alone know where runs below them ended that this call has not made."""
-        runs, self.open_runs = self.open_runs, []
-        made = {other.rev for other in self.root.parked}
-        return [
-            left
-            for left in runs
-            if left.run.request.parent.task.writes is None  # type: ignore[union-attr]
-            or (not left.is_parked and not made.issuperset({**left.run.sub, **left.run.sub_changed}.values()))
-        ]
-
-    def _take_held(self) -> list[TaskWrites]:
-        held = self.held
-        if held:
-            self.held = []
-        return held
-
     # ---- ends
 
     def _emit_values(self, tasks: Sequence[Task]) -> None:
@@ -726,6 +573,18 @@ class Run(RunState):
                 else:
                     self.emitted = LATER
                 return
+
+    def _out_of_steps(self) -> GraphRecursionError:
+        """What the caller needs to go on, or to make do with what there is."""
+        limit, ready, config = self.request.limit, self.ready, view.resuming(self)
+        left = f"{len(ready)} tasks still ready ({', '.join(map(repr, ready[:5]))})" if ready else "no step to spare"
+        goes_on = "" if config is None else "; what was done is stored, and invoke(None, error.config) goes on"
+        error = GraphRecursionError(
+            f"step limit {limit} reached with {left}; raise recursion_limit in the config, or check the condition that "
+            f"ends the loop{goes_on}; error.values has the last values [{ErrorCode.GRAPH_RECURSION_LIMIT.value}]"
+        )
+        error.values, error.config, error.limit, error.ready = view.result(self), config, limit, tuple(ready)
+        return error
 
     def _names(self) -> list[str]:
         return [task.name for task in self.tasks if not task.settled]

@@ -25,7 +25,7 @@ from pregel.constants import (
 from pregel.engine import answer as fit
 from pregel.engine import namespace, pause, plan, redeploy, snapshot, view
 from pregel.engine.apply import apply_tasks, apply_writes
-from pregel.engine.origin import originate
+from pregel.engine.origin import is_edit, originate
 from pregel.engine.program import Node, Program, Write
 from pregel.engine.state import Answers, RunState
 from pregel.engine.task import Task
@@ -136,45 +136,55 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
         GraphChangedError: what is to be continued needs nodes or keys that the graph has no more.
         RuntimeError: answers without a saver, or a bare answer to several pending questions.
     """
-    request = run.request
     sign(run)
-    nulls = null_writes(run)
+    nulls = null_writes(run) if run.pending else 0
     command = value if isinstance(value, Command) else None
     if command is not None:
         _check(run, command)
-    elif request.parent_run is None and continues(run, value):
-        value = None
     elif run.continues:
         value = None
-        answers = run.answers
-        if run.source == "update" and answers.bare is not None and answers.bare in answers.by_id:
-            # The state was edited while it waited: its question was asked under an id that it does not have any more.
-            answers.loose.append(answers.by_id.pop(answers.bare))
-    resuming = continues(run, value)
-    if command is None and not resuming:
-        writes = map_input(run.program, value)
-        if not writes:
-            channels = run.program.input_channels
-            raise EmptyInputError(
-                f"no input for {channels!r}: pass an input, or address a thread that has something to resume"
-            )
-        return _present(_input(run, writes))
+        _find_edited(run)
+    if continues(run, value):
+        return _resume(run, command, nulls)
+    if command is not None:
+        return _present(_input(run, _first_command(run, command)))
+    writes = map_input(run.program, value)
+    if not writes:
+        raise EmptyInputError(
+            f"no input for {run.program.input_channels!r}: pass an input, or address a thread that has something to resume"
+        )
+    return _present(_input(run, writes))
+
+
+def _find_edited(run: RunState) -> None:
+    """The state of a nested run was edited while it waited: its question was asked under an id that it has no more."""
+    answers = run.answers
+    edited = run.loaded is not None and is_edit(run.loaded)
+    if edited and answers.bare is not None and answers.bare in answers.by_id:
+        answers.loose.append(answers.by_id.pop(answers.bare))
+
+
+def _first_command(run: RunState, command: Command[Any]) -> list[Write]:
+    """The input that a `Command` on an empty thread is: what it writes is applied before."""
+    check_change(run)
+    _answers(run, command)
+    given = map_command(command, run.program, run.notice)
+    if given:
+        apply_writes(run, given, "Command")
+    run.answers.loose.clear()  # nothing was asked on an empty thread
+    return _blank_input(run)
+
+
+def _resume(run: RunState, command: Command[Any] | None, nulls: int) -> list[StepCommit]:
+    """Go on from what is stored; `nulls`: sets of writes that belong to no task, stored by resumes before this one."""
     check_change(run)
     rows: list[TaskWrites] = []
     if command is not None:
-        rows = _answers(run, command)
-        given = map_command(command, run.program, run.notice)
-        if given:
-            apply_writes(run, given, "Command")
-        if not resuming:
-            run.answers.loose.clear()  # nothing was asked on an empty thread
-            return _present(_input(run, _blank_input(run)))
-        if given:
-            rows.append(_null_row(run, 0, given, nulls))
-    elif not run.replaying and request.parent_run is None:
+        rows = _given(run, command, nulls)
+    elif not run.replaying and run.request.parent_run is None:
         run.answers = pause.stored_answers(run.pending)
     if run.pending and not run.replaying:
-        pause.adopt(run, now=request.clock())
+        pause.adopt(run, now=run.request.clock())
     if pause.BREAKPOINTS in run.facts_changed and not run.replaying:
         # The run may come to its end without a checkpoint that says so.
         rows.append(_null_row(run, WRITES_IDX_MAP[INTERRUPT], [(INTERRUPT, run.facts[pause.BREAKPOINTS])]))
@@ -183,7 +193,7 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
         originate(run)
     commits: list[StepCommit | None] = []
     if rows and run.stores:
-        if request.deferred:
+        if run.request.deferred:
             run.held += rows
         else:
             commits.append(snapshot.rows(run, rows))
@@ -191,16 +201,28 @@ def begin(run: RunState, value: Any) -> list[StepCommit]:
         commits.append(_fork(run))
     elif run.replaying:
         run.sub_open = {}  # the tasks that these nested runs were of run again
-    called = run.root.request.called
-    if called is not None and called.stops_in(run):
-        # The call of the root run is repeated: this one stands where it stood, and a breakpoint stops it once more.
-        if called.stands_after(run):
-            run.status, run.phase = "interrupt_after", "done"
-    else:
-        run.seen[INTERRUPT] = dict(run.versions)
-        run.seen_changed[INTERRUPT] = run.seen[INTERRUPT]
+    _pass_breakpoint(run)
     view.resumed(run)
     return [commit for commit in commits if commit is not None]
+
+
+def _given(run: RunState, command: Command[Any], nulls: int) -> list[TaskWrites]:
+    """What a `Command` gives to an open step: rows of its answers, and of the writes that are applied here."""
+    rows = _answers(run, command)
+    given = map_command(command, run.program, run.notice)
+    if given:
+        apply_writes(run, given, "Command")
+        rows.append(_null_row(run, 0, given, nulls))
+    return rows
+
+
+def _pass_breakpoint(run: RunState) -> None:
+    """The run goes on from the breakpoint that it stopped at; the repeated call of a root run stops there once more."""
+    called = run.root.request.called
+    if called is None or not called.stops_in(run):
+        run.seen[INTERRUPT] = run.seen_changed[INTERRUPT] = dict(run.versions)
+    elif called.stands_after(run):
+        run.status, run.phase = "interrupt_after", "done"
 
 
 def _reconnects(run: RunState) -> bool:

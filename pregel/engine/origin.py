@@ -14,12 +14,12 @@ Source: idempotency keys as payment services define them.
 
 from __future__ import annotations
 
+from checkpoint.base import ORIGIN, LoadedCheckpoint
 from pregel._scope import TaskScope
 from pregel.engine.state import RunState
 from pregel.engine.task import Task, digest
 
-ORIGIN = "origin"
-"""The fact that tells executions of one thread apart: set by an input, an update, a fork."""
+__all__ = ["ORIGIN", "is_edit", "key_of", "originate"]
 
 
 def originate(run: RunState) -> None:
@@ -33,6 +33,12 @@ def originate(run: RunState) -> None:
 def _new_origin(run: RunState) -> str:
     request = run.request
     return request.new_id(run.step) if request.called is None else f"run {request.called.run_id}"
+
+
+def is_edit(loaded: LoadedCheckpoint) -> bool:
+    """Was a checkpoint made in the place of another one, between two runs: by `update_state`, or by the `fork` of a saver,
+    which names the execution after the checkpoint?"""
+    return loaded.source == "update" or (loaded.source == "fork" and loaded.facts.get(ORIGIN) == loaded.checkpoint_id)
 
 
 def key_of(run: RunState, scope: TaskScope) -> str:

@@ -26,21 +26,18 @@ Source: idempotency keys as payment services define them; request ids of Raft cl
 
 from __future__ import annotations
 
-from _blake2 import blake2b  # hashlib's own, without loading OpenSSL
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from enum import Enum
 from typing import Any, Literal
 
 from checkpoint.base import LoadedCheckpoint, StepCommit, TaskWrites
 from pregel.constants import INTERRUPT, PUSH, START
-from pregel.engine import entry, history, pause, view
+from pregel.engine import contents, entry, history, pause, view
 from pregel.engine.origin import ORIGIN
 from pregel.engine.program import Program
 from pregel.engine.state import Answers, Request, RunState
 from pregel.engine.task import Task, digest
 from pregel.errors import Interrupt, RunIdReusedError, RunSupersededError
-from pregel.messages import Message
 from pregel.types import Command
 
 CALL = "call"
@@ -82,7 +79,7 @@ class Called:
         """What tells its input from others; worked out when first asked for."""
         if self._digest is None:
             kind = "c" if isinstance(self.value, Command) else "i"
-            self._digest = kind + digest_of(self.value)
+            self._digest = kind + contents.of_input(self.value)
         return self._digest
 
     def stops_in(self, nested: RunState) -> bool:
@@ -351,90 +348,3 @@ def _show(run: RunState) -> None:
     versions = [run.versions[name] for name in ([keys] if isinstance(keys, str) else keys) if name in run.versions]
     if any(since is None or version > since for version in versions):  # type: ignore[operator]
         view.resumed(run)
-
-
-# ---- telling inputs apart
-
-
-def digest_of(value: Any) -> str:
-    """128 bits over a value's content, the same in every process.
-
-    Ids of message objects do not count: a run gives them to messages that have none, in place. What has no content that
-    can be read counts as its type alone: two such inputs are taken for the same.
-    """
-    hashed = blake2b(digest_size=16)
-    _feed(hashed, value, [])
-    text: str = hashed.hexdigest()
-    return text
-
-
-MAX_DEPTH = 100
-_TEXTUAL = frozenset({"datetime", "decimal", "fractions", "ipaddress", "pathlib", "uuid", "zoneinfo"})
-"""Modules of the standard library whose objects are their repr."""
-
-
-def _feed(hashed: Any, value: Any, around: list[int]) -> None:
-    """Add a value: its type, its length, its parts. `around`: ids of the containers that it is in."""
-    kind = type(value)
-    name = kind.__qualname__
-    if value is None or isinstance(value, (bool, int, float, complex)):
-        _token(hashed, name, repr(value).encode())
-    elif isinstance(value, str):
-        _token(hashed, name, value.encode("utf-8", "surrogatepass"))
-    elif isinstance(value, (bytes, bytearray, memoryview)):
-        _token(hashed, name, bytes(value))
-    elif isinstance(value, Enum):
-        _token(hashed, name, value.name.encode())
-    elif kind.__module__.partition(".")[0] in _TEXTUAL:
-        _token(hashed, name, repr(value).encode())
-    elif id(value) in around or len(around) > MAX_DEPTH:
-        hashed.update(b"...")
-    else:
-        around.append(id(value))
-        _feed_parts(hashed, name, value, around)
-        around.pop()
-
-
-def _feed_parts(hashed: Any, name: str, value: Any, around: list[int]) -> None:
-    """Add a container, in an order that depends on its content alone."""
-    if isinstance(value, Mapping):
-        items = [
-            (_part(key, around), item) for key, item in value.items() if key != "id" or not isinstance(value, Message)
-        ]
-        _token(hashed, name, str(len(items)).encode())
-        for key, item in sorted(items, key=lambda pair: pair[0]):
-            hashed.update(key)
-            _feed(hashed, item, around)
-    elif isinstance(value, (set, frozenset)):
-        _token(hashed, name, b"".join(sorted(_part(item, around) for item in value)))
-    elif isinstance(value, Sequence):
-        _token(hashed, name, str(len(value)).encode())
-        for item in value:
-            _feed(hashed, item, around)
-    else:
-        _token(hashed, name, b"")
-        _feed(hashed, _content(value), around)
-
-
-def _content(value: Any) -> dict[str, Any]:
-    """Fields of a dataclass, a model, or one of our own objects; other objects have no content that can be read."""
-    kind = type(value)
-    names: Any = getattr(kind, "__dataclass_fields__", None) or getattr(kind, "model_fields", None)
-    if names is None and kind.__module__.startswith("pregel."):
-        names = getattr(kind, "__slots__", ())
-    if hasattr(value, "dtype") and hasattr(value, "tobytes"):
-        return {"dtype": str(value.dtype), "shape": str(value.shape), "bytes": value.tobytes()}
-    is_message = hasattr(value, "content") and hasattr(value, "type")
-    return {name: getattr(value, name, None) for name in names or () if not (is_message and name == "id")}
-
-
-def _token(hashed: Any, name: str, data: bytes) -> None:
-    hashed.update(f"{name}:{len(data)}:".encode())
-    hashed.update(data)
-
-
-def _part(value: Any, around: list[int]) -> bytes:
-    hashed = blake2b(digest_size=16)
-    _feed(hashed, value, around)
-    found: bytes = hashed.digest()
-    return found

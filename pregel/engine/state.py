@@ -392,6 +392,143 @@ class RunState:
         "waiting",
     )
 
+    # ---- what it was made from
+
+    program: Program
+    """While the open step's tasks are stored under former names, the program as it knows them."""
+    built: Program | None
+    """The program as it was built, while `program` is another one."""
+    request: Request
+    loaded: LoadedCheckpoint | None
+    taken_over: redeploy.TakenOver | None
+    """What became of the loaded checkpoint, if another version of the graph has made it."""
+    stores: bool
+    copiers: Mapping[type, Callable[[Any], Any]]
+    outlets: tuple[Any, ...]
+    sees: frozenset[str]
+    """Stream modes that somebody listens to."""
+    spawner: Callable[[TaskScope, Any, Any], Any] | None
+    """Set by the driver: starts a child task, returns its future."""
+    keeper: Any
+    """The driver, as far as running tasks record results with it (`once`, `keep`); None when it is over."""
+
+    # ---- the channels, and the checkpoint that the current step starts from
+
+    channels: Channels
+    versions: dict[str, Version]
+    seen: dict[str, dict[str, Version]]
+    """Node -> channel -> the version that it consumed last."""
+    version: Version | None
+    updated: list[str] | None
+    is_fresh: bool
+    """Was `updated` set by a barrier of this run? (Else it was loaded, and who woke may have run already.)"""
+    live: list[str]
+    """Channels with a value that the end of the step may clear."""
+    step: int
+    made_step: int
+    """Step of the checkpoint that the current step starts from."""
+    checkpoint_id_: str | None
+    rev: int
+    parent_rev: int | None
+    parent_id: str | None
+    source: str
+    """Source of the checkpoint that the current step starts from."""
+    base: tuple[int, str] | None
+    """Rev and id of the newest stored checkpoint of this line: the parent of the next stored one, if not each step is
+    stored."""
+    claim: Claim | None
+    pending: list[TaskWrites]
+    """Stored writes of the step that was open; empty after its commit."""
+    facts: dict[str, Any]
+    """What is remembered with the line of checkpoints, beside the state; changed by `remember`."""
+    sub: dict[str, int]
+    """Stable namespace -> rev at which its last run ended."""
+    sub_open: dict[str, int]
+    """The same, of runs that ended in the open superstep: they count when it is closed."""
+
+    # ---- what changed since the last commit
+
+    changed: dict[str, Known | None]
+    """Channels, and what is known of how; None if nothing. Only with a saver."""
+    is_mixed: bool
+    """May `changed` have channels of several versions?"""
+    seen_changed: dict[str, dict[str, Version]]
+    """Node -> its entry in `seen`."""
+    sub_changed: dict[str, int]
+    facts_changed: dict[str, Any]
+
+    # ---- how it began
+
+    answers: Answers
+    resumed: bool
+    """Does this run continue from a stored state? Only until its first superstep has ended."""
+    replaying: bool
+    """Does it run again what an addressed checkpoint came before? (Stored results are not used then.)"""
+    replayed: bool
+    """Did this run begin as a replay?"""
+    entered: Version | None
+    """The version that the input got; None if the run continues from a stored state."""
+    continues: bool
+    """Nested run: was it found stored under the superstep that its parent has open? Then its input is ignored."""
+    moved_past: bool
+    """Was a checkpoint addressed after which the thread went on? (Stored results are not used then, answers are.)"""
+    stood: Stood | None
+    """Replay of an addressed nested checkpoint: where this run stood then."""
+    stop: int
+    """The last step that the step limit allows."""
+
+    # ---- the current step
+
+    phase: Phase
+    tasks: list[Task]
+    """In planned order; handlers and called tasks are appended."""
+    unsettled: int
+    waiting: list[Task]
+    """Tasks that are neither finished nor going to run now: their question is still open."""
+    starved: list[str]
+    """Nodes that were due and had nothing to read."""
+    has_put_off: bool
+    """Does a task of the step stay pending because the run was asked to stop while it waited for its next attempt?"""
+    held: list[TaskWrites]
+    """Writes of settled tasks that are not stored yet."""
+    recalled: Any
+    """What is stored of called tasks of the open step (`calls.Recalled`); None until one is called again."""
+    kept: Kept | None
+    """What tasks of the current step recorded; None until one does."""
+    notices: list[Any]
+    """What the run has to say, for the driver to say: warnings (`Notice`), and reports to those who observe it."""
+    emitted: Any
+    """The last values payload; MISSING if there was none; `LATER` if it is what the channels hold now."""
+
+    # ---- how it ends
+
+    status: Status
+    failure: BaseException | None
+    bubble: BaseException | None
+    """Control flow on its way to the parent graph."""
+    interrupts: list[Interrupt]
+    """Questions of this run, in the order in which they came up."""
+    refused: BaseException | None
+    """What a task raised because an answer did not fit its question; the question stays open."""
+    ready: list[str]
+    """Names of the tasks that the step limit kept from running."""
+    spent: Any
+    """The limits (`engine.limited.Limits`) whose supersteps are used up."""
+
+    # ---- what nested runs leave with it
+
+    open_runs: list[Unstored]
+    """Durability `exit`: nested runs that ended in the open superstep, of this run and of nested ones that did not
+    close theirs. They are stored only if it is not closed: then they are what a resume goes on from."""
+    parked: list[StepCommit]
+    """Durability `exit`, root run: what nested runs want stored with the final commit."""
+    finished: dict[str, LoadedCheckpoint]
+    """Durability `exit`, root run: stable namespace -> state of its last finished run."""
+    occupied: dict[str, Stay]
+    """Root run: stable namespace -> the last nested run in it."""
+    abandons: bool
+    """Root run: were bodies left to themselves, of this run or of nested ones, that may still be running?"""
+
     def __init__(self, program: Program, request: Request, loaded: LoadedCheckpoint | None = None) -> None:
         self.program = program
         self.request = request
@@ -399,119 +536,59 @@ class RunState:
         self.copiers = request.copiers
         self.outlets = request.outlets
         self.sees = request.modes
-        """Stream modes that somebody listens to."""
-        self.phase: Phase = "new"
-        self.status: Status = "input"
-        self.notices: list[Any] = []
-        """What the run has to say, for the driver to say: warnings (`Notice`), and reports to those who observe it."""
-        self.held: list[TaskWrites] = []
-        """Writes of settled tasks that are not stored yet."""
-        self.parked: list[StepCommit] = []
-        """Durability `exit`, root run: what nested runs want stored with the final commit."""
-        self.finished: dict[str, LoadedCheckpoint] = {}
-        """Durability `exit`, root run: stable namespace -> state of its last finished run."""
-        self.open_runs: list[Unstored] = []
-        """Durability `exit`: nested runs that ended in the open superstep, of this run and of nested ones that did not
-        close theirs. They are stored only if it is not closed: then they are what a resume goes on from."""
-        self.abandons = False
-        """Root run: were bodies left to themselves, of this run or of nested ones, that may still be running?"""
-        self.occupied: dict[str, Stay] = {}
-        """Root run: stable namespace -> the last nested run in it."""
-        self.stood: Stood | None = None
-        """Replay of an addressed nested checkpoint: where this run stood then."""
-        self.tasks: list[Task] = []
-        """Tasks of the current step in planned order; handlers and called tasks are appended."""
-        self.ready: list[str] = []
-        """Names of the tasks that the step limit kept from running."""
-        self.has_put_off = False
-        """Does a task of the step stay pending because the run was asked to stop while it waited for its next attempt?"""
-        self.spent: Any = None
-        """The limits (`engine.limited.Limits`) whose supersteps are used up."""
-        self.starved: list[str] = []
-        """Nodes that were due and had nothing to read."""
-        self.waiting: list[Task] = []
-        """Tasks that are neither finished nor going to run now: their question is still open."""
+        self.spawner = self.keeper = None
+        self.phase = "new"
+        self.status = "input"
         self.unsettled = 0
-        self.failure: BaseException | None = None
-        self.bubble: BaseException | None = None
-        """Control flow on its way to the parent graph."""
-        self.interrupts: list[Interrupt] = []
-        """Questions of this run, in the order in which they came up."""
-        self.refused: BaseException | None = None
-        """What a task raised because an answer did not fit its question; the question stays open."""
-        self.emitted: Any = MISSING
-        """The last values payload; MISSING if there was none; `LATER` if it is what the channels hold now."""
-        self.changed: dict[str, Known | None] = {}
-        """Channels that changed since the last commit, and what is known of how; None if nothing. Only with a saver."""
-        self.is_mixed = False
-        """May `changed` have channels of several versions?"""
-        self.seen_changed: dict[str, dict[str, Version]] = {}
-        """Node -> its entry in `seen`, of those that changed since the last commit."""
-        self.sub_changed: dict[str, int] = {}
-        """Stable namespace -> rev at which its last run ended, of those that changed since the last commit."""
-        self.sub_open: dict[str, int] = {}
-        """The same, of runs that ended in the open superstep: they count when it is closed."""
-        self.facts_changed: dict[str, Any] = {}
-        """What the run has remembered since the last commit."""
-        self.answers: Answers = request.parent_run.answers if request.parent_run is not None else Answers()
-        self.resumed = False
-        """Does this run continue from a stored state? Only until its first superstep has ended."""
-        self.replaying = False
-        """Does it run again what an addressed checkpoint came before? (Stored results are not used then.)"""
-        self.entered: Version | None = None
-        """The version that the input got; None if the run continues from a stored state."""
-        self.replayed = False
-        """Did this run begin as a replay?"""
-        self.continues = False
-        """Nested run: was it found stored under the superstep that its parent has open? Then its input is ignored."""
-        self.moved_past = False
-        """Was a checkpoint addressed after which the thread went on? (Stored results are not used then, answers are.)"""
-        self.spawner: Callable[[TaskScope, Any, Any], Any] | None = None
-        """Set by the driver: starts a child task, returns its future."""
-        self.keeper: Any = None
-        """The driver, as far as running tasks record results with it (`once`, `keep`); None when it is over."""
-        self.recalled: Any = None
-        """What is stored of called tasks of the open step (`calls.Recalled`); None until one is called again."""
-        self.kept: Kept | None = None
-        """What tasks of the current step recorded; None until one does."""
+        self.tasks = []
+        self.held = []
+        self.waiting = []
+        self.starved = []
+        self.ready = []
+        self.notices = []
+        self.interrupts = []
+        self.failure = self.bubble = self.refused = self.spent = self.recalled = self.kept = None
+        self.has_put_off = self.abandons = self.is_mixed = False
+        self.emitted = MISSING
+        self.changed = {}
+        self.seen_changed = {}
+        self.sub_changed = {}
+        self.sub_open = {}
+        self.facts_changed = {}
+        self.parked = []
+        self.open_runs = []
+        self.finished = {}
+        self.occupied = {}
+        around = request.parent_run
+        self.answers = Answers() if around is None else around.answers
+        self.stood = self.entered = None
+        self.resumed = self.replaying = self.replayed = self.continues = self.moved_past = False
         self.loaded = loaded
-        self.claim: Claim | None = loaded.claim if loaded is not None else None
+        self.claim = None if loaded is None else loaded.claim
         self.restore(loaded)
         self.stop = self.step + request.limit + 1
 
     def restore(self, loaded: LoadedCheckpoint | None) -> None:
         """Take over a stored state, or start with an empty one."""
-        self.built: Program | None = None
-        """The program as it was built, while `program` is the one of a step whose tasks are stored under former names."""
-        self.taken_over: redeploy.TakenOver | None = None
-        """What became of the loaded checkpoint, if another version of the graph has made it."""
+        self.built = self.taken_over = None
         if loaded is not None and self.stores:
             self.taken_over = redeploy.take_over(self.program, loaded)
-        self.updated: list[str] | None = None
+        self.updated = None
         self.is_fresh = False
-        """Was `updated` set by a barrier of this run? (Else it was loaded, and who woke may have run already.)"""
-        self.checkpoint_id_: str | None = None
+        self.checkpoint_id_ = self.parent_rev = self.parent_id = self.base = None
         self.rev = 0
-        self.parent_rev: int | None = None
-        self.parent_id: str | None = None
         self.source = "input"
-        """Source of the checkpoint that the current step starts from."""
-        self.base: tuple[int, str] | None = None
-        """Rev and id of the newest stored checkpoint of this line: the parent of the next stored one, if not each step is
-        stored."""
         if loaded is None or loaded.checkpoint_id is None:
             self.channels = Channels(self.program.channels, {})
-            self.versions: dict[str, Version] = {}
-            self.seen: dict[str, dict[str, Version]] = {}
-            self.version: Version | None = None
+            self.versions = {}
+            self.seen = {}
+            self.version = None
             self.step = -1
             self.made_step = -2
-            self.pending: list[TaskWrites] = []
-            self.sub: dict[str, int] = {}
-            self.facts: dict[str, Any] = {}
-            """What is remembered with the line of checkpoints, beside the state; changed by `remember`."""
-            self.live: list[str] = []
-            """Channels with a value that the end of the step may clear."""
+            self.pending = []
+            self.sub = {}
+            self.facts = {}
+            self.live = []
             return
         self.channels = Channels(self.program.channels, loaded.values)
         self.versions = loaded.versions
@@ -519,7 +596,6 @@ class RunState:
         self.version = max(loaded.versions.values()) if loaded.versions else None
         self.step = loaded.step + 1
         self.made_step = loaded.step
-        """Step of the checkpoint that the current step starts from."""
         self.checkpoint_id_ = loaded.checkpoint_id
         self.rev = loaded.rev
         self.base = loaded.rev, loaded.checkpoint_id
@@ -527,7 +603,6 @@ class RunState:
         self.parent_id = loaded.parent_id
         self.source = loaded.source
         self.pending = loaded.writes
-        """Stored writes of the step that was open; empty after its commit."""
         self.sub = loaded.sub
         self.sub_open = dict(loaded.open_sub)
         self.facts = loaded.facts

@@ -17,31 +17,26 @@ from __future__ import annotations
 import time
 from _queue import Empty, SimpleQueue
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from contextvars import Context, copy_context
 from functools import partial
 from threading import Lock
 from typing import Any
 
 from checkpoint.base import (
-    Ack,
     CheckpointConflictError,
     Durability,
-    EncodedCommit,
     NativeSaver,
-    StepCommit,
-    ThreadDeletedError,
 )
 from pregel._scope import TaskScope
 from pregel.engine import calls
 from pregel.engine.core import Run
 from pregel.engine.effects import HAND_BACK, Effect, Recorded, Retry, Spawned, Start
 from pregel.engine.limits import deadline_of, is_replaced, own_error, tell, timed_out
-from pregel.engine.once import aonce, once
 from pregel.engine.program import Write
-from pregel.engine.snapshot import disown, into_lane, note_edited, note_unstored, salvage
+from pregel.engine.snapshot import disown
 from pregel.engine.stranded import before_resume
+from pregel.engine.sync_storing import SyncStoring
 from pregel.engine.task import Task, call
 from pregel.engine.workers import (
     Gate,
@@ -58,7 +53,7 @@ from pregel.engine.workers import (
 from pregel.errors import AttemptClosedError
 
 
-class SyncDriver:
+class SyncDriver(SyncStoring):
     """Drives one run to its end."""
 
     def __init__(
@@ -71,32 +66,14 @@ class SyncDriver:
         gate: Gate | None = None,
         step_timeout: float | None = None,
     ) -> None:
-        self.run = run
-        self.saver = saver
-        self.durability: Durability = durability
-        self.gate = gate
-        self.step_timeout = step_timeout
-        self.inline = inline and gate is None and step_timeout is None
+        self.inbox: SimpleQueue[Any] = SimpleQueue()
+        """Outcomes, child tasks to start, and None when a chunk is waiting."""
         self.helps = inline and gate is None and step_timeout is None and (saver is None or durability == "exit")
         """May this thread run bodies of a parallel step itself? Not if outcomes must be stored or shown meanwhile."""
         self.helping = False
         """Is a step being started whose bodies this thread may run? (Later attempts and handlers go to workers.)"""
-        self.fence = run.request.parent
-        self.stepped_out = False
-        self.hold = run.request.hold
-        self.forks = saver is not None and run.root.request.forks
-        """Does the run go on in a lane when it loses its thread? Then every write is waited for."""
-        self.inbox: SimpleQueue[Any] = SimpleQueue()
-        """Outcomes, child tasks to start, and None when a chunk is waiting."""
         self.jobs: deque[Job] = deque()
-        self.starts: dict[Task, Callable[[], None]] = {}
-        """Bodies that wait at the gate."""
-        self.acks: deque[Ack] = deque()
-        self.deadline: float | None = None
-        self.limited = step_timeout is not None or run.request.prompt
-        """Is there, or was there, a limit to watch?"""
-        self.broken = False
-        """Did storing fail? Then nothing more is stored."""
+        """Those bodies."""
         self.inlined: TaskScope | Job | None = None
         """What this thread is in: while it is, only a pump can settle what others put into the inbox."""
         self.pumping = False
@@ -104,21 +81,7 @@ class SyncDriver:
         """Held while a pump is started, and while none may be started any more."""
         self.handed_back = Lock()
         self.pump_error: BaseException | None = None
-        self.is_closed = False
-        self.launched: dict[TaskScope, Job] = {}
-        """Bodies that were handed to workers and have not been settled."""
-        self.naps: dict[Task, float] = {}
-        """Tasks that wait for their next attempt -> when it is due, in the clock of `time.monotonic`."""
-        self.dozing: Task | None = None
-        """The one of them whose next attempt this thread is going to make itself."""
-        self.watched = self.fence is not None and self.fence.is_watched()
-        """Does somebody wait for progress of what is around this run?"""
-        if run.request.prompt:
-            self.listen()
-        run.spawner = self.spawn
-        run.keeper = self
-        if self.fence is not None:
-            self.fence.encloses(self.stop)
+        super().__init__(run, saver, durability, inline=inline, gate=gate, step_timeout=step_timeout)
 
     # ---- life cycle
 
@@ -271,17 +234,7 @@ class SyncDriver:
         what has ended the run.
         """
         run = self.run
-        self.is_closed = True
-        if self.fence is not None:
-            self.fence.releases(self.stop)
-        self.naps.clear()
-        if run.request.control is not None:
-            run.request.control.unlisten(self)
-        for task in run.tasks:
-            if task.scope is not None and not task.settled:
-                task.scope.close()
-            if task.future is not None:
-                abandon_future(task.future)
+        self.shut()
         self.leave_bodies()
         hold = self.hold
         may_store = hold is None or hold.reenter()
@@ -294,12 +247,7 @@ class SyncDriver:
                 error = error or failed
                 raise
         finally:
-            run.spawner = run.keeper = None
-            if self.fence is not None:
-                run.leave()
-                if self.stepped_out and self.gate is not None:
-                    self.stepped_out = False
-                    self.gate.step_in(self.fence)
+            self.leave()
             if hold is not None:
                 try:
                     if (leaves := disown(run)) or (may_store and run.claim is not None and run.claim.lease is not None):
@@ -328,8 +276,9 @@ class SyncDriver:
         for scope, job in self.launched.items():
             if workers.abandon(job) and self.gate is not None:
                 self.gate.end(scope)
-        self.run.root.abandons = self.run.root.abandons or bool(self.launched)
-        self.launched.clear()
+        if self.launched:
+            self.run.root.abandons = True
+            self.launched.clear()
         if self.gate is not None and not self.pumping:
             while not self.inbox.empty():
                 event = self.inbox.get()
@@ -488,47 +437,14 @@ class SyncDriver:
             self.start(task)
         return not task.settled
 
-    def listen(self) -> None:
-        """Hear of a drain that is asked for while this driver waits."""
-        if self.run.request.control is not None:
-            self.run.request.control.listen(self, self.stop)
-
-    def put_off(self) -> None:
-        """Tasks that wait for their next attempt while the run is asked to stop: they stay pending."""
-        for task in [task for task in self.naps if self.run.may_put_off(task)]:
-            del self.naps[task]
-            self.run.put_off(task)
-
-    def give_up(self, scope: TaskScope) -> None:
-        """An attempt has failed. Its place at the gate becomes free once nobody can take it whom the failure stops."""
-        if self.run.failure is not None:
-            self.withdraw()
-        if self.gate is not None:
-            self.gate.end(scope)
-
-    def withdraw(self) -> None:
-        """The step has failed: bodies that wait at the gate, or for their next attempt, are not started."""
-        for task in [task for task in self.naps if task.call_index < 0]:
-            del self.naps[task]
-            self.run.drop(task)
-        for task, start in list(self.starts.items()):
-            if not task.settled and self.gate is not None and self.gate.withdraw(start):
-                self.run.drop(task)
-        self.starts.clear()
-
     # ---- time limits
 
     def next_deadline(self) -> float | None:
         """When the next limit is due, in the clock of `time.monotonic`."""
         if not self.limited:
             return None
-        limits = [due for task in self.run.tasks if not task.settled and (due := deadline_of(task)) is not None]
-        limits += self.naps.values()
-        if self.deadline is not None:
-            limits.append(self.deadline)
-        if (cut := self.run.cut_at) is not None:
-            limits.append(cut)
-        return min(limits) if limits else None
+        dues = self.dues()
+        return min(dues) if dues else None
 
     def expire(self, now: float) -> None:
         """End the attempts whose limit has passed; their bodies are abandoned. Make those that have waited long enough.
@@ -557,10 +473,7 @@ class SyncDriver:
         if self.run.request.prompt:
             self.run.cut(now)
         if self.deadline is not None and now >= self.deadline:
-            raise TimeoutError(
-                f"step {self.run.step} took longer than step_timeout={self.step_timeout} seconds; "
-                f"still running: {', '.join(t.name for t in self.run.tasks if not t.settled) or 'nothing'}"
-            )
+            raise self.too_long()
 
     # ---- tasks called by tasks
 
@@ -579,14 +492,6 @@ class SyncDriver:
             self.gate.step_out(scope)
         self.hand_over(Spawned(scope, node, calls.own_arguments(self.run, argument), call, future, copy_context()))
         return future
-
-    def once(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
-        """The result of a call that a running task makes once; on a thread of its body."""
-        return once(self.run, scope, key, call)
-
-    async def aonce(self, scope: TaskScope, key: str, call: Callable[[], Any]) -> Any:
-        """Async form of `once`; on an event loop."""
-        return await aonce(self.run, scope, key, call)
 
     def keep(self, scope: TaskScope, row: Recorded | None, *, waits: bool) -> Any:
         """Store what a running task recorded; returns a future that resolves when it is stored as the durability says.
@@ -644,16 +549,6 @@ class SyncDriver:
         else:
             self.gate.enter(partial(workers.submit, job))
 
-    def call_child(self, event: Spawned) -> Task:
-        """The task of a call, with the future that its caller waits for."""
-        assert event.call is not None
-        child = self.run.call(event.scope, event.node, event.argument, *event.call)
-        if child.future is not None:
-            abandon_future(child.future)
-        child.future = event.future
-        child.caller = event.scope
-        return child
-
     def store_kept(self, event: Spawned) -> None:
         """Store what a body recorded, then let it go on."""
         if event.scope.closed:
@@ -702,93 +597,3 @@ class SyncDriver:
             self.pumping = False
             if self.pump_error is not None:
                 raise self.pump_error
-
-    # ---- storing
-
-    def store(self, commit: StepCommit, *, wait: bool = False) -> None:
-        """Store a commit: encoded now, written now or soon, as the durability says (D22, D32)."""
-        saver = self.saver
-        assert saver is not None
-        encoded = None
-        try:
-            encoded = saver.encode(commit)
-            if self.durability == "async" and not wait and commit.claim.claimed and not self.forks:
-                ack = saver.submit(encoded)
-                if ack is not None:
-                    self.acks.append(ack)
-            else:
-                self.drain()
-                saver.write([encoded], durability=self.durability)
-        except BaseException as error:
-            if not self.may_fork(error):
-                note_unstored(self.run, commit, error)
-                if encoded is None and isinstance(error, Exception):
-                    # The saver is as it was: of results alone, what siblings still bring can be stored.
-                    self.broken = commit.kind != "tasks"
-                    self.store_salvage(commit)
-                else:
-                    self.broken = True
-                raise
-            encoded = self.fork(commit)
-        if encoded.edited:
-            note_edited(self.run, encoded.edited)
-            self.run.warn()
-
-    def may_fork(self, error: BaseException) -> bool:
-        """Is it the thread that was lost, and is the run to go on without it?"""
-        return self.forks and isinstance(error, CheckpointConflictError) and not isinstance(error, ThreadDeletedError)
-
-    def fork(self, commit: StepCommit) -> EncodedCommit:
-        """The thread is lost: go on in a lane, with the commit that was refused."""
-        saver = self.saver
-        assert saver is not None
-        try:
-            saver.open_lane(commit.claim)
-            into_lane(self.run, (commit,))
-            encoded = saver.encode(commit)
-            saver.write([encoded], durability=self.durability)
-        except BaseException as error:
-            self.broken = True
-            note_unstored(self.run, commit, error)
-            raise
-        return encoded
-
-    def store_salvage(self, commit: StepCommit) -> None:
-        """A step could not be encoded: store what can be of its tasks' writes. Its error says what is missing."""
-        assert self.saver is not None
-        with suppress(Exception):
-            self.drain()
-            if kept := salvage(self.run, commit, self.saver.encode):
-                self.saver.write(kept, durability=self.durability)
-
-    def store_rest(self, commit: StepCommit | None) -> None:
-        """Store what is left, and wait for everything that is on its way."""
-        if commit is not None:
-            self.store(commit, wait=True)
-        self.drain()
-
-    def store_held(self) -> None:
-        """Store the writes of tasks that have settled while others are running."""
-        commit = self.run.flush()
-        if commit is not None:
-            self.store(commit)
-
-    def keep_up(self) -> None:
-        """Wait until at most `max_checkpoint_lag` commits are on their way (D7)."""
-        assert self.saver is not None
-        while self.acks and (self.acks[0].done() or len(self.acks) > self.saver.max_checkpoint_lag):
-            self.settle_ack(self.acks.popleft())
-
-    def drain(self) -> None:
-        """Wait for all writes that are on their way."""
-        while self.acks:
-            self.settle_ack(self.acks.popleft())
-
-    def settle_ack(self, ack: Ack) -> None:
-        """Wait for one write."""
-        try:
-            ack.result()
-        except BaseException as error:
-            self.broken = True
-            note_unstored(self.run, None, error)
-            raise

@@ -18,7 +18,7 @@ import types
 import typing
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Generic
+from typing import TYPE_CHECKING, Any, Final
 
 from typing_extensions import TypeVar
 
@@ -37,7 +37,6 @@ from pregel.channels import (
 )
 from pregel.channels.binop import overwriting
 from pregel.constants import END, MISSING, PARENT, ROOT, START, TAG_HIDDEN, TASKS
-from pregel.drawing.draw import Graph, NodeInfo, build_graph
 from pregel.errors import ErrorCode, InvalidUpdateError, ParentCommand, nearest, shown
 from pregel.graph.branch import UNKNOWN_NODE, BranchRouter
 from pregel.graph.declared import Declared, StateNodeSpec
@@ -46,6 +45,9 @@ from pregel.graph.schema import DefaultedAggregate, Schema, describe, updates_of
 from pregel.messages import Message
 from pregel.pregel import Pregel, PregelNode, Returned
 from pregel.types import Command, Send
+
+if TYPE_CHECKING:
+    from pregel.drawing.draw import Graph, NodeInfo
 
 __all__ = ["CompiledStateGraph", "RootWriter", "StateWriter", "compile_graph"]
 
@@ -573,7 +575,7 @@ def _register_types(builder: Declared, nodes: Mapping[str, StateNodeSpec]) -> No
 # ---- the compiled graph
 
 
-class CompiledStateGraph(Pregel, Generic[StateT, ContextT, InputT, OutputT]):
+class CompiledStateGraph(Pregel[StateT, ContextT, InputT, OutputT]):
     """A `StateGraph` that can run; made by `StateGraph.compile`.
 
     Attributes:
@@ -650,9 +652,9 @@ class CompiledStateGraph(Pregel, Generic[StateT, ContextT, InputT, OutputT]):
 
     def get_graph(self, config: Any = None, *, xray: bool | int = False) -> Graph:
         """The drawing of this graph; with `xray` nested graphs are drawn in place, n levels deep or all the way."""
-        infos = [self._info(name, spec) for name, spec in self._declared.items()]
-        return build_graph(
-            infos,
+        draw = _draw()
+        drawing: Graph = draw.build_graph(
+            [self._info(draw.NodeInfo, name, spec) for name, spec in self._declared.items()],
             edges=self._edges,
             waiting_edges=self._waiting_edges,
             branches=self._branches,
@@ -661,6 +663,7 @@ class CompiledStateGraph(Pregel, Generic[StateT, ContextT, InputT, OutputT]):
             xray=xray,
             start=self.nodes[START],
         )
+        return drawing
 
     def declared_ways(self) -> list[tuple[str, str | None, str]]:
         """(source, target, kind) of `explanation.Way` for every declared way from node to node."""
@@ -676,10 +679,10 @@ class CompiledStateGraph(Pregel, Generic[StateT, ContextT, InputT, OutputT]):
         """Async form of `get_graph`."""
         return self.get_graph(config, xray=xray)
 
-    def _info(self, name: str, spec: StateNodeSpec) -> NodeInfo:
+    def _info(self, kind: type[NodeInfo], name: str, spec: StateNodeSpec) -> NodeInfo:
         tools = getattr(spec.runnable.subject, "tools_by_name", None)
         nested = self.nodes[name].subgraphs
-        return NodeInfo(
+        return kind(
             name,
             data=spec.runnable.subject,
             metadata=spec.metadata,
@@ -688,6 +691,13 @@ class CompiledStateGraph(Pregel, Generic[StateT, ContextT, InputT, OutputT]):
             tools=list(tools) if isinstance(tools, Mapping) else (),
             subgraph=functools.partial(_inner_drawing, nested[0]) if nested else None,
         )
+
+
+def _draw() -> types.ModuleType:
+    """What draws graphs, imported when somebody asks for a picture."""
+    from pregel.drawing import draw  # noqa: PLC0415 - a lazy door
+
+    return draw
 
 
 def _inner_drawing(graph: Any, xray: bool | int) -> Graph:

@@ -14,9 +14,9 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from typing_extensions import TypedDict
 
-from pregel import _launch
 from pregel.errors import GraphInterrupt, InvalidAnswerError, UnknownInterruptError, is_invalid_resume
 from pregel.graph import START, StateGraph
+from pregel.pregel import _request
 from pregel.types import Command, Interrupt, RetryPolicy, interrupt
 from tests.acceptance.test_questions import PLACES, Life, asked
 from tests.support.scenarios import Colour, Log, refused
@@ -52,7 +52,7 @@ def life(request: pytest.FixtureRequest, colour: Colour, file: Path | None) -> L
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What runs take for the time, in Unix seconds; set the element to move it."""
     shown = [1_000_000.0]
-    monkeypatch.setattr(_launch, "clock", lambda: shown[0])
+    monkeypatch.setattr(_request, "clock", lambda: shown[0])
     return shown
 
 

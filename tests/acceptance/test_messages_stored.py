@@ -194,5 +194,6 @@ def test_a_conversation_is_stored_as_what_was_said(tmp_path: Path) -> None:
             builder.compile(checkpointer=saver).invoke({"messages": "hi"}, {**THREAD, "recursion_limit": 500})
         sizes.append(path.stat().st_size)
     per_message = (sizes[1] - sizes[0]) / 50, (sizes[2] - sizes[1]) / 100
-    assert per_message[1] <= 1.1 * per_message[0]
+    # Pages come one at a time; what grew with the conversation would double.
+    assert per_message[1] <= 1.25 * per_message[0]
     assert per_message[1] <= 3 * 1_100 + 1_000

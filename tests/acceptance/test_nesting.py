@@ -646,9 +646,11 @@ def test_an_unused_saver_object_is_none_of_ours(root: Stage) -> None:
 # ------------------------------------------------------------------------------ what a replay and a resume go on from
 
 
+@pytest.mark.parametrize("forks", [False, True], ids=["addressed", "forked"])
 @pytest.mark.parametrize("setting", ["default", "stateful"])
-def test_replay_inside_any_of_several_runs(whole: Stage, way: str, setting: str) -> None:
-    """promise 57: runs that had ended by then do not run again, what came after does."""
+def test_replay_inside_any_of_several_runs(whole: Stage, way: str, setting: str, forks: bool) -> None:
+    """promise 57: runs that had ended by then do not run again, what came after does. A fork of the saver's stands where
+    what it was made of stood."""
     build, per_call, _ = WAYS[way]
 
     def inner() -> Any:
@@ -675,7 +677,7 @@ def test_replay_inside_any_of_several_runs(whole: Stage, way: str, setting: str)
         )
         left = len(per_call) - order - 1
         for entry in whole.colour.history(whole.graph, config)[:4]:
-            assert whole.run(None, entry.config) == final
+            assert whole.run(None, whole.saver.fork(entry.config) if forks else entry.config) == final
             own = {1: [], 0: ["j"]}.get(len(entry.next) - 1, ["i", "j"]) if entry.next != ("i",) else ["i", "j"]
             own = [] if entry.next == () else ["j"] if entry.next == ("j",) else ["i", "j"]
             assert whole.ran() == sorted([*own, *["i", "j"] * left, "z"]), (number, entry.next)

@@ -16,9 +16,9 @@ import pytest
 
 from checkpoint.memory import InMemorySaver
 from checkpoint.sqlite import SqliteSaver
-from pregel import _launch
 from pregel.graph import START, StateGraph
 from pregel.pending import PendingInterrupt, apending, pending
+from pregel.pregel import _request
 from pregel.types import Command, Send, interrupt
 from tests.checkpoint.plain import PlainSaver
 from tests.support.scenarios import Colour, Log
@@ -48,7 +48,7 @@ def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     shown = [NOW.timestamp()]
-    monkeypatch.setattr(_launch, "clock", lambda: shown[0])
+    monkeypatch.setattr(_request, "clock", lambda: shown[0])
     return shown
 
 

@@ -19,7 +19,7 @@ import asyncio, json, operator, os, sys
 from typing import Annotated, Any, TypedDict
 from pydantic import BaseModel
 from checkpoint.sqlite import SqliteSaver
-from pregel import _launch
+from pregel.pregel import _request
 from pregel.errors import is_invalid_resume
 from pregel.graph import START, StateGraph
 from pregel.pending import pending
@@ -32,7 +32,7 @@ class Approval(BaseModel):
     ok: bool
 
 file, colour, told = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-_launch.clock = lambda: told.get("now", 1000.0)
+_request.clock = lambda: told.get("now", 1000.0)
 dies = told.get("dies")
 
 def typed(state):

@@ -101,6 +101,14 @@ def test_sync_durability_without_a_saver_warns(colour: Colour, durability: Any) 
         assert colour.invoke(chain(colour, None), {"l": []}, durability=durability) == {"l": ["a", "b"]}
 
 
+def test_that_warning_names_the_line_of_the_call() -> None:
+    graph = chain(Colour("sync"), None)
+    for call in (graph.invoke, lambda *given, **how: list(graph.stream(*given, **how))):
+        with pytest.warns(UserWarning, match="durability") as caught:
+            call({"l": []}, durability="exit")
+        assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_metadata_is_merged_from_config(colour: Colour, saver: Any) -> None:
     config: Any = {
         "configurable": {"thread_id": "1", "n": 1, "__hidden": 1, "obj": object()},

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pregel._stream import BUFFER, Outlet
 from pregel.config import get_stream_writer
 from pregel.errors import AttemptClosedError, NodeTimeoutError
 from pregel.graph import START, StateGraph
+from pregel.pregel._stream import BUFFER, Outlet
 from tests.support.scenarios import WAIT_LIMIT, Colour, Gate, Log, refused
 
 

@@ -4,6 +4,7 @@ savers, across restarts, under each durability.
 A scenario is told of one graph; `stage` puts it everywhere (`tests.support.stages`).
 """
 
+import asyncio
 import operator
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -11,9 +12,11 @@ from typing import Annotated, Any
 import pytest
 from typing_extensions import TypedDict
 
+from checkpoint.base import ThreadBusyError
 from pregel.channels import AnyValue, EphemeralValue, LastValue, LastValueAfterFinish, Topic, UntrackedValue
 from pregel.errors import EmptyInputError, InvalidUpdateError
 from pregel.graph import END, START, StateGraph
+from pregel.runtime import Runtime
 from pregel.types import Command, Overwrite, Send, StateUpdate, interrupt
 from tests.support.scenarios import Colour, Log, checkpoint_id, namespaces, refused, steps
 from tests.support.stages import Stage
@@ -713,6 +716,163 @@ def test_an_edit_of_the_memory_between_two_runs(stage: Stage) -> None:
     assert stage.run(Command(resume="TWO"))["l"] == ["two", ["again", "two", "hear", "TWO"]]
     stage.run({"l": Overwrite(["else"])}, end.config)
     assert stage.run(Command(resume="ELSE"))["l"] == ["else", ["one", "hear", "ONE", "else", "hear", "ELSE"]]
+
+
+# ------------------------------------------------------------------------------------------------ forks by the saver
+
+
+some_stages = pytest.mark.parametrize(
+    "stage",
+    [("memory", "sync", 1), ("memory", "exit", 2), ("restart", "async", 3)],
+    ids=lambda place: "-".join(map(str, place)),
+    indirect=True,
+)
+"""For what does not depend on how it is stored."""
+
+
+def fork(stage: Stage, config: Any) -> Any:
+    """The config of a fork that the saver makes, without the graph."""
+    saver = stage.saver
+    return asyncio.run(saver.afork(config)) if stage.colour.is_async else saver.fork(config)
+
+
+def test_a_thread_goes_on_from_a_fork(stage: Stage) -> None:
+    """A fork is the newest checkpoint: it is shown, and the next run goes on from there, at every depth."""
+    stage.put_on(chain(stage, *NODES))
+    stage.run({"l": ["in"]})
+    entry = stage.history()[0] if stage.durability == "exit" else at(stage, "b")
+    before = [e.config for e in stage.history()]
+    made = fork(stage, entry.config)
+    state = stage.state()
+    assert (state.values, state.next, state.config) == (entry.values, entry.next, made)
+    assert (state.metadata["source"], state.metadata["step"]) == ("fork", entry.metadata["step"] + 1)
+    assert (state.parent_config, state.interrupts) == (entry.config, ())
+    assert [e.config for e in stage.history()] == [made, *before]
+    stage.ran()
+    assert [i.value for i in stage.run(None)["__interrupt__"]] == ["c?"]
+    assert stage.ran() == (["c?"] if stage.durability == "exit" else ["b", "c?"])
+    assert stage.run(Command(resume="C")) == stage.around("in", "a", "b", "C", "d")
+    assert stage.ran() == ["c?", "d"]
+    # A branch of its own is not made for a run that goes on from it.
+    assert [e.metadata["source"] for e in stage.history()].count("fork") == 1
+
+
+@some_stages
+def test_a_fork_named_by_its_config(stage: Stage) -> None:
+    stage.put_on(chain(stage, *NODES))
+    stage.run({"l": ["in"]})
+    final = stage.run(Command(resume="C"))
+    for entry in stage.history():
+        made = fork(stage, entry.config)
+        stage.ran()
+        state = stage.colour.get_state(stage.graph, made)
+        assert (state.values, state.next, state.config) == (entry.values, entry.next, made)
+        result = stage.run(None, made)
+        if "C" in entry.values["l"]:
+            assert result == final
+        else:
+            assert [i.value for i in result["__interrupt__"]] == ["c?"]
+            assert stage.run(Command(resume="C")) == final
+
+
+@some_stages
+def test_a_fork_takes_over_nothing_of_the_open_step(stage: Stage) -> None:
+    """What finished in it runs again, and its question is asked again."""
+    stage.put_on(fan(stage, "a", "q?"))
+    asked = stage.run({"l": ["in"]})["__interrupt__"]
+    (entry, *_) = stage.history()
+    fork(stage, entry.config)
+    state = stage.state()
+    assert (state.next, state.interrupts, [task.result for task in state.tasks]) == (("a", "q?"), (), [None, None])
+    assert stage.ran() == ["a", "q?"]
+    again = stage.run(None)["__interrupt__"]
+    assert stage.ran() == ["a", "q?"]
+    assert again[0].value == "q?"
+    assert again[0].id != asked[0].id
+    assert stage.run(Command(resume="Q")) == stage.around("in", "a", "Q")
+
+
+@some_stages
+@pytest.mark.parametrize(
+    "edits", [fork, lambda stage, place: stage.update({"l": []}, "b", place)], ids=["fork", "update"]
+)
+def test_a_question_that_was_open_before_an_edit(stage: Stage, edits: Any) -> None:
+    """Its answer finds the one that is asked instead."""
+    stage.put_on(chain(stage, "a", "b", "c?", "d"))
+    stage.run({"l": ["in"]})
+    edits(stage, stage.place())
+    assert stage.state().next == ("c?",)
+    assert stage.run(Command(resume="C")) == stage.around("in", "a", "b", "C", "d")
+
+
+@some_stages
+def test_a_fork_of_the_saver_does_not_see_the_memory_of_the_branch_it_left(stage: Stage) -> None:
+    class Own(Stage):
+        graph = property(lambda self: stateful(self, self.saver))
+
+    stage.__class__ = Own
+    heard = []
+    for word in ("one", "two"):
+        stage.run({"l": Overwrite([word])})
+        stage.run(Command(resume=word.upper()))
+        heard += [word, "hear", word.upper()]
+    root = stage.colour.history(stage.graph, stage.root)
+    first = next(e for e in root if e.values.get("l") == ["one", heard[:3]])
+    fork(stage, first.config)
+    stage.run({"l": Overwrite(["else"])})
+    assert stage.run(Command(resume="ELSE"))["l"] == ["else", [*heard[:3], "else", "hear", "ELSE"]]
+
+
+def test_a_fork_of_the_memory_between_two_runs(stage: Stage) -> None:
+    """As an edit there: the next run starts from it."""
+
+    class Own(Stage):
+        graph = property(lambda self: stateful(self, self.saver))
+
+    stage.__class__ = Own
+    stage.run({"l": Overwrite(["one"])})
+    stage.run(Command(resume="ONE"))
+    place = {"configurable": {"thread_id": "1", "checkpoint_ns": "|".join(["talk"] * stage.depth)}}
+    stage.update({"l": Overwrite(["edit"])}, "ask?", place)
+    made = fork(stage, place)
+    state = stage.colour.get_state(stage.graph, place)
+    assert (state.values, state.config["configurable"]["checkpoint_id"]) == ({"l": ["edit"]}, checkpoint_id(made))
+    stage.run({"l": Overwrite(["two"])})
+    assert stage.run(Command(resume="TWO"))["l"] == ["two", ["edit", "two", "hear", "TWO"]]
+
+
+def test_tasks_after_a_fork_have_keys_of_their_own(colour: Colour, saver: Any, thread: Any) -> None:
+    keys: list[str] = []
+
+    def note(state: Log, runtime: Runtime[Any]) -> None:
+        keys.append(runtime.idempotency_key)
+
+    builder = StateGraph(Log).add_node("a", colour.letter("a")).add_node("b", colour.node(note))
+    graph = builder.add_edge(START, "a").add_edge("a", "b").compile(checkpointer=saver)
+    colour.invoke(graph, {"l": []}, thread)
+    before_b = next(e for e in colour.history(graph, thread) if e.next == ("b",))
+    for _ in range(2):
+        saver.fork(before_b.config)
+        colour.invoke(graph, None, thread)
+    assert len(set(keys)) == len(keys) == 3
+
+
+def test_a_node_cannot_fork_its_own_thread(colour: Colour, saver: Any, thread: Any) -> None:
+    """Another thread of the same saver it can."""
+
+    def act(state: Log) -> Any:
+        with refused(ThreadBusyError, "1"):
+            saver.fork(thread)
+        return {"l": [saver.fork({"configurable": {"thread_id": "other"}})["configurable"]["thread_id"]]}
+
+    builder = StateGraph(Log).add_node("a", colour.node(act)).add_edge(START, "a")
+    other = {"configurable": {"thread_id": "other"}}
+    empty = StateGraph(Log).add_node("a", colour.letter("a")).add_edge(START, "a")
+    colour.invoke(empty.compile(checkpointer=saver), {"l": []}, other)
+    graph = builder.compile(checkpointer=saver)
+    assert colour.invoke(graph, {"l": []}, thread, durability="sync") == {"l": ["other"]}
+    assert [e.metadata["source"] for e in colour.history(graph, thread)] == ["loop", "loop", "input"]
+    assert colour.history(graph, other)[0].metadata["source"] == "fork"
 
 
 @pytest.mark.differs("D25: the step of the parent is dropped, and with it what its nested run had done so far")

@@ -208,18 +208,12 @@ def test_last_edit_of_numbers_and_unknown_reducers() -> None:
 
 
 def test_what_another_value_took_the_place_of() -> None:
-    outcome: list[Any] = []
-
-    def reducer(old: Any, new: Any) -> Any:
-        return outcome.pop()(old)
-
-    channel = aggregate(list, reducer)
+    channel = aggregate(list, lambda old, new: new)
     assert channel.replaced() is MISSING
 
     def after(change: Any) -> Any:
-        outcome.append(change)
         before = channel.value
-        channel.update([[0]])
+        channel.update([change(before)])
         assert channel.last_edit() is None
         found = channel.replaced()
         assert found is before or found is MISSING
@@ -237,6 +231,26 @@ def test_what_another_value_took_the_place_of() -> None:
     channel.update([Overwrite("other")])
     assert (channel.last_edit(), channel.replaced()) == (None, "text!")
     assert channel.copy().replaced() is MISSING
+
+
+def test_what_may_have_been_edited_says_nothing_about_what_took_its_place() -> None:
+    """Equal objects at equal places are no news of a list if the reducer, or a node, had them in its hands."""
+
+    def edit(old: Any, new: Any) -> Any:
+        old[0].update(new)
+        return list(old)
+
+    channel = aggregate(list, edit)
+    channel.update([Overwrite([{"n": 0}])])
+    channel.update([{"n": 1}])
+    assert (channel.get(), channel.replaced()) == ([{"n": 1}], MISSING)
+    plain = aggregate()
+    plain.update([[{"n": 0}]])
+    edited = list(plain.get())
+    edited[0]["n"] = 1
+    for write in (Overwrite(edited), {"__overwrite__": edited}):
+        plain.update([write])
+        assert (plain.get(), plain.last_edit(), plain.replaced()) == (edited, None, MISSING)
 
 
 def test_copies() -> None:

@@ -58,6 +58,9 @@ class Store:
     def delete_thread(self, thread_id: str) -> None:
         self._call("delete_thread", thread_id)
 
+    def fork(self, config: Any) -> Any:
+        return self._call("fork", config)
+
     def copy_thread(self, source: str, target: str) -> None:
         self._call("copy_thread", source, target)
 

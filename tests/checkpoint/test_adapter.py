@@ -401,3 +401,16 @@ def test_a_namespace_must_be_loaded_first() -> None:
     claim = adapted.load(config()).claim
     with pytest.raises(Exception, match="'other'"):
         adapted.encode(StepCommit(claim, "other", "checkpoint"))
+
+
+def test_a_saver_of_ours_and_its_adapter_know_the_same_holders() -> None:
+    """What a saver does itself, as `fork`, sees the runs that are driven through its public methods."""
+
+    class Counting(InMemorySaver):
+        def put(self, *args: Any) -> Any:
+            return super().put(*args)
+
+    saver = Counting()
+    assert adapt(saver) is not saver
+    assert adapt(saver).holders is saver.holders
+    assert adapt(Foreign()).holders is not adapt(Foreign()).holders

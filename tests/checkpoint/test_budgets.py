@@ -5,6 +5,8 @@ of a superstep in `tests/test_budget.py`. Here: what many of them come to.
 """
 
 import operator
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -12,7 +14,7 @@ import pytest
 
 from checkpoint import ids
 from checkpoint.base import Append, StepCommit, TaskWrites
-from checkpoint.chains import HEADER
+from checkpoint.chains import HEADER, seal
 from checkpoint.memory import InMemorySaver
 from checkpoint.sqlite import SqliteSaver
 from pregel.graph import END, START, StateGraph
@@ -79,6 +81,33 @@ def loop_graph(steps: int, saver: Any, n_bytes: int = 225) -> Any:
     builder = StateGraph(Chat).add_node("a", append).add_edge(START, "a")
     builder.add_conditional_edges("a", lambda state: "a" if state["n"] < steps else END, ["a", END])
     return builder.compile(checkpointer=saver)
+
+
+# ---- calls
+
+
+@KEPT
+def test_calls_of_a_commit(keep: bool) -> None:
+    """From the rev of a superstep to its rows, of Python and of C."""
+    saver = InMemorySaver()
+    run = Loop(saver, keep=keep)
+    for n in range(70):
+        saver.write([run.encode(n)])
+    calls: Counter[str] = Counter()
+
+    def trace(frame: Any, event: str, arg: Any) -> None:
+        calls[event] += event in ("call", "c_call")
+
+    for n in range(70, 100):
+        sys.setprofile(trace)
+        try:
+            encoded = run.encode(n)
+            seal(encoded, saver._codec())
+        finally:
+            sys.setprofile(None)
+        saver.write([encoded])
+    assert calls["call"] <= 30 * (30 if keep else 26)
+    assert calls["c_call"] <= 30 * (54 if keep else 48)
 
 
 # ---- bytes

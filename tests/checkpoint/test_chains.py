@@ -6,7 +6,7 @@ import ormsgpack
 import pytest
 
 from checkpoint import deltas
-from checkpoint.base import CorruptCheckpointError
+from checkpoint.base import CorruptCheckpointError, StepCommit
 from checkpoint.chains import HEADER, Codec, WriteRow, read_task
 from checkpoint.deltas import APPEND, FULL, SPLICE, TEXT, Chain
 from checkpoint.headers import fold
@@ -164,6 +164,15 @@ def test_seen_maps_are_replaced_when_a_channel_is_dropped(run: ScriptedRun) -> N
     encode(run, {"a": 3}, seen={"n": {"b": 2}})
     for stored in run.stored:
         stored.check(run.store)
+
+
+def test_a_commit_cannot_fill_what_it_was_not_given(run: ScriptedRun) -> None:
+    """All commits share it."""
+    commit: Any = StepCommit(run.claim, "", "checkpoint")
+    for name in ("values", "ops", "seen", "sub", "facts", "parents", "metadata"):
+        with pytest.raises(TypeError):
+            getattr(commit, name)["a"] = 1
+        assert getattr(StepCommit(run.claim, "", "checkpoint"), name) == {}
 
 
 def test_a_damaged_header_is_named() -> None:

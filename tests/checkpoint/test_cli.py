@@ -232,6 +232,8 @@ def test_prune(file: Path, run: Any) -> None:
 
     before = counts()
     assert before[0] == before[1] > 6
+    assert run("prune", file, "--keep", 1, "--older-than", 3600).lines == ["0 checkpoints removed"]
+    assert run("prune", file, "--keep", 1, "--older-than", "0").code == 2
     (line,) = run("prune", file, "--keep", 1, "--dry-run").lines
     assert line.endswith("would be removed")
     assert counts() == before
@@ -246,7 +248,7 @@ def test_prune(file: Path, run: Any) -> None:
 def test_migrate(file: Path, run: Any) -> None:
     shown = run("migrate", file)
     assert (shown.code, len(shown.lines)) == (0, 1)
-    assert "1" in shown.out
+    assert "2" in shown.out
 
 
 def test_repair(damaged: Path, run: Any) -> None:

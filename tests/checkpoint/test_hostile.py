@@ -213,13 +213,14 @@ PLACES = [
     ("checkpoints", "header", "rev = header_root"),
     ("checkpoints", "header", "rev = (SELECT max(rev) FROM checkpoints)"),
     ("task_writes", "data", "slot = 0"),
+    ("checkpoints", "task_data", "task_id IS NOT NULL"),
     ("task_writes", "data", "slot = -3"),
 ]
 
 
 @pytest.mark.slow
 def test_hostile_rows_are_values_or_errors(tmp_path):
-    """Slow: each of 60 bodies in each of 6 places of a file."""
+    """Slow: each of 60 bodies in each of 7 places of a file."""
     path, edited = tmp_path / "threads.sqlite", tmp_path / "edited.sqlite"
     with SqliteSaver(path) as saver:
         run = ScriptedRun(Store(saver, False))
@@ -227,7 +228,7 @@ def test_hostile_rows_are_values_or_errors(tmp_path):
         run.step({"items": items, "by_key": {str(n): "y" * 9 for n in range(20)}, "a": 1})
         for n in range(4):
             items = [*items, "x" * 99]
-            run.step({"items": items, "a": n})
+            run.step({"items": items, "a": n}, writes=[run.task("ended", [("a", n)])])
         run.tasks(run.task("task", [("a", 1)]), run.task("task", [("__interrupt__", 1)], slot=-3))
     edited.write_bytes(path.read_bytes())
     conn = sqlite3.connect(edited)

@@ -6,9 +6,11 @@ from __future__ import annotations
 import ast
 import contextlib
 import fnmatch
+import json
 import pickle
 import subprocess
 import sys
+import time
 import unittest
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +18,15 @@ from typing import Any
 
 import pytest
 
-from checkpoint.base import WRITES_IDX_MAP, CheckpointNotFoundError, CheckpointTuple, StepCommit
+from checkpoint.base import (
+    WRITES_IDX_MAP,
+    CheckpointNotFoundError,
+    CheckpointTuple,
+    StepCommit,
+    ThreadBusyError,
+    empty_checkpoint,
+)
+from checkpoint.ids import checkpoint_id
 from checkpoint.memory import InMemorySaver
 from checkpoint.sqlite import SqliteSaver
 from checkpoint.testing import CAPABILITIES, CHECKS, ConformanceError, ConformanceSuite, run_conformance
@@ -510,6 +520,67 @@ class CopiesByReference(InMemorySaver):
             self._threads[target_thread_id].spaces = self._threads[source_thread_id].spaces
 
 
+@wrong(FULL, "a_fork_goes_on_from_what_is_addressed")
+class ForksTheNewest(InMemorySaver):
+    def fork(self, where: Any) -> Any:
+        given = where["configurable"]
+        return super().fork(config(given["thread_id"], given.get("checkpoint_ns", "")))
+
+
+@wrong(FULL, "forks_copy_no_value")
+class ForksByPut(InMemorySaver):
+    """What a saver can do that has the four methods only."""
+
+    def fork(self, where: Any) -> Any:
+        found = self.get_tuple(where)
+        versions = {name: version + 1 for name, version in found.checkpoint["channel_versions"].items()}
+        forked = {**found.checkpoint, "id": checkpoint_id(9), "channel_versions": versions}
+        return self.put(found.config, forked, {**found.metadata, "source": "fork"}, versions)
+
+
+@wrong(FULL, "forks_go_on_apart")
+class ForksIntoTheSameChain(InMemorySaver):
+    """A fork is taken for the newest row of the line it was forked from."""
+
+    def put(self, where: Any, checkpoint: Any, *args: Any) -> Any:
+        found = super().get_tuple(config(where["configurable"]["thread_id"]))
+        if found is not None and found.metadata["source"] == "fork":
+            kept = found.checkpoint["channel_values"]
+            values = {**checkpoint["channel_values"], **{k: v for k, v in kept.items() if isinstance(v, list)}}
+            checkpoint = {**checkpoint, "channel_values": values}
+        return super().put(where, checkpoint, *args)
+
+
+@wrong(FULL, "forks_of_nothing")
+class ForksNothing(InMemorySaver):
+    def fork(self, where: Any) -> Any:
+        try:
+            return super().fork(where)
+        except CheckpointNotFoundError:
+            return self.put(where, empty_checkpoint() | {"id": checkpoint_id(0)}, {}, {})
+
+
+@wrong(FULL, "a_fork_takes_its_thread")
+class ForksWithoutAClaim(InMemorySaver):
+    """The head protects the thread's steps, and nothing its task writes."""
+
+    def fork(self, where: Any) -> Any:
+        thread = self._threads[where["configurable"]["thread_id"]]
+        epoch = thread.epoch
+        try:
+            return super().fork(where)
+        finally:
+            thread.epoch = epoch
+
+
+@wrong(FULL, "a_fork_is_an_execution_of_its_own")
+class ForksTheExecution(InMemorySaver):
+    def encode(self, commit: StepCommit) -> Any:
+        if commit.source == "fork":
+            commit.facts = {}
+        return super().encode(commit)
+
+
 @wrong(FULL, "delta_history")
 class IncludesTheTarget(InMemorySaver):
     def get_delta_channel_history(self, *, config: Any, channels: Any) -> Any:
@@ -746,6 +817,65 @@ class WritesWhatItKnows(FileSaver):
         return outcome
 
 
+@wrong(DURABLE, "a_lease_keeps_other_processes_off")
+class IgnoresLeases(SqliteSaver):
+    def _busy(self, *args: Any) -> None:
+        return None
+
+
+@wrong(DURABLE, "a_released_lease_frees_at_once")
+class KeepsLeases(SqliteSaver):
+    def release(self, claim: Any) -> None:
+        pass
+
+
+@wrong(DURABLE, "the_lease_of_a_dead_process_is_void")
+class TakesTheDeadForAlive(SqliteSaver):
+    def _busy(self, thread_id: str, address: Any) -> Any:
+        return _lease(thread_id, address) if address.lease_until > time.time() else None
+
+
+@wrong(DURABLE, "a_lease_is_over_when_its_time_is")
+class KnowsNoEnd(SqliteSaver):
+    def _busy(self, thread_id: str, address: Any) -> Any:
+        return _lease(thread_id, address)
+
+
+class TellsNoOwner(SqliteSaver):
+    def _busy(self, thread_id: str, address: Any) -> Any:
+        return ThreadBusyError("busy", thread_id=thread_id, until=address.lease_until)
+
+
+class TellsNoEnd(SqliteSaver):
+    def _busy(self, thread_id: str, address: Any) -> Any:
+        return ThreadBusyError("busy", thread_id=thread_id, owner_run_id="owner")
+
+
+class RefusesTheOwner(SqliteSaver):
+    """Asks before each commit, and does not know its own lease."""
+
+    def _store(self, connections: Any, claim: Any, *args: Any) -> None:
+        if claim.claimed and claim.lease is not None:
+            raise ThreadBusyError("busy", thread_id=claim.thread_id, owner_run_id="owner", until=claim.lease)
+        super()._store(connections, claim, *args)
+
+
+class RefusesOnlyWhoLeases(SqliteSaver):
+    def _busy(self, *args: Any) -> Any:
+        return super()._busy(*args) if self._terms is not None else None
+
+
+def _lease(thread_id: str, address: Any) -> ThreadBusyError:
+    owner = json.loads(address.lease_owner)[3]
+    return ThreadBusyError("busy", thread_id=thread_id, owner_run_id=owner, until=address.lease_until)
+
+
+@pytest.mark.parametrize("saver", [TellsNoOwner, TellsNoEnd, RefusesTheOwner, RefusesOnlyWhoLeases])
+def test_wrong_leases_fail(saver: type) -> None:
+    report = run_conformance(saver, level="durable", only=["a_lease_keeps_other_processes_off"])
+    assert report.failed_checks, report
+
+
 @pytest.mark.parametrize("check", DURABLE)
 def test_wrong_savers_fail_durable(check: str) -> None:
     report = run_conformance(DURABLE[check], level="durable", only=[check])
@@ -822,7 +952,7 @@ def test_capabilities_can_be_told() -> None:
     assert run_conformance(InMemorySaver, level="full", capabilities=[], only=only).of("passed") == []
     told = run_conformance(PlainSaver, level="full", capabilities=["delete_thread"], only=only)
     assert told.failed_checks == {"delete_thread_removes_everything"}
-    assert {need for check in CHECKS.values() for need in check.needs} <= {*CAPABILITIES, "reopen", "damage"}
+    assert {need for check in CHECKS.values() for need in check.needs} <= {*CAPABILITIES, "reopen", "damage", "leases"}
 
 
 def test_factories_of_all_kinds() -> None:

@@ -2,7 +2,10 @@
 
 import asyncio
 import gc
+import pickle
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +13,8 @@ import pytest
 from checkpoint import InMemorySaver, MemorySaver
 from checkpoint.base import CheckpointConflictError, ThreadDeletedError
 from checkpoint.memory import SEAL_BATCH
+from checkpoint.sqlite import SqliteSaver
+from checkpoint.testing.script import checkpoint
 from tests.checkpoint.runs import GONE, ScriptedRun, Store, config
 
 
@@ -172,3 +177,47 @@ def test_many_threads_at_once() -> None:
         found = saver.get_tuple(config(f"t{n}"))
         assert found is not None
         assert len(found.checkpoint["channel_values"]["l"]) == 50
+
+
+class Overtaken:
+    """A serializer that decodes nothing before another thread has written the thread of checkpoints that is read."""
+
+    def __init__(self) -> None:
+        self.write: Any = None
+        self.waits: list[bool] = []
+
+    def dumps(self, value: Any) -> bytes:
+        return pickle.dumps(value)
+
+    def loads(self, data: bytes) -> Any:
+        write, self.write = self.write, None
+        if write is not None:
+            writer = threading.Thread(target=write)
+            writer.start()
+            writer.join(10)
+            self.waits.append(writer.is_alive())
+        return pickle.loads(data)
+
+
+READS: dict[str, Callable[[Any], Any]] = {
+    "get_tuple": lambda saver: saver.get_tuple(config()).checkpoint["channel_values"]["l"],
+    "list": lambda saver: next(saver.list(config())).checkpoint["channel_values"]["l"],
+    "load": lambda saver: saver.load(config()).values["l"],
+    "history": lambda saver: next(saver.history(config())).values["l"],
+    "heads": lambda saver: next(saver.heads(lambda channel: True))[0].values["l"],
+    "open_step": lambda saver: saver.open_step(config()).writes[0].writes[0][1],
+}
+
+
+@pytest.mark.parametrize("make", [InMemorySaver, partial(SqliteSaver, ":memory:")], ids=["memory", "sqlite"])
+@pytest.mark.parametrize("name", READS)
+def test_values_are_decoded_without_a_lock(name: str, make: Any) -> None:
+    """Who reads sees the thread as it was, and keeps nobody from writing it meanwhile, however long decoding takes."""
+    serde = Overtaken()
+    with make(serde=serde) as saver:
+        where = saver.put(config(), checkpoint({"l": ["x" * 100] * 5}), {}, {"l": 1})
+        saver.put_writes(where, [("l", ["x" * 100] * 5)], "task")
+        serde.write = partial(saver.put, where, checkpoint({"l": "newer" * 100}, {"l": 2}), {}, {"l": 2})
+        assert READS[name](saver) == ["x" * 100] * 5
+        assert serde.waits == [False]
+        assert saver.get_tuple(config()).checkpoint["channel_values"] == {"l": "newer" * 100}

@@ -17,6 +17,7 @@ import pytest
 
 from checkpoint.base import (
     CheckpointError,
+    CorruptCheckpointError,
     ReadOnlyError,
     SaverOpenError,
     SchemaVersionError,
@@ -230,6 +231,16 @@ def test_no_database(path: Path, make: Any, read_only: bool) -> None:
 
 
 @pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("n_bytes", [600, 4096, 8192])
+def test_a_file_that_was_cut_off_is_damaged(file: Path, make: Any, read_only: bool, n_bytes: int) -> None:
+    """The error says so and names the file, as for any other damage."""
+    assert file.stat().st_size > n_bytes
+    os.truncate(file, n_bytes)
+    with pytest.raises(CorruptCheckpointError), make(file, read_only=read_only) as saver:
+        saver.get_tuple(config())
+
+
+@pytest.mark.parametrize("read_only", [False, True])
 def test_the_file_of_another_program_stays_as_it_is(path: Path, make: Any, read_only: bool) -> None:
     with closing(sqlite3.connect(path)) as conn, conn:
         conn.execute("PRAGMA application_id = 7")
@@ -245,7 +256,7 @@ def test_schemas_that_are_only_read(file: Path, make: Any) -> None:
     damage(file, lambda conn: conn.execute("PRAGMA user_version = 99"))
     with pytest.raises(SchemaVersionError) as caught:
         make(file, read_only=True)
-    assert (caught.value.found, caught.value.supported) == (99, 1)
+    assert (caught.value.found, caught.value.supported) == (99, 2)
     file.unlink()
     sqlite3.connect(file).close()
     file.touch()

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import itertools
 import operator
+import random
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ from checkpoint.memory import InMemorySaver
 from checkpoint.retention import SWEEP_EVERY, Keeper
 from checkpoint.row_saver import RowSaver
 from checkpoint.serde.encrypted import EncryptedSerializer
-from checkpoint.sqlite import SqliteSaver
+from checkpoint.sqlite import SqliteSaver, core
 from checkpoint.sqlite.aio import AsyncSqliteSaver
 from checkpoint.testing.script import checkpoint
 from pregel.graph import END, START, StateGraph
@@ -136,6 +137,35 @@ def test_prune_keeps_the_newest(store: Store, keep: int) -> None:
     assert unsound(store.saver) == []
 
 
+def test_prune_by_age(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is younger stays, on every branch; the newest stay, however old they are."""
+    now = [1_800_000_000.0]
+    at_clock(monkeypatch, now)
+    run = ScriptedRun(store)
+    stored = line(run, 5)[:]
+    now[0] += 100
+    branch = ScriptedRun(store, stored[2].config)
+    left = line(branch, 2)[:]
+    run = ScriptedRun(store, stored[4].config)
+    line(run, 2)
+    nested = ScriptedRun(store, config("t", "s"), claim=run.claim, up_rev=run.rev)
+    inner = line(nested, 2)[:]
+    young = [*left, *run.stored, *inner]
+    assert call(store, "prune", ["t"], older_than=200.0) == 0
+    assert call(store, "prune", ["t"], older_than=50.0) == 5
+    assert listed(store) == ids(*reversed(young))
+    left[0].parent_id = run.stored[0].parent_id = None
+    for entry in young:
+        entry.check(store)
+    now[0] += 100
+    assert call(store, "prune", ["t"], keep=2, older_than=50.0) == 2
+    assert listed(store) == ids(inner[1], inner[0], *reversed(run.stored))
+    assert call(store, "prune", ["t"], older_than=50.0) == 2
+    assert listed(store) == ids(inner[1], run.stored[-1])
+    assert unsound(store.saver) == []
+    line(ScriptedRun(store), 2)[-1].check(store)
+
+
 def test_prune_refuses_what_it_does_not_know(store: Store) -> None:
     line(ScriptedRun(store), 3)
     for wrong in (
@@ -145,6 +175,11 @@ def test_prune_refuses_what_it_does_not_know(store: Store) -> None:
         {"keep": True},
         {"keep": 1.5},
         {"keep": None},
+        {"older_than": 0},
+        {"older_than": -5.0},
+        {"older_than": True},
+        {"older_than": "1d"},
+        {"older_than": float("nan")},
     ):
         with pytest.raises(ValueError):
             call(store, "prune", ["t"], **wrong)
@@ -478,6 +513,62 @@ def test_transactions_are_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert len(changes) > 2
         assert max(changes) <= 200
         assert unsound(saver) == []
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "batch", "serde"),
+    [
+        (10_000_000, 50, None),
+        (10_000_000, 17, None),
+        (160_000, 2, None),
+        (160_000, 17, EncryptedSerializer(BindingCipher(b"key"))),
+    ],
+    ids=["all of one", "half of one", "pairs", "encrypted"],
+)
+def test_a_body_of_many_rows_goes_in_several_transactions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_bytes: int, batch: int, serde: Any
+) -> None:
+    """Also one that takes more rows than a transaction may change; nobody ever takes half of it for damaged data."""
+    monkeypatch.setattr(RowSaver, "_batch", batch)
+    if n_bytes < 10**6:
+        monkeypatch.setattr(core, "LARGE_PART", 4096)  # 40 parts, as of 10 MB
+        monkeypatch.setattr(core, "PARTED_LIMIT", 4096)
+    path = tmp_path / "t.sqlite"
+    with SqliteSaver(path, serde=serde) as saver, SqliteSaver(path, serde=serde) as other:
+        run = ScriptedRun(Store(saver, False))
+        for n in range(2):
+            body = random.Random(n).randbytes(n_bytes)
+            run.step({"doc": body, "small": n})
+            run.tasks(run.task("t", [("doc", body)]))
+        saver.put(config("t", "", run.id), checkpoint({"doc": "d" * 9000}, id="foreign"), {}, {"doc": 1})
+        run = ScriptedRun(Store(saver, False))
+        kept = [run.step({"doc": b"kept" * 40_000, "l": ["x" * 100]})]
+        assert saver._connections is not None
+        conn = saver._connections.writer
+        changes: list[int] = []
+        looked: list[int] = []
+        writing = saver._writing
+
+        @contextlib.contextmanager
+        def watched() -> Iterator[Any]:
+            before = conn.total_changes
+            with writing() as tx:
+                yield tx
+            changes.append(conn.total_changes - before)
+            if len(changes) % 7 == 0 or batch > 2:
+                assert other.verify(deep=True) == []
+                looked.append(len([*other.list(config())]))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(saver, "_writing", watched)
+            assert saver.prune(["t"]) == 3
+        assert sum(changes) >= 2 * (39 + 39)
+        assert max(changes) <= batch
+        assert looked[-1] == 1
+        assert unsound(saver) == []
+        for stored in kept:
+            stored.parent_id = None
+            stored.check(run.store)
 
 
 def test_prunes_and_runs_at_once(make: Callable[..., Any]) -> None:

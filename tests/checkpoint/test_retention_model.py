@@ -251,6 +251,29 @@ class Threads(RuleBasedStateMachine):
         if forks:
             self.step(self.run, {}, source="fork")
 
+    @rule(chance=SEEDS, ns=st.sampled_from(["", "s", "p"]))
+    @precondition(lambda self: self.thread.known)
+    def forks(self, chance: random.Random, ns: str) -> None:
+        """By the saver."""
+        thread = self.thread
+        revs = sorted(rev for rev, entry in thread.known.items() if entry.ns.partition(":")[0] == ns)
+        if not revs:
+            return
+        at = thread.known[chance.choice(revs)]
+        made = self.store.load(self.store.fork(at.stored.config))
+        up_rev = at.up_rev
+        if ns == "s" and at.rev == thread.heads["s"] and "" in thread.heads:
+            up_rev = thread.heads[""]
+        forked = copy.copy(at.stored)
+        assert made.checkpoint_id is not None
+        forked.id, forked.rev, forked.source, forked.step = made.checkpoint_id, made.rev, "fork", at.stored.step + 1
+        forked.sub = dict(at.stored.sub)
+        entry = thread.known[made.rev] = Known(forked, up_rev, None)
+        entry.parent = at.rev
+        thread.heads[at.ns] = made.rev
+        assert (made.up_rev, made.values) == (up_rev, at.stored.values)
+        self.run = self.started()
+
     @rule(chance=SEEDS, ns=st.sampled_from(["s", "p", "s|u"]), closes=st.booleans(), asks=st.booleans())
     @precondition(lambda self: self.run.rev in self.thread.known)
     def nests(self, chance: random.Random, ns: str, closes: bool, asks: bool) -> None:

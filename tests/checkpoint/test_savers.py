@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import pickle
 import sqlite3
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -111,8 +112,8 @@ class TestInMemorySaver(ConformanceSuite):
 class TestSqliteSaver(ConformanceSuite):
     level = "durable"
 
-    def make_saver(self, place: Path) -> Any:
-        return SqliteSaver(place)
+    def make_saver(self, place: Path, lease_ttl: float | None = None) -> Any:
+        return SqliteSaver(place, lease_ttl=lease_ttl)
 
     def damage(self, place: Path) -> Any:
         return ways_to_damage(place)
@@ -137,6 +138,7 @@ DAMAGE = [
     "UPDATE checkpoints SET header = zeroblob(length(header)) WHERE rev = (SELECT min(rev) FROM checkpoints)",
     "UPDATE checkpoints SET metadata = '{}' WHERE metadata IS NOT NULL",
     "UPDATE task_writes SET data = zeroblob(length(data))",
+    "UPDATE checkpoints SET ts = ts + 1",
     "DELETE FROM payloads WHERE seq = 1",
     "DELETE FROM payloads WHERE part = 1",
     "DELETE FROM payloads",
@@ -184,6 +186,45 @@ def test_put_then_get(store: Store) -> None:
         assert found.pending_writes == []
     assert store.get_tuple(where).config is where
     assert store.get_tuple(config()).config == where
+
+
+@pytest.mark.parametrize("name", ["thread_id", "checkpoint_ns", "checkpoint_id"])
+def test_half_a_surrogate_pair_addresses_nothing(store: Store, name: str) -> None:
+    """In memory it would be found again, in a file it cannot be stored."""
+    where: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": "", name: "x\ud800"}}
+    for call in (
+        lambda: store.put(where, checkpoint({"a": 1}), {}, {"a": 1}),
+        lambda: store.get_tuple(where),
+        lambda: store.list(where),
+    ):
+        with pytest.raises(ValueError, match=name):
+            call()
+    assert store.list(None) == []
+    assert store.get_tuple(config("\u00e9 \U0001f600", "n\u00e9")) is None
+
+
+class Pickling:
+    """A serializer of a program's own, that reads what it wrote and nothing else."""
+
+    def dumps_typed(self, value: Any) -> tuple[str, bytes]:
+        return "pickle", pickle.dumps(value)
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        assert data[0] == "pickle"
+        return pickle.loads(data[1])
+
+
+@pytest.mark.parametrize("is_encrypted", [False, True], ids=["plain", "encrypted"])
+def test_a_serializer_of_another_format_reads_what_it_wrote(plain: Store, is_encrypted: bool) -> None:
+    serde: Any = Pickling()
+    plain.saver.serde = EncryptedSerializer(BindingCipher(b"key"), serde) if is_encrypted else serde
+    run = ScriptedRun(plain)
+    run.step({"go": None, "n": 1, "l": [None, "x" * 100]})
+    run.step({"go": None, "l": [*run.values["l"], None]}, writes=[run.task("t", [("go", None), ("l", [None])])])
+    for stored in run.stored:
+        stored.check(plain)
+    assert plain.load(config()).values == {"go": None, "n": 1, "l": [None, "x" * 100, None]}
+    assert [loaded.values["go"] for loaded in plain.history(config(), channels=["go"])] == [None, None]
 
 
 def test_a_put_shares_what_did_not_change(store: Store) -> None:

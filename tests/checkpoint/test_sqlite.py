@@ -24,6 +24,7 @@ from checkpoint.base import (
 from checkpoint.sqlite import AsyncSqliteSaver, SqliteSaver, core
 from checkpoint.sqlite import saver as saver_module
 from checkpoint.sqlite.migrations import APPLICATION_ID
+from checkpoint.testing.script import checkpoint
 from tests.checkpoint.runs import ScriptedRun, Store, config
 
 
@@ -67,9 +68,9 @@ def test_a_new_file(path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         conn = sqlite3.connect(path)
         assert conn.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
-        assert conn.execute("PRAGMA user_version").fetchone() == (1,)
+        assert conn.execute("PRAGMA user_version").fetchone() == (2,)
         assert conn.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert [row[0] for row in conn.execute("SELECT version FROM schema_migrations")] == [1]
+        assert [row[0] for row in conn.execute("SELECT version FROM schema_migrations")] == [1, 2]
         conn.close()
     assert sorted(os.listdir(path.parent)) == [path.name]
     with pytest.raises(SaverClosedError):
@@ -100,7 +101,7 @@ def test_newer_and_changed_schemas_are_refused(path: Path) -> None:
     conn.close()
     with pytest.raises(SchemaVersionError) as caught:
         SqliteSaver(path)
-    assert (caught.value.found, caught.value.supported) == (99, 1)
+    assert (caught.value.found, caught.value.supported) == (99, 2)
 
 
 def test_tables_of_others_in_the_same_file(path: Path) -> None:
@@ -174,9 +175,9 @@ def test_statements_and_tables_of_a_superstep(path: Path) -> None:
         statements = traced(saver._connections.writer)  # type: ignore[union-attr]
         loop(run, 1)
         kinds = [statement.split()[0] for statement in statements]
-        assert kinds == ["BEGIN", "UPDATE", "INSERT", "INSERT", "INSERT", "COMMIT"]
+        assert kinds == ["BEGIN", "UPDATE", "UPDATE", "INSERT", "INSERT", "COMMIT"]
         tables = {name for text in statements for name in re.findall(r"(?:INTO|UPDATE) (\w+)", text)}
-        assert tables == {"spaces", "payloads", "checkpoints", "task_writes"}
+        assert tables == {"spaces", "payloads", "checkpoints"}
         statements.clear()
         fresh = ScriptedRun(run.store)
         fresh.step({"n": 1})
@@ -573,6 +574,12 @@ def test_read_modify_write_loses_nothing(path: Path) -> None:
         assert first.load(config()).values == {"n": 120}
 
 
+def read_all(saver: SqliteSaver) -> None:
+    """What earlier steps wrote is read by a listing alone."""
+    saver.load(config())
+    list(saver.list(config()))
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -581,7 +588,9 @@ def test_read_modify_write_loses_nothing(path: Path) -> None:
         "UPDATE payloads SET data = zeroblob(length(data)) WHERE part = 1",
         "UPDATE checkpoints SET header = zeroblob(length(header)) WHERE rev = (SELECT min(rev) FROM checkpoints)",
         "UPDATE checkpoints SET metadata = '{}' WHERE metadata IS NOT NULL",
+        "UPDATE checkpoints SET task_data = zeroblob(length(task_data))",
         "UPDATE task_writes SET data = zeroblob(length(data))",
+        "UPDATE checkpoints SET step = step + 1",
         "DELETE FROM payloads WHERE seq = 1",
         "DELETE FROM payloads WHERE part = 1",
         "DELETE FROM payloads",
@@ -594,7 +603,8 @@ def test_damage_is_found(path: Path, damage: str) -> None:
         run = ScriptedRun(Store(saver, False))
         run.step({"l": [message(0)], "doc": os.urandom(3000)}, metadata={"k": 1})
         for n in range(3):
-            run.step({"l": [*run.values["l"], message(n)]}, metadata={"k": 1})
+            wrote = run.task("t", [("l", message(n))])
+            run.step({"l": [*run.values["l"], message(n)]}, writes=[wrote], metadata={"k": 1})
         run.tasks(run.task("t", [("l", message(4))]))
     conn = sqlite3.connect(path)
     assert conn.execute(damage).rowcount > 0
@@ -602,7 +612,7 @@ def test_damage_is_found(path: Path, damage: str) -> None:
     conn.close()
     with SqliteSaver(path) as saver:
         with pytest.raises(CorruptCheckpointError) as caught:
-            saver.load(config())
+            read_all(saver)
         assert caught.value.thread_id == "t"
 
 
@@ -625,14 +635,32 @@ def test_damage_in_a_page_of_a_listing_has_its_place(path: Path) -> None:
             assert len(list(older)) == 3
 
 
-def test_large_threads_are_deleted_in_batches(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("n_steps", [1, 3, 30])
+def test_large_threads_are_deleted_in_batches(path: Path, monkeypatch: pytest.MonkeyPatch, n_steps: int) -> None:
+    """Few checkpoints may have many rows, too."""
     monkeypatch.setattr(core, "BIG_DELETE", 10)
     monkeypatch.setattr(core, "DELETE_BATCH", 7)
     with SqliteSaver(path) as saver:
         run = ScriptedRun(Store(saver, False), durability="async")
-        loop(run, 30)
-        saver.delete_thread("t")
-        assert saver.get_tuple(config()) is None
+        loop(run, n_steps)
+        run.step({"doc": "d" * 4000})
+        run.tasks(run.task("task", [("doc", "t" * 4000)]))
+        for n in range(9):
+            saver.put(config("t", f"child:{n}"), checkpoint({"n": n}, id=f"foreign {n}"), {}, {"n": 1})
         assert saver._connections is not None
-        for table in ("threads", "spaces", "checkpoints", "payloads", "task_writes"):
-            assert saver._connections.writer.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+        conn = saver._connections.writer
+        changes, before = [], conn.total_changes
+
+        def count(statement: str) -> None:
+            nonlocal before
+            if statement == "COMMIT":
+                changes.append(conn.total_changes - before)
+                before = conn.total_changes
+
+        conn.set_trace_callback(count)
+        saver.delete_thread("t")
+        conn.set_trace_callback(None)
+        assert saver.get_tuple(config()) is None
+        assert max(changes) <= 7
+        for table in ("threads", "spaces", "checkpoints", "payloads", "task_writes", "aliases"):
+            assert conn.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)

@@ -418,9 +418,21 @@ CASES: dict[str, Case] = {
         flip("checkpoints", "header", CHILD), [("child:1", 0, None)], {("child:1", 0), ("child:1", 1)}
     ),
     "metadata": Case(flip("checkpoints", "metadata", nth(ROOT, 4)), [("", 4, None)], root(4, 5)),
-    "task rows": Case(flip("task_writes", "data", nth(ROOT, 1)), [("", 1, None)], root(1), kept=root(1)),
+    "task rows": Case(flip("checkpoints", "task_data", nth(ROOT, 1)), [("", 1, None)], root(1), kept=root(1)),
     "a part of task rows": Case(
         flip("task_writes", "data", f"{ROOT} AND part = 1"), [("", 2, None)], root(2), kept=root(2)
+    ),
+    "the path of a task": Case(
+        sql(f"UPDATE checkpoints SET task_path = task_path || 'x' WHERE {nth(ROOT, 1)}"),
+        [("", 1, None)],
+        root(1),
+        kept=root(1),
+    ),
+    "the id of a task": Case(
+        sql(f"UPDATE task_writes SET task_id = 'other' WHERE task_id = 'wide' AND {ROOT}"),
+        [("", 2, None)],
+        root(2),
+        kept=root(2),
     ),
     "a question": Case(
         flip("task_writes", "data", f"{ROOT} AND slot = -3"), [("", 2, "__interrupt__")], root(2), kept=root(2)
@@ -473,11 +485,12 @@ CASES: dict[str, Case] = {
         gone=root(3),
     ),
     "an up to nowhere": Case(
-        sql(f"UPDATE checkpoints SET up_rev = up_rev + 999 WHERE {nth(CHILD, 1)}"),
+        sql(f"UPDATE checkpoints SET up_rev = up_rev + 999, row_crc = NULL WHERE {nth(CHILD, 1)}"),
         [("child:1", 1, None)],
         {("child:1", 1)},
         kept={("child:1", 1)},
     ),
+    "another time": Case(sql(f"UPDATE checkpoints SET ts = ts + 1 WHERE {nth(ROOT, 5)}"), [("", 5, None)], root(5)),
     "a source without meaning": Case(
         sql(f"UPDATE checkpoints SET source = 9 WHERE {nth(ROOT, 5)}"), [("", 5, None)], root(5)
     ),
@@ -680,7 +693,8 @@ def test_marks_of_removed_checkpoints_explain_what_is_missing(path: Path) -> Non
     damage(
         path,
         sql(
-            f"UPDATE checkpoints SET parent_rev = NULL, flags = flags | 2 WHERE parent_rev IN {forks} AND {FORKS}",
+            "UPDATE checkpoints SET parent_rev = NULL, flags = flags | 2, row_crc = NULL "
+            f"WHERE parent_rev IN {forks} AND {FORKS}",
             f"DELETE FROM checkpoints WHERE rev IN {forks} AND {FORKS}",
         ),
     )
@@ -775,3 +789,23 @@ def test_a_file_that_sqlite_cannot_read(path: Path) -> None:
         assert isinstance(deep[0], Problem)
         with pytest.raises(CorruptCheckpointError):
             saver.repair(config("a"))
+
+
+def test_rows_that_are_not_in_the_order_of_their_keys(path: Path) -> None:
+    """A flipped bit in a key: SQLite finds nothing wrong, and a page that begins behind the last one may be the same."""
+    with SqliteSaver(path) as saver:
+        run = ScriptedRun(Store(saver, False), config("t"))
+        for number in range(120):
+            run.step({"n": number})
+    with closing(sqlite3.connect(path)) as conn:
+        conn.execute("PRAGMA journal_mode = DELETE")
+        (own,) = conn.execute("SELECT id FROM checkpoints ORDER BY rev LIMIT 1 OFFSET 60").fetchone()
+    data = path.read_bytes()
+    assert data.count(own) == 1
+    place = data.index(own) - 1  # the last byte of the revision, which is stored before it
+    path.write_bytes(data[:place] + bytes([data[place] ^ 0x40]) + data[place + 1 :])
+    with SqliteSaver(path) as saver:
+        assert [problem.thread_id for problem in saver.verify()] == ["t"]
+        for look in (saver.stats, lambda: list(saver.list(config("t"))), lambda: saver.repair(config("t"))):
+            with pytest.raises(CorruptCheckpointError):
+                look()

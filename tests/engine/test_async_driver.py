@@ -7,7 +7,8 @@ from concurrent.futures import Future, wait
 import pytest
 
 from pregel._scope import current
-from pregel.engine.async_driver import AsyncDriver, Inbox, to_the_end
+from pregel.engine.async_driver import AsyncDriver
+from pregel.engine.inbox import Inbox, to_the_end
 from pregel.errors import AttemptClosedError, NodeTimeoutError
 from tests.engine.test_driver_parity import AGAIN, VAR, fanned, program_of
 from tests.support.driving import LIMIT, Count, Ledger, child, drive, within
@@ -557,31 +558,6 @@ def test_an_event_that_comes_as_the_owner_is_cancelled_is_kept():
         return list(inbox.events)
 
     assert asyncio.run(main()) == [1, 2]
-
-
-# ---- several calls at once
-
-
-def test_gather_keeps_order_errors_and_the_limit():
-    inside = Count()
-
-    async def call(n):
-        with inside:
-            await asyncio.sleep(0)
-            if n == 2:
-                raise OSError(n)
-            return n
-
-    async def main(limit):
-        inside.most = 0
-        return await AsyncDriver.gather([call(n) for n in range(4)], [{"max_concurrency": limit}] * 4)
-
-    for limit, most in [(1, 1), (2, 2), (None, 4)]:
-        outcomes = asyncio.run(main(limit))
-        assert [result for result, _ in outcomes] == [0, 1, None, 3]
-        assert isinstance(outcomes[2][1], OSError)
-        assert inside.most == most
-    assert asyncio.run(AsyncDriver.gather([], [])) == []
 
 
 def test_a_driver_whose_run_is_over_does_nothing():

@@ -13,7 +13,10 @@ from pregel._scope import TaskScope, current
 from pregel.channels import BinaryOperatorAggregate, LastValue
 from pregel.constants import TASKS
 from pregel.engine.async_driver import AsyncDriver
+from pregel.engine.async_storing import AsyncStoring
+from pregel.engine.driver import Driver
 from pregel.engine.sync_driver import SyncDriver
+from pregel.engine.sync_storing import SyncStoring
 from pregel.engine.workers import Gate
 from pregel.errors import AttemptClosedError, GraphInterrupt, InvalidUpdateError, NodeCancelledError, NodeTimeoutError
 from pregel.types import RetryPolicy, Send, TimeoutPolicy, interrupt
@@ -25,8 +28,6 @@ COLOURS = ("sync", "async")
 SYNC_ONLY = {"launch", "body"}
 """Primitives of the sync colour that have a namesake of another shape."""
 ASYNC_ONLY = {
-    "gather",
-    "as_completed",
     "admit",
     "abody",
     "off_loop",
@@ -35,9 +36,10 @@ ASYNC_ONLY = {
     "forsake",
     "cancel_body",
     "end_late",
+    "withdraw",
 }
-"""Primitives of the async colour: bodies are tasks of the loop, which starts them, and which can be cancelled and awaited;
-sync bodies leave it."""
+"""Primitives of the async colour: bodies are tasks of the loop, which starts them, and which can be cancelled and awaited,
+also when a step has failed; sync bodies leave it."""
 
 BOTH = pytest.mark.parametrize("colour", COLOURS)
 AGAIN = RetryPolicy(initial_interval=0.0, jitter=False, max_attempts=3, retry_on=Exception)
@@ -75,18 +77,34 @@ def methods(cls):
     return [name for name, value in vars(cls).items() if inspect.isfunction(value) or isinstance(value, staticmethod)]
 
 
-def test_the_same_methods_in_the_same_order():
-    ours, theirs = methods(SyncDriver), methods(AsyncDriver)
-    assert [name for name in theirs if name not in ASYNC_ONLY] == ours
-    assert set(ASYNC_ONLY) <= set(theirs)
+PAIRS = pytest.mark.parametrize(("ours", "theirs"), [(SyncDriver, AsyncDriver), (SyncStoring, AsyncStoring)])
 
 
-def test_the_same_parameters():
-    for name in methods(SyncDriver):
+@PAIRS
+def test_the_same_methods_in_the_same_order(ours, theirs):
+    assert [name for name in methods(theirs) if name not in ASYNC_ONLY] == methods(ours)
+
+
+def test_what_only_one_colour_has():
+    assert set(ASYNC_ONLY) <= set(methods(AsyncDriver))
+    assert set(methods(SyncDriver)) >= SYNC_ONLY
+
+
+@PAIRS
+def test_the_same_parameters(ours, theirs):
+    for name in methods(ours):
         if name not in SYNC_ONLY:
-            one = inspect.signature(getattr(SyncDriver, name)).parameters
-            other = inspect.signature(getattr(AsyncDriver, name)).parameters
+            one = inspect.signature(getattr(ours, name)).parameters
+            other = inspect.signature(getattr(theirs, name)).parameters
             assert list(one) == list(other), name
+
+
+def test_what_needs_no_colour_is_written_once():
+    """Neither driver repeats what both have in common, but for what `Driver` leaves to them."""
+    left = {name for name in methods(Driver) if "NotImplementedError" in inspect.getsource(getattr(Driver, name))}
+    assert left == {"stop", "spawn"}
+    for cls in (SyncDriver, AsyncDriver):
+        assert set(methods(Driver)) & set(methods(cls)) <= {"__init__", "withdraw", *left}
 
 
 # ---- running

@@ -15,7 +15,8 @@ import pydantic
 import pytest
 
 from pregel.engine import repeat
-from pregel.engine.repeat import Called, digest_of
+from pregel.engine.contents import of_input as digest_of
+from pregel.engine.repeat import Called
 from pregel.errors import RunIdReusedError
 from pregel.messages import Message
 from pregel.types import Command, Send
@@ -263,7 +264,7 @@ def test_an_input_that_contains_itself():
 
 
 def test_every_process_makes_the_same():
-    code = "from pregel.engine.repeat import digest_of; print(digest_of({'a': {'x', 'y', 'z'}, 'b': [1, None, 'c']}))"
+    code = "from pregel.engine.contents import of_input; print(of_input({'a': {'x', 'y', 'z'}, 'b': [1, None, 'c']}))"
     there = {
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in "ab"
     }

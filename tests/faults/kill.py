@@ -350,7 +350,10 @@ class Stored:
                 )
             )
             self.revs = set(conn.execute("SELECT s.ns, c.rev FROM spaces s JOIN checkpoints c USING (space_pk)"))
-            tasks = conn.execute("SELECT task_id FROM task_writes WHERE slot = 0")
+            tasks = conn.execute(
+                "SELECT task_id FROM task_writes WHERE slot = 0 UNION "
+                "SELECT task_id FROM checkpoints WHERE task_id IS NOT NULL"
+            )
             self.outputs = {core.id_text(id_) for (id_,) in tasks}
             asked = conn.execute("SELECT rev, task_id FROM task_writes WHERE slot = -3")
             self.questions = {(rev, core.id_text(id_)) for rev, id_ in asked}

@@ -1,6 +1,7 @@
 """Values that cannot be applied or stored, values that change under the saver's hands, hostile names: F24, F25, F29."""
 
 import asyncio
+import copy
 import operator
 import warnings
 from collections import Counter
@@ -13,8 +14,9 @@ from typing_extensions import TypedDict
 
 from checkpoint.memory import InMemorySaver
 from checkpoint.sqlite import SqliteSaver
-from pregel.constants import START
+from pregel.constants import END, START
 from pregel.graph import StateGraph
+from pregel.types import Overwrite
 from tests.checkpoint.runs import ScriptedRun, Store, config
 from tests.support.sound import assert_sound
 
@@ -151,17 +153,18 @@ def steps(saver: Any, *nodes: Any) -> Any:
     return builder.compile(checkpointer=saver, isolate="off")
 
 
-def live_and_stored(graph: Any, saver: Any, is_async: bool, durability: str) -> tuple[list[Any], list[Any]]:
+def live_and_stored(
+    graph: Any, saver: Any, is_async: bool, durability: str, given: Any = None
+) -> tuple[list[Any], list[Any]]:
     """The values of each step as a stream shows them, and as they are stored."""
+    given = {"n": 0} if given is None else given
 
     async def collect() -> list[Any]:
-        stream = graph.astream({"n": 0}, THREAD, stream_mode="values", durability=durability)
+        stream = graph.astream(given, THREAD, stream_mode="values", durability=durability)
         return [repr(values) async for values in stream]
 
     options: dict[str, Any] = {"stream_mode": "values", "durability": durability}
-    shown = (
-        asyncio.run(collect()) if is_async else [repr(values) for values in graph.stream({"n": 0}, THREAD, **options)]
-    )
+    shown = asyncio.run(collect()) if is_async else [repr(values) for values in graph.stream(given, THREAD, **options)]
     stored = [repr(entry.values) for entry in graph.get_state_history(THREAD)][::-1]
     return shown, stored[1:]
 
@@ -227,6 +230,70 @@ def test_f25_a_reducer_that_edits_its_container(saver: Any, is_async: bool) -> N
     stored = [entry.values["all"] for entry in graph.get_state_history(THREAD) if entry.values["all"]]
     assert stored[0] == result["all"]
     assert [values[0] for values in stored] == [{"edited": 5}, {"edited": 4}, {"edited": 3}, {"n": 0}, {"n": 0}]
+
+
+def merge_by_id(old: list[Any], new: list[Any]) -> list[Any]:
+    """As programs write it: what is there already is edited, and stays the same object."""
+    there = {item["id"]: item for item in old}
+    for item in new:
+        if item["id"] in there:
+            there[item["id"]].update(item)
+    return [*old, *(item for item in new if item["id"] not in there)]
+
+
+def count_in_front(old: list[Any], new: list[Any]) -> list[Any]:
+    if old:
+        old[0]["n"] = old[0].get("n", 0) + len(new)
+    return old + new
+
+
+def edit_below(old: dict[str, Any], new: str) -> dict[str, Any]:
+    old[new].setdefault("deep", []).append(new)
+    return {**old}
+
+
+ITEMS: list[Any] = [{"id": number, "pad": "p" * 100} for number in range(20)]
+BY_NAME: dict[str, Any] = {str(number): {"pad": "p" * 100} for number in range(20)}
+
+
+def edited(value: Any, key: Any) -> Any:
+    value[key]["edited"] = True
+    return value
+
+
+EDITING: list[tuple[str, Any, Any, Any]] = [
+    ("an element", merge_by_id, ITEMS, lambda value, n: [{"id": n, "v": n}]),
+    ("an element, and appends", count_in_front, ITEMS, lambda value, n: [{"id": 100 + n}]),
+    ("a value of a dict", edit_below, BY_NAME, lambda value, n: str(n)),
+    ("overwritten list", operator.add, ITEMS, lambda value, n: Overwrite(edited(value, n))),
+    ("overwritten copy", operator.add, ITEMS, lambda value, n: Overwrite([*edited(value, n)])),
+    ("overwritten by name", operator.add, ITEMS, lambda value, n: {"__overwrite__": edited(value, n)}),
+    ("overwritten dict", operator.or_, BY_NAME, lambda value, n: Overwrite(edited(value, str(n)))),
+]
+
+
+@pytest.mark.parametrize("durability", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("reducer", "first", "write"), [case[1:] for case in EDITING], ids=[case[0] for case in EDITING]
+)
+def test_f25_a_reducer_or_an_overwrite_that_edits_elements(
+    saver: Any, durability: str, reducer: Any, first: Any, write: Any
+) -> None:
+    """A list that is another object with the same elements: they need not be what they were."""
+
+    class State(TypedDict, total=False):
+        value: Annotated[Any, reducer]
+        n: int
+
+    builder = StateGraph(State)
+    builder.add_node("a", lambda state: {"value": write(state["value"], state["n"]), "n": state["n"] + 1})
+    builder.add_edge(START, "a")
+    builder.add_conditional_edges("a", lambda state: "a" if state["n"] < 6 else END, ["a", END])
+    graph = builder.compile(checkpointer=saver)
+    start = {"value": Overwrite(copy.deepcopy(first)), "n": 0}
+    shown, stored = live_and_stored(graph, saver, False, durability, start)
+    assert shown == stored
+    assert len(set(shown)) == 7
 
 
 # ---- F29

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from pregel import _launch
 from pregel.constants import INTERRUPT, TASKS
 from pregel.engine import apply, core, entry, pause, plan, retry, snapshot, view
 from pregel.engine.core import Run
 from pregel.engine.state import RunState
 from pregel.engine.task import order
+from pregel.pregel import _request, _start
 from tests.faults.lives import good_graphs
 from tests.faults.test_kill_points import kill_points
 from tests.model.properties import PROPERTIES, place_of, way_of
@@ -187,8 +187,8 @@ NESTS = 40
 def newest_of_its_namespace(original: Any, request: Any, around: Any, then: Any) -> Any:
     ns = request.ns
     if not request.stable_ns:
-        ns = _launch.namespace.nested_ns(around.stood_ns_of(request.parent.task), request.call_number, request.key)
-    newest = yield "load", (_launch.address(request, ns),), {}
+        ns = _start.namespace.nested_ns(around.stood_ns_of(request.parent.task), request.call_number, request.key)
+    newest = yield "load", (_request.address(request, ns),), {}
     return None if newest.checkpoint_id is None else (ns, newest.checkpoint_id)
 
 
@@ -215,7 +215,7 @@ NESTED: dict[str, tuple[str, int, Patch]] = {
     "a nested replay starts from the newest of its namespace": (
         "replayed",
         0,
-        wrapped(_launch, "_stood_at", newest_of_its_namespace),
+        wrapped(_start, "_stood_at", newest_of_its_namespace),
     ),
     "a stopped replay forgets where it goes": (
         "replayed",
@@ -226,7 +226,7 @@ NESTED: dict[str, tuple[str, int, Patch]] = {
     "a replay uses what is stored": (
         "replayed",
         0,
-        wrapped(_launch, "load_arguments", lambda original, request: {**original(request), **_under(request)}),
+        wrapped(_start, "load_arguments", lambda original, request: {**original(request), **_under(request)}),
     ),
 }
 """Fault -> the property that notices it, the first seed that is tried, so that it does not take long, and the fault."""

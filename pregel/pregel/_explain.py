@@ -9,9 +9,9 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 from checkpoint.base import LoadedCheckpoint, RunnableConfig
-from pregel._state_api import Address
 from pregel.engine.reasons import Reasons, channels_of
 from pregel.explanation import Explanation, Way
+from pregel.pregel._state_api import Address
 
 
 class _Question:

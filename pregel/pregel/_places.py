@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from checkpoint.base import LoadedCheckpoint, RunnableConfig
 from pregel.constants import INPUT, INTERRUPT
 from pregel.engine import namespace, redeploy
+from pregel.engine.origin import is_edit
 
 T = TypeVar("T")
 
@@ -121,20 +122,20 @@ Looked = Generator[tuple[str, tuple[Any, ...], dict[str, Any]], Any, T]
 def edit_after(config: RunnableConfig, found: LoadedCheckpoint, root_rev: int) -> Looked[str | None]:
     """Id of the newest edit of a stable namespace that follows on what was found there; None if there is none.
 
-    A namespace without task ids goes on where its last run ended, as the graph around it knows (D25). An edit by
-    `update_state` between two runs is known to nobody around it: it says itself after which checkpoint of the root graph
-    it was made. `root_rev`: of the checkpoint that the root run starts from.
+    A namespace without task ids goes on where its last run ended, as the graph around it knows (D25). An edit between two
+    runs, by `update_state` or by the saver's `fork`, is known to nobody around it: it says itself after which checkpoint of
+    the root graph it was made. `root_rev`: of the checkpoint that the root run starts from.
     """
     newest: LoadedCheckpoint = yield "load", (config,), {}
-    if newest.source != "update" or newest.up_rev not in (None, root_rev):
+    if not is_edit(newest) or newest.up_rev not in (None, root_rev):
         return None
     edit = newest
     while edit.parent_id != found.checkpoint_id:
-        if edit.source != "update" or edit.parent_id is None:
+        if not is_edit(edit) or edit.parent_id is None:
             return None
         configurable: dict[str, Any] = {**config["configurable"], "checkpoint_id": edit.parent_id}
         edit = yield "load", ({"configurable": configurable},), {}
-    return newest.checkpoint_id if edit.source == "update" else None
+    return newest.checkpoint_id if is_edit(edit) else None
 
 
 def ask(saver: Any, looked: Looked[T]) -> T:

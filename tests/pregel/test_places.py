@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pregel import _places as places
+from pregel.pregel import _places as places
 from tests.support.dummies import dummy_loaded
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pregel._stream import BUFFER, Outlet, runs_a_loop
 from pregel.engine.task import paced
 from pregel.errors import AttemptClosedError
+from pregel.pregel._stream import BUFFER, Outlet, runs_a_loop
 from tests.support.driving import LIMIT, within
 
 MODES = frozenset({"custom"})
@@ -268,3 +268,24 @@ def test_a_paced_body_that_is_dropped_is_closed():
 
     asyncio.run(main())
     assert seen == ["closed"]
+
+
+def test_an_outlet_takes_what_was_asked_for():
+    woken = []
+    outlet = Outlet(frozenset({"values"}))
+    outlet.path = ("a:1",)
+    outlet.append((("a:1",), "values", 1))
+    outlet.wake = woken.append
+    outlet.append((("a:1",), "values", 2))
+    outlet.append((("a:1",), "updates", 3))
+    outlet.append(((), "values", 4))
+    outlet.append((("a:1", "b:2"), "values", 5))
+    assert [payload for _, _, payload in outlet.chunks] == [1, 2]
+    assert woken == [None]
+    assert outlet.look() == 2
+    outlet.append((("a:1",), "values", 6))
+    outlet.append((("a:1",), "values", 7))
+    assert woken == [None, None], "once per look, or a slow reader's driver would get a heap of them"
+    outlet.subgraphs = True
+    outlet.append((("a:1", "b:2"), "values", 8))
+    assert outlet.chunks[-1][2] == 8

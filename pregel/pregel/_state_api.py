@@ -21,12 +21,10 @@ from checkpoint.base import (
     StepCommit,
     ThreadDeletedError,
     get_checkpoint_metadata,
+    up_rev_of_edit,
 )
-from pregel import _places as places
 from pregel import _scope
 from pregel import config as configs
-from pregel._launch import NOTHING, Graph, aenter, check_config, enter, runtime_of
-from pregel._turns import Turn
 from pregel.constants import TASKS
 from pregel.engine import edit, history, namespace, redeploy, view
 from pregel.engine.core import Run
@@ -35,6 +33,12 @@ from pregel.engine.state import Request, RunState
 from pregel.engine.stranded import Search, triggers_below
 from pregel.engine.task import COPIERS, in_context
 from pregel.errors import Stranded
+from pregel.pregel import _places as places
+from pregel.pregel._graph import Graph
+from pregel.pregel._request import NOTHING, check_config
+from pregel.pregel._runtime import runtime_of
+from pregel.pregel._start import aenter, enter
+from pregel.pregel._turns import Turn
 from pregel.types import StateSnapshot, StateUpdate
 
 
@@ -128,9 +132,11 @@ class Address:
         """Rev of the checkpoint that an update belongs to: that of what it follows on; between two runs of a graph that
         keeps its state, the newest of the root graph, from which the next run will start."""
         above = self.above
-        if above is None or above.checkpoint_id is None or not (loaded.is_head or loaded.checkpoint_id is None):
-            return loaded.up_rev
-        return loaded.up_rev if loaded.parents.get("") == above.checkpoint_id else above.rev
+        is_open = loaded.is_head or loaded.checkpoint_id is None
+        newest = None
+        if above is not None and above.checkpoint_id is not None and is_open:
+            newest = above.checkpoint_id, above.rev
+        return up_rev_of_edit(loaded.up_rev, loaded.parents, newest)
 
     def forks(self, lost: CheckpointConflictError) -> bool:
         """Is an update that came too late to be stored in a lane?"""
