@@ -26,6 +26,7 @@ as in version control; bounds measured in storage.md C6.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,6 +64,7 @@ from checkpoint.deltas import (
     digest_of,
     find,
     in_pieces,
+    is_heavy,
     is_long,
     joined,
     packed,
@@ -183,6 +185,7 @@ class Codec:
         "dumps",
         "encrypting",
         "inner",
+        "is_long",
         "is_plain",
         "maps",
         "pack",
@@ -197,6 +200,8 @@ class Codec:
         self.serde = serde
         self.maps = maps and not isinstance(serde, Encrypting)
         """May large bodies be mapped? They are gone once they are stored."""
+        self.is_long: Callable[[Any], bool] = is_long
+        """Which values are packed in pieces?"""
         self.encrypting: Encrypting | None = serde if isinstance(serde, Encrypting) else None
         """What encrypts whole rows."""
         inner: Any = serde if self.encrypting is None else self.encrypting.inner
@@ -229,6 +234,12 @@ class Codec:
             return None, packb(value)
         except TypeError:
             return self.pack(value)  # an int of more than 64 bits
+
+    def gentle(self) -> Codec:
+        """The same for a thread beside an event loop: it takes its time to find out what is large."""
+        twin = copy.copy(self)
+        twin.is_long = is_heavy
+        return twin
 
     def unpack_body(self, body: Body) -> Any:
         """The value of a body."""
@@ -489,18 +500,23 @@ def is_large(commit: StepCommit) -> bool:
     chains: Mapping[str, Chain] = space.chains if isinstance(space, Space) else {}
     for name, value in commit.values.items():
         if type(value) not in _ATOMS and (
-            is_long(value) or (name in chains and chains[name].full + chains[name].ops > LARGE)
+            is_heavy(value) or (name in chains and chains[name].full + chains[name].ops > LARGE)
         ):
             return True
     for name, op in commit.ops.items():
         if isinstance(op, Append):
             if len(op.value) - op.start > MANY or (name in chains and chains[name].is_behind(op)):
                 return True
-        elif len(op.value) > MANY and (name not in chains or chains[name].live > LARGE):
+            if is_heavy(op.value[op.start :]):
+                return True
+        elif name not in chains:
+            if is_heavy(op.value):
+                return True
+        elif chains[name].live > (LARGE if len(op.value) > MANY else BLOCK_BYTES) or is_heavy(op.written):
             return True
     for task in commit.writes:
         for _, value in task.writes:
-            if type(value) not in _ATOMS and is_long(value):
+            if type(value) not in _ATOMS and is_heavy(value):
                 return True
     return any(map(is_large, commit.others))
 
@@ -610,6 +626,7 @@ def _staged(
     edited: list[str] = []
     pack = codec.pack
     name = ""
+    bodies: Sequence[Body]
     try:
         for name, value in commit.values.items():
             if name not in chains:
@@ -619,10 +636,11 @@ def _staged(
                 elif type(value) in _ATOMS:
                     placed.append((name, codec.pack_atom(value), SMALL, 0))
                 else:
-                    staged.append((name, value, packed(value, pack, maps=codec.maps), None))
+                    bodies = packed(value, pack, codec.is_long, maps=codec.maps)
+                    staged.append((name, value, bodies, None))
                 continue
             delta = find(chains[name], value, None, pack, codec.unpack_body)
-            bodies = packed(value, pack, maps=codec.maps) if delta is None else delta.bodies
+            bodies = packed(value, pack, codec.is_long, maps=codec.maps) if delta is None else delta.bodies
             staged.append((name, value, bodies, delta))
         for name, op in commit.ops.items():
             chain = chains.get(name)
@@ -630,7 +648,7 @@ def _staged(
             if delta is EDITED:
                 edited.append(name)
                 delta = None
-            bodies = packed(op.value, pack, maps=codec.maps) if delta is None else delta.bodies
+            bodies = packed(op.value, pack, codec.is_long, maps=codec.maps) if delta is None else delta.bodies
             staged.append((name, op.value, bodies, delta))
     except Exception as error:
         _name_channel(error, name)
@@ -698,11 +716,11 @@ def encode_task(task: TaskWrites, codec: Codec) -> PlainWrite:
         value = []
         for write in writes:
             value += write
-            if type(write[1]) not in _ATOMS and is_long(write[1]):
+            if type(write[1]) not in _ATOMS and codec.is_long(write[1]):
                 has_long = True
     try:
         if has_long:
-            tag, data = in_pieces(value, codec.pack, maps=codec.maps)
+            tag, data = in_pieces(value, codec.pack, codec.is_long, maps=codec.maps)
         elif codec.dumps is None:
             tag, data = codec.pack(value)
         else:

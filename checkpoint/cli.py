@@ -76,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
 
     prune = _command(commands, "prune", _prune, "remove old checkpoints")
     prune.add_argument("--keep", type=_at_least(1), required=True, metavar="N", help="keep the N newest of each line")
+    prune.add_argument(
+        "--older-than", type=_seconds, metavar="SECONDS", help="only what was made longer ago; what is younger stays"
+    )
     prune.add_argument("--dry-run", action="store_true", help="do it to a temporary copy, and say what would go")
 
     _command(commands, "migrate", _migrate, "bring the schema to the newest", has_thread=False)
@@ -120,6 +123,12 @@ def _at_least(least: int) -> Callable[[str], int]:
     return number
 
 
+def _seconds(text: str) -> float:
+    if not (value := float(text)) > 0:
+        raise argparse.ArgumentTypeError(f"{value} is not above 0")
+    return value
+
+
 # ---- commands
 
 
@@ -154,18 +163,19 @@ def _prune(options: argparse.Namespace) -> int:
             copy = os.path.join(directory, "copy.sqlite")
             opening.back_up(options.file, copy)
             with open_file(copy) as saver:
-                n_gone = prune(saver, _threads(saver, options.thread), options.keep)
+                n_gone = prune(saver, _threads(saver, options.thread), options.keep, options.older_than)
         _say(f"{n_gone} checkpoints would be removed")
         return OK
     with open_file(options.file) as saver:
-        n_gone = prune(saver, _threads(saver, options.thread), options.keep)
+        n_gone = prune(saver, _threads(saver, options.thread), options.keep, options.older_than)
     _say(f"{n_gone} checkpoints removed")
     return OK
 
 
-def prune(saver: Any, thread_ids: Sequence[str], keep: int) -> int:
+def prune(saver: Any, thread_ids: Sequence[str], keep: int, older_than: float | None = None) -> int:
     """Prune one thread after the other by the saver's own method. Returns how many checkpoints went."""
-    return sum(saver.prune([thread_id], keep=keep) for thread_id in thread_ids)
+    more = {} if older_than is None else {"older_than": older_than}
+    return sum(saver.prune([thread_id], keep=keep, **more) for thread_id in thread_ids)
 
 
 def _migrate(options: argparse.Namespace) -> int:

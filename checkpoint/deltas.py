@@ -26,6 +26,7 @@ Source: design.md D23, storage.md C3.3; the splice is that of a line-based diff 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -71,6 +72,8 @@ MANY_KNOWN: Final = 4096
 """Elements of a list from which an event loop does not look up where each stands (about a millisecond)."""
 FIRST_AUDIT: Final = 32
 """Elements of a list when it is first looked at for edits in place."""
+_TEXT_PIECE: Final = BLOCK_BYTES
+"""Characters of a text that are encoded at once."""
 _LOOK: Final = 512
 """What it costs to pack an element on its own, in bytes of a large one."""
 _GLANCE: Final = BLOCK_BYTES // BLOCK_ELEMENTS
@@ -79,6 +82,7 @@ _GLANCE: Final = BLOCK_BYTES // BLOCK_ELEMENTS
 _ABSENT: Final = object()
 _SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None), complex})
 
+Look = Callable[[Any], bool]
 Pack = Callable[[Any], Body]
 Unpack = Callable[[Body], Any]
 Hashes = list[int] | dict[Any, int]
@@ -302,15 +306,60 @@ def digest_of(body: Body) -> int:
 # ---- a value as bytes
 
 
-def packed(value: Any, pack: Pack, *, maps: bool = False) -> list[Body]:
+def is_long(value: Any) -> bool:
+    """May it take long to encode? Judged by its length, and by those of its elements if they are few."""
+    kind = type(value)
+    if kind is list or kind is dict:
+        if len(value) > MANY:
+            return True
+        for element in value if kind is list else value.values():
+            kind = type(element)
+            if kind is list or kind is dict:
+                if len(element) > MANY:
+                    return True
+            elif (kind is str or kind is bytes) and len(element) > LARGE:
+                return True
+        return False
+    return (kind is str or kind is bytes) and len(value) > LARGE
+
+
+def is_heavy(value: Any) -> bool:
+    """As `is_long`, with a look at all that is inside, and not only where lists, dicts and texts mostly are: `LARGE` bytes
+    of it at the most, where each look counts as some."""
+    room = LARGE
+    todo = [value]
+    for part in todo:
+        kind = type(part)
+        room -= _GLANCE
+        if kind is str or kind is bytes:
+            room -= len(part)
+        elif kind in _SCALARS:
+            pass
+        elif isinstance(part, dict):
+            todo += islice(part.values(), room // _GLANCE + 1)
+        elif isinstance(part, (list, tuple, set, frozenset, deque)):
+            todo += islice(part, room // _GLANCE + 1)
+        elif isinstance(part, bytearray):
+            room -= len(part)
+        elif kind.__module__ == "numpy":
+            room -= getattr(part, "nbytes", 0)
+        else:
+            todo += getattr(part, "__dict__", {}).values()
+        if len(todo) * _GLANCE > LARGE or room < 0:
+            return True
+    return False
+
+
+def packed(value: Any, pack: Pack, long: Look = is_long, *, maps: bool = False) -> list[Body]:
     """The bytes of a whole value. A large list or dict comes in several bodies: a value, then what is appended to it.
 
     So no call holds the interpreter for long, neither here nor when the value is read, and other threads get a turn
-    between two of them. `maps`: those beyond what a chain keeps may be mapped.
+    between two of them. `long`: which other values are packed in pieces. `maps`: bodies beyond what a chain keeps may be
+    mapped.
     """
     kind = type(value)
     if (kind is not list and kind is not dict) or len(value) < MIN_BLOCKED:
-        return [in_pieces(value, pack, maps=maps) if is_long(value) else pack(value)]
+        return [in_pieces(value, pack, long, maps=maps) if long(value) else pack(value)]
     try:
         size = _size_of_one(value, pack)
         if size * len(value) <= BLOCK_BYTES and len(value) <= BLOCK_ELEMENTS:
@@ -339,33 +388,23 @@ def packed(value: Any, pack: Pack, *, maps: bool = False) -> list[Body]:
 def _size_of_one(value: Any, pack: Pack) -> int:
     """Bytes of an element, estimated from a few."""
     step = len(value) // SAMPLE
-    some = list(islice(value if type(value) is list else value.items(), 0, step * SAMPLE, step))
-    return max(1, len(pack(some)[1]) // SAMPLE)
+    some = islice(value if type(value) is list else value.items(), 0, step * SAMPLE, step)
+    return max(1, sum([len(pack(one)[1]) for one in some]) // SAMPLE)
 
 
-def is_long(value: Any) -> bool:
-    """May it take long to encode? Judged by its length, and by those of its elements if they are few."""
-    kind = type(value)
-    if kind is list or kind is dict:
-        if len(value) > MANY:
-            return True
-        for element in value if kind is list else value.values():
-            kind = type(element)
-            if kind is list or kind is dict:
-                if len(element) > MANY:
-                    return True
-            elif (kind is str or kind is bytes) and len(element) > LARGE:
-                return True
-        return False
-    return (kind is str or kind is bytes) and len(value) > LARGE
-
-
-def in_pieces(value: Any, pack: Pack, *, maps: bool = False) -> Body:
-    """What `pack` gives for a value that `is_long`, made of several calls for the reason that `packed` has. `maps`: a
+def in_pieces(value: Any, pack: Pack, long: Look = is_long, *, maps: bool = False) -> Body:
+    """What `pack` gives for a value that is `long`, made of several calls for the reason that `packed` has. `maps`: a
     large body may be a mapped one."""
     try:
-        pieces = list(_pieces(value, 0, pack))
-        size = sum(map(len, pieces))
+        pieces: list[bytes] = []
+        size, room = 0, BLOCK_BYTES
+        for piece in _pieces(value, 0, pack, long):
+            pieces.append(piece)
+            size += len(piece)
+            room -= len(piece) + _LOOK
+            if room < 0:
+                give_way()
+                room = BLOCK_BYTES
         if size > MAX_BYTES:
             return pack(value)
         if maps and size > RAW_LIMIT:
@@ -382,10 +421,13 @@ class _NotPlain(Exception):
     """The codec writes such a value in a form of its own."""
 
 
-def _pieces(value: Any, depth: int, pack: Pack) -> Iterator[bytes]:
+def _pieces(value: Any, depth: int, pack: Pack, long: Look) -> Iterator[bytes]:
     """The bytes of a value that stands inside of `depth` containers."""
     kind = type(value)
-    if (kind is not list and kind is not dict) or depth > PIECE_DEPTH or not is_long(value):
+    if (kind is str or kind is bytes) and len(value) > LARGE:
+        yield from _text_pieces(value, depth, pack)
+        return
+    if (kind is not list and kind is not dict) or depth > PIECE_DEPTH or not long(value):
         yield _inside(value, depth, pack)
         return
     yield _head(len(value), kind)
@@ -395,7 +437,7 @@ def _pieces(value: Any, depth: int, pack: Pack) -> Iterator[bytes]:
                 if type(key) is not str:
                     raise _NotPlain
                 yield _inside(key, depth + 1, pack)
-            yield from _pieces(element, depth + 1, pack)
+            yield from _pieces(element, depth + 1, pack, long)
         return
     size = _size_of_one(value, pack)
     elements = iter(value if kind is list else value.items())
@@ -406,7 +448,27 @@ def _pieces(value: Any, depth: int, pack: Pack) -> Iterator[bytes]:
             raise _NotPlain
         yield data[len(head) :]
         size = max(1, len(data) // len(block))
-        give_way()
+
+
+def _text_pieces(value: str | bytes, depth: int, pack: Pack) -> Iterator[bytes]:
+    """The bytes of a long text: ormsgpack would copy it several times in one call."""
+    short: str | bytes = "" if isinstance(value, str) else b""
+    # Its depth may be refused, and the codec may have a form of its own for it.
+    if _inside(short, depth, pack) not in (b"\xa0", b"\xc4\x00"):
+        raise _NotPlain
+    if isinstance(value, str):
+        texts: list[bytes] = []
+        try:
+            for at in range(0, len(value), _TEXT_PIECE):
+                texts.append(value[at : at + _TEXT_PIECE].encode())
+                give_way()
+        except UnicodeEncodeError:
+            raise _NotPlain from None
+        yield b"\xdb" + sum(map(len, texts)).to_bytes(4, "big")
+        yield from texts
+    else:
+        yield b"\xc6" + len(value).to_bytes(4, "big")
+        yield value
 
 
 def _inside(value: Any, depth: int, pack: Pack) -> bytes:

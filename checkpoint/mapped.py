@@ -15,7 +15,7 @@ import sys
 from contextlib import suppress
 from typing import Final, cast
 
-from checkpoint.turns import give_way
+from checkpoint.turns import BLOCK_BYTES, give_way
 
 MIN_MAPPED: Final = 128 * 1024
 """Bytes from which a body is worth a mapping, which takes whole pages."""
@@ -28,12 +28,17 @@ def mapped(pieces: list[bytes]) -> bytes:
         memory = mmap.mmap(-1, end)
     else:
         memory = mmap.mmap(-1, end, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    room = BLOCK_BYTES
     while pieces:
         piece = pieces.pop()
-        memory[end - len(piece) : end] = piece
         end -= len(piece)
-        if pieces:
-            give_way()
+        for at in range(0, len(piece), BLOCK_BYTES):
+            part = piece[at : at + BLOCK_BYTES]
+            memory[end + at : end + at + len(part)] = part
+            room -= len(part)
+            if room < 0:
+                give_way()
+                room = BLOCK_BYTES
     return cast("bytes", memoryview(memory).toreadonly())
 
 

@@ -35,6 +35,7 @@ from checkpoint.base import (
     Durability,
     EncodedCommit,
     RunnableConfig,
+    StepCommit,
     check_number,
 )
 from checkpoint.chains import (
@@ -251,6 +252,19 @@ class InMemorySaver(RowSaver):
                 steps: list[EncodedStep] = []
                 _flatten(step, steps)
                 self._store(steps)
+
+    def _encode_gently(self, commit: StepCommit) -> EncodedStep:
+        encoded = super()._encode_gently(commit)
+        codec = self._codec()
+        if codec.encrypting is not None:
+            # Sealing encrypts: here, and not where it is stored, which is on the event loop.
+            with self._lock:
+                self._seal()
+            steps: list[EncodedStep] = []
+            _flatten(encoded, steps)
+            for step in steps:
+                seal(step, codec)
+        return encoded
 
     def _store(self, steps: Sequence[EncodedStep]) -> None:
         self._seal()

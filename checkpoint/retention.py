@@ -553,6 +553,8 @@ class Rule(NamedTuple):
     keep_forks: bool = True
     oldest: int | None = None
     """Microseconds since the epoch: what was made before goes, but for heads."""
+    since: int | None = None
+    """Microseconds since the epoch: what was made from then on stays, on whatever line it is."""
 
 
 class Kept:
@@ -627,6 +629,10 @@ def keep(tx: Upkeep, spaces: Sequence[SpaceLines], rule: Rule) -> Kept:
 
     kept.add_asking()
     for space in spaces:
+        if rule.since is not None:
+            for line in space.visible.values():
+                if not _is_older(line, rule.since):
+                    kept.add(line.rev)
         # Who works in the namespace of a task is known by what it works under; an import may not say it.
         if not space.is_of_one_task or all(line.up_rev is None for line in space.visible.values()):
             for rev in own(space):

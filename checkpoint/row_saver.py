@@ -262,8 +262,15 @@ class RowSaver(BaseCheckpointSaver[int]):
 
     async def aencode(self, commit: StepCommit) -> EncodedStep:
         """`encode`, on a thread of its own. A caller that is cancelled learns of it after the end."""
-        encoded: EncodedStep = await self._encoder.post(partial(self.encode, commit)).shielded()
+        encoded: EncodedStep = await self._encoder.post(partial(self._encode_gently, commit)).shielded()
         return encoded
+
+    def _encode_gently(self, commit: StepCommit) -> EncodedStep:
+        if "encode" in vars(self) or type(self).encode is not RowSaver.encode:
+            return self.encode(commit)
+        if commit.claim.lane:
+            _keep_to_lane(commit)
+        return encode_commit(commit, self._codec().gentle(), drops=self._drops)
 
     @cached_property
     def _encoder(self) -> Any:
@@ -758,6 +765,7 @@ class RowSaver(BaseCheckpointSaver[int]):
         *,
         strategy: str = "keep_latest",
         keep: int = 1,
+        older_than: float | None = None,
         keep_forks: bool = True,
         compact: bool = False,
     ) -> int:
@@ -765,19 +773,25 @@ class RowSaver(BaseCheckpointSaver[int]):
 
         `"keep_latest"` leaves in each namespace the newest `keep` checkpoints on the line that leads to its newest one.
         Whatever a resume needs stays as well: checkpoints with an unanswered question, the nested checkpoints that kept
-        ones build on. Checkpoints of lanes stay likewise, unless `keep_forks` is false. Time travel to a checkpoint that
-        is gone finds nothing, and a run that had loaded one fails at its next write with `CheckpointNotFoundError`; no
-        other run is disturbed. `"delete"` removes the threads.
+        ones build on. Checkpoints of lanes stay likewise, unless `keep_forks` is false. With `older_than`, which is in
+        seconds, only what was made longer ago goes: younger checkpoints stay, on whatever branch they are. Time travel
+        to a checkpoint that is gone finds nothing, and a run that had loaded one fails at its next write with
+        `CheckpointNotFoundError`; no other run is disturbed. `"delete"` removes the threads.
 
         `compact` also stores what is left in as few rows as possible. It takes the thread: a run that holds it is
         refused at its next write.
 
         Works in transactions of 2,000 rows at most (`compact`: one per namespace), after each of which every checkpoint
-        that is still there can be read. Raises `ValueError` for an unknown strategy or `keep` below 1.
+        that is still there can be read. Raises `ValueError` for an unknown strategy, `keep` below 1, or `older_than` not
+        above 0.
         """
         if strategy not in ("keep_latest", "delete"):
             raise ValueError(f"prune: strategy is {strategy!r}; it must be 'keep_latest' or 'delete'")
-        rule = retention.Rule(retention.checked_keep("prune: keep", keep), keep_forks)
+        since: int | None = None
+        if retention.checked_seconds("prune: older_than", older_than) is not None:
+            assert older_than is not None
+            since = ids.now_us() - int(older_than * 1_000_000)
+        rule = retention.Rule(retention.checked_keep("prune: keep", keep), keep_forks, since=since)
         n_removed = 0
         for thread_id in _texts("prune", "thread_ids", thread_ids):
             self._settle(thread_id)
@@ -872,12 +886,17 @@ class RowSaver(BaseCheckpointSaver[int]):
         *,
         strategy: str = "keep_latest",
         keep: int = 1,
+        older_than: float | None = None,
         keep_forks: bool = True,
         compact: bool = False,
     ) -> int:
         """Async form of `prune`."""
+        # An override may know fewer parameters.
+        more: dict[str, Any] = {} if older_than is None else {"older_than": older_than}
         return await self._off_loop_write(
-            self.prune, thread_ids, strategy=strategy, keep=keep, keep_forks=keep_forks, compact=compact
+            partial(
+                self.prune, thread_ids, strategy=strategy, keep=keep, keep_forks=keep_forks, compact=compact, **more
+            )
         )
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:

@@ -40,7 +40,7 @@ def free_in_turns(bodies: list[bytes]) -> None:
             room = BLOCK_BYTES
 
 
-def in_turns(elements: Iterable[T], size: int = BLOCK_ELEMENTS) -> Iterator[T]:
+def in_turns(elements: Iterable[T], size: int = BLOCK_ELEMENTS // 2) -> Iterator[T]:
     """The same elements, one by one, giving way now and then: for a loop in Python that does little with each."""
     rest = iter(elements)
     while block := list(islice(rest, size)):

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from itertools import chain
 from threading import get_ident
 from typing import Any, Final, NoReturn, Self
@@ -44,6 +45,7 @@ from checkpoint.base import CheckpointError, CorruptCheckpointError, UnknownType
 from checkpoint.serde import classes, langchain, standard
 from checkpoint.serde.base import Opaque
 from checkpoint.serde.extensions import FIRST_NAMED, Decoder, Encoder
+from checkpoint.serde.pieces import MIN_BYTES, read_in_pieces
 
 FORMAT_TAG: Final = "m1"
 MAX_EXT_DEPTH: Final = 200
@@ -141,6 +143,10 @@ class Serde:
         """
         if len(body) > MAX_BYTES:
             raise CorruptCheckpointError(f"a value of {len(body)} bytes, the limit is {MAX_BYTES}")
+        if len(body) > MIN_BYTES:
+            hook = self._opaque_reader.decode if opaque else self._decode
+            if (found := read_in_pieces(body, partial(unpackb, ext_hook=hook))) is not None:
+                return found[0]
         try:
             if opaque:
                 return unpackb(body, ext_hook=self._opaque_reader.decode)

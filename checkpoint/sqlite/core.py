@@ -202,6 +202,18 @@ def row_crc(rev: int, columns: Sequence[Any]) -> int:
     return crc32(packb(columns), rev & _MASK)
 
 
+def task_crc(rev: int, slot: int, task: bytes | str, path: str | None, tag: str | None, body: bytes) -> int:
+    """Checksum of a task row in its place. `task`: as it is stored."""
+    return crc32(body, crc32(packb((task, path or "", tag)), (rev ^ slot) & _MASK))
+
+
+def is_task_sound(
+    crc: int | None, rev: int, slot: int, task: bytes | str, path: str | None, tag: str | None, body: bytes
+) -> bool:
+    """Does a task row have its checksum? That of rows of version 1 is of place and body alone."""
+    return crc == task_crc(rev, slot, task, path, tag, body) or crc == crc32(body, (rev ^ slot) & _MASK)
+
+
 def row_damage(rev: int) -> str:
     """What to say if it does not match."""
     return f"the row of revision {rev} has a wrong checksum"
@@ -498,7 +510,8 @@ def _is_result(write: PlainWrite, row: PlainCheckpoint) -> bool:
 
 def _result_columns(write: PlainWrite) -> tuple[Any, ...]:
     rev, task, _, path, tag, body = write
-    return id_column(task), path, tag, crc32(body, rev & _MASK), body
+    task_id = id_column(task)
+    return task_id, path, tag, task_crc(rev, 0, task_id, path, tag, body), body
 
 
 def _take_claim(conn: Any, first: EncodedStep, lease: Lease | None) -> int:
@@ -592,7 +605,7 @@ def _write_tasks(
     """Add task rows to `whole`, to be inserted together; those that take more statements are stored at once."""
     for rev, task, slot, path, tag, body in writes:
         task_id = id_column(task)
-        crc = crc32(body, (rev ^ slot) & _MASK)
+        crc = task_crc(rev, slot, task_id, path, tag, body)
         in_parts = _part_size(len(body)) is not None
         if whole and (slot or replace or in_parts):
             # Which row of a key stays depends on their order.
@@ -896,7 +909,7 @@ class Reader:
     def _tasks(rev: int, rows: list[Any]) -> list[WriteRow]:
         writes: list[WriteRow] = []
         pieces: list[bytes] = []
-        head: tuple[str | None, str | None, int] = None, None, 0
+        head: tuple[str | None, str | None, int | None] = None, None, None
         for at, (task, slot, part, path, tag, crc, data) in enumerate(rows):
             if part != len(pieces):
                 raise CorruptCheckpointError(f"writes of task {id_text(task)!r} lack part {len(pieces)}")
@@ -909,7 +922,7 @@ class Reader:
                 continue
             body = data if part == 0 else b"".join(pieces)
             pieces.clear()
-            if crc32(body, (rev ^ slot) & _MASK) != head[2]:
+            if not is_task_sound(head[2], rev, slot, task, head[0], head[1], body):
                 raise CorruptCheckpointError(f"writes of task {id_text(task)!r} have a wrong checksum")
             writes.append(WriteRow(rev, id_text(task), slot, head[0] or "", head[1], body))
         writes.sort(key=lambda row: (row.path, row.task_id, row.slot))

@@ -164,7 +164,8 @@ class Scanner:
         for (number, root, seq), parts in _groups(rows, key=3):
             part, tag, crc, _ = parts[0]
             body = b"".join([data for _, _, _, data in parts])
-            damage = _damage(f"chain {number}/{root}, row {seq}", parts, crc, body, root ^ seq)
+            is_sound = crc32(body, (root ^ seq) & _MASK) == crc
+            damage = _damage(f"chain {number}/{root}, row {seq}", parts, is_sound)
             found.append(ScannedBody(number, root, seq, tag, body, damage, is_going=part > 0))
         return _onward("payloads", found, after, lambda one: one[:3])
 
@@ -218,7 +219,8 @@ class Scanner:
             _, path, tag, crc, _ = parts[0]
             task_id = core.id_text(task)
             body = b"".join([part[-1] for part in parts])
-            damage = _damage(f"writes of task {task_id!r}, slot {slot}", parts, crc, body, rev ^ slot)
+            is_sound = core.is_task_sound(crc, rev, slot, task, path, tag, body)
+            damage = _damage(f"writes of task {task_id!r}, slot {slot}", parts, is_sound)
             found.append(ScannedTask(WriteRow(rev, task_id, slot, path or "", tag, body), damage))
         return _onward("task_writes", found, after, lambda one: (one.row.rev, one.row.task_id, one.row.slot), _task_key)
 
@@ -383,12 +385,13 @@ def _groups(rows: Sequence[Any], *, key: int) -> Iterator[tuple[Any, list[Any]]]
         yield now, parts
 
 
-def _damage(what: str, parts: Sequence[Any], crc: int | None, body: bytes, place: int) -> str | None:
-    """Why a body cannot be trusted, None if it checks out. `parts`: rows that begin with their part number."""
+def _damage(what: str, parts: Sequence[Any], is_sound: bool) -> str | None:
+    """Why a body cannot be trusted, None if it checks out. `parts`: rows that begin with their part number; `is_sound`: is
+    the checksum right?"""
     for expected, part in enumerate(parts):
         if part[0] != expected:
             return f"{what} lacks part {expected}"
-    return None if crc32(body, place & _MASK) == crc else f"{what} has a wrong checksum"
+    return None if is_sound else f"{what} has a wrong checksum"
 
 
 def _size(path: str) -> int:

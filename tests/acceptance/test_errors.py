@@ -2,7 +2,6 @@
 
 import asyncio
 import pickle
-import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +22,7 @@ from pregel.errors import (
 )
 from pregel.graph import START, StateGraph
 from pregel.runtime import RunControl, Runtime
-from pregel.types import Command, Send, interrupt
+from pregel.types import Command, interrupt
 from tests.checkpoint.plain import PlainSaver
 from tests.support.scenarios import Colour, Gate, Log, LogX, refused, steps
 
@@ -164,51 +163,6 @@ def test_the_original_exception_comes_out(colour: Colour) -> None:
     assert any("'bad'" in note for note in error.__notes__)
 
 
-def test_failed_step_stores_no_checkpoint_but_finished_siblings(colour: Colour, saver: Any, thread: Any) -> None:
-    ok_done = Gate()
-
-    def ok(state: Log) -> dict[str, Any]:
-        ok_done.set()
-        return {"l": ["ok"]}
-
-    def bad(state: Log) -> Any:
-        yield ok_done
-        raise ValueError("boom")
-
-    graph = two(colour, saver, ok=colour.node(ok), bad=colour.script(bad))
-    with refused(ValueError, "boom"):
-        colour.invoke(graph, {"l": ["in"]}, thread)
-    assert steps(colour.history(graph, thread)) == [("loop", 0), ("input", -1)]
-    state = colour.get_state(graph, thread)
-    assert (state.values, state.next) == ({"l": ["in", "ok"]}, ("bad",))
-    assert {task.name: task.result for task in state.tasks} == {"ok": {"l": ["ok"]}, "bad": None}
-
-
-def test_partial_output_of_a_failed_task_is_not_stored(colour: Colour, saver: Any, thread: Any) -> None:
-    def bad(state: Log) -> Any:
-        raise ValueError("boom")
-
-    graph = two(colour, saver, bad=colour.node(bad))
-    with refused(ValueError, "boom"):
-        colour.invoke(graph, {"l": []}, thread)
-    writes = saver.get_tuple(thread).pending_writes
-    assert [(channel, value) for _, channel, value in writes] == [("__error__", "ValueError('boom')")]
-
-
-def test_stored_error_is_its_repr(colour: Colour, saver: Any, thread: Any) -> None:
-    """amendments C15, design.md D51."""
-
-    def bad(state: Log) -> Any:
-        raise KeyError("k")
-
-    graph = two(colour, saver, bad=colour.node(bad))
-    with refused(KeyError, "k"):
-        colour.invoke(graph, {"l": []}, thread)
-    (task,) = colour.get_state(graph, thread).tasks
-    assert task.error == "KeyError('k')"
-    assert isinstance(task.error, str)
-
-
 def test_failure_of_a_reducer(colour: Colour, saver: Any, thread: Any) -> None:
     graph = two(colour, saver, bad=colour.node(lambda state: {"l": 5}))
     with pytest.raises(TypeError):
@@ -236,60 +190,6 @@ def test_failure_of_an_input_mapper_stops_before_any_task(colour: Colour) -> Non
     assert any("'strict'" in note for note in caught.value.__notes__)
 
 
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-@pytest.mark.parametrize("colour", ["sync"], indirect=True)
-def test_base_exceptions_pass_unchanged(colour: Colour, kind: Any) -> None:
-    def n(state: Log) -> Any:
-        raise kind("stop")
-
-    with pytest.raises(kind):
-        colour.invoke(two(colour, n=colour.node(n)), {"l": []})
-
-
-def test_cancelled_error_of_the_body_is_a_failure(colour: Colour, memory: Any, thread: Any) -> None:
-    def n(state: Log) -> Any:
-        raise asyncio.CancelledError
-
-    graph = two(colour, memory, n=colour.node(n))
-    with refused(NodeCancelledError, "n") as caught:
-        colour.invoke(graph, {"l": []}, thread)
-    assert caught.value.node == "n"
-    assert colour.get_state(graph, thread).next == ("n",)
-
-
-def test_interrupt_is_not_a_failure(colour: Colour, saver: Any, thread: Any) -> None:
-    asked = Gate()
-
-    def ask(state: Log) -> Any:
-        asked.set()
-        return {"l": [interrupt("q")]}
-
-    def slow(state: Log) -> Any:
-        yield asked
-        return {"l": ["slow"]}
-
-    graph = two(colour, saver, ask=colour.node(ask), slow=colour.script(slow))
-    assert colour.invoke(graph, {"l": ["in"]}, thread)["l"] == ["in", "slow"]
-    assert colour.invoke(graph, Command(resume="R"), thread) == {"l": ["in", "R", "slow"]}
-
-
-def test_failing_send(colour: Colour, saver: Any, thread: Any) -> None:
-    failing = [True]
-
-    def w(arg: int) -> dict[str, Any]:
-        if arg == 1 and failing:
-            raise ValueError(f"boom {arg}")
-        return {"l": [arg]}
-
-    builder = StateGraph(Log).add_node("w", colour.node(w))
-    builder.add_conditional_edges(START, lambda state: [Send("w", 0), Send("w", 1)])
-    graph = builder.compile(checkpointer=saver)
-    with refused(ValueError, "boom 1"):
-        colour.invoke(graph, {"l": []}, thread)
-    failing.clear()
-    assert colour.invoke(graph, None, thread) == {"l": [0, 1]}
-
-
 # ------------------------------------------------------------------------------------------------------ cancellation
 
 
@@ -304,30 +204,6 @@ def cancelled(graph: Any, started: Gate, config: Any, **kw: Any) -> None:
             await call
 
     asyncio.run(main())
-
-
-@pytest.mark.parametrize("colour", ["async"], indirect=True)
-def test_cancelling_keeps_what_is_finished(colour: Colour, saver: Any, durability: Any, thread: Any) -> None:
-    ok_done, started, seen = Gate(), Gate(), []  # type: ignore[var-annotated]
-
-    def ok(state: Log) -> dict[str, Any]:
-        ok_done.set()
-        return {"l": ["ok"]}
-
-    async def wait(state: Log) -> None:
-        try:
-            await ok_done.wait_async()
-            started.set()
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            seen.append("cancelled")
-            raise
-
-    graph = two(colour, saver, ok=colour.node(ok), wait=wait)
-    cancelled(graph, started, thread, durability=durability)
-    assert seen == ["cancelled"]
-    state = colour.get_state(graph, thread)
-    assert (state.values, state.next) == ({"l": ["in", "ok"]}, ("wait",))
 
 
 @pytest.mark.parametrize("colour", ["async"], indirect=True)
@@ -368,45 +244,6 @@ def test_nodes_after_a_cancelled_one_never_start(colour: Colour, memory: Any, th
 
 
 # ------------------------------------------------------------------------------------------------------ step timeout
-
-
-@pytest.mark.parametrize("colour", ["async"], indirect=True)
-def test_step_timeout_async(colour: Colour, memory: Any, thread: Any) -> None:
-    seen: list[str] = []
-
-    async def wait(state: Log) -> None:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            seen.append("cancelled")
-            raise
-
-    graph = two(colour, memory, ok=colour.letter("ok"), wait=wait)
-    graph.step_timeout = 0.25
-    with pytest.raises(asyncio.TimeoutError):
-        colour.invoke(graph, {"l": []}, thread)
-    assert seen == ["cancelled"]
-    state = colour.get_state(graph, thread)
-    assert (state.values, state.next) == ({"l": ["ok"]}, ("wait",))
-
-
-@pytest.mark.parametrize("colour", ["sync"], indirect=True)
-def test_step_timeout_sync(colour: Colour, memory: Any, thread: Any) -> None:
-    release = Gate()
-    timer = threading.Timer(0.5, release.set)
-
-    def slow(state: Log) -> Any:
-        yield release
-        return {"l": ["slow"]}
-
-    graph = two(colour, memory, slow=colour.script(slow), ok=colour.letter("ok"))
-    graph.step_timeout = 0.25
-    timer.start()
-    with pytest.raises(TimeoutError):
-        colour.invoke(graph, {"l": []}, thread)
-    timer.cancel()
-    release.set()
-    assert "ok" in colour.get_state(graph, thread).values["l"]
 
 
 def test_step_timeout_not_reached(colour: Colour) -> None:

@@ -91,6 +91,32 @@ def test_nested_runs_are_stored_with_their_parents_steps(colour: Colour, saver: 
     assert colour.get_state(graph, nested).values["n"] == 3
 
 
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_what_is_stored_now_and_then_is_whole(colour: Colour, thread: Any, every: int) -> None:
+    """Whenever it dies: the nested state that the newest checkpoint of the root builds on is stored with it."""
+    inner = loop(colour, 3, checkpointer=True)
+    builder = StateGraph(Count).add_node("inner", inner)
+    builder.add_node("again", colour.node(lambda state: {"n": 0})).add_edge(START, "inner").add_edge("inner", "again")
+    builder.add_conditional_edges("again", lambda state: "inner" if len(state["log"]) < 12 else END)
+    plain = colour.invoke(builder.compile(checkpointer=FaultySaver()), {"n": 0, "log": []}, thread)
+    strike, has_died = 0, True
+    while has_died:
+        strike += 1
+        saver = FaultySaver()
+        graph = builder.compile(checkpointer=saver)
+        saver.strike_at = strike
+        has_died = False
+        try:
+            result = colour.invoke(graph, {"n": 0, "log": []}, thread, durability=Every(steps=every))
+        except Died:
+            has_died = True
+            saver.restart()
+            left = colour.get_state(graph, thread)
+            result = colour.invoke(graph, None if left.next else {"n": 0, "log": []}, thread)
+        assert result == plain, f"died at commit {strike}"
+    assert strike >= 3
+
+
 @pytest.mark.parametrize("limits", [{}, {"steps": 0}, {"steps": -1}, {"steps": 1.5}, {"steps": True}, {"seconds": 0}])
 def test_limits_that_mean_nothing(limits: Any) -> None:
     with refused(ValueError, "Every"):

@@ -10,7 +10,7 @@ from pregel.errors import EmptyInputError, GraphInterrupt, InvalidUpdateError
 from pregel.graph import END, START, StateGraph
 from pregel.types import Command, Interrupt, Send, interrupt
 from pregel.warnings import PregelWarning
-from tests.support.scenarios import Colour, Log, LogX, refused, steps
+from tests.support.scenarios import Colour, Log, LogX, refused
 
 # ---------------------------------------------------------------------------------------------------- one interrupt
 
@@ -62,26 +62,6 @@ def test_id_is_the_same_wherever_it_is_seen(colour: Colour, saver: Any, thread: 
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("answer", [0, "", False, [], True, {"a": 1}, "text", {"not": "an id"}])
-def test_any_value_but_none_is_an_answer(colour: Colour, memory: Any, thread: Any, answer: Any) -> None:
-    graph = asking(colour, memory, "q")
-    colour.invoke(graph, {"l": []}, thread)
-    assert colour.invoke(graph, Command(resume=answer), thread) == {"l": [answer, "after"]}
-
-
-def test_two_questions_in_order(colour: Colour, saver: Any, durability: Any, thread: Any) -> None:
-    calls: list[Any] = []
-    graph = asking(colour, saver, "q1", "q2", calls=calls)
-    first = colour.invoke(graph, {"l": ["in"]}, thread, durability=durability)
-    second = colour.invoke(graph, Command(resume="A"), thread, durability=durability)
-    assert values(first["__interrupt__"]) == ["q1"]
-    assert values(second["__interrupt__"]) == ["q2"]
-    assert values(colour.get_state(graph, thread).interrupts) == ["q2"]
-    last = colour.invoke(graph, Command(resume="B"), thread, durability=durability)
-    assert last == {"l": ["in", "A", "B", "after"]}
-    assert calls == [["in"]] * 3
-
-
 def test_answers_are_stored_with_the_task(colour: Colour, saver: Any, thread: Any) -> None:
     graph = asking(colour, saver, "q1", "q2")
     colour.invoke(graph, {"l": []}, thread)
@@ -91,35 +71,6 @@ def test_answers_are_stored_with_the_task(colour: Colour, saver: Any, thread: An
     own = {channel: value for task_id, channel, value in entry.pending_writes if task_id == task.id}
     assert own["__resume__"] == ["A"]
     assert values(own["__interrupt__"]) == ["q2"]
-
-
-@pytest.mark.differs("engine.md 11, row 2: an answer is used once")
-def test_an_answer_is_not_used_twice(colour: Colour, saver: Any, thread: Any) -> None:
-    graph = asking(colour, saver, "q1", "q2")
-    colour.invoke(graph, {"l": []}, thread)
-    colour.invoke(graph, Command(resume="A"), thread)
-    again = colour.invoke(graph, None, thread)
-    assert values(again["__interrupt__"]) == ["q2"]
-
-
-def test_none_asks_again(colour: Colour, saver: Any, thread: Any) -> None:
-    calls: list[Any] = []
-    graph = asking(colour, saver, "q", calls=calls)
-    first = colour.invoke(graph, {"l": []}, thread)
-    second = colour.invoke(graph, None, thread)
-    third = colour.invoke(graph, Command(resume={}), thread)
-    assert first["__interrupt__"] == second["__interrupt__"] == third["__interrupt__"]
-    assert len(calls) == 3
-
-
-def test_resume_by_id(colour: Colour, saver: Any, thread: Any) -> None:
-    graph = asking(colour, saver, "q1", "q2")
-    for answer in ("A", "B"):
-        (asked,) = (
-            colour.get_state(graph, thread).interrupts or colour.invoke(graph, {"l": []}, thread)["__interrupt__"]
-        )
-        colour.invoke(graph, Command(resume={asked.id: answer}), thread)
-    assert colour.get_state(graph, thread).values == {"l": ["A", "B", "after"]}
 
 
 def test_interrupt_without_a_saver(colour: Colour) -> None:
@@ -145,16 +96,6 @@ def test_a_broad_except_swallows_the_interrupt(colour: Colour, memory: Any, thre
 
     graph = StateGraph(Log).add_node("n", colour.node(n)).add_edge(START, "n").compile(checkpointer=memory)
     assert colour.invoke(graph, {"l": []}, thread) == {"l": [True]}
-
-
-def test_new_input_while_waiting_starts_over(colour: Colour, saver: Any, thread: Any) -> None:
-    graph = asking(colour, saver, "q")
-    first = colour.invoke(graph, {"l": ["1"]}, thread)
-    second = colour.invoke(graph, {"l": ["2"]}, thread)
-    assert second["l"] == ["1", "2"]
-    assert first["__interrupt__"][0].id != second["__interrupt__"][0].id
-    assert colour.invoke(graph, Command(resume="R"), thread) == {"l": ["1", "2", "R", "after"]}
-    assert ("input", 1) in steps(colour.history(graph, thread))
 
 
 def test_bare_state_interrupt(colour: Colour, memory: Any, thread: Any) -> None:
@@ -186,50 +127,6 @@ def parallel(colour: Colour, saver: Any, *names: str, calls: list[str] | None = 
 
         builder.add_node(name, colour.node(ask)).add_edge(START, name)
     return builder.compile(checkpointer=saver)
-
-
-def test_a_single_answer_for_two_questions_is_refused(colour: Colour, saver: Any, thread: Any) -> None:
-    graph = parallel(colour, saver, "a", "b")
-    colour.invoke(graph, {"l": []}, thread)
-    before = colour.get_state(graph, thread)
-    with pytest.raises(RuntimeError):
-        colour.invoke(graph, Command(resume="x"), thread)
-    assert colour.get_state(graph, thread) == before
-
-
-def test_answers_by_id_in_any_order(colour: Colour, saver: Any, durability: Any, thread: Any) -> None:
-    graph = parallel(colour, saver, "a", "b", "c")
-    asked = colour.invoke(graph, {"l": []}, thread, durability=durability)["__interrupt__"]
-    assert sorted(values(asked)) == ["a", "b", "c"]
-    ids = {i.value: i.id for i in asked}
-    assert len(set(ids.values())) == 3
-    rest = colour.invoke(graph, Command(resume={ids["c"]: 3, ids["a"]: 1}), thread, durability=durability)
-    assert [tuple(item) for item in rest["l"]] == [("a", 1), ("c", 3)]
-    assert [(i.value, i.id) for i in rest["__interrupt__"]] == [("b", ids["b"])]
-    state = colour.get_state(graph, thread)
-    assert (state.next, values(state.interrupts)) == (("b",), ["b"])
-    last = colour.invoke(graph, Command(resume={ids["b"]: 2}), thread, durability=durability)
-    assert [tuple(item) for item in last["l"]] == [("a", 1), ("b", 2), ("c", 3)]
-
-
-def test_one_left_takes_a_plain_answer(colour: Colour, saver: Any, thread: Any) -> None:
-    graph = parallel(colour, saver, "a", "b")
-    ids = {i.value: i.id for i in colour.invoke(graph, {"l": []}, thread)["__interrupt__"]}
-    colour.invoke(graph, Command(resume={ids["a"]: 1}), thread)
-    result = colour.invoke(graph, Command(resume=2), thread)
-    assert [tuple(item) for item in result["l"]] == [("a", 1), ("b", 2)]
-
-
-@pytest.mark.differs("design.md D43, promise 37: a question that got no answer is not asked again by running")
-def test_unanswered_tasks_do_not_run(colour: Colour, saver: Any, thread: Any) -> None:
-    calls: list[str] = []
-    graph = parallel(colour, saver, "a", "b", calls=calls)
-    ids = {i.value: i.id for i in colour.invoke(graph, {"l": []}, thread)["__interrupt__"]}
-    del calls[:]
-    rest = colour.stream(graph, Command(resume={ids["a"]: 1}), thread, stream_mode="updates")
-    assert calls == ["a"]
-    # amendments II.2 3.6: their interrupts are emitted again all the same
-    assert [values(c["__interrupt__"]) for c in rest if "__interrupt__" in c] == [["b"]]
 
 
 def test_chunks_of_a_partial_resume(colour: Colour, saver: Any, thread: Any) -> None:
@@ -288,23 +185,6 @@ def chain(colour: Colour, saver: Any, names: str = "abc", **options: Any) -> Any
     return builder.compile(checkpointer=saver, **options)
 
 
-def test_breakpoint_before(colour: Colour, saver: Any, durability: Any, thread: Any) -> None:
-    graph = chain(colour, saver, interrupt_before=["b"])
-    options = {"durability": durability}
-    assert colour.invoke(graph, {"l": []}, thread, **options) == {"l": ["a"]}
-    state = colour.get_state(graph, thread)
-    assert (state.next, state.interrupts, state.tasks[0].interrupts) == (("b",), (), ())
-    assert colour.invoke(graph, None, thread, **options) == {"l": ["a", "b", "c"]}
-
-
-def test_breakpoint_after(colour: Colour, saver: Any, durability: Any, thread: Any) -> None:
-    graph = chain(colour, saver, interrupt_after=["b"])
-    options = {"durability": durability}
-    assert colour.invoke(graph, {"l": []}, thread, **options) == {"l": ["a", "b"]}
-    assert colour.get_state(graph, thread).next == ("c",)
-    assert colour.invoke(graph, Command(resume="anything"), thread, **options) == {"l": ["a", "b", "c"]}
-
-
 def test_breakpoint_chunks(colour: Colour, memory: Any, thread: Any) -> None:
     graph = chain(colour, memory, interrupt_before=["b"])
     chunks = colour.stream(graph, {"l": []}, thread, stream_mode=["updates", "values"])
@@ -327,20 +207,6 @@ def test_breakpoint_per_call(colour: Colour, memory: Any, thread: Any) -> None:
     assert colour.invoke(graph, {"l": []}, other, interrupt_before=["unknown"]) == {"l": ["a", "b", "c"]}
 
 
-def test_before_and_after_on_one_node_are_two_stops(colour: Colour, saver: Any, thread: Any) -> None:
-    graph = chain(colour, saver, interrupt_before=["b"], interrupt_after=["b"])
-    assert colour.invoke(graph, {"l": []}, thread) == {"l": ["a"]}
-    assert colour.invoke(graph, None, thread) == {"l": ["a", "b"]}
-    assert colour.invoke(graph, None, thread) == {"l": ["a", "b", "c"]}
-
-
-def test_after_the_last_node(colour: Colour, saver: Any, thread: Any) -> None:
-    graph = chain(colour, saver, "ab", interrupt_after=["b"])
-    assert colour.invoke(graph, {"l": []}, thread) == {"l": ["a", "b"]}
-    assert colour.get_state(graph, thread).next == ()
-    assert colour.invoke(graph, None, thread) == {"l": ["a", "b"]}
-
-
 def test_star_after_gives_one_stop_per_node(colour: Colour, saver: Any, thread: Any) -> None:
     """amendments II.2 5.5: also after steps that wrote nothing, and one checkpoint more per stop."""
     builder = StateGraph(Log)
@@ -354,25 +220,6 @@ def test_star_after_gives_one_stop_per_node(colour: Colour, saver: Any, thread: 
         assert colour.get_state(graph, thread).next == following
         assert len(colour.history(graph, thread)) == count
         colour.invoke(graph, None, thread)
-
-
-def test_breakpoint_without_a_saver(colour: Colour) -> None:
-    assert colour.invoke(chain(colour, None, interrupt_before=["b"]), {"l": []}) == {"l": ["a"]}
-
-
-def test_update_while_paused_at_a_breakpoint(colour: Colour, saver: Any, thread: Any) -> None:
-    graph = chain(colour, saver, interrupt_before=["b"])
-    colour.invoke(graph, {"l": []}, thread)
-    colour.update_state(graph, thread, {"l": ["human"]})
-    assert colour.get_state(graph, thread).next == ("b",)
-    assert colour.invoke(graph, None, thread) == {"l": ["a", "human", "b", "c"]}
-
-
-def test_dynamic_interrupt_behind_a_breakpoint(colour: Colour, saver: Any, thread: Any) -> None:
-    graph = asking(colour, saver, "q", interrupt_before=["n"])
-    assert colour.invoke(graph, {"l": ["in"]}, thread) == {"l": ["in"]}
-    assert values(colour.invoke(graph, None, thread)["__interrupt__"]) == ["q"]
-    assert colour.invoke(graph, Command(resume="R"), thread) == {"l": ["in", "R", "after"]}
 
 
 def test_an_answer_to_a_breakpoint_does_not_answer_a_later_question(colour: Colour, saver: Any, thread: Any) -> None:
@@ -408,15 +255,6 @@ def test_after_covers_reapplied_tasks(colour: Colour, saver: Any, thread: Any) -
     colour.invoke(graph, {"l": []}, thread)
     assert colour.invoke(graph, Command(resume="R"), thread) == {"l": ["R", "done"]}
     assert colour.invoke(graph, None, thread) == {"l": ["R", "done", "end"]}
-
-
-def test_breakpoint_before_a_send(colour: Colour, saver: Any, thread: Any) -> None:
-    builder = StateGraph(Log).add_node("w", colour.node(lambda arg: {"l": [arg]}))
-    builder.add_conditional_edges(START, lambda state: [Send("w", 1), Send("w", 2)])
-    graph = builder.compile(checkpointer=saver, interrupt_before=["w"])
-    assert colour.invoke(graph, {"l": []}, thread) == {"l": []}
-    assert colour.get_state(graph, thread).next == ("w", "w")
-    assert colour.invoke(graph, None, thread) == {"l": [1, 2]}
 
 
 # ------------------------------------------------------------------------------------------------- commands as input
@@ -479,26 +317,6 @@ def test_empty_command(colour: Colour, memory: Any, thread: Any) -> None:
         colour.invoke(graph, Command(), thread)
 
 
-# -------------------------------------------------------------------------------------------- updates while waiting
-
-
-def test_update_state_replaces_the_waiting_task(colour: Colour, saver: Any, thread: Any) -> None:
-    graph = asking(colour, saver, "q")
-    colour.invoke(graph, {"l": ["in"]}, thread)
-    colour.update_state(graph, thread, {"l": ["up"]})
-    state = colour.get_state(graph, thread)
-    assert (state.values, state.next, state.interrupts) == ({"l": ["in", "up"]}, ("n",), ())
-    assert colour.invoke(graph, Command(resume="R"), thread) == {"l": ["in", "up", "R", "after"]}
-
-
-def test_update_as_the_waiting_node_skips_it(colour: Colour, saver: Any, thread: Any) -> None:
-    graph = asking(colour, saver, "q")
-    colour.invoke(graph, {"l": ["in"]}, thread)
-    colour.update_state(graph, thread, {"l": ["instead"]}, as_node="n")
-    assert colour.get_state(graph, thread).next == ("after",)
-    assert colour.invoke(graph, None, thread) == {"l": ["in", "instead", "after"]}
-
-
 # ------------------------------------------------------------------------------------------------------- nested ones
 
 
@@ -540,18 +358,6 @@ def test_nested_interrupt_chunks(colour: Colour, memory: Any, thread: Any) -> No
     assert chunks[0][1]["__interrupt__"] == chunks[1][1]["__interrupt__"]
 
 
-def test_nested_sibling_is_not_run_again(colour: Colour, saver: Any, thread: Any) -> None:
-    """engine.md 7.3 and 10, row 9."""
-    calls: list[str] = []
-    inner = StateGraph(Log).add_node("ok", colour.letter("ok", calls))
-    inner.add_node("ask", colour.node(lambda state: {"l": [interrupt("q")]}))
-    inner.add_edge(START, "ok").add_edge(START, "ask")
-    graph = StateGraph(Log).add_node("sub", inner.compile()).add_edge(START, "sub").compile(checkpointer=saver)
-    colour.invoke(graph, {"l": []}, thread)
-    assert colour.invoke(graph, Command(resume="R"), thread)["l"] == ["R", "ok"]
-    assert calls == ["ok"]
-
-
 def test_two_questions_in_parallel_subgraphs(colour: Colour, saver: Any, thread: Any) -> None:
     """amendments II.2 5.4: as many resumes as there are questions."""
 
@@ -591,10 +397,3 @@ def test_resume_in_a_later_step_starts_nested_graphs_fresh(colour: Colour, saver
     graph = builder.compile(checkpointer=saver)
     colour.invoke(graph, {"l": []}, thread)
     assert colour.invoke(graph, Command(resume="R"), thread) == {"l": [2, "R", 2]}
-
-
-def test_a_new_process_can_answer(colour: Colour, saver: Any, thread: Any) -> None:
-    first = colour.invoke(asking(colour, saver, "q"), {"l": []}, thread)
-    again = asking(colour, saver, "q")
-    assert colour.get_state(again, thread).interrupts == tuple(first["__interrupt__"])
-    assert colour.invoke(again, Command(resume="R"), thread) == {"l": ["R", "after"]}

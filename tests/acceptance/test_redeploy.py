@@ -218,6 +218,26 @@ def test_an_answer_given_in_two_calls_over_two_deployments(colour: Colour, store
     }
 
 
+def test_after_the_open_step_the_new_names_count(colour: Colour, store: Store, durability: str) -> None:
+    """The third version does not know the first one's name any more, and need not."""
+
+    def graph(name: str, **former: Any) -> Any:
+        def again(state: Log) -> str:
+            return name if len(state["l"]) < 3 else END
+
+        builder = StateGraph(Log).add_node(name, colour.node(lambda state: {"l": [interrupt(name)]}), **former)
+        builder.add_edge(START, name).add_conditional_edges(name, colour.node(again), [name, END])
+        return builder.compile(checkpointer=store.reopen())
+
+    colour.invoke(graph("review"), {"l": []}, THREAD, durability=durability)
+    second = colour.invoke(graph("check", aliases="review"), Command(resume="a"), THREAD, durability=durability)
+    assert [question.value for question in second["__interrupt__"]] == ["check"]
+    assert colour.get_state(graph("check"), THREAD).next == ("check",)
+    third = colour.invoke(graph("check"), Command(resume="b"), THREAD, durability=durability)
+    assert (third["l"], len(third["__interrupt__"])) == (["a", "b"], 1)
+    assert colour.invoke(graph("check"), Command(resume="c"), THREAD, durability=durability) == {"l": ["a", "b", "c"]}
+
+
 def test_sends_and_stored_commands_find_the_renamed_node(colour: Colour, store: Store, durability: str) -> None:
     def graph(worker: str, **former: Any) -> Any:
         def work(state: Any) -> Any:
@@ -510,6 +530,31 @@ def test_where_a_finished_sibling_has_led_to_and_what_it_has_written(colour: Col
     moved = graph(Narrow, "follow", former="next", renamed_keys={"k": "kk"})
     assert check(colour, moved) == []
     assert colour.invoke(moved, answer, THREAD) == {"l": ["a", "side", "followed"], "kk": "v"}
+
+
+def test_where_a_finished_sibling_has_sent(colour: Colour, store: Store, durability: str) -> None:
+    """The Send waits with what the sibling wrote until the step is closed."""
+
+    def graph(worker: str, *more: str, former: Any = ()) -> Any:
+        def side(state: Any) -> Any:
+            return Command(update={"l": ["side"]}, goto=[Send(worker, "sent")])
+
+        builder = StateGraph(Log).add_node("side", colour.node(side), destinations=(worker,)).add_edge(START, "side")
+        builder.add_node("ask", colour.node(lambda state: {"l": [interrupt("?")]})).add_edge(START, "ask")
+        builder.add_node(worker, colour.node(lambda arg: {"l": [arg]}), aliases=former)
+        for name in more:
+            builder.add_node(name, colour.letter(name)).add_edge("ask", name)
+        return builder.compile(checkpointer=store.reopen())
+
+    for number, new in enumerate([("worker",), ("worker", "more"), ("labour",)]):
+        where = {"configurable": {"thread_id": f"{number}"}}
+        colour.invoke(graph("worker"), {"l": []}, where, durability=durability)
+        with refused(GraphChangedError, "'worker'", "'other'") as caught:
+            colour.invoke(graph("other"), Command(resume="a"), where, durability=durability)
+        assert [(one.kind, one.name) for one in caught.value.missing] == [("node", "worker")]
+        changed = graph(*new, former="worker" if new == ("labour",) else ())
+        done = colour.invoke(changed, Command(resume="a"), where, durability=durability)
+        assert sorted(done["l"]) == sorted(["a", "side", "sent", *new[1:]])
 
 
 def test_new_input_over_work_that_cannot_go_on_tells_what_it_drops(

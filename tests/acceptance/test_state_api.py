@@ -10,10 +10,10 @@ from typing_extensions import TypedDict
 
 from checkpoint.memory import InMemorySaver
 from pregel.channels import LastValue
-from pregel.errors import EmptyInputError, InvalidUpdateError
-from pregel.graph import END, START, StateGraph
+from pregel.errors import InvalidUpdateError
+from pregel.graph import START, StateGraph
 from pregel.pregel import NodeBuilder, Pregel
-from pregel.types import Command, Interrupt, Overwrite, PregelTask, Send, StateSnapshot, StateUpdate, interrupt
+from pregel.types import Command, Overwrite, PregelTask, Send, StateSnapshot, StateUpdate, interrupt
 from tests.support.scenarios import Colour, Log, LogX, checkpoint_id, refused, steps
 
 
@@ -81,19 +81,6 @@ def test_durability_and_history(colour: Colour, saver: Any, thread: Any, durabil
     assert (history[0].values, history[0].metadata["step"]) == ({"l": ["a", "b"]}, 2)
 
 
-def test_a_failed_run_can_be_continued(colour: Colour, saver: Any, thread: Any, durability: Any) -> None:
-    failing, calls = [True], []  # type: ignore[var-annotated]
-    graph = failing_chain(colour, saver, failing, calls)
-    with refused(ValueError, "boom"):
-        colour.invoke(graph, {"l": ["in"]}, thread, durability=durability)
-    state = colour.get_state(graph, thread)
-    assert (state.values, state.next) == ({"l": ["in", "first"]}, ("bad",))
-    assert state.tasks[0].error == "ValueError('boom')"
-    failing.clear()
-    assert colour.invoke(graph, None, thread, durability=durability) == {"l": ["in", "first", "bad", "end"]}
-    assert calls == ["first"]
-
-
 def test_durability_is_inherited_by_nested_graphs(colour: Colour, saver: Any, thread: Any) -> None:
     inner = StateGraph(Log).add_node("i", colour.letter("i")).add_edge(START, "i").compile()
     graph = StateGraph(Log).add_node("sub", inner).add_edge(START, "sub").compile(checkpointer=saver)
@@ -152,21 +139,6 @@ def test_thread_id_of_any_type(colour: Colour, saver: Any) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- snapshots
-
-
-def test_snapshot_of_a_missing_thread(colour: Colour, saver: Any, thread: Any) -> None:
-    state = colour.get_state(chain(colour, saver), thread)
-    assert isinstance(state, StateSnapshot)
-    assert (state.values, state.next, state.metadata, state.created_at, state.parent_config) == (
-        {},
-        (),
-        None,
-        None,
-        None,
-    )
-    assert (state.tasks, state.interrupts) == ((), ())
-    assert state.config["configurable"]["thread_id"] == "1"
-    assert colour.history(chain(colour, saver), thread) == []
 
 
 def test_fields_of_a_snapshot(colour: Colour, saver: Any, thread: Any) -> None:
@@ -229,17 +201,6 @@ def test_snapshots_are_private_copies(colour: Colour, saver: Any, thread: Any) -
     colour.history(graph, thread)[0].values["l"].append("mine")
     saver.get_tuple(thread).checkpoint["channel_values"]["l"].append("mine")
     assert colour.get_state(graph, thread).values == {"l": ["a", "b"]}
-
-
-def test_history_filters(colour: Colour, saver: Any, thread: Any) -> None:
-    graph = chain(colour, saver)
-    colour.invoke(graph, {"l": []}, thread)
-    whole = colour.history(graph, thread)
-    assert colour.history(graph, thread, limit=2) == whole[:2]
-    assert colour.history(graph, thread, before=whole[1].config) == whole[2:]
-    assert steps(colour.history(graph, thread, filter={"source": "input"})) == [("input", -1)]
-    assert steps(colour.history(graph, thread, filter={"source": "loop", "step": 1})) == [("loop", 1)]
-    assert colour.history(graph, whole[2].config) == [whole[2]]
 
 
 def test_no_saver(colour: Colour, thread: Any) -> None:
@@ -402,19 +363,6 @@ def test_update_shows_as_result_of_the_old_task(colour: Colour, saver: Any, thre
     assert colour.get_state(graph, thread).next == ()
 
 
-def test_end_clears_what_is_pending(colour: Colour, saver: Any, thread: Any) -> None:
-    graph = chain(colour, saver, interrupt_before=["b"])
-    colour.invoke(graph, {"l": []}, thread)
-    colour.update_state(graph, thread, None, as_node=END)
-    state = colour.get_state(graph, thread)
-    assert (state.values, state.next) == ({"l": ["a"]}, ())
-    assert (state.metadata["source"], state.metadata["step"]) == ("update", 2)
-    with refused(InvalidUpdateError, END):
-        colour.update_state(graph, thread, {"l": ["x"]}, as_node=END)
-    with pytest.raises(InvalidUpdateError):
-        colour.bulk_update_state(graph, thread, [[StateUpdate(None, END), StateUpdate({"l": ["x"]}, "a")]])
-
-
 def test_update_as_input(colour: Colour, saver: Any, thread: Any) -> None:
     graph = chain(colour, saver)
     colour.update_state(graph, thread, {"l": ["in"]}, as_node="__input__")
@@ -439,23 +387,6 @@ def test_copy_is_a_sibling(colour: Colour, saver: Any, thread: Any) -> None:
     assert (state.metadata["source"], state.metadata["step"]) == ("fork", 2)
     assert state.parent_config == old.parent_config
     assert checkpoint_id(state.config) != checkpoint_id(old.config)
-
-
-def test_copy_with_updates_stores_two_checkpoints(colour: Colour, saver: Any, thread: Any) -> None:
-    """amendments II.2 7.6."""
-    graph = chain(colour, saver)
-    colour.invoke(graph, {"l": []}, thread)
-    before_b = next(s for s in colour.history(graph, thread) if s.next == ("b",))
-    count = len(colour.history(graph, thread))
-    returned = colour.update_state(graph, before_b.config, [({"l": ["given"]}, "b")], as_node="__copy__")
-    history = colour.history(graph, thread)
-    assert len(history) == count + 2
-    result, copied = history[:2]
-    assert checkpoint_id(result.config) == checkpoint_id(returned)
-    assert steps([result, copied]) == [("update", 3), ("fork", 2)]
-    assert (result.parent_config, copied.parent_config) == (copied.config, before_b.parent_config)
-    assert result.values == {"l": ["a", "given"]}
-    assert [task.result for task in copied.tasks] == [{"l": ["given"]}]
 
 
 def test_bulk_update_makes_one_checkpoint_per_superstep(colour: Colour, saver: Any, thread: Any) -> None:
@@ -509,74 +440,6 @@ def test_replay_of_the_head_of_a_finished_thread(colour: Colour, saver: Any, thr
     assert calls == ["a", "b"]
     newest = colour.history(graph, thread)[0]
     assert (newest.metadata["source"], newest.parent_config) == ("fork", final.config)
-
-
-def test_replay_asks_again_with_new_ids(colour: Colour, saver: Any, thread: Any) -> None:
-    def ask(state: Log) -> dict[str, Any]:
-        return {"l": [interrupt("q")]}
-
-    builder = StateGraph(Log).add_node("a", colour.letter("a")).add_node("ask", colour.node(ask))
-    graph = builder.add_edge(START, "a").add_edge("a", "ask").compile(checkpointer=saver)
-    first = colour.invoke(graph, {"l": []}, thread)["__interrupt__"]
-    colour.invoke(graph, Command(resume="1"), thread)
-    before = next(s for s in colour.history(graph, thread) if s.next == ("ask",))
-    again = colour.invoke(graph, None, before.config)["__interrupt__"]
-    assert [type(i) for i in again] == [Interrupt]
-    assert again[0].id != first[0].id
-    assert colour.invoke(graph, Command(resume="2"), thread) == {"l": ["a", "2"]}
-
-
-def test_resume_at_an_old_checkpoint_is_not_time_travel(colour: Colour, saver: Any, thread: Any) -> None:
-    def ask(state: Log) -> dict[str, Any]:
-        return {"l": [interrupt("q")]}
-
-    builder = StateGraph(Log).add_node("a", colour.letter("a")).add_node("ask", colour.node(ask))
-    graph = builder.add_edge(START, "a").add_edge("a", "ask").compile(checkpointer=saver)
-    colour.invoke(graph, {"l": []}, thread)
-    waiting = colour.get_state(graph, thread)
-    colour.invoke(graph, Command(resume="1"), thread)
-    # engine.md 7.7: the answer that is stored there wins
-    assert colour.invoke(graph, Command(resume="2"), waiting.config) == {"l": ["a", "1"]}
-    assert "fork" not in [source for source, _ in steps(colour.history(graph, thread))]
-
-
-def test_new_input_at_an_old_checkpoint(colour: Colour, saver: Any, thread: Any) -> None:
-    graph = chain(colour, saver)
-    colour.invoke(graph, {"l": ["1"]}, thread)
-    before_b = next(s for s in colour.history(graph, thread) if s.next == ("b",))
-    assert colour.invoke(graph, {"l": ["2"]}, before_b.config) == {"l": ["1", "a", "2", "a", "b"]}
-    branch = colour.history(graph, thread)[:4]
-    assert steps(branch)[-1] == ("input", 2)
-    assert branch[-1].parent_config == before_b.config
-
-
-def test_unknown_checkpoint(colour: Colour, saver: Any, thread: Any) -> None:
-    graph = chain(colour, saver)
-    colour.invoke(graph, {"l": ["1"]}, thread)
-    lost = {"configurable": {"thread_id": "1", "checkpoint_id": "1ef4f797-8335-6428-8001-8a1503f9b875"}}
-    with pytest.raises(EmptyInputError):
-        colour.invoke(graph, None, lost)
-    assert colour.get_state(graph, lost).values == {}
-
-
-def test_old_branch_is_untouched_by_a_fork(colour: Colour, saver: Any, thread: Any) -> None:
-    graph = chain(colour, saver, "abc")
-    colour.invoke(graph, {"l": []}, thread)
-    before = colour.history(graph, thread)
-    colour.invoke(graph, None, before[2].config)
-    colour.update_state(graph, before[1].config, {"l": ["u"]})
-    assert colour.history(graph, thread)[-len(before) :][0].values == before[0].values
-    assert colour.get_state(graph, before[0].config).values == {"l": ["a", "b", "c"]}
-
-
-def test_latest_is_the_newest_of_any_branch(colour: Colour, saver: Any, thread: Any) -> None:
-    graph = chain(colour, saver, "abc")
-    colour.invoke(graph, {"l": []}, thread)
-    before_b = next(s for s in colour.history(graph, thread) if s.next == ("b",))
-    branch = colour.update_state(graph, before_b.config, {"l": ["F"]})
-    state = colour.get_state(graph, thread)
-    assert checkpoint_id(state.config) == checkpoint_id(branch)
-    assert state.values == {"l": ["a", "F"]}
 
 
 def test_failed_first_node_and_new_input(colour: Colour, saver: Any, thread: Any) -> None:

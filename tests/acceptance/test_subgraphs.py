@@ -11,7 +11,7 @@ from checkpoint.memory import InMemorySaver
 from pregel.errors import InvalidUpdateError, ParentCommand
 from pregel.graph import START, StateGraph
 from pregel.types import Command, Send, interrupt
-from tests.support.scenarios import Colour, Log, LogX, checkpoint_id, namespaces, path_of, refused
+from tests.support.scenarios import Colour, Log, LogX, namespaces, path_of, refused
 
 
 def inner_of(colour: Colour, *names: str, **options: Any) -> Any:
@@ -107,21 +107,6 @@ def stored(saver: Any, config: Any) -> set[tuple[str, ...]]:
     return {tuple(namespaces(entry.config)) for entry in saver.list(config)}
 
 
-def test_namespaces(colour: Colour, saver: Any, thread: Any) -> None:
-    deep = inner_of(colour, "d")
-    middle = StateGraph(Log).add_node("m", calling(colour, deep, times=2)).add_edge(START, "m").compile()
-    graph = StateGraph(Log).add_node("n", middle).add_edge(START, "n").compile(checkpointer=saver)
-    colour.invoke(graph, {"l": []}, thread)
-    assert stored(saver, thread) == {(), ("n:*",), ("n:*", "m:*"), ("n:*", "m:*", "1")}
-
-
-def test_default_subgraph_starts_fresh_each_run(colour: Colour, saver: Any, thread: Any) -> None:
-    graph = outer_of(colour, calling(colour, inner_of(colour)), saver)
-    colour.invoke(graph, {"l": []}, thread)
-    assert colour.invoke(graph, {"l": ["2"]}, thread) == {"l": ["x", "i", "2", "x", "i"]}
-    assert len({c.config["configurable"]["checkpoint_ns"] for c in saver.list(thread)}) == 3
-
-
 @pytest.mark.parametrize("as_root", [True, False])
 def test_stateful_subgraph_needs_a_parent(colour: Colour, memory: Any, thread: Any, as_root: bool) -> None:
     stateful = inner_of(colour, checkpointer=True)
@@ -210,18 +195,6 @@ def test_stateful_subgraph_behind_a_breakpoint(colour: Colour, saver: Any, threa
         assert colour.invoke(graph, None, thread) == {"l": expected}
 
 
-def test_unsaved_subgraph_restarts(colour: Colour, saver: Any, thread: Any) -> None:
-    calls: list[str] = []
-    builder = StateGraph(Log).add_node("first", colour.letter("first", calls))
-    builder.add_node("ask", colour.node(lambda state: {"l": [interrupt("q")]}))
-    inner = builder.add_edge(START, "first").add_edge("first", "ask").compile(checkpointer=False)
-    graph = outer_of(colour, calling(colour, inner), saver)
-    colour.invoke(graph, {"l": []}, thread)
-    assert stored(saver, thread) == {()}
-    assert colour.invoke(graph, Command(resume="R"), thread) == {"l": ["x", "first", "R"]}
-    assert calls == ["first", "first"]
-
-
 def test_own_saver_of_a_nested_graph_is_ignored(colour: Colour, saver: Any, thread: Any) -> None:
     own = InMemorySaver()
     graph = outer_of(colour, inner_of(colour, checkpointer=own), saver)
@@ -230,45 +203,6 @@ def test_own_saver_of_a_nested_graph_is_ignored(colour: Colour, saver: Any, thre
     assert list(own.list(None)) == []
     colour.invoke(outer_of(colour, inner_of(colour, checkpointer=own)), {"l": []}, thread)
     assert list(own.list(None)) == []
-
-
-def test_own_thread_makes_an_independent_root(colour: Colour, saver: Any, thread: Any) -> None:
-    own = InMemorySaver()
-    inner = inner_of(colour, checkpointer=own)
-
-    def n(state: Log) -> Any:
-        result = yield inner, {"l": ["x"]}, {"configurable": {"thread_id": "other"}}
-        return {"l": result["l"]}
-
-    graph = outer_of(colour, colour.script(n), saver)
-    colour.invoke(graph, {"l": []}, thread)
-    colour.invoke(graph, {"l": []}, thread)
-    assert colour.get_state(inner, {"configurable": {"thread_id": "other"}}).values == {"l": ["x", "i", "x", "i"]}
-    assert stored(saver, thread) == {()}
-
-
-def test_parents_and_checkpoint_map(colour: Colour, saver: Any, thread: Any) -> None:
-    """amendments A33."""
-    graph = outer_of(colour, inner_of(colour), saver)
-    colour.invoke(graph, {"l": []}, thread)
-    root = {
-        e.metadata["step"]: checkpoint_id(e.config)
-        for e in saver.list({"configurable": {**thread["configurable"], "checkpoint_ns": ""}})
-    }
-    nested = [e for e in saver.list(thread) if e.config["configurable"]["checkpoint_ns"]]
-    assert len(nested) == 3
-    assert all(e.metadata["parents"] == {"": root[0]} for e in nested)
-    ns = nested[0].config["configurable"]["checkpoint_ns"]
-    history = colour.history(graph, {"configurable": {**thread["configurable"], "checkpoint_ns": ns}})
-    assert [s.metadata["step"] for s in history] == [1, 0, -1]
-    for snapshot in history:
-        own = checkpoint_id(snapshot.config)
-        assert snapshot.config["configurable"] == {
-            "thread_id": "1",
-            "checkpoint_ns": ns,
-            "checkpoint_id": own,
-            "checkpoint_map": {"": root[0], ns: own},
-        }
 
 
 # ---------------------------------------------------------------------------------------------------- state access
@@ -300,37 +234,6 @@ def test_state_of_a_nested_graph(colour: Colour, saver: Any, thread: Any) -> Non
     assert [s.next for s in colour.history(graph, thread)] == [("sub",), ("__start__",)]
     colour.invoke(graph, Command(resume="R"), thread)
     assert colour.get_state(graph, thread).tasks == ()
-
-
-def test_update_of_a_nested_graph(colour: Colour, saver: Any, thread: Any) -> None:
-    graph = waiting(colour, saver)
-    colour.invoke(graph, {"l": ["in"]}, thread)
-    before = colour.get_state(graph, thread)
-    nested = colour.get_state(graph, thread, subgraphs=True).tasks[0].state
-    returned = colour.update_state(graph, nested.config, {"l": ["up"]})
-    assert returned["configurable"]["checkpoint_ns"] == nested.config["configurable"]["checkpoint_ns"]
-    assert colour.get_state(graph, thread).config == before.config
-    now = colour.get_state(graph, thread, subgraphs=True).tasks[0].state
-    assert (now.values, now.next) == ({"l": ["in", "first", "up"]}, ("ask",))
-    result = colour.invoke(graph, Command(resume="R"), thread)
-    assert result == {"l": ["in", "in", "first", "up", "R", "after"]}
-
-
-def test_update_that_finishes_a_nested_graph(colour: Colour, saver: Any, thread: Any) -> None:
-    """amendments A35."""
-    graph = waiting(colour, saver)
-    colour.invoke(graph, {"l": ["in"]}, thread)
-    nested = colour.get_state(graph, thread, subgraphs=True).tasks[0].state
-    colour.update_state(graph, nested.config, {"l": ["instead"]}, as_node="ask")
-    assert colour.get_state(graph, thread).next == ("sub",)
-    assert colour.invoke(graph, None, thread) == {"l": ["in", "in", "first", "instead", "after"]}
-
-
-def test_update_of_an_unknown_namespace(colour: Colour, memory: Any, thread: Any) -> None:
-    graph = waiting(colour, memory)
-    colour.invoke(graph, {"l": []}, thread)
-    with refused(ValueError, "zz"):
-        colour.update_state(graph, {"configurable": {"thread_id": "1", "checkpoint_ns": "zz"}}, {"l": ["x"]})
 
 
 def test_state_of_a_stateful_graph(colour: Colour, saver: Any, thread: Any) -> None:
@@ -366,22 +269,6 @@ def test_resume_at_a_nested_checkpoint(colour: Colour, saver: Any, thread: Any) 
     colour.invoke(graph, {"l": ["in"]}, thread)
     nested = colour.get_state(graph, thread, subgraphs=True).tasks[0].state
     assert colour.invoke(graph, Command(resume="R"), nested.config) == {"l": ["in", "in", "first", "R", "after"]}
-
-
-@pytest.mark.differs("design.md D25, promise 57: replay at any depth runs exactly what follows")
-def test_replay_of_a_nested_checkpoint_runs_what_follows_it(colour: Colour, saver: Any, thread: Any) -> None:
-    calls: list[str] = []
-    inner = StateGraph(Log)
-    for name in ("i1", "i2", "i3"):
-        inner.add_node(name, colour.letter(name, calls))
-    inner.add_edge(START, "i1").add_edge("i1", "i2").add_edge("i2", "i3")
-    graph = outer_of(colour, inner.compile(), saver)
-    colour.invoke(graph, {"l": ["in"]}, thread)
-    sub = next(s for s in colour.history(graph, thread) if s.next == ("sub",)).tasks[0]
-    nested = next(s for s in colour.history(graph, sub.state) if s.next == ("i2",))
-    del calls[:]
-    assert colour.invoke(graph, None, nested.config) == {"l": ["in", "in", "i1", "i2", "i3"]}
-    assert calls == ["i2", "i3"]
 
 
 # --------------------------------------------------------------------------------------------------- parent commands

@@ -28,7 +28,7 @@ from pregel.errors import (
 )
 from pregel.graph import START, StateGraph
 from pregel.runtime import RunControl, Runtime
-from pregel.types import RetryPolicy, Send, TimeoutPolicy
+from pregel.types import RetryPolicy, Send, TimeoutPolicy, interrupt
 from tests.acceptance.test_policies import AGAIN, alone, some_stages
 from tests.support.scenarios import WAIT_LIMIT, Colour, Log, refused
 from tests.support.stages import Stage
@@ -602,6 +602,45 @@ def test_a_drain(stage: Stage) -> None:
     assert stage.ran() == ["a"]
     assert stage.run(None) == stage.around("in", True, "enough", "b")
     assert stage.ran() == ["b"]
+
+
+@pytest.mark.parametrize("end", ["finished", "failed", "asked", "left"])
+def test_a_control_lets_go_of_its_runs(colour: Colour, memory: Any, thread: Any, end: str) -> None:
+    """One may serve all runs of a program for as long as it lives."""
+    control, listened = RunControl(drain_deadline=60), []  # type: ignore[var-annotated]
+
+    def wait(state: Log) -> Any:
+        listened.append(len(getattr(control, "_hears", ())))
+        if end == "failed":
+            raise ValueError("boom")
+        return {"l": [interrupt("q") if end == "asked" else "done"]}
+
+    builder = StateGraph(Log).add_node("first", colour.letter("first")).add_node("wait", colour.node(wait))
+    builder.add_node("beside", colour.letter("beside")).add_edge(START, "beside").add_edge(START, "wait")
+    graph = builder.add_edge(START, "first").compile(checkpointer=memory)
+    options = {"control": control}
+    if end == "left":
+        leave(colour, graph, thread, options)
+    else:
+        colour.outcome(graph, {"l": []}, thread, **options)
+    assert listened == [1] or end == "left"
+    assert not getattr(control, "_hears", {})
+
+
+def leave(colour: Colour, graph: Any, thread: Any, options: Any) -> None:
+    """Read one chunk of a stream and close it."""
+
+    async def main() -> None:
+        stream = graph.astream({"l": []}, thread, stream_mode="updates", **options)
+        await anext(stream)
+        await stream.aclose()
+
+    if colour.is_async:
+        asyncio.run(main())
+    else:
+        stream = graph.stream({"l": []}, thread, stream_mode="updates", **options)
+        next(stream)
+        stream.close()
 
 
 def test_a_drain_in_the_last_step(colour: Colour) -> None:

@@ -720,6 +720,15 @@ def test_an_edit_of_the_memory_between_two_runs(stage: Stage) -> None:
 # ------------------------------------------------------------------------------------------------ forks by the saver
 
 
+some_stages = pytest.mark.parametrize(
+    "stage",
+    [("memory", "sync", 1), ("memory", "exit", 2), ("restart", "async", 3)],
+    ids=lambda place: "-".join(map(str, place)),
+    indirect=True,
+)
+"""For what does not depend on how it is stored."""
+
+
 def fork(stage: Stage, config: Any) -> Any:
     """The config of a fork that the saver makes, without the graph."""
     saver = stage.saver
@@ -747,6 +756,7 @@ def test_a_thread_goes_on_from_a_fork(stage: Stage) -> None:
     assert [e.metadata["source"] for e in stage.history()].count("fork") == 1
 
 
+@some_stages
 def test_a_fork_named_by_its_config(stage: Stage) -> None:
     stage.put_on(chain(stage, *NODES))
     stage.run({"l": ["in"]})
@@ -764,6 +774,7 @@ def test_a_fork_named_by_its_config(stage: Stage) -> None:
             assert stage.run(Command(resume="C")) == final
 
 
+@some_stages
 def test_a_fork_takes_over_nothing_of_the_open_step(stage: Stage) -> None:
     """What finished in it runs again, and its question is asked again."""
     stage.put_on(fan(stage, "a", "q?"))
@@ -780,6 +791,7 @@ def test_a_fork_takes_over_nothing_of_the_open_step(stage: Stage) -> None:
     assert stage.run(Command(resume="Q")) == stage.around("in", "a", "Q")
 
 
+@some_stages
 @pytest.mark.parametrize(
     "edits", [fork, lambda stage, place: stage.update({"l": []}, "b", place)], ids=["fork", "update"]
 )
@@ -792,6 +804,7 @@ def test_a_question_that_was_open_before_an_edit(stage: Stage, edits: Any) -> No
     assert stage.run(Command(resume="C")) == stage.around("in", "a", "b", "C", "d")
 
 
+@some_stages
 def test_a_fork_of_the_saver_does_not_see_the_memory_of_the_branch_it_left(stage: Stage) -> None:
     class Own(Stage):
         graph = property(lambda self: stateful(self, self.saver))

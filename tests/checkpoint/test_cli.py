@@ -232,6 +232,8 @@ def test_prune(file: Path, run: Any) -> None:
 
     before = counts()
     assert before[0] == before[1] > 6
+    assert run("prune", file, "--keep", 1, "--older-than", 3600).lines == ["0 checkpoints removed"]
+    assert run("prune", file, "--keep", 1, "--older-than", "0").code == 2
     (line,) = run("prune", file, "--keep", 1, "--dry-run").lines
     assert line.endswith("would be removed")
     assert counts() == before

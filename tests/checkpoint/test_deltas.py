@@ -291,9 +291,12 @@ LONG: list[Any] = [
     [[("t", 1)] * 70_000],
     {"text": "x" * 100_000, "bytes": b"z" * 70_000},
     {"docs": [bytearray(b"a")] * 300},
+    "ä" * 300_000,
+    ["a", "\ud800" * 70_000],
+    [["a", {"b": bytearray(70_000)}, {"c": bytes(70_000)}] * 2, {}],
     {"docs": [{1, 2}] * 300, "when": datetime(2026, 1, 2, tzinfo=UTC)},
 ]
-WHOLE = (2, 3)
+WHOLE = (2, 3, 8)
 """Places of those that are packed as a whole after all."""
 
 
@@ -306,10 +309,13 @@ def test_packed_in_pieces_is_the_same(value: Any) -> None:
         packed.append(given)
         return pack(given)
 
-    assert deltas.is_long(value)
+    assert deltas.is_long(value) or deltas.is_heavy(value)
     assert deltas.in_pieces(value, piece) == pack(value)
-    is_whole = any(value is LONG[at] for at in WHOLE)
-    assert any(given is value for given in packed) == is_whole
+    if deltas.is_long(value):
+        is_whole = any(value is LONG[at] for at in WHOLE)
+        assert any(given is value for given in packed) == is_whole
+    for long in (deltas.is_heavy, lambda _: True):
+        assert deltas.in_pieces([{"a": value}], pack, long) == pack([{"a": value}])
 
 
 @pytest.mark.parametrize("depth", [10, *range(240, 256), 2_000])

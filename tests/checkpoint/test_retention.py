@@ -137,6 +137,35 @@ def test_prune_keeps_the_newest(store: Store, keep: int) -> None:
     assert unsound(store.saver) == []
 
 
+def test_prune_by_age(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is younger stays, on every branch; the newest stay, however old they are."""
+    now = [1_800_000_000.0]
+    at_clock(monkeypatch, now)
+    run = ScriptedRun(store)
+    stored = line(run, 5)[:]
+    now[0] += 100
+    branch = ScriptedRun(store, stored[2].config)
+    left = line(branch, 2)[:]
+    run = ScriptedRun(store, stored[4].config)
+    line(run, 2)
+    nested = ScriptedRun(store, config("t", "s"), claim=run.claim, up_rev=run.rev)
+    inner = line(nested, 2)[:]
+    young = [*left, *run.stored, *inner]
+    assert call(store, "prune", ["t"], older_than=200.0) == 0
+    assert call(store, "prune", ["t"], older_than=50.0) == 5
+    assert listed(store) == ids(*reversed(young))
+    left[0].parent_id = run.stored[0].parent_id = None
+    for entry in young:
+        entry.check(store)
+    now[0] += 100
+    assert call(store, "prune", ["t"], keep=2, older_than=50.0) == 2
+    assert listed(store) == ids(inner[1], inner[0], *reversed(run.stored))
+    assert call(store, "prune", ["t"], older_than=50.0) == 2
+    assert listed(store) == ids(inner[1], run.stored[-1])
+    assert unsound(store.saver) == []
+    line(ScriptedRun(store), 2)[-1].check(store)
+
+
 def test_prune_refuses_what_it_does_not_know(store: Store) -> None:
     line(ScriptedRun(store), 3)
     for wrong in (
@@ -146,6 +175,11 @@ def test_prune_refuses_what_it_does_not_know(store: Store) -> None:
         {"keep": True},
         {"keep": 1.5},
         {"keep": None},
+        {"older_than": 0},
+        {"older_than": -5.0},
+        {"older_than": True},
+        {"older_than": "1d"},
+        {"older_than": float("nan")},
     ):
         with pytest.raises(ValueError):
             call(store, "prune", ["t"], **wrong)

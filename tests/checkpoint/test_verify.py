@@ -422,6 +422,18 @@ CASES: dict[str, Case] = {
     "a part of task rows": Case(
         flip("task_writes", "data", f"{ROOT} AND part = 1"), [("", 2, None)], root(2), kept=root(2)
     ),
+    "the path of a task": Case(
+        sql(f"UPDATE checkpoints SET task_path = task_path || 'x' WHERE {nth(ROOT, 1)}"),
+        [("", 1, None)],
+        root(1),
+        kept=root(1),
+    ),
+    "the id of a task": Case(
+        sql(f"UPDATE task_writes SET task_id = 'other' WHERE task_id = 'wide' AND {ROOT}"),
+        [("", 2, None)],
+        root(2),
+        kept=root(2),
+    ),
     "a question": Case(
         flip("task_writes", "data", f"{ROOT} AND slot = -3"), [("", 2, "__interrupt__")], root(2), kept=root(2)
     ),

@@ -8,7 +8,7 @@ import pytest
 
 from pregel._scope import current
 from pregel.engine.async_driver import AsyncDriver
-from pregel.engine.inbox import Inbox
+from pregel.engine.inbox import Inbox, to_the_end
 from pregel.errors import AttemptClosedError, NodeTimeoutError
 from tests.engine.test_driver_parity import AGAIN, VAR, fanned, program_of
 from tests.support.driving import LIMIT, Count, Ledger, child, drive, within
@@ -571,3 +571,29 @@ def test_a_driver_whose_run_is_over_does_nothing():
         return await driver.advance()
 
     assert within(lambda: asyncio.run(main())) is False
+
+
+def test_what_must_not_be_cut_short_fails_all_the_same():
+    async def work(done, error):
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        done.append(True)
+        if error is not None:
+            raise error
+
+    async def main(error, cancels):
+        done = []
+        task = asyncio.ensure_future(to_the_end(work(done, error)))
+        await asyncio.sleep(0)
+        if cancels:
+            task.cancel()
+        try:
+            return done, await task
+        except ValueError as failure:
+            return done, failure
+
+    error = ValueError("boom")
+    assert asyncio.run(main(None, False)) == ([True], None)
+    assert asyncio.run(main(error, False)) == asyncio.run(main(error, True)) == ([True], error)
+    done, cancelled = asyncio.run(main(None, True))
+    assert (done, type(cancelled)) == ([True], asyncio.CancelledError)

@@ -7,7 +7,8 @@ import pytest
 from checkpoint.base import Claim
 from pregel._scope import TaskScope
 from pregel.channels import BinaryOperatorAggregate, EphemeralValue, LastValue
-from pregel.engine.state import Answers, Channels
+from pregel.constants import MISSING
+from pregel.engine.state import Answers, Channels, Known
 from pregel.engine.task import Task
 from pregel.types import Overwrite
 from pregel.warnings import Notice
@@ -30,6 +31,20 @@ def test_channels_are_made_when_they_are_looked_at():
     assert not channels["y"].is_available()
     assert channels["x"] is channels["x"]
     assert list(channels) == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("kept", "later_kept", "before", "both"),
+    [(2, 3, ["b"], 2), (3, 2, ["b"], 2), (2, 3, MISSING, 2), (None, 3, ["b"], None), (2, None, ["b"], None)],
+)
+def test_two_changes_are_known_as_one(kept, later_kept, before, both):
+    earlier, later = Known(kept, before, ["x"]), Known(later_kept, ["other"], ["y"])
+    assert earlier.followed_by(later) == Known(both, before, ["x", "y"])
+
+
+@pytest.mark.parametrize(("kept", "later_kept"), [(None, 3), (2, None), (None, None)])
+def test_of_two_changes_nothing_may_be_known(kept, later_kept):
+    assert Known(kept, MISSING, ["x"]).followed_by(Known(later_kept, ["other"], ["y"])) is None
 
 
 def test_an_empty_start():

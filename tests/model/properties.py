@@ -102,8 +102,14 @@ def paused(nest: Nest, way: Way, place: Shelf) -> bool:
     return True
 
 
-def replayed(nest: Nest, way: Way, place: Shelf) -> bool:
-    """A run from any checkpoint at any depth does again what came after it, and nothing else; it comes to the same end."""
+def branched(nest: Nest, way: Way, place: Shelf) -> bool:
+    """A fork that the saver makes of a checkpoint stands where that stood: see `replayed`."""
+    return replayed(nest, way, place, fork=lambda config: place.saver.fork(config))
+
+
+def replayed(nest: Nest, way: Way, place: Shelf, *, fork: Callable[[Any], Any] | None = None) -> bool:
+    """A run from any checkpoint at any depth does again what came after it, and nothing else; it comes to the same end.
+    `fork`: makes the checkpoint that is addressed in its place."""
     known = Known(nest, is_async=way.is_async)
     if not known.fits:
         return False
@@ -114,7 +120,7 @@ def replayed(nest: Nest, way: Way, place: Shelf) -> bool:
     for number, spot in enumerate(journey.chance.sample(spots, min(SPOTS, len(spots)))):
         again = Journey(nest, World(stumbles=False), place, way._replace(seed=way.seed + number), stops=False)
         again.audits = False
-        again.invoke(None, spot.config)
+        again.invoke(None, spot.config if fork is None else fork(spot.config))
         again.audits = True
         again.finish()
         assert again.values() == known.values, spot
@@ -407,6 +413,7 @@ Property = Callable[[Nest, Way, Shelf], bool]
 PROPERTIES: dict[str, Property] = {
     "paused": paused,
     "replayed": replayed,
+    "branched": branched,
     "forked": forked,
     "cancelled": cancelled,
     "crashed": crashed,
