@@ -50,6 +50,7 @@ from checkpoint.chains import (
     seal,
 )
 from checkpoint.encryption import EncryptedRows
+from checkpoint.ids import id_to_bytes
 from checkpoint.retention import Keeper, Line, SpaceRow
 from checkpoint.rows import Address, Entry, Found, Head, parent_gone, thread_deleted, works_under_another
 from checkpoint.sqlite.leases import Lease, Terms
@@ -146,8 +147,7 @@ _DROP_TASK = "DELETE FROM task_writes WHERE space_pk = ? AND rev = ? AND task_id
 
 def id_column(text: str) -> bytes | str:
     """16 bytes for a canonical UUID text, else the text."""
-    blob = ids.id_to_bytes(text)
-    return text if blob is None else blob
+    return id_to_bytes(text) or text
 
 
 def id_text(stored: bytes | str) -> str:
@@ -223,7 +223,7 @@ def _checkpoint_columns(space_pk: int, row: PlainCheckpoint) -> tuple[Any, ...]:
     rev, own_id, parent_rev, parent_id, up_rev, ts, step, source, flags, run_id, root, header, metadata = row
     if parent_id is not None:
         parent_id = id_column(parent_id)  # type: ignore[assignment]
-    columns = id_column(own_id), parent_rev, parent_id, up_rev, ts, step, source, flags, run_id, root
+    columns = id_to_bytes(own_id) or own_id, parent_rev, parent_id, up_rev, ts, step, source, flags, run_id, root
     crc = header_crc(rev, header, metadata)
     return (space_pk, rev, *columns, crc, header, metadata, row_crc(rev, columns))
 
@@ -510,7 +510,7 @@ def _is_result(write: PlainWrite, row: PlainCheckpoint) -> bool:
 
 def _result_columns(write: PlainWrite) -> tuple[Any, ...]:
     rev, task, _, path, tag, body = write
-    task_id = id_column(task)
+    task_id = id_to_bytes(task) or task
     return task_id, path, tag, task_crc(rev, 0, task_id, path, tag, body), body
 
 
