@@ -188,6 +188,11 @@ class Listing:
                         read[entry] = stored_at(
                             rows, entry.thread_id, entry.ns, space_pk, found, header=header, channels=self.channels
                         )
+                    elif self.thread_id is not None:
+                        # Its row has been seen in this very view.
+                        raise CorruptCheckpointError(
+                            f"the row of revision {entry.rev} does not lead to its header", checkpoint_id=entry.id
+                        )
         return [(entry, read[entry]) for entry in entries if entry in read]
 
     def _start(self, rows: Rows) -> None:
@@ -212,7 +217,7 @@ class Listing:
         if len(page) < size:
             self.done = True
         else:
-            if self.below is not None and page[-1].rev >= self.below:
+            if type(page[-1].rev) is not int or (self.below is not None and page[-1].rev >= self.below):
                 # A damaged tree may lead round in a circle.
                 raise CorruptCheckpointError(
                     "rows of checkpoints are not in the order of their revisions", thread_id=self.thread_id, ns=self.ns

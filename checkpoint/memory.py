@@ -72,8 +72,8 @@ from checkpoint.rows import (
     addressed,
     parent_gone,
     refuse_stale,
+    relies_on,
     thread_deleted,
-    works_under_another,
 )
 from checkpoint.scan import Chain, ScannedBody, ScannedCheckpoint, ScannedSpace, ScannedTask, ScannedThread
 
@@ -288,7 +288,7 @@ class InMemorySaver(RowSaver):
             heads: dict[str, int | None] = {}
             for step in steps:
                 self._check_step(step, thread, heads)
-                self._check_above(step, thread, made)
+                self._check_others(step, thread, made)
                 made.add(step.rev)
         except CheckpointError as refusal:
             claim.poisoned = refusal
@@ -331,13 +331,16 @@ class InMemorySaver(RowSaver):
                 if parent is not None and parent not in made:
                     if space is None or not space.shows(parent):
                         raise parent_gone(step)
-                    if parent >> N_BITS != step.rev >> N_BITS:
-                        # What it shares may have been stored anew since it was loaded.
-                        if any(len(space.payloads.get(ref[:2], ())) <= ref[2] for ref in step.space.header.chains()):
-                            raise parent_gone(step)
-                        thread.claims += 1
-                self._check_above(step, thread, made)
+                    # What it shares may have been stored anew since it was loaded.
+                    if parent >> N_BITS != step.rev >> N_BITS and any(
+                        len(space.payloads.get(ref[:2], ())) <= ref[2] for ref in step.space.header.chains()
+                    ):
+                        raise parent_gone(step)
+                self._check_others(step, thread, made)
                 made.add(step.rev)
+        if made:
+            # So that who has planned what to remove looks again: this may need it.
+            thread.claims += 1
         codec = self._codec()
         for step in steps:
             if step.rev is None and not step.writes:
@@ -404,13 +407,13 @@ class InMemorySaver(RowSaver):
                 raise self._conflict(step, thread)
             heads[ns] = step.rev
 
-    def _check_above(self, step: EncodedStep, thread: _Thread | None, made: Collection[int | None]) -> None:
-        """May a nested checkpoint work under the one that it names? That may have been pruned since it was loaded."""
-        up_rev = works_under_another(step)
-        if up_rev is None or up_rev in made or thread is None:
+    def _check_others(self, step: EncodedStep, thread: _Thread | None, made: Collection[int | None]) -> None:
+        """Is what a step refers to in other namespaces still there? It may have been pruned since it was loaded."""
+        if thread is None:
             return
-        if not any(space.shows(up_rev) for space in thread.spaces.values()):
-            raise parent_gone(step)
+        for needed in relies_on(step):
+            if needed not in made and not any(space.shows(needed) for space in thread.spaces.values()):
+                raise parent_gone(step)
 
     def _conflict(self, step: EncodedStep, thread: _Thread | None) -> CheckpointConflictError:
         space = thread.spaces.get(step.space.ns) if thread is not None else None

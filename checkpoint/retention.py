@@ -609,6 +609,8 @@ class Kept:
             for ns, revs in by_space.items():
                 self.headers.learn(by_ns[ns], revs)
             for rev in todo:
+                if rev not in self.headers.known:
+                    raise CorruptCheckpointError(f"header of revision {rev} cannot be read", ns=self._home[rev].ns)
                 for target in self.headers.known[rev].sub.values():
                     self.add(target)
                 for ns, child in self._under.get(rev, {}).items():

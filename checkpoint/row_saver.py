@@ -104,6 +104,7 @@ from checkpoint.rows import (
     Transaction,
     addressed,
     check_above,
+    check_still_there,
     checked_limit,
     claim_of,
     config_of,
@@ -360,6 +361,8 @@ class RowSaver(BaseCheckpointSaver[int]):
                         if rev is None:
                             rev = at_rev
                     if rev is not None:
+                        if rev == at_rev and up_rev is not None:
+                            check_still_there(rows, thread_id, ns, address.space_pk, rev, up_rev)
                         found = existing(rows, address.space_pk, rev)
                 if claim is None:
                     claim = self._claim(thread_id, address)

@@ -437,6 +437,28 @@ def existing(rows: Rows, space_pk: Any, rev: int) -> Found:
     return found
 
 
+def check_still_there(rows: Rows, thread_id: str, ns: str, space_pk: Any, rev: int, up_rev: int) -> None:
+    """Raise `CheckpointNotFoundError` if a nested checkpoint is gone together with the one that a run remembers it from.
+
+    Without the latter nobody but that run knows of it: it may be pruned, above all beside a lane.
+    """
+    if rows.checkpoint(space_pk, rev) is not None:
+        return
+    for above in namespaces_above(ns):
+        address = rows.address(thread_id, above)
+        if (
+            address is not None
+            and address.space_pk is not None
+            and rows.checkpoint(address.space_pk, up_rev) is not None
+        ):
+            return
+    raise CheckpointNotFoundError(
+        f"thread {thread_id!r}: the checkpoint under which a run works in namespace {ns!r} is not stored any more, nor is "
+        f"what it was to go on from; load a newer one",
+        thread_id=thread_id,
+    )
+
+
 def check_above(rows: Rows, thread_id: str, ns: str, found: Found) -> None:
     """Raise if the checkpoint of the namespace above is gone, to which a nested one belongs."""
     row = found.row
@@ -536,10 +558,17 @@ def loaded_from(
     )
 
 
-def works_under_another(step: EncodedStep) -> int | None:
-    """The checkpoint under which the nested one of a step works, if another run made it: it may be gone by now."""
+def relies_on(step: EncodedStep) -> list[int]:
+    """Checkpoints of other namespaces that must still be there when a step is stored: the one that a nested one works
+    under, if another run made it, and all that a lane refers to. What is no head's may be pruned at any time."""
     up_rev, rev = step.commit.up_rev, step.rev
-    return up_rev if rev is not None and up_rev is not None and up_rev >> N_BITS != rev >> N_BITS else None
+    if rev is None:
+        return []
+    is_lane = step.claim.lane
+    needed = list(step.commit.sub.values()) if is_lane else []
+    if up_rev is not None and (is_lane or up_rev >> N_BITS != rev >> N_BITS):
+        needed.append(up_rev)
+    return needed
 
 
 # ---- what a step that cannot be stored is told

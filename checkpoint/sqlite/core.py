@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Final, cast
+from typing import Any, Final, ParamSpec, TypeVar, cast
 from zlib import crc32
 
 from ormsgpack import packb
@@ -52,8 +53,11 @@ from checkpoint.chains import (
 from checkpoint.encryption import EncryptedRows
 from checkpoint.ids import id_to_bytes
 from checkpoint.retention import Keeper, Line, SpaceRow
-from checkpoint.rows import Address, Entry, Found, Head, parent_gone, thread_deleted, works_under_another
+from checkpoint.rows import Address, Entry, Found, Head, parent_gone, relies_on, thread_deleted
 from checkpoint.sqlite.leases import Lease, Terms
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 PART: Final = 800
 """Bytes of a part: with a task path a row of it still fits a 4 KiB page without overflow pages."""
@@ -143,6 +147,28 @@ _DROP_TASK = "DELETE FROM task_writes WHERE space_pk = ? AND rev = ? AND task_id
 
 
 # ---- values of columns
+
+
+def of_their_types(method: Callable[P, T]) -> Callable[P, T]:
+    """For what puts rows together and calls nothing else: values of types that a column never has are damage.
+
+    One bit makes a number a text, and a page in the place of another one has other columns; both are sound to SQLite.
+    """
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise CorruptCheckpointError(f"rows hold values that their columns cannot have ({error})") from error
+
+    return call
+
+
+def check_time(ts: int | str) -> None:
+    """Raise `ValueError` for microseconds that are no time of a calendar."""
+    if type(ts) is not str and not -62_135_596_800_000_000 <= ts < 253_402_300_800_000_000:  # type: ignore[operator]
+        raise ValueError(f"{ts} in the place of a time")
 
 
 def id_column(text: str) -> bytes | str:
@@ -419,8 +445,10 @@ def _write_lane(conn: Any, steps: Sequence[EncodedStep], codec: Codec) -> tuple[
                 # What it shares may have been stored anew since it was loaded.
                 if not all(conn.execute(_HAS_ROW, (space_pk, *ref)).fetchone() for ref in space.header.chains()):
                     raise parent_gone(step)
-                conn.execute(_FORKED, (thread_pk,))
         made.add(step.rev)
+    if made:
+        # So that who has planned what to remove looks again: this may need it.
+        conn.execute(_FORKED, (thread_pk,))
     steps = [step for step in steps if step.rev is not None or step.writes]
     if steps:
         _write_rows(conn, conn.execute, steps, codec, thread_pk, space_pks)
@@ -460,9 +488,9 @@ def _write_rows(
             space_pk = _space_pk(conn, step, thread_pk, space_pks)
         if step.must_exist is not None and execute(_EXISTS, (space_pk, step.must_exist)).fetchone() is None:
             raise parent_gone(step)
-        if step.space.ns and (up_rev := works_under_another(step)) is not None:
-            is_there = execute(_HAS_REV, (up_rev, thread_pk)).fetchone() is not None
-            if not is_there and all(other.rev != up_rev for other in steps):
+        for needed in relies_on(step) if step.space.ns or claim.lane else ():
+            is_there = execute(_HAS_REV, (needed, thread_pk)).fetchone() is not None
+            if not is_there and all(other.rev != needed for other in steps):
                 raise parent_gone(step)
         row = seal(step, codec)
         payloads += _payload_rows(space_pk, step.payloads)
@@ -770,6 +798,7 @@ class Reader:
         found = ((space_pk, self._found(own[0][-2], [row[:-2] for row in own])) for space_pk, own in groups)
         return {space_pk: one for space_pk, one in found if one is not None}
 
+    @of_their_types
     def _found(self, rev: int, rows: list[Any]) -> Found | None:
         if not rows:
             # The row itself always matches, unless its header chain is damaged.
@@ -778,6 +807,9 @@ class Reader:
         parent, up_rev, ts, step, source, run_id, root, seal, above, flags_above = more
         if flags & STUB:
             return None
+        check_time(ts)
+        if type(step) is not int:
+            raise TypeError(f"{step!r:.50} in the place of a step")
         checkpoint_id = id_text(own)
         columns = own, parent_rev, parent, up_rev, ts, step, source, flags, run_id, root
         if seal is not None and seal != row_crc(rev, columns):
@@ -834,6 +866,7 @@ class Reader:
             self._read_chains(space_pk, wanted[at : at + CHANNELS_PER_STATEMENT], stored)
         return stored
 
+    @of_their_types
     def _read_chains(
         self, space_pk: int, wanted: Sequence[tuple[int, int, int]], stored: dict[tuple[int, int], StoredChain]
     ) -> None:
@@ -906,6 +939,7 @@ class Reader:
         return {space_pk: self._tasks(own[0][-2], [row[:-2] for row in own]) for space_pk, own in groups}
 
     @staticmethod
+    @of_their_types
     def _tasks(rev: int, rows: list[Any]) -> list[WriteRow]:
         writes: list[WriteRow] = []
         pieces: list[bytes] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -202,6 +203,55 @@ def test_a_nested_checkpoint_cannot_work_under_a_pruned_one(make: Callable[..., 
         nested.step({"m": 1})
     assert unsound(store.saver) == []
     run.step({"n": 5}).check(store)
+
+
+def test_nor_under_one_of_its_own_lane_that_was_pruned(make: Callable[..., Any]) -> None:
+    store = Store(make(), False)
+    _, beside = laned(store)
+    beside.step({"n": 2})
+    nested = ScriptedRun(store, config("t", "s"), claim=beside.claim, up_rev=beside.rev)
+    store.saver.prune(["t"], keep_forks=False)
+    with pytest.raises(CheckpointNotFoundError):
+        nested.step({"m": 1})
+    assert unsound(store.saver) == []
+
+
+@pytest.mark.parametrize("seed", range(4, 8))
+@pytest.mark.parametrize("policy", [None, Retention(max_checkpoints=1, keep_forks=False)], ids=["prune", "policy"])
+def test_lanes_that_are_pruned_while_they_and_what_is_nested_go_on(
+    make: Callable[..., Any], policy: Retention | None, seed: int
+) -> None:
+    """Whoever finds that something is gone which it needs is refused; what is stored stays sound, whoever planned what."""
+    chance = random.Random(seed)
+    store = Store(make(retention=policy), False)
+    holder, beside = laned(store)
+    nested: dict[int, ScriptedRun] = {}
+    refused = 0
+    for n in range(60):
+        run = chance.choice([holder, beside])
+        try:
+            match chance.choice(["step", "step", "nested", "nested", "prune"]):
+                case "step":
+                    ended = nested.pop(id(run), None)
+                    sub = {"s": ended.rev} if ended is not None and ended.stored else {}
+                    run.step({"l": [*run.values["l"], f"{n}"], "n": n}, sub=sub)
+                case "nested":
+                    child = nested.get(id(run))
+                    if child is None:
+                        where = {"claim": run.claim, "up_rev": run.rev, "at_rev": run.sub.get("s")}
+                        child = nested[id(run)] = ScriptedRun(store, config("t", "s"), **where)
+                    child.step({"m": n})
+                case "prune" if policy is None:
+                    store.saver.prune(["t"], keep=chance.choice([1, 2]), keep_forks=False)
+        except CheckpointNotFoundError:
+            assert run is beside
+            refused += 1
+            nested.pop(id(run), None)
+            beside = ScriptedRun(store)
+            store.saver.open_lane(beside.claim)
+        assert unsound(store.saver, allows_garbage=True) == []
+    assert refused
+    assert store.get_tuple(config()).checkpoint["channel_values"] == holder.values
 
 
 @pytest.mark.parametrize("keep", [1, 2, 5])

@@ -809,3 +809,31 @@ def test_rows_that_are_not_in_the_order_of_their_keys(path: Path) -> None:
         for look in (saver.stats, lambda: list(saver.list(config("t"))), lambda: saver.repair(config("t"))):
             with pytest.raises(CorruptCheckpointError):
                 look()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("flags", b"x"),
+        ("step", b"x"),
+        ("header_root", b"x"),
+        ("parent_rev", b"x"),
+        ("ts", 10**18),
+        ("ts", b"x"),
+        ("id", 5),
+    ],
+)
+def test_values_that_a_column_cannot_have(path: Path, column: str, value: Any) -> None:
+    """One bit makes a number a blob; rows of version 1 have no checksum of their columns."""
+    with SqliteSaver(path) as saver:
+        run = ScriptedRun(Store(saver, False), config("t"))
+        for number in range(4):
+            run.step({"n": number})
+    with closing(sqlite3.connect(path)) as conn, conn:
+        last = "rev = (SELECT max(rev) FROM checkpoints)"
+        conn.execute(f"UPDATE checkpoints SET {column} = ?, row_crc = NULL WHERE {last}", (value,))
+    with SqliteSaver(path) as saver:
+        for read in (saver.get_tuple, saver.load, lambda where: list(saver.list(where))):
+            with pytest.raises(CorruptCheckpointError):
+                read(config("t"))
+        assert {problem.thread_id for problem in saver.verify()} == {"t"}
