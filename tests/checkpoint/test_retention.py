@@ -860,6 +860,34 @@ def test_vacuum(tmp_path: Path) -> None:
     InMemorySaver().vacuum()
 
 
+@pytest.mark.parametrize("is_old", [False, True], ids=["made for it", "after a vacuum"])
+def test_a_file_that_shrinks_by_itself(tmp_path: Path, is_old: bool) -> None:
+    path = tmp_path / "t.sqlite"
+    SqliteSaver(path, auto_vacuum=not is_old).close()
+    with SqliteSaver(path, auto_vacuum=True) as saver:
+        if is_old:
+            saver.vacuum()
+        conn = saver._connections.writer  # type: ignore[union-attr]
+        for remove in (
+            lambda: saver.prune(["t"]),
+            lambda: saver.delete_thread("t"),
+            lambda: saver.delete_for_runs(["r"]),
+        ):
+            run = ScriptedRun(Store(saver, False), durability="async")
+            for n in range(50):
+                run.step({"doc": f"{n}" * 20_000}, run_id="r")
+            (before,) = conn.execute("PRAGMA page_count").fetchone()
+            remove()
+            (after,) = conn.execute("PRAGMA page_count").fetchone()
+            assert after < before / 10
+            assert conn.execute("PRAGMA freelist_count").fetchone() == (0,)
+            assert saver.verify(deep=True) == []
+            saver.delete_thread("t")
+    with SqliteSaver(path) as saver:
+        assert saver.verify(deep=True) == []
+    assert path.stat().st_size < 200_000
+
+
 # ---- policies
 
 
