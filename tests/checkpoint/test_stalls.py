@@ -23,7 +23,7 @@ from checkpoint.serde.encrypted import EncryptedSerializer
 from checkpoint.sqlite import SqliteSaver
 from checkpoint.sqlite.aio import AsyncSqliteSaver
 from checkpoint.turns import BLOCK_BYTES, BLOCK_ELEMENTS
-from pregel.engine import async_driver
+from pregel.engine import async_storing
 from pregel.graph import END, START, StateGraph
 from tests.checkpoint.ciphers import PlainCipher
 from tests.checkpoint.runs import ScriptedRun, Store, config
@@ -333,7 +333,7 @@ def graph_with(saver: Any) -> Any:
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 def test_the_loop_has_a_turn_between_supersteps(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(async_driver, "TURN_S", 0.0)
+    monkeypatch.setattr(async_storing, "TURN_S", 0.0)
 
     async def drive(saver: Any) -> int:
         n_turns = 0
