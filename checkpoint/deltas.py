@@ -389,7 +389,12 @@ def _size_of_one(value: Any, pack: Pack) -> int:
     """Bytes of an element, estimated from a few."""
     step = len(value) // SAMPLE
     some = islice(value if type(value) is list else value.items(), 0, step * SAMPLE, step)
-    return max(1, sum([len(pack(one)[1]) for one in some]) // SAMPLE)
+    size = 0
+    for one in some:
+        size += len(pack(one)[1])
+        if size > BLOCK_BYTES:
+            give_way()
+    return max(1, size // SAMPLE)
 
 
 def in_pieces(value: Any, pack: Pack, long: Look = is_long, *, maps: bool = False) -> Body:

@@ -219,7 +219,7 @@ class RowSaver(BaseCheckpointSaver[int]):
         """Threads that have checkpoints of these runs."""
 
     def _finish_removals(self) -> None:
-        """Remove the rows of threads that have vanished."""
+        """Remove the rows of threads that have vanished, and give back their space if that is asked for."""
 
     @abstractmethod
     def write(self, batch: Sequence[EncodedCommit], *, durability: Durability) -> None:
@@ -805,6 +805,7 @@ class RowSaver(BaseCheckpointSaver[int]):
             n_removed += self._change(thread_id, partial(_pruning, rule))
             if compact:
                 self._compact(thread_id)
+        self._finish_removals()
         return n_removed
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """Fixtures and markers that every test folder sees."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "differs(reference): our rule on purpose, not LangGraph's; the reference names the decision"
     )
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So a shell starts jobs in the background, and they their children: Ctrl-C could not be tested there.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

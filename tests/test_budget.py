@@ -389,6 +389,7 @@ NOT_BEFORE_USE = [
     "logging",
     "opentelemetry",
     "ormsgpack",
+    "pregel.cache.keys",
     "pregel.callbacks",
     "pregel.drawing",
     "pregel.engine.async_driver",

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from checkpoint.base import UnregisteredTypeError
 from checkpoint.serde.msgpack import Serde
-from pregel.engine.contents import of_arguments as digest
+from pregel.engine.contents import of_arguments
 from pregel.func import TaskFunction, entrypoint, task
 from pregel.messages import Message
 from pregel.types import CachePolicy, RetryPolicy, TimeoutPolicy
@@ -360,7 +360,7 @@ DIFFERENT = [
 def test_different_arguments_have_different_digests():
     digests = {}
     for value in DIFFERENT:
-        told = digest(((value,), {}))
+        told = of_arguments(((value,), {}))
         assert told not in digests, (value, digests[told])
         digests[told] = value
 
@@ -375,28 +375,28 @@ def test_values_from_storage_have_the_digests_that_they_had():
         except UnregisteredTypeError:
             continue
         if not isinstance(value, Exception):  # an exception comes back as its text
-            assert digest(((stored,), {})) == digest(((value,), {})), value
+            assert of_arguments(((stored,), {})) == of_arguments(((value,), {})), value
             kept += 1
     assert kept > 35
 
 
 def test_equal_arguments_have_equal_digests():
-    assert digest(((1,), {"a": 1, "b": 2})) == digest(((1,), {"b": 2, "a": 1}))
-    assert digest(((Point(1, {1: "x"}),), {})) == digest(((Point(1, {1: "x"}),), {}))
-    assert digest(((Live(),), {})) == digest(((Live(),), {}))
-    assert digest((("a" * 3,), {})) == digest((("aa" + "aaa"[:1],), {}))
-    assert digest(((1,), {})) != digest(((), {"x": 1}))
+    assert of_arguments(((1,), {"a": 1, "b": 2})) == of_arguments(((1,), {"b": 2, "a": 1}))
+    assert of_arguments(((Point(1, {1: "x"}),), {})) == of_arguments(((Point(1, {1: "x"}),), {}))
+    assert of_arguments(((Live(),), {})) == of_arguments(((Live(),), {}))
+    assert of_arguments((("a" * 3,), {})) == of_arguments((("aa" + "aaa"[:1],), {}))
+    assert of_arguments(((1,), {})) != of_arguments(((), {"x": 1}))
     nested: list[Any] = []
     nested.append(nested)
-    assert digest(((nested,), {})) == digest(((nested,), {}))
+    assert of_arguments(((nested,), {})) == of_arguments(((nested,), {}))
 
 
 def test_digests_are_those_of_another_process():
     """Whatever the hash seed: sets of text have another order there."""
     code = """if True:
-        from pregel.engine.contents import of_arguments as digest
+        from pregel.engine.contents import of_arguments
         from tests.test_func import Point
-        print(digest((({"a", "b", "c"}, Point(1, {"x", "y"}), frozenset("abc")), {"k": {1: "x"}})))"""
+        print(of_arguments((({"a", "b", "c"}, Point(1, {"x", "y"}), frozenset("abc")), {"k": {1: "x"}})))"""
     found = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -413,5 +413,5 @@ def test_digests_are_those_of_another_process():
 def test_arrays_are_told_apart_by_shape_too():
     numpy = pytest.importorskip("numpy")
     one, two = numpy.zeros(4), numpy.zeros((2, 2))
-    assert digest(((one,), {})) == digest(((numpy.zeros(4),), {}))
-    assert len({digest(((a,), {})) for a in (one, two, numpy.ones(4), numpy.zeros(4, "float32"))}) == 4
+    assert of_arguments(((one,), {})) == of_arguments(((numpy.zeros(4),), {}))
+    assert len({of_arguments(((a,), {})) for a in (one, two, numpy.ones(4), numpy.zeros(4, "float32"))}) == 4

@@ -141,13 +141,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 }
 
 # The places that import late (D36): module -> what it may import inside a function. JSON schemas and answers of a type
-# are two more: only they need pydantic, and only when asked for. Pictures and the state API are what most runs never ask
-# for. Spelling is another: only who made a mistake needs it.
+# are two more: only they need pydantic, and only when asked for. Pictures, the state API and keys of caches are what most
+# runs never ask for. Spelling is another: only who made a mistake needs it.
 LAZY_DOORS = {
     "pregel.types": {"pregel._typed"},
     "pregel.runtime": {"pregel._signals"},
     "pregel.graph.compile": {"pregel.drawing.draw", "pregel.graph.jsonschema"},
     "pregel.drawing.draw": {"pregel.drawing.svg"},
+    "pregel.pregel.main": {"pregel.cache.keys"},
     "pregel.pregel._batch": {"pregel.pregel._abatch"},
     "pregel.pregel._description": {"pregel.drawing.draw", "pregel.pregel._jsonschema"},
     "pregel.pregel._request": {"pregel.engine.flights"},

@@ -8,13 +8,15 @@ To read, they are imported by fixed names; what is stored never names one.
 
 from __future__ import annotations
 
+import heapq
 import importlib
 import math
 import sys
 import types
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from itertools import islice
 from typing import Any, Final
 from uuid import UUID
 
@@ -58,7 +60,10 @@ from checkpoint.serde.extensions import (
     Reader,
     Writer,
 )
+from checkpoint.turns import BLOCK_ELEMENTS, in_turns
 
+_SORTED_AT_ONCE: Final = 512
+"""Elements of a large set between two turns of other threads."""
 MAX_PATTERN: Final = 10_000
 """Characters of a regular expression, which is compiled on load."""
 MAX_SETS: Final = 800
@@ -84,9 +89,9 @@ def _decode_tuple(reader: Reader, body: bytes) -> tuple[Any, ...]:
     return tuple(reader.unpack(body))
 
 
-def _sorted_body(value: Iterable[Any], writer: Writer) -> bytes:
-    parts = sorted(map(writer.pack, value))
-    n = len(parts)
+def _sorted_body(value: Collection[Any], writer: Writer) -> bytes:
+    n = len(value)
+    parts = sorted(map(writer.pack, value)) if n <= BLOCK_ELEMENTS else _sorted_in_turns(map(writer.pack, value))
     if n < 16:
         header = bytes((0x90 | n,))
     elif n < 1 << 16:
@@ -94,6 +99,15 @@ def _sorted_body(value: Iterable[Any], writer: Writer) -> bytes:
     else:
         header = b"\xdd" + n.to_bytes(4, "big")
     return header + b"".join(parts)
+
+
+def _sorted_in_turns(parts: Iterable[bytes]) -> list[bytes]:
+    """As `sorted`, which would hold the interpreter until it is done."""
+    rest = in_turns(parts, _SORTED_AT_ONCE)
+    runs: list[list[bytes]] = []
+    while run := sorted(islice(rest, _SORTED_AT_ONCE)):
+        runs.append(run)
+    return list(in_turns(heapq.merge(*runs), _SORTED_AT_ONCE))
 
 
 def _encode_set(value: set[Any], writer: Writer) -> Ext:

@@ -75,6 +75,8 @@ BIG_DELETE: Final = 5000
 """Rows of a thread above which they are removed in several transactions."""
 DELETE_BATCH: Final = 2000
 RUNS_PER_STATEMENT: Final = 500
+PAGES_AT_ONCE: Final = 500
+_INCREMENTAL: Final = 2
 
 _MASK: Final = 0xFFFFFFFF
 
@@ -1408,6 +1410,13 @@ def finish_deletes(conn: Any) -> None:
         while _delete(conn, statement, (thread_pk,)) == DELETE_BATCH:
             pass
         _delete(conn, "DELETE FROM threads WHERE thread_pk = ?", (thread_pk,))
+
+
+def give_back(conn: Any) -> None:
+    """Cut free pages off the end of a file that was made for it, `PAGES_AT_ONCE` in a transaction."""
+    if conn.execute("PRAGMA auto_vacuum").fetchone() == (_INCREMENTAL,):
+        while conn.execute("PRAGMA freelist_count").fetchone()[0]:
+            conn.execute(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})").fetchall()
 
 
 def _delete(conn: Any, statement: str, values: tuple[int, ...]) -> int:

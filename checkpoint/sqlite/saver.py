@@ -224,6 +224,7 @@ class _SqliteSaver(RowSaver):
         read_only: bool = False,
         retention: Retention | None = None,
         secure_delete: bool = False,
+        auto_vacuum: bool = False,
     ) -> None:
         super().__init__(
             serde=serde, max_checkpoint_lag=max_checkpoint_lag, history_writes=history_writes, retention=retention
@@ -233,6 +234,7 @@ class _SqliteSaver(RowSaver):
         self.conn = conn
         self.read_only = read_only
         self._secure_delete = secure_delete
+        self._auto_vacuum = auto_vacuum
         self._open_lock = threading.Lock()
         self._connections: _Connections | None = None
         self._closer: Any = None
@@ -264,6 +266,7 @@ class _SqliteSaver(RowSaver):
         read_only: bool = False,
         retention: Retention | None = None,
         secure_delete: bool = False,
+        auto_vacuum: bool = False,
     ) -> Self:
         """A saver on a file path, for `with` and `async with` alike."""
         return cls(
@@ -275,6 +278,7 @@ class _SqliteSaver(RowSaver):
             read_only=read_only,
             retention=retention,
             secure_delete=secure_delete,
+            auto_vacuum=auto_vacuum,
         )
 
     # ---- opening and closing
@@ -310,6 +314,9 @@ class _SqliteSaver(RowSaver):
         place = connections.path or "the in-memory database"
         version = known_version(connections.writer, place)
         if not self.read_only:
+            if self._auto_vacuum:
+                # Heeded while there are no tables, and by VACUUM.
+                connections.writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connections.set_up_log()
             migrate(connections.writer, place)
             connections.writer.execute("PRAGMA foreign_keys = ON")
@@ -722,6 +729,8 @@ class _SqliteSaver(RowSaver):
     def _finish_removals(self) -> None:
         with self._alone() as connections:
             core.finish_deletes(connections.writer)
+            if self._auto_vacuum:
+                core.give_back(connections.writer)
 
     def delete_thread(self, thread_id: str, *, erase: bool = False) -> None:
         """Remove a thread with all its namespaces. Unknown threads are ignored; a late writer is refused.
@@ -745,6 +754,8 @@ class _SqliteSaver(RowSaver):
         self._settle_all()
         self._finish_removals()
         with self._alone() as connections:
+            if self._auto_vacuum:
+                connections.writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connections.writer.execute("VACUUM")
         if connections.single is None:
             with contextlib.suppress(CheckpointError):
@@ -798,6 +809,7 @@ class SqliteSaver(_SqliteSaver):
         read_only: bool = False,
         retention: Retention | None = None,
         secure_delete: bool = False,
+        auto_vacuum: bool = False,
     ) -> None:
         """
         Args:
@@ -814,6 +826,9 @@ class SqliteSaver(_SqliteSaver):
                 change nothing; whatever would store something raises `ReadOnlyError`.
             retention: what is removed again while threads go on; nothing if None.
             secure_delete: overwrite with zeros what is removed from the file, always.
+            auto_vacuum: give the space of what `prune`, `expire` and deletions remove back to the operating system by
+                themselves. Only a file that is made this way can, or one after a `vacuum()` by such a saver; a commit
+                to it takes 4 to 11 us more.
         """
         super().__init__(
             conn,
@@ -824,6 +839,7 @@ class SqliteSaver(_SqliteSaver):
             read_only=read_only,
             retention=retention,
             secure_delete=secure_delete,
+            auto_vacuum=auto_vacuum,
         )
         self._open()
 
@@ -850,6 +866,7 @@ class AsyncSqliteSaver(_SqliteSaver):
         read_only: bool = False,
         retention: Retention | None = None,
         secure_delete: bool = False,
+        auto_vacuum: bool = False,
     ) -> None:
         """
         Args:
@@ -861,6 +878,7 @@ class AsyncSqliteSaver(_SqliteSaver):
             read_only: as for `SqliteSaver`.
             retention: as for `SqliteSaver`.
             secure_delete: as for `SqliteSaver`.
+            auto_vacuum: as for `SqliteSaver`.
         """
         super().__init__(
             conn,
@@ -871,6 +889,7 @@ class AsyncSqliteSaver(_SqliteSaver):
             read_only=read_only,
             retention=retention,
             secure_delete=secure_delete,
+            auto_vacuum=auto_vacuum,
         )
 
     async def setup(self) -> None:

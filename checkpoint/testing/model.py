@@ -112,6 +112,14 @@ class Model:
         self.stored.append(forked)
         same((self.run.values, self.run.sub), (base.values, base.sub), "what a fork by the saver holds")
 
+    def lane(self) -> None:
+        """The run goes on beside the thread's holder: the newest checkpoint stays what it is."""
+        newest = self.store.load(config(self.thread)).checkpoint_id
+        self.store.saver.open_lane(self.run.claim)
+        for _ in range(self.random.randrange(1, 4)):
+            self.step(self.run)
+        same(self.store.load(config(self.thread)).checkpoint_id, newest, "the newest checkpoint beside a lane")
+
     def play(self, n_operations: int) -> None:
         """Do so many things, then compare everything."""
         for _ in range(n_operations):
@@ -130,6 +138,8 @@ class Model:
                     self.step(self.run, source="fork")
                 elif kind < 0.7 and implements(self.store.saver, "fork"):
                     self.fork(base)
+                elif kind < 0.85 and implements(self.store.saver, "open_lane"):
+                    self.lane()
             elif action < 0.95:
                 self.nested()
             else:

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from checkpoint.base import StepCommit, Version
+from checkpoint.base import StepCommit, TaskWrites, Version
 from pregel._scope import TaskScope
 from pregel.constants import ERROR, ERROR_SOURCE_NODE, INTERRUPT, START
 from pregel.engine import (
@@ -43,7 +43,7 @@ from pregel.engine.effects import Effect, Retry, Start
 from pregel.engine.holding import Holding
 from pregel.engine.hosting import Hosting
 from pregel.engine.program import Node, Write
-from pregel.engine.state import LATER, Phase, Status, Unstored
+from pregel.engine.state import LATER, Phase, RunState, Status, Unstored
 from pregel.engine.task import Task
 from pregel.errors import (
     EngineBug,
@@ -346,27 +346,37 @@ class Run(Holding, Hosting):
         self.kept = None
         if not self.stores:
             return None
-        request = self.request
         held = self._take_held()
-        around = request.parent_run
-        if request.stable_ns:
-            occupancy.leave(self.root.occupied, self.ns)
-        if around is not None and (self.status == "done" or isinstance(self.bubble, ParentCommand)):
-            if not request.stable_ns:
-                # This namespace is not met again: who comes here next time asks the run around it.
-                around.sub_open.update({**self.sub, **self.sub_changed})
-            else:
-                around.sub_open[self.ns] = self.rev
-                if request.deferred:
-                    self.root.finished[self.ns] = snapshot.kept(self)
-        if not request.deferred:
+        if self.request.parent_run is not None:
+            self._tell_around(self.request.parent_run)
+        if not self.request.deferred:
             return snapshot.rows(self, held) if held else None
         if is_torn:
             self.open_runs = []
             return None
+        return self._close_deferred(held)
+
+    def _tell_around(self, around: RunState) -> None:
+        """Nested run: the one around it knows from here on where this one ended."""
+        request = self.request
+        if request.stable_ns:
+            occupancy.leave(self.root.occupied, self.ns)
+        if self.status != "done" and not isinstance(self.bubble, ParentCommand):
+            return
+        if not request.stable_ns:
+            # This namespace is not met again: who comes here next time asks the run around it.
+            around.sub_open.update({**self.sub, **self.sub_changed})
+            return
+        around.sub_open[self.ns] = self.rev
+        if request.deferred:
+            self.root.finished[self.ns] = snapshot.kept(self)
+
+    def _close_deferred(self, held: list[TaskWrites]) -> StepCommit | None:
+        """Durability `exit`: a root run stores all that nested ones have left with it; a nested one leaves what it has."""
         if self.sub_open:
             snapshot.relink(self)
-        if request.parent_run is None:
+        around = self.request.parent_run
+        if around is None:
             for run, writes, is_parked in self._still_open():
                 if not is_parked and (made := snapshot.final(run, writes)) is not None:
                     self.parked.append(made)
@@ -377,12 +387,12 @@ class Run(Holding, Hosting):
                 made.others = self.parked
                 snapshot.unlink(made)
             return made
-        request.parent_run.open_runs += self._still_open()
-        if request.stable_ns:
+        around.open_runs += self._still_open()
+        if self.request.stable_ns:
             made = snapshot.final(self, held)
             if made is not None:
                 self.root.parked.append(made)
-        request.parent_run.open_runs.append(Unstored(self, held, request.stable_ns))
+        around.open_runs.append(Unstored(self, held, self.request.stable_ns))
         return None
 
     def leave(self) -> None:

@@ -18,7 +18,6 @@ from typing_extensions import TypeVar
 from checkpoint.base import RunnableConfig
 from pregel import config as configs
 from pregel._policies import retry_policies
-from pregel.cache.keys import namespace_of
 from pregel.channels import BaseChannel, Topic
 from pregel.constants import START, TASKS
 from pregel.engine.program import PregelNode, Program
@@ -272,9 +271,16 @@ def _checked_cache(cache: Any) -> Any:
 def _cached_under(name: str, node: PregelNode, seen: set[int]) -> Iterator[tuple[str, ...]]:
     """Namespaces of a node in its graph's cache, and of those of nested graphs that use the same."""
     if node.bound is not None:
-        yield namespace_of(name, node.bound.subject)
+        yield _keys().namespace_of(name, node.bound.subject)
     for graph in node.subgraphs:
         if id(graph) not in seen and isinstance(graph, Pregel) and graph.cache is None:
             seen.add(id(graph))
             for inner, below in graph.nodes.items():
                 yield from _cached_under(inner, below, seen)
+
+
+def _keys() -> Any:
+    """What entries of caches are found by, imported when somebody asks."""
+    from pregel.cache import keys  # noqa: PLC0415 - a lazy door
+
+    return keys

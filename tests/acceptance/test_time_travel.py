@@ -379,8 +379,9 @@ def test_a_copy_is_a_sibling(stage: Stage) -> None:
     assert result.parent_config == copied.config
     assert [t.result for t in copied.tasks] == [{"l": ["by hand"]}]
     assert (result.values, result.next) == ({"l": ["in", "a", "by hand"]}, ())
-    with refused(InvalidUpdateError, 5):
-        stage.update([5], "__copy__", original.config)
+    for wrong in (5, ({"l": []},), ({"l": []}, "b?", "task", "more")):
+        with refused(InvalidUpdateError, "__copy__"):
+            stage.update([wrong], "__copy__", original.config)
 
 
 def test_supersteps_of_updates(stage: Stage) -> None:

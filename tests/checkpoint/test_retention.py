@@ -781,24 +781,20 @@ def test_what_is_only_submitted_is_copied(store: Store) -> None:
     assert listed(store, "copy") == ids(*reversed(stored))
 
 
-@pytest.mark.parametrize("n_questions", [0, 1, 2])
-@pytest.mark.parametrize("n_results", [0, 1, 2])
-def test_results_that_are_dropped_leave_the_questions(
-    make: Callable[..., Any], n_results: int, n_questions: int
-) -> None:
+def test_results_that_are_dropped_leave_the_questions(make: Callable[..., Any]) -> None:
     saver = make(history_writes="drop")
-    run = ScriptedRun(Store(saver, False))
-    run.step({"n": 0})
-    for n in range(n_questions):
-        run.tasks(run.task(f"ask{n}", [("__interrupt__", ["?"])], slot=-3))
-    for n in range(n_results):
-        run.tasks(run.task(f"done{n}", [("n", n)]))
-    stored = run.stored[-1]
-    before = sorted(saver.get_tuple(stored.config).pending_writes, key=str)
-    assert len(before) == n_questions + n_results
-    run.step({"n": 1})
-    after = sorted(saver.get_tuple(stored.config).pending_writes, key=str)
-    assert after == [(f"ask{n}", "__interrupt__", ["?"]) for n in range(n_questions)]
+    for n_results, n_questions in itertools.product(range(3), repeat=2):
+        run = ScriptedRun(Store(saver, False), config(f"{n_results} {n_questions}"))
+        run.step({"n": 0})
+        for n in range(n_questions):
+            run.tasks(run.task(f"ask{n}", [("__interrupt__", ["?"])], slot=-3))
+        for n in range(n_results):
+            run.tasks(run.task(f"done{n}", [("n", n)]))
+        stored = run.stored[-1]
+        assert len(saver.get_tuple(stored.config).pending_writes) == n_questions + n_results
+        run.step({"n": 1})
+        after = sorted(saver.get_tuple(stored.config).pending_writes, key=str)
+        assert after == [(f"ask{n}", "__interrupt__", ["?"]) for n in range(n_questions)]
 
 
 def test_erasing(tmp_path: Path) -> None:
@@ -858,6 +854,34 @@ def test_vacuum(tmp_path: Path) -> None:
         asyncio.run(saver.avacuum())
         assert run.store.get_tuple(config()).checkpoint["channel_values"] == run.values
     InMemorySaver().vacuum()
+
+
+@pytest.mark.parametrize("is_old", [False, True], ids=["made for it", "after a vacuum"])
+def test_a_file_that_shrinks_by_itself(tmp_path: Path, is_old: bool) -> None:
+    path = tmp_path / "t.sqlite"
+    SqliteSaver(path, auto_vacuum=not is_old).close()
+    with SqliteSaver(path, auto_vacuum=True) as saver:
+        if is_old:
+            saver.vacuum()
+        conn = saver._connections.writer  # type: ignore[union-attr]
+        for remove in (
+            lambda: saver.prune(["t"]),
+            lambda: saver.delete_thread("t"),
+            lambda: saver.delete_for_runs(["r"]),
+        ):
+            run = ScriptedRun(Store(saver, False), durability="async")
+            for n in range(50):
+                run.step({"doc": f"{n}" * 20_000}, run_id="r")
+            (before,) = conn.execute("PRAGMA page_count").fetchone()
+            remove()
+            (after,) = conn.execute("PRAGMA page_count").fetchone()
+            assert after < before / 10
+            assert conn.execute("PRAGMA freelist_count").fetchone() == (0,)
+            assert saver.verify(deep=True) == []
+            saver.delete_thread("t")
+    with SqliteSaver(path) as saver:
+        assert saver.verify(deep=True) == []
+    assert path.stat().st_size < 200_000
 
 
 # ---- policies

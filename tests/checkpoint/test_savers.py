@@ -227,6 +227,16 @@ def test_a_serializer_of_another_format_reads_what_it_wrote(plain: Store, is_enc
     assert [loaded.values["go"] for loaded in plain.history(config(), channels=["go"])] == [None, None]
 
 
+def test_a_config_that_names_no_thread(store: Store) -> None:
+    for where in ({}, {"configurable": None}, {"configurable": {}}, {"configurable": {"thread_id": None}}):
+        with pytest.raises(ValueError, match="thread_id"):
+            store.get_tuple(where)
+        with pytest.raises(ValueError, match="thread_id"):
+            store.load(where)
+        with pytest.raises(ValueError, match="thread_id"):
+            store.put(where, checkpoint({"a": 1}), LOOP, {"a": 1})
+
+
 def test_a_put_shares_what_did_not_change(store: Store) -> None:
     """Values that a put does not name as new are stored once, large or small; under another version they are new."""
     values: dict[str, Any] = {"doc": "x" * 5_000, "small": 1, "n": 0}

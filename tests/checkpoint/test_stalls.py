@@ -23,7 +23,7 @@ from checkpoint.serde.encrypted import EncryptedSerializer
 from checkpoint.sqlite import SqliteSaver
 from checkpoint.sqlite.aio import AsyncSqliteSaver
 from checkpoint.turns import BLOCK_BYTES, BLOCK_ELEMENTS
-from pregel.engine import async_driver
+from pregel.engine import async_storing
 from pregel.graph import END, START, StateGraph
 from tests.checkpoint.ciphers import PlainCipher
 from tests.checkpoint.runs import ScriptedRun, Store, config
@@ -300,6 +300,17 @@ def test_a_long_text_that_is_damaged_is_refused(damage: bytes) -> None:
         serde.loads(body[:5] + b"\x80" * (len(body) - 5))
 
 
+def test_a_large_set_is_sorted_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    serde = InMemorySaver().serde
+    value = {f"e{n * 7919 % 10_007}" for n in range(10_007)}
+    work = Work(monkeypatch)
+    body = serde.dumps(value)
+    assert work.turns >= 2 * (len(value) // 512)
+    assert serde.loads(body) == value
+    assert body.endswith(b"".join(sorted(map(serde.dumps, value))))
+    assert serde.dumps({f"e{n}" for n in range(10_007)}) == body
+
+
 # ---- the event loop
 
 
@@ -322,7 +333,7 @@ def graph_with(saver: Any) -> Any:
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 def test_the_loop_has_a_turn_between_supersteps(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(async_driver, "TURN_S", 0.0)
+    monkeypatch.setattr(async_storing, "TURN_S", 0.0)
 
     async def drive(saver: Any) -> int:
         n_turns = 0

@@ -15,7 +15,7 @@ import pydantic
 import pytest
 
 from pregel.engine import repeat
-from pregel.engine.contents import of_input as digest_of
+from pregel.engine.contents import of_input
 from pregel.engine.repeat import Called
 from pregel.errors import RunIdReusedError
 from pregel.messages import Message
@@ -233,7 +233,7 @@ DIFFERENT: list[Any] = [
 
 
 def test_different_inputs_differ():
-    digests = [digest_of(value) for value in DIFFERENT]
+    digests = [of_input(value) for value in DIFFERENT]
     doubles = [
         (a, b) for n, a in enumerate(DIFFERENT) for m, b in enumerate(DIFFERENT) if n < m and digests[n] == digests[m]
     ]
@@ -250,17 +250,17 @@ def test_different_inputs_differ():
     ],
 )
 def test_equal_inputs_are_equal(one, other):
-    assert digest_of(one) == digest_of(other)
+    assert of_input(one) == of_input(other)
 
 
 def test_objects_without_content_count_as_their_type():
-    assert digest_of(SimpleNamespace(a=1)) == digest_of(SimpleNamespace(a=2)) != digest_of(object())
+    assert of_input(SimpleNamespace(a=1)) == of_input(SimpleNamespace(a=2)) != of_input(object())
 
 
 def test_an_input_that_contains_itself():
     loop: list[Any] = [1]
     loop += [loop, {"again": loop}]
-    assert digest_of(loop) == digest_of(loop) != digest_of([1])
+    assert of_input(loop) == of_input(loop) != of_input([1])
 
 
 def test_every_process_makes_the_same():
@@ -268,4 +268,4 @@ def test_every_process_makes_the_same():
     there = {
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in "ab"
     }
-    assert there == {digest_of({"b": [1, None, "c"], "a": {"z", "y", "x"}}) + "\n"}
+    assert there == {of_input({"b": [1, None, "c"], "a": {"z", "y", "x"}}) + "\n"}

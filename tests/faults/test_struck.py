@@ -160,7 +160,7 @@ def test_a_commit_that_is_struck_between_two_bytecodes(tmp_path: Path) -> None:
 
 
 PROGRAM = """
-import asyncio, operator, signal, sys, threading
+import asyncio, operator, sys, threading
 from typing import Annotated, TypedDict
 from checkpoint.sqlite import SqliteSaver
 from pregel.graph import START, StateGraph
@@ -182,7 +182,6 @@ def build(saver):
     return builder.compile(checkpointer=saver)
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is started without it
     how, path, durability = sys.argv[1:]
     thread = {"configurable": {"thread_id": "t"}}
     with SqliteSaver.from_conn_string(path) as saver:
