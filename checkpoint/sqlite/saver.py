@@ -1,7 +1,7 @@
 """`SqliteSaver` and `AsyncSqliteSaver`: connections, threads, the queue of writes, the WAL.
 
 Decides on which thread and connection a statement runs, when a write is durable, and when the WAL is folded back.
-Decides nothing about rows: `core` has the SQL, `checkpoint.row_saver` the interface.
+Decides nothing about rows: `commits`, `reader` and `writer` have the SQL, `checkpoint.row_saver` the interface.
 
 One writer connection behind a lock; up to `MAX_READERS` read connections; one connection for WAL checkpoints. Under
 `"async"` durability with a lag of 1, a small commit goes out on the calling thread at once if the lock is free
@@ -56,7 +56,7 @@ from checkpoint.chains import EncodedStep
 from checkpoint.retention import Retention
 from checkpoint.row_saver import HistoryWrites, RowSaver
 from checkpoint.rows import Address, refuse_stale
-from checkpoint.sqlite import core, leases, opening
+from checkpoint.sqlite import commits, leases, opening, reader, writer
 from checkpoint.sqlite.migrations import check_sqlite, known_version, migrate, read_as_newest
 from checkpoint.sqlite.scan import Mender, Scanner, readable
 from checkpoint.workers import LoopThread, Worker
@@ -320,7 +320,7 @@ class _SqliteSaver(RowSaver):
             connections.set_up_log()
             migrate(connections.writer, place)
             connections.writer.execute("PRAGMA foreign_keys = ON")
-            core.finish_deletes(connections.writer)
+            writer.finish_deletes(connections.writer)
         elif version == 0:
             raise SaverOpenError(f"{place} has no checkpoints, nor their tables; check the path", path=place)
 
@@ -474,9 +474,9 @@ class _SqliteSaver(RowSaver):
                 refuse_stale(step)
         try:
             if self._terms is None and self._keeper is None:
-                core.store(connections.writer, steps, self._codec())
+                commits.store(connections.writer, steps, self._codec())
             else:
-                core.store(connections.writer, steps, self._codec(), self._terms, self._keeper)
+                commits.store(connections.writer, steps, self._codec(), self._terms, self._keeper)
         except BaseException as error:
             connections.note_failure(error)
             # An interrupt that came after the commit has spoiled nothing.
@@ -511,7 +511,7 @@ class _SqliteSaver(RowSaver):
         with contextlib.suppress(sqlite3.Error, SaverClosedError), connections.write_lock:
             connections.check_process()
             connections.set_mode("normal")
-            core.give_up_lease(connections.writer, claim)
+            commits.give_up_lease(connections.writer, claim)
             claim.lease = None
 
     def _settle(self, thread_id: str) -> None:
@@ -646,16 +646,16 @@ class _SqliteSaver(RowSaver):
             yield Scanner(tx.conn), Mender(tx.conn)
 
     @contextmanager
-    def _reading(self) -> Iterator[core.Reader]:
+    def _reading(self) -> Iterator[reader.Reader]:
         with readable(), self._view() as rows:
             yield rows
 
     @contextmanager
-    def _view(self) -> Iterator[core.Reader]:
+    def _view(self) -> Iterator[reader.Reader]:
         connections = self._live()
         if connections.single is not None:
             with connections.write_lock:
-                yield self._opened(core.Reader(connections.single))
+                yield self._opened(reader.Reader(connections.single))
             return
         with connections.reader_slots:
             try:
@@ -666,7 +666,7 @@ class _SqliteSaver(RowSaver):
             try:
                 try:
                     conn.execute("BEGIN")
-                    yield self._opened(core.Reader(conn))
+                    yield self._opened(reader.Reader(conn))
                 except sqlite3.Error as error:
                     fails = _has_code(error, sqlite3.SQLITE_IOERR)
                     raise
@@ -685,7 +685,7 @@ class _SqliteSaver(RowSaver):
                     connections.readers.append(conn)
 
     @contextmanager
-    def _writing(self) -> Iterator[core.Writer]:
+    def _writing(self) -> Iterator[writer.Writer]:
         self._check_writable()
         connections = self._live()
         with connections.write_lock:
@@ -693,7 +693,7 @@ class _SqliteSaver(RowSaver):
             conn = connections.writer
             try:
                 conn.execute("BEGIN IMMEDIATE")
-                yield self._opened(core.Writer(conn))
+                yield self._opened(writer.Writer(conn))
                 conn.execute("COMMIT")
             except BaseException as error:
                 connections.note_failure(error)
@@ -711,7 +711,7 @@ class _SqliteSaver(RowSaver):
 
     def _threads_of(self, run_ids: Sequence[str]) -> list[str]:
         with self._reading() as rows:
-            return core.threads_of(rows.conn, run_ids)
+            return writer.threads_of(rows.conn, run_ids)
 
     @contextmanager
     def _alone(self) -> Iterator[_Connections]:
@@ -728,9 +728,9 @@ class _SqliteSaver(RowSaver):
 
     def _finish_removals(self) -> None:
         with self._alone() as connections:
-            core.finish_deletes(connections.writer)
+            writer.finish_deletes(connections.writer)
             if self._auto_vacuum:
-                core.give_back(connections.writer)
+                writer.give_back(connections.writer)
 
     def delete_thread(self, thread_id: str, *, erase: bool = False) -> None:
         """Remove a thread with all its namespaces. Unknown threads are ignored; a late writer is refused.

@@ -1,6 +1,6 @@
 """`Scan` over a connection: every row of the file, page by page, with a verdict instead of an error. And its repair.
 
-Decides statements and how the parts of a body are put together; as in `core`, everything is bound. A connection inside
+Decides statements and how the parts of a body are put together; as in `reader`, everything is bound. A connection inside
 a transaction gives one consistent view.
 
 Errors of SQLite that mean damage become `CorruptCheckpointError` here (and in `readable`, for who reads otherwise):
@@ -22,13 +22,13 @@ from zlib import crc32
 from checkpoint.base import CorruptCheckpointError
 from checkpoint.chains import CheckpointRow, WriteRow
 from checkpoint.scan import Chain, ScannedBody, ScannedCheckpoint, ScannedSpace, ScannedTask, ScannedThread
-from checkpoint.sqlite import core
+from checkpoint.sqlite import columns, reader, tables, writer
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _MASK: Final = 0xFFFFFFFF
-_MAX_PARTS: Final = -(-core.PARTED_LIMIT // core.PART)
+_MAX_PARTS: Final = -(-columns.PARTED_LIMIT // columns.PART)
 _DAMAGE_CODES: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -53,7 +53,7 @@ def _is_damage(error: sqlite3.DatabaseError) -> bool:
 
 
 def _readable(method: Callable[P, T]) -> Callable[P, T]:
-    typed = core.of_their_types(method)
+    typed = columns.of_their_types(method)
 
     @wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -119,7 +119,7 @@ class Scanner:
 
     def place(self, space_pk: int) -> tuple[int, str]:
         """As `Scan.place`."""
-        return core.Reader(self.conn).place(space_pk)
+        return reader.Reader(self.conn).place(space_pk)
 
     @_readable
     def identity(self, space_pk: int, rev: int) -> tuple[str, int] | None:
@@ -127,7 +127,7 @@ class Scanner:
         row = self.conn.execute(
             "SELECT id, flags FROM checkpoints WHERE space_pk = ? AND rev = ?", (space_pk, rev)
         ).fetchone()
-        return None if row is None else (core.id_text(row[0]), row[1])
+        return None if row is None else (columns.id_text(row[0]), row[1])
 
     @_readable
     def headers(self, space_pk: int, after: int | None, limit: int) -> list[ScannedCheckpoint]:
@@ -201,7 +201,7 @@ class Scanner:
     @_readable
     def writes(self, space_pk: int, after: tuple[int, str, int] | None, limit: int, n_bytes: int) -> list[ScannedTask]:
         """As `Scan.writes`."""
-        key = (-1, "", 0) if after is None else (after[0], core.id_column(after[1]), after[2])
+        key = (-1, "", 0) if after is None else (after[0], columns.id_column(after[1]), after[2])
         rows = self._page(
             "SELECT rev, task_id, slot, part, task_path, tag, crc, data FROM task_writes WHERE space_pk = ? "
             "AND (rev, task_id, slot) > (?, ?, ?) UNION ALL "
@@ -216,9 +216,9 @@ class Scanner:
         found: list[ScannedTask] = []
         for (rev, task, slot), parts in _groups(rows, key=3):
             _, path, tag, crc, _ = parts[0]
-            task_id = core.id_text(task)
+            task_id = columns.id_text(task)
             body = b"".join([part[-1] for part in parts])
-            is_sound = core.is_task_sound(crc, rev, slot, task, path, tag, body)
+            is_sound = columns.is_task_sound(crc, rev, slot, task, path, tag, body)
             damage = _damage(f"writes of task {task_id!r}, slot {slot}", parts, is_sound)
             found.append(ScannedTask(WriteRow(rev, task_id, slot, path or "", tag, body), damage))
         return _onward("task_writes", found, after, lambda one: (one.row.rev, one.row.task_id, one.row.slot), _task_key)
@@ -240,15 +240,15 @@ class Scanner:
         rows = self.conn.execute(
             f"SELECT id, rev FROM aliases WHERE space_pk = ? {'' if after is None else 'AND id > ?'} "
             f"ORDER BY id LIMIT ?",
-            (space_pk, limit) if after is None else (space_pk, core.id_column(after), limit),
+            (space_pk, limit) if after is None else (space_pk, columns.id_column(after), limit),
         ).fetchall()
-        found = [(core.id_text(stored), rev) for stored, rev in rows]
+        found = [(columns.id_text(stored), rev) for stored, rev in rows]
         return _onward("aliases", found, after, lambda one: one[0], _id_key)
 
     @_readable
     def alias(self, space_pk: int, checkpoint_id: str) -> int | None:
         """As `Scan.alias`."""
-        return core.Reader(self.conn).alias(space_pk, checkpoint_id)
+        return reader.Reader(self.conn).alias(space_pk, checkpoint_id)
 
     def file_problems(self) -> list[str]:
         """As `Scan.file_problems`."""
@@ -295,7 +295,7 @@ class Scanner:
         return rows
 
 
-class Mender(core.Writer):
+class Mender(writer.Writer):
     """What a repair may do, as `checkpoint.repair.Mending`."""
 
     __slots__ = ()
@@ -303,7 +303,7 @@ class Mender(core.Writer):
     def remove_alias(self, space_pk: int, checkpoint_id: str) -> None:
         """As `Mending.remove_alias`."""
         self.conn.execute(
-            "DELETE FROM aliases WHERE space_pk = ? AND id = ?", (space_pk, core.id_column(checkpoint_id))
+            "DELETE FROM aliases WHERE space_pk = ? AND id = ?", (space_pk, columns.id_column(checkpoint_id))
         )
 
     def remove_checkpoint(self, space_pk: int, rev: int) -> None:
@@ -313,7 +313,7 @@ class Mender(core.Writer):
 
     def remove_write(self, space_pk: int, rev: int, task_id: str, slot: int) -> None:
         """As `Mending.remove_write`."""
-        core.drop_task(self.conn, space_pk, rev, core.id_column(task_id), slot)
+        tables.drop_task(self.conn, space_pk, rev, columns.id_column(task_id), slot)
 
     def remove_rows(self, space_pk: int, number: int, root: int, first: int) -> None:
         """As `Mending.remove_rows`."""
@@ -341,7 +341,7 @@ def _onward(
 
 def _id_key(checkpoint_id: str) -> Any:
     # Texts come before blobs.
-    stored = core.id_column(checkpoint_id)
+    stored = columns.id_column(checkpoint_id)
     return isinstance(stored, bytes), stored
 
 
@@ -355,9 +355,9 @@ def _checkpoint(row: Any) -> ScannedCheckpoint:
     found = CheckpointRow._make(
         (
             rev,
-            core.id_text(own),
+            columns.id_text(own),
             parent_rev,
-            None if parent is None else core.id_text(parent),
+            None if parent is None else columns.id_text(parent),
             *rest,
             header,
             None if metadata is None else metadata.decode("utf-8", "replace"),
@@ -374,12 +374,12 @@ def _checkpoint(row: Any) -> ScannedCheckpoint:
     ):
         if type(number) is not int:
             raise TypeError(f"{number!r:.50} in the place of a number")
-    core.check_time(found.ts)
+    columns.check_time(found.ts)
     damage: str | None = None
-    if core.header_crc(rev, header, metadata) != crc:
-        damage = core.header_damage(rev)
-    elif seal is not None and seal != core.row_crc(rev, (own, parent_rev, parent, *rest)):
-        damage = core.row_damage(rev)
+    if columns.header_crc(rev, header, metadata) != crc:
+        damage = columns.header_damage(rev)
+    elif seal is not None and seal != columns.row_crc(rev, (own, parent_rev, parent, *rest)):
+        damage = columns.row_damage(rev)
     return ScannedCheckpoint(found, damage)
 
 

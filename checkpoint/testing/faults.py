@@ -41,7 +41,7 @@ from types import SimpleNamespace, TracebackType
 from typing import Any, Final, Literal, NamedTuple, Self
 
 from checkpoint import ids
-from checkpoint.sqlite import core
+from checkpoint.sqlite import commits, reader, writer
 from checkpoint.sqlite import saver as saver_module
 
 BOUNDARIES: Final[Mapping[str, str]] = {
@@ -461,7 +461,7 @@ def clock(now_ns: Callable[[], int]) -> Iterator[None]:
     """Let the wall clock of ids, times and claims be `now_ns()`, nanoseconds since 1970, while the block runs."""
     shown: Any = SimpleNamespace(time_ns=now_ns, time=lambda: now_ns() / 1e9)
     name = "time"
-    places = ids, core
+    places = ids, commits, reader, writer
     before = [getattr(place, name) for place in places]
     for place in places:
         setattr(place, name, shown)

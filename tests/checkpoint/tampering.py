@@ -6,7 +6,8 @@ import sqlite3
 from typing import Any
 from zlib import crc32
 
-from checkpoint.sqlite.core import amend, header_crc, task_crc
+from checkpoint.sqlite.columns import header_crc, task_crc
+from checkpoint.sqlite.tables import amend
 
 
 def repair_checksums(conn: sqlite3.Connection) -> None:

@@ -142,7 +142,7 @@ def test_a_given_connection_is_only_read(path: Path) -> None:
 CHILD = """
 import os, sys
 from checkpoint.base import ReadOnlyError, SaverOpenError
-from checkpoint.sqlite import SqliteSaver, core, migrations, opening, saver
+from checkpoint.sqlite import SqliteSaver, migrations, opening, saver
 from checkpoint import cli
 if os.getuid() == 0:
     os.setgroups([])

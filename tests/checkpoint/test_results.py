@@ -20,7 +20,7 @@ import pytest
 from checkpoint.base import CorruptCheckpointError, ReadOnlyError
 from checkpoint.cli import main
 from checkpoint.serde.encrypted import EncryptedSerializer
-from checkpoint.sqlite import SqliteSaver, core
+from checkpoint.sqlite import SqliteSaver, columns
 from tests.checkpoint.ciphers import BindingCipher
 from tests.checkpoint.runs import ScriptedRun, Store, config
 
@@ -49,7 +49,7 @@ def places(saver: SqliteSaver) -> tuple[list[str], list[str]]:
     conn = saver._connections.writer  # type: ignore[union-attr]
     beside = conn.execute("SELECT task_id FROM checkpoints WHERE task_id IS NOT NULL ORDER BY rev").fetchall()
     apart = conn.execute("SELECT task_id FROM task_writes WHERE slot = 0 AND part = 0 ORDER BY rev, task_id").fetchall()
-    return [core.id_text(row[0]) for row in beside], [core.id_text(row[0]) for row in apart]
+    return [columns.id_text(row[0]) for row in beside], [columns.id_text(row[0]) for row in apart]
 
 
 def written(saver: Any, where: Any) -> list[tuple[str, str, Any]]:

@@ -32,7 +32,7 @@ from checkpoint.memory import InMemorySaver
 from checkpoint.retention import SWEEP_EVERY, Keeper
 from checkpoint.row_saver import RowSaver
 from checkpoint.serde.encrypted import EncryptedSerializer
-from checkpoint.sqlite import SqliteSaver, core
+from checkpoint.sqlite import SqliteSaver, columns
 from checkpoint.sqlite.aio import AsyncSqliteSaver
 from checkpoint.testing.script import checkpoint
 from pregel.graph import END, START, StateGraph
@@ -531,8 +531,8 @@ def test_a_body_of_many_rows_goes_in_several_transactions(
     """Also one that takes more rows than a transaction may change; nobody ever takes half of it for damaged data."""
     monkeypatch.setattr(RowSaver, "_batch", batch)
     if n_bytes < 10**6:
-        monkeypatch.setattr(core, "LARGE_PART", 4096)  # 40 parts, as of 10 MB
-        monkeypatch.setattr(core, "PARTED_LIMIT", 4096)
+        monkeypatch.setattr(columns, "LARGE_PART", 4096)  # 40 parts, as of 10 MB
+        monkeypatch.setattr(columns, "PARTED_LIMIT", 4096)
     path = tmp_path / "t.sqlite"
     with SqliteSaver(path, serde=serde) as saver, SqliteSaver(path, serde=serde) as other:
         run = ScriptedRun(Store(saver, False))
@@ -746,7 +746,7 @@ def test_every_state_of_a_deletion_of_runs_can_be_read(
 
 
 def test_copies(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("checkpoint.sqlite.core.BIG_DELETE", 0)
+    monkeypatch.setattr("checkpoint.sqlite.writer.BIG_DELETE", 0)
     run = ScriptedRun(store)
     stored = line(run, 3)
     old = ScriptedRun(store, config("copy"))

@@ -21,7 +21,7 @@ from checkpoint.base import (
     SaverClosedError,
     SchemaVersionError,
 )
-from checkpoint.sqlite import AsyncSqliteSaver, SqliteSaver, core
+from checkpoint.sqlite import AsyncSqliteSaver, SqliteSaver, columns, commits, writer
 from checkpoint.sqlite import saver as saver_module
 from checkpoint.sqlite.migrations import APPLICATION_ID
 from checkpoint.testing.script import checkpoint
@@ -286,7 +286,7 @@ def test_large_bodies_come_in_parts(path: Path) -> None:
         run.step({"text": text}, writes=[task])
         for table in ("payloads", "task_writes"):
             query = f"SELECT max(length(data)) FROM {table}"
-            assert saver._connections.writer.execute(query).fetchone() == (core.LARGE_PART,)  # type: ignore[union-attr]
+            assert saver._connections.writer.execute(query).fetchone() == (columns.LARGE_PART,)  # type: ignore[union-attr]
         assert saver.verify(deep=True) == []
         run.stored[-1].check(run.store)
         earlier = saver.get_tuple(run.stored[0].config)
@@ -408,7 +408,7 @@ def test_an_interrupt_of_who_waits_loses_nothing(
     run = ScriptedRun(Store(grouping, False))
     run.step({"l": []})
     acks = submitted(grouping, run, 3)
-    store = core.store
+    store = commits.store
 
     def interrupted(conn: Any, steps: Any, codec: Any) -> None:
         if when == "after the commit":
@@ -416,7 +416,7 @@ def test_an_interrupt_of_who_waits_loses_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(core, "store", interrupted)
+        patch.setattr(commits, "store", interrupted)
         with pytest.raises(KeyboardInterrupt):
             acks[0].result()
     assert run.claim.poisoned is None
@@ -638,8 +638,8 @@ def test_damage_in_a_page_of_a_listing_has_its_place(path: Path) -> None:
 @pytest.mark.parametrize("n_steps", [1, 3, 30])
 def test_large_threads_are_deleted_in_batches(path: Path, monkeypatch: pytest.MonkeyPatch, n_steps: int) -> None:
     """Few checkpoints may have many rows, too."""
-    monkeypatch.setattr(core, "BIG_DELETE", 10)
-    monkeypatch.setattr(core, "DELETE_BATCH", 7)
+    monkeypatch.setattr(writer, "BIG_DELETE", 10)
+    monkeypatch.setattr(writer, "DELETE_BATCH", 7)
     with SqliteSaver(path) as saver:
         run = ScriptedRun(Store(saver, False), durability="async")
         loop(run, n_steps)

@@ -128,7 +128,7 @@ def upkeep(path: str, what: str, fault: Any = None) -> Any:
             elif what == "delete":
                 saver.delete_thread("t")
             elif what == "delete in batches":
-                saver_module.core.BIG_DELETE, saver_module.core.DELETE_BATCH = 2, 3  # type: ignore[misc]
+                saver_module.writer.BIG_DELETE, saver_module.writer.DELETE_BATCH = 2, 3  # type: ignore[misc]
                 saver.delete_thread("t")
             else:
                 saver.prune(["t"], keep=2)

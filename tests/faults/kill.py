@@ -30,7 +30,7 @@ from typing import Annotated, Any
 from typing_extensions import TypedDict
 
 from checkpoint.base import INTERRUPT, WRITES_IDX_MAP
-from checkpoint.sqlite import SqliteSaver, core
+from checkpoint.sqlite import SqliteSaver, columns
 from checkpoint.testing.faults import CrashAt, ForkServer, Record, inject
 from pregel import _scope
 from pregel.constants import END, START
@@ -354,9 +354,9 @@ class Stored:
                 "SELECT task_id FROM task_writes WHERE slot = 0 UNION "
                 "SELECT task_id FROM checkpoints WHERE task_id IS NOT NULL"
             )
-            self.outputs = {core.id_text(id_) for (id_,) in tasks}
+            self.outputs = {columns.id_text(id_) for (id_,) in tasks}
             asked = conn.execute("SELECT rev, task_id FROM task_writes WHERE slot = -3")
-            self.questions = {(rev, core.id_text(id_)) for rev, id_ in asked}
+            self.questions = {(rev, columns.id_text(id_)) for rev, id_ in asked}
         finally:
             conn.close()
 
