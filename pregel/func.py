@@ -39,7 +39,6 @@ from pregel._call import (
 from pregel._policies import retry_policies
 from pregel._scope import TaskScope
 from pregel._subgraphs import find_subgraphs
-from pregel.cache.keys import namespace_of
 from pregel.channels import EphemeralValue, LastValue
 from pregel.constants import END, MISSING, PREVIOUS, RETURN, START
 from pregel.errors import shown
@@ -140,13 +139,18 @@ class TaskFunction(Generic[P, T]):
         future: SyncAsyncFuture[T] = scope.spawn(self._node, (args, kwargs))
         return future
 
+    def _namespace(self) -> tuple[str, str, str]:
+        from pregel.cache.keys import namespace_of  # noqa: PLC0415 - a lazy door
+
+        return namespace_of(self.__name__, self.func)
+
     def clear_cache(self, cache: BaseCache[Any]) -> None:
         """Forget what the cache has of this task, for all arguments."""
-        cache.clear([namespace_of(self.__name__, self.func)])
+        cache.clear([self._namespace()])
 
     async def aclear_cache(self, cache: BaseCache[Any]) -> None:
         """Async form of `clear_cache`."""
-        await cache.aclear([namespace_of(self.__name__, self.func)])
+        await cache.aclear([self._namespace()])
 
     def __repr__(self) -> str:
         return f"<task {self.__name__!r}>"

@@ -154,6 +154,7 @@ LAZY_DOORS = {
     "pregel.pregel._request": {"pregel.engine.flights"},
     "pregel.pregel._runs": {"pregel.engine.async_driver"},
     "pregel.pregel._threads": {"pregel.engine.inbox", "pregel.pregel._explain", "pregel.pregel._state_api"},
+    "pregel.func": {"pregel.cache.keys"},
     "pregel.engine.workers": {"concurrent.futures"},
     "pregel.errors": {"difflib"},
     "checkpoint": {"checkpoint.sqlite"},

@@ -106,7 +106,7 @@ def test_calls_of_a_commit(keep: bool) -> None:
         finally:
             sys.setprofile(None)
         saver.write([encoded])
-    assert calls["call"] <= 30 * (30 if keep else 26)
+    assert calls["call"] <= 30 * (31 if keep else 26)
     assert calls["c_call"] <= 30 * (54 if keep else 48)
 
 
