@@ -88,7 +88,6 @@ def store(
     """Write steps of one claim in one transaction, and let `keeper` remove what need not stay any more. The connection
     must have no transaction open. `terms`: of the lease that the run has with its claim, if any.
 
-
     Raises `ThreadBusyError` (another process has a lease), `CheckpointConflictError` (claim or head missed),
     `ThreadDeletedError`, `CheckpointNotFoundError`, or what SQLite raises; nothing is stored then. On return the claim
     is held and the keys of new namespaces are known.

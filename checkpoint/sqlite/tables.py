@@ -56,15 +56,18 @@ DROP_RESULTS = "DELETE FROM task_writes WHERE space_pk = ? AND rev = ? AND slot 
 _DROP_TASK = "DELETE FROM task_writes WHERE space_pk = ? AND rev = ? AND task_id = ? AND slot = ?"
 
 
-def amend(conn: Any, space_pk: int, rev: int, **changes: Any) -> None:
+def amend(conn: Any, space_pk: int, rev: int, *, flag: int = 0, **changes: Any) -> None:
     """Change columns of a checkpoint's row, and its checksum with them. A row that does not check out will not do so
-    afterwards."""
+    afterwards. `flag`: is set beside those that are."""
     found = conn.execute(_SELECT_ROW, (space_pk, rev)).fetchone()
     if found is None:
         return
     *before, seal = found
+    known = dict(zip(ROW_COLUMNS, before, strict=True))
+    if flag:
+        changes["flags"] = known["flags"] | flag
     if seal is None or seal == row_crc(rev, before):
-        after = {**dict(zip(ROW_COLUMNS, before, strict=True)), **changes}
+        after = {**known, **changes}
         changes["row_crc"] = row_crc(rev, [after[column] for column in ROW_COLUMNS])
     columns = ", ".join(f"{column} = ?" for column in changes)
     conn.execute(f"UPDATE checkpoints SET {columns} WHERE space_pk = ? AND rev = ?", (*changes.values(), space_pk, rev))

@@ -253,28 +253,22 @@ class Writer(Reader):
         """As `Upkeep.mark_pruned`."""
         changes: dict[str, Any] = {"up_rev": None} if up else {}
         if parent:
-            changes |= {"parent_rev": to, "flags": self._flags(space_pk, rev) | PARENT_PRUNED}
+            changes |= {"parent_rev": to, "flag": PARENT_PRUNED}
         if changes:
             amend(self.conn, space_pk, rev, **changes)
 
     def mark_thinned(self, space_pk: int, rev: int) -> None:
         """As `Upkeep.mark_thinned`."""
-        amend(self.conn, space_pk, rev, flags=self._flags(space_pk, rev) | THINNED)
-
-    def _flags(self, space_pk: int, rev: int) -> int:
-        row = self.conn.execute(
-            "SELECT flags FROM checkpoints WHERE space_pk = ? AND rev = ?", (space_pk, rev)
-        ).fetchone()
-        return 0 if row is None else row[0]
+        amend(self.conn, space_pk, rev, flag=THINNED)
 
     def drop_checkpoint(self, space_pk: int, rev: int, *, stub: bool) -> int:
         """As `Upkeep.drop_checkpoint`."""
         row = self.conn.execute(
-            "SELECT id, header, flags FROM checkpoints WHERE space_pk = ? AND rev = ?", (space_pk, rev)
+            "SELECT id, header FROM checkpoints WHERE space_pk = ? AND rev = ?", (space_pk, rev)
         ).fetchone()
         if row is None:
             return 0
-        own_id, header, flags = row
+        own_id, header = row
         n_aliases: int = self.conn.execute(
             "DELETE FROM aliases WHERE space_pk = ? AND id = ? AND rev = ?", (space_pk, own_id, rev)
         ).rowcount
@@ -282,9 +276,8 @@ class Writer(Reader):
             self.conn.execute("DELETE FROM checkpoints WHERE space_pk = ? AND rev = ?", (space_pk, rev))
             return 1 + n_aliases
         crc = header_crc(rev, header, None)
-        flags |= STUB | PARENT_PRUNED
         nothing = dict.fromkeys(("parent_rev", "parent_id", "up_rev", "run_id", "metadata", *RESULT_COLUMNS))
-        amend(self.conn, space_pk, rev, flags=flags, crc=crc, **nothing)
+        amend(self.conn, space_pk, rev, flag=STUB | PARENT_PRUNED, crc=crc, **nothing)
         return 1 + n_aliases
 
     def drop_tasks(self, space_pk: int, rev: int, limit: int) -> int:

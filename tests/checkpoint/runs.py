@@ -6,12 +6,32 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from checkpoint.base import LoadedCheckpoint, StepCommit
 from checkpoint.testing.script import GONE, ScriptedRun, Stored, config, op_of
 
-__all__ = ["GONE", "ScriptedRun", "Store", "Stored", "config", "op_of"]
+__all__ = ["GONE", "ScriptedRun", "Store", "Stored", "config", "op_of", "transactions"]
+
+
+@contextmanager
+def transactions(conn: sqlite3.Connection) -> Iterator[list[int]]:
+    """How many rows each transaction changes that a connection commits while the block runs."""
+    changes: list[int] = []
+    before = conn.total_changes
+
+    def count(statement: str) -> None:
+        nonlocal before
+        if statement == "COMMIT":
+            changes.append(conn.total_changes - before)
+            before = conn.total_changes
+
+    conn.set_trace_callback(count)
+    yield changes
+    conn.set_trace_callback(None)
 
 
 class Store:

@@ -38,7 +38,7 @@ from checkpoint.testing.script import checkpoint
 from pregel.graph import END, START, StateGraph
 from pregel.types import Command, interrupt
 from tests.checkpoint.ciphers import BindingCipher
-from tests.checkpoint.runs import ScriptedRun, Store, Stored, config
+from tests.checkpoint.runs import ScriptedRun, Store, Stored, config, transactions
 from tests.checkpoint.soundness import unsound
 
 KINDS = ["memory", "sqlite", "sqlite-memory", "sqlite-grouping", "aio", "encrypted-memory", "encrypted-sqlite"]
@@ -498,18 +498,8 @@ def test_transactions_are_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         run.tasks(*(run.task(f"task{n}", [("a", "x" * 5000)]) for n in range(60)))
         line(run, 1)
         assert saver._connections is not None
-        conn = saver._connections.writer
-        changes, before = [], conn.total_changes
-
-        def count(statement: str) -> None:
-            nonlocal before
-            if statement == "COMMIT":
-                changes.append(conn.total_changes - before)
-                before = conn.total_changes
-
-        conn.set_trace_callback(count)
-        assert saver.prune(["t"]) == 150
-        conn.set_trace_callback(None)
+        with transactions(saver._connections.writer) as changes:
+            assert saver.prune(["t"]) == 150
         assert len(changes) > 2
         assert max(changes) <= 200
         assert unsound(saver) == []

@@ -25,7 +25,7 @@ from checkpoint.sqlite import AsyncSqliteSaver, SqliteSaver, columns, commits, w
 from checkpoint.sqlite import saver as saver_module
 from checkpoint.sqlite.migrations import APPLICATION_ID
 from checkpoint.testing.script import checkpoint
-from tests.checkpoint.runs import ScriptedRun, Store, config
+from tests.checkpoint.runs import ScriptedRun, Store, config, transactions
 
 
 @pytest.fixture
@@ -648,19 +648,9 @@ def test_large_threads_are_deleted_in_batches(path: Path, monkeypatch: pytest.Mo
         for n in range(9):
             saver.put(config("t", f"child:{n}"), checkpoint({"n": n}, id=f"foreign {n}"), {}, {"n": 1})
         assert saver._connections is not None
-        conn = saver._connections.writer
-        changes, before = [], conn.total_changes
-
-        def count(statement: str) -> None:
-            nonlocal before
-            if statement == "COMMIT":
-                changes.append(conn.total_changes - before)
-                before = conn.total_changes
-
-        conn.set_trace_callback(count)
-        saver.delete_thread("t")
-        conn.set_trace_callback(None)
+        with transactions(saver._connections.writer) as changes:
+            saver.delete_thread("t")
         assert saver.get_tuple(config()) is None
         assert max(changes) <= 7
         for table in ("threads", "spaces", "checkpoints", "payloads", "task_writes", "aliases"):
-            assert conn.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+            assert saver._connections.writer.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
